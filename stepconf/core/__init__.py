@@ -1,0 +1,1 @@
+"""Pure: no files, clock, network, environment or global randomness."""

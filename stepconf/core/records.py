@@ -1,0 +1,152 @@
+"""The rows that flow through the pipeline. `core/schema.py` declares the same fields for Parquet."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Label = Literal["correct", "incorrect", "unknown"]
+FinishReason = Literal["stop", "length", "imported"]
+PairKind = Literal["correct_uncertain", "incorrect", "trajectory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem to be solved. `answer_type` says how answers to it are extracted and compared."""
+
+    problem_id: str
+    text: str
+    gold_answer: str | None
+    answer_type: str
+    source: str
+    split: str
+    external_id: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Per token, of the model's raw next-token distribution (temperature 1): three lists of one length.
+
+    `logprobs`: natural log of the token's probability (<= 0). `entropies`: Shannon entropy over the full
+    vocabulary in nats, in [0, ln V]. `max_probs`: the largest probability, in (0, 1].
+    """
+
+    logprobs: list[float]
+    entropies: list[float]
+    max_probs: list[float]
+
+    def __len__(self) -> int:
+        return len(self.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one verifier says of one step. `score` is its own measure in [0, 1], if it has one."""
+
+    verifier: str
+    version: str
+    label: Label
+    score: float | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row of `steps`. Spans are half-open: characters of the solution's text, positions in its tokens."""
+
+    step_id: str
+    solution_id: str
+    problem_id: str
+    step_index: int
+    n_steps: int
+    text: str
+    char_start: int
+    char_end: int
+    token_start: int
+    token_end: int
+    token_ids: list[int]
+    token_logprobs: list[float]
+    token_entropies: list[float]
+    token_max_probs: list[float]
+    entropy_mean: float | None
+    entropy_max: float | None
+    logprob_sum: float | None
+    perplexity: float | None
+    max_prob_mean: float | None
+    confidence: float | None
+    cumulative_confidence: float | None
+    verdicts: list[Verdict] = field(default_factory=list)
+    label: Label = "unknown"
+    label_source: str = ""
+    is_first_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """One row of `solutions`: a sampled or imported solution, whole."""
+
+    solution_id: str
+    problem_id: str
+    external_id: str | None
+    source: str
+    split: str
+    problem: str
+    gold_answer: str | None
+    model: str
+    model_revision: str
+    engine: str
+    prompt_token_ids: list[int]
+    text: str
+    token_ids: list[int]
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    sample_index: int
+    finish_reason: FinishReason
+    predicted_answer: str | None
+    answer_correct: bool | None
+    n_steps: int
+    n_tokens: int
+    entropy_mean: float | None
+    confidence: float | None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def answer_type(self) -> str:
+        """How the answer is extracted and compared; carried in `extra`, `math` where nothing is said."""
+        return str(self.extra.get("answer_type", "math"))
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A solution with its steps in order: what verifiers see and what a shard holds."""
+
+    solution: Solution
+    steps: list[Step]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One row of `pairs`: two continuations of one exact token prefix, the better one first."""
+
+    pair_id: str
+    problem_id: str
+    solution_id: str
+    step_index: int
+    kind: PairKind
+    messages: list[dict[str, str]]
+    prefix: str
+    prompt: str
+    chosen: str
+    rejected: str
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    chosen_is_terminal: bool
+    rejected_is_terminal: bool
+    chosen_confidence: float | None
+    rejected_confidence: float | None
+    chosen_source: str
+    rejected_source: str
+    round: int
+    policy: str

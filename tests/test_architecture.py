@@ -1,0 +1,76 @@
+"""The import rules, checked by reading the source: nothing heavy is imported here."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "stepconf"
+
+# Who may import whom. A layer that is not listed (cli, pipeline, ...) is the shell and may import all.
+INWARD = {
+    "errors": set(),
+    "core": {"core", "errors"},
+    "engines": {"engines", "core", "errors"},
+    "verifiers": {"verifiers", "engines", "core", "errors"},
+    "training": {"training", "core", "errors"},
+}
+
+# Each heavy package has a home; no other file names it, not even inside a function.
+HOME = {
+    "vllm": {"engines/vllm.py", "engines/vllm_tap.py"},
+    "torch": {"engines/transformers.py", "engines/vllm_tap.py", "demo_model.py", "training/"},
+    "transformers": {"engines/transformers.py", "engines/tokenizer.py", "demo_model.py", "training/"},
+    "sympy": {"core/symbolic/"},
+    "latex2sympy2_extended": {"core/symbolic/"},
+    "math_verify": {"verifiers/final.py"},
+    "datasets": {"problems.py"},
+    "reasoning_gym": {"problems.py"},
+    "pyarrow": {"core/schema.py", "shards.py"},
+    "polars": {"summary.py"},
+    "huggingface_hub": {"hub.py"},
+}
+LIGHT_START = {"torch", "vllm", "transformers", "datasets", "polars", "sympy", "pyarrow", "numpy"}
+IMPURE_IN_CORE = {"os", "pathlib", "time", "random", "socket", "subprocess", "datetime", "tempfile", "shutil"}
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every dotted name imported anywhere in the file, e.g. {'torch.nn', 'stepconf.core'}."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write `from stepconf...`"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_point_inward_and_heavy_packages_stay_home(path: Path) -> None:
+    here = path.relative_to(ROOT).as_posix()
+    layer = here.split("/")[0].removesuffix(".py")
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "stepconf" and rest and layer in INWARD and rest[0] != "__version__":
+            assert rest[0] in INWARD[layer], f"{here} may not import {name}: imports point inward"
+        if top in HOME:
+            assert any(here == home or (home.endswith("/") and here.startswith(home)) for home in HOME[top]), (
+                f"{here} may not import {top}; its home is {sorted(HOME[top])}"
+            )
+        if layer == "core":
+            assert top not in IMPURE_IN_CORE, f"{here} may not import {name}: the core is pure"
+
+
+def test_help_starts_light() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from stepconf.cli import app;"
+        "result = CliRunner().invoke(app, ['--help']); assert result.exit_code == 0, result.output;"
+        f"print(sorted({LIGHT_START!r} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
