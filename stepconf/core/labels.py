@@ -1,0 +1,107 @@
+"""From the verdicts on a step to its label: pure, so that a run is relabelled without verifying again.
+
+A verifier decides a step when its verdict is `correct` or `incorrect`. `final` judges the solution's answer,
+so it is heard on the last step only. Where one verifier left several verdicts on a step (it was run again),
+its last deciding one counts. A step that nobody decides is `unknown`, never `incorrect`.
+
+- `first-decided`: the first in `VERIFIER_ORDER` that decides.
+- `consensus`: what all that decide agree on, else unknown.
+- `majority`: what more of them say; a tie is unknown.
+- `critic-first`: the critic, where it decides; else the consensus of the others.
+- `symbolic-veto`: `incorrect` where symbolic says so; else the first of the others that decides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from stepconf.core.records import Label, Verdict
+from stepconf.errors import StepconfError
+
+# Who is asked first: those that judge the reasoning before those that see only arithmetic or the answer.
+VERIFIER_ORDER = ("critic", "rollout", "prm", "symbolic", "final")
+
+
+class StepLabel(NamedTuple):
+    """A label, the verifiers that decided it (`critic+prm`; empty when unknown), and the first-error flag."""
+
+    label: Label
+    source: str
+    is_first_error: bool
+
+
+def label_steps(
+    verdicts: Sequence[Sequence[Verdict]], policy: str = "first-decided"
+) -> list[tuple[Label, str, bool]]:
+    """Label the steps of one solution.
+
+    Args:
+        verdicts: per step, in order, every verdict on it.
+        policy: one of `POLICIES`.
+
+    Returns:
+        Per step a `StepLabel`. `is_first_error` is true of the first step labelled incorrect and of no other.
+
+    Raises:
+        StepconfError: the policy is unknown.
+    """
+    decide = _RULES.get(policy)
+    if decide is None:
+        raise StepconfError(f"Unknown label policy {policy!r}.", f"Choose one of: {', '.join(POLICIES)}.")
+    labels: list[tuple[Label, str, bool]] = []
+    error_seen = False
+    for index, spoken in enumerate(verdicts):
+        label, source = decide(_decisions(spoken, is_last=index == len(verdicts) - 1))
+        labels.append(StepLabel(label, source, label == "incorrect" and not error_seen))
+        error_seen = error_seen or label == "incorrect"
+    return labels
+
+
+Decisions = Mapping[str, Label]  # verifier -> correct | incorrect, in VERIFIER_ORDER, others after it
+_UNDECIDED: tuple[Label, str] = ("unknown", "")
+
+
+def _decisions(verdicts: Sequence[Verdict], is_last: bool) -> Decisions:
+    decided = {
+        verdict.verifier: verdict.label
+        for verdict in verdicts
+        if verdict.label in ("correct", "incorrect") and (is_last or verdict.verifier != "final")
+    }
+    return {name: decided[name] for name in (*VERIFIER_ORDER, *decided) if name in decided}
+
+
+def _first_decided(decided: Decisions) -> tuple[Label, str]:
+    return next(((label, name) for name, label in decided.items()), _UNDECIDED)
+
+
+def _consensus(decided: Decisions) -> tuple[Label, str]:
+    labels = set(decided.values())
+    return (labels.pop(), "+".join(decided)) if len(labels) == 1 else _UNDECIDED
+
+
+def _majority(decided: Decisions) -> tuple[Label, str]:
+    right = [name for name, label in decided.items() if label == "correct"]
+    wrong = [name for name, label in decided.items() if label == "incorrect"]
+    if len(right) == len(wrong):
+        return _UNDECIDED
+    return ("correct", "+".join(right)) if len(right) > len(wrong) else ("incorrect", "+".join(wrong))
+
+
+def _critic_first(decided: Decisions) -> tuple[Label, str]:
+    return (decided["critic"], "critic") if "critic" in decided else _consensus(decided)
+
+
+def _symbolic_veto(decided: Decisions) -> tuple[Label, str]:
+    if decided.get("symbolic") == "incorrect":
+        return "incorrect", "symbolic"
+    # Sound arithmetic does not make a step sound: a symbolic `correct` is no evidence here.
+    return _first_decided({name: label for name, label in decided.items() if name != "symbolic"})
+
+
+_RULES: dict[str, Callable[[Decisions], tuple[Label, str]]] = {
+    "first-decided": _first_decided,
+    "consensus": _consensus,
+    "majority": _majority,
+    "critic-first": _critic_first,
+    "symbolic-veto": _symbolic_veto,
+}
+POLICIES = tuple(_RULES)
