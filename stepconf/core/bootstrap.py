@@ -1,0 +1,97 @@
+"""Confidence intervals by resampling problems: the steps of one problem are not independent of each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stepconf.errors import StepconfError
+
+
+class Statistic(Protocol):
+    """A number computed from rows that count `weights` times each, or None where it is undefined.
+
+    It may not depend on the order of the rows. Every metric of `core.calibration` is one.
+    """
+
+    def __call__(self, *arrays: Any, weights: npt.NDArray[np.int64]) -> float | None:
+        """One value; `weights` are non-negative integers, one per row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its percentile interval at `level`.
+
+    `low` and `high` are None where they cannot be known: a single cluster, or no resample with a value.
+    `n_undefined` of the `n_resamples` had none (a class was absent) and were left out.
+    """
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    level: float
+    n_clusters: int
+    n_resamples: int
+    n_undefined: int
+
+
+def cluster_bootstrap(
+    statistic: Statistic,
+    clusters: Sequence[str] | npt.NDArray[Any],
+    *arrays: npt.ArrayLike,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Resample whole clusters (problems) with replacement and take percentiles of the statistic.
+
+    A resample is not gathered: it is the number of times each row's cluster was drawn, passed as `weights`.
+    Two statistics with one seed over the same clusters see the same resamples.
+
+    Args:
+        statistic: called as `statistic(*arrays, weights=...)`.
+        clusters: per row, the id of what is sampled, such as `problem_id`.
+        arrays: per row, what the statistic takes.
+        n_resamples: at least 1.
+        seed: of the draws.
+        level: coverage of the interval, in (0, 1).
+
+    Raises:
+        StepconfError: no rows, rows that do not match, or an argument out of its range.
+    """
+    ids, inverse = np.unique(np.asarray(clusters), return_inverse=True)
+    rows = [np.asarray(array) for array in arrays]
+    _check(inverse.size, rows, n_resamples, level)
+    # Sorted once here, so that the stable sort inside a rank statistic finds its work done.
+    order = np.argsort(rows[0], kind="stable")
+    rows, inverse = [row[order] for row in rows], inverse[order]
+    estimate = _value(statistic(*rows, weights=np.ones(inverse.size, dtype=np.int64)))
+    generator = np.random.default_rng(seed)
+    values = []
+    for _ in range(n_resamples if ids.size > 1 else 0):
+        drawn = np.bincount(generator.integers(0, ids.size, ids.size), minlength=ids.size)
+        values.append(_value(statistic(*rows, weights=drawn[inverse])))
+    defined = [value for value in values if value is not None]
+    tail = (1 - level) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail]).tolist() if defined else (None, None)
+    return Interval(estimate, low, high, level, ids.size, len(values), len(values) - len(defined))
+
+
+def _value(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def _check(n_rows: int, rows: list[npt.NDArray[Any]], n_resamples: int, level: float) -> None:
+    sizes = [row.shape[0] if row.ndim else 0 for row in rows]
+    if not n_rows or not rows:
+        raise StepconfError("There is nothing to resample: no rows.", "Are all labels unknown?")
+    if sizes != [n_rows] * len(rows):
+        raise StepconfError(f"Each array needs one value per row, {n_rows}; they have {sizes}.")
+    if n_resamples < 1 or not 0 < level < 1:
+        raise StepconfError(
+            f"Cannot resample {n_resamples} times for a level of {level}.",
+            "Use at least 1 resample (1000 is usual) and a level between 0 and 1 (0.95 is usual).",
+        )
