@@ -1,0 +1,112 @@
+"""The `final` verifier: is the solution's answer the reference answer?
+
+math-verify is the checker. In front of it: exact cheap paths and a cache.
+"""
+
+import importlib.metadata
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from stepconf.core.answers import extract_answer, gold_answer, same_answer_cheap
+from stepconf.core.records import Label, Solution, Solved, Verdict
+from stepconf.verifiers.pool import Outcome, Pool
+
+Pair = tuple[str, str, str]  # gold, predicted, answer type
+CACHE_SIZE = 100_000
+_cache: OrderedDict[Pair, bool] = OrderedDict()
+_cache_lock = threading.Lock()
+
+
+def compare(pool: Pool, pairs: Sequence[Pair]) -> list[Outcome[bool]]:
+    """Whether each predicted answer equals its gold answer; None with a failure where it cannot be told."""
+    known: dict[Pair, Outcome[bool]] = {}
+    open_pairs: list[Pair] = []
+    for pair in dict.fromkeys(pairs):
+        same = same_answer_cheap(*pair)
+        if same is None:
+            same = _cached(pair)
+        if same is None:
+            open_pairs.append(pair)
+        else:
+            known[pair] = Outcome(same)
+    for pair, outcome in zip(open_pairs, pool.map(_same_answer, open_pairs), strict=True):
+        known[pair] = outcome
+        if outcome.value is not None:
+            _remember(pair, outcome.value)
+    return [known[pair] for pair in pairs]
+
+
+class FinalVerifier:
+    """Judges the last step, the one that gives the answer; says nothing of the steps before it.
+
+    A solution that stopped without any answer is `incorrect`; one that was cut at the token limit before it
+    marked an answer is `unknown`, and so is one without a gold answer.
+    """
+
+    name = "final"
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.version = f"1+math-verify-{importlib.metadata.version('math-verify')}"
+
+    def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
+        """One list per solution: None for each step but the last, which carries the verdict."""
+        found = [self._without_comparing(one.solution) for one in solved]
+        outcomes = iter(compare(self.pool, [pair for pair in found if isinstance(pair, tuple)]))
+        rows: list[list[Verdict | None]] = []
+        for one, pair in zip(solved, found, strict=True):
+            verdict = pair if isinstance(pair, Verdict) else self._verdict(next(outcomes))
+            rows.append([None if step is not one.steps[-1] else verdict for step in one.steps])
+        return rows
+
+    def _without_comparing(self, solution: Solution) -> Verdict | Pair:
+        """The verdict where there is nothing to compare, else the pair to compare."""
+        if solution.gold_answer is None or not solution.gold_answer.strip():
+            return Verdict(self.name, self.version, "unknown", reason="no gold answer")
+        cut = solution.finish_reason == "length"
+        predicted = extract_answer(solution.text, solution.answer_type, guess=not cut)
+        if not cut and solution.predicted_answer is not None:
+            predicted = solution.predicted_answer
+        if predicted is None:
+            if cut:
+                return Verdict(self.name, self.version, "unknown", reason="cut off before an answer")
+            return Verdict(self.name, self.version, "incorrect", reason="no answer")
+        return gold_answer(solution.gold_answer), predicted, solution.answer_type
+
+    def _verdict(self, outcome: Outcome[bool]) -> Verdict:
+        label: Label = "unknown" if outcome.value is None else "correct" if outcome.value else "incorrect"
+        score = None if outcome.value is None else float(outcome.value)
+        return Verdict(self.name, self.version, label, score, outcome.failure, outcome.seconds)
+
+
+def _cached(pair: Pair) -> bool | None:
+    with _cache_lock:
+        if pair in _cache:
+            _cache.move_to_end(pair)
+        return _cache.get(pair)
+
+
+def _remember(pair: Pair, same: bool) -> None:
+    with _cache_lock:
+        _cache[pair] = same
+        if len(_cache) > CACHE_SIZE:
+            _cache.popitem(last=False)
+
+
+def _same_answer(pair: Pair) -> bool:
+    """Runs in a worker: math-verify without its alarms, since the parent holds the clock."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    logging.disable(logging.CRITICAL)
+    gold, predicted, _ = pair
+    # Its other extractor hands the text to `parse_expr`, which evaluates it as Python.
+    config = [LatexExtractionConfig()]
+    return bool(
+        verify(
+            parse(f"${gold}$", config, parsing_timeout=None, raise_on_error=True),
+            parse(f"${predicted}$", config, parsing_timeout=None, raise_on_error=True),
+            timeout_seconds=None,
+        )
+    )
