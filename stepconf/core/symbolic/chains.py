@@ -1,0 +1,199 @@
+"""Tokens of a step → the stated relations in it: pairs of neighbouring sides of `a = b = c`.
+
+In prose nobody says where a side begins or ends, so the side before a relation is the longest expression that
+ends exactly there, and the side after it the longest that begins there. Between two relations the side must
+be one expression; otherwise what ends one statement and what begins the next are read apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stepconf.core.symbolic.nodes import Binary, Node, Num, has_operation
+from stepconf.core.symbolic.parser import NotAnExpression, parse
+from stepconf.core.symbolic.tokens import Token
+
+MAX_SIDE_TOKENS = 120
+_WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
+_ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
+_CLAUSE_STARTS = {"so", "then", "that", "since", "because", "therefore", "thus", "hence", "know", "means"}
+_STARTS = {"num", "vulgar", "var", "const", "open", "frac", "binom", "sqrt", "func", "bar", "floor", "ceil", "currency"}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a relation: `node` read from `tokens[start:end]`; `others` are shorter readings of it."""
+
+    node: Node
+    start: int
+    end: int
+    others: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """`left name right` as stated; `spelled` where a word ("is") stands for the sign."""
+
+    name: str
+    left: Side
+    right: Side
+    spelled: bool
+    chained: bool  # the left side is itself the right side of another relation
+    modulus: Node | None = None
+
+
+def relations(tokens: Sequence[Token]) -> list[Relation]:
+    """Every relation in `tokens` with both of its sides readable."""
+    signs = _signs(tokens)
+    found: list[Relation] = []
+    previous: tuple[bool, Side | None] = (False, None)
+    for index, (at, after, name, spelled) in enumerate(signs):
+        low = signs[index - 1][1] if index else 0
+        high = signs[index + 1][0] if index + 1 < len(signs) else len(tokens)
+        before = previous[1]
+        chained = before is not None and before.end == at and not (spelled and previous[0])
+        left = before if before is not None and chained else _ending_at(tokens, low, at)
+        if spelled and left is not None and not chained and not _begins_clause(tokens, left.start):
+            left = None
+        right = _beginning_at(tokens, after, high)
+        if left is not None and right is not None:
+            modulus = _modulus(tokens, right.end)
+            found.append(Relation(name, left, right, spelled, chained, modulus))
+        previous = (spelled, right)
+    return found
+
+
+def _signs(tokens: Sequence[Token]) -> list[tuple[int, int, str, bool]]:
+    """(index, index after, name, spelled out) of every relation sign or word."""
+    signs: list[tuple[int, int, str, bool]] = []
+    index = 0
+    while index < len(tokens):
+        token = tokens[index]
+        after = index + 1
+        if token.kind == "rel":
+            signs.append((index, after, token.name, False))
+        elif token.kind == "word" and token.name in _WORD_RELATIONS:
+            name = "="
+            while after < len(tokens) and tokens[after].name in ("equal", "to", "equals", *_ROUGHLY):
+                name = "~" if tokens[after].name in _ROUGHLY else name
+                after += 1
+            signs.append((index, after, name, True))
+        index = after
+    return signs
+
+
+def _modulus(tokens: Sequence[Token], at: int) -> Node | None:
+    while at < len(tokens) and tokens[at].kind == "open" and tokens[at].name == "(":
+        at += 1
+    if at < len(tokens) and (tokens[at].kind == "pmod" or tokens[at].name == "mod"):
+        try:
+            return parse(tokens, at + 1, min(len(tokens), at + 8))[0]
+        except NotAnExpression:
+            return None
+    return None
+
+
+def _skip_breaks(tokens: Sequence[Token], at: int, end: int) -> int:
+    """A line may be broken after a relation sign; an annotation says the same again."""
+    while at < end and (tokens[at].kind == "annot" or (tokens[at].kind == "break" and tokens[at].name == "\n")):
+        at += 1
+    return at
+
+
+def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
+    start = _skip_breaks(tokens, start, end)
+    limit = min(end, start + MAX_SIDE_TOKENS)
+    try:
+        node, after = parse(tokens, start, limit)
+    except NotAnExpression:
+        return None
+    closed = after
+    while closed < end and (
+        tokens[closed].kind in ("annot", "currency") or (tokens[closed].kind == "break" and tokens[closed].name == "\n")
+    ):
+        closed += 1
+    after = closed if closed == end else after
+    if after < end and tokens[after].kind in _UNFINISHED and after - start < MAX_SIDE_TOKENS:
+        return None
+    if after < end and tokens[after].math and tokens[after - 1].math and tokens[after].kind not in _ENDS:
+        return None
+    return Side(node, start, after, tuple(_prefixes(node)))
+
+
+_ENDS = {"break", "rel", "arrow", "comma", "close", "text", "word", "annot", "currency", "pmod"}
+_UNFINISHED = {"dots", "sub", "frac", "choose", "fact", "num", "other", "open", "pmod"}
+
+
+def _ending_at(tokens: Sequence[Token], low: int, end: int) -> Side | None:
+    """The longest expression that ends just before `tokens[end]`."""
+    stop = end
+    while stop > low and (
+        tokens[stop - 1].kind in ("annot", "currency") or (tokens[stop - 1].kind == "break" and tokens[stop - 1].name == "\n")
+    ):
+        stop -= 1
+    first = max(low, stop - MAX_SIDE_TOKENS)
+    for index in range(stop - 1, first - 1, -1):
+        if tokens[index].kind in ("break", "arrow", "annot", "rel"):
+            first = index + 1
+            break
+    for start in range(first, stop):
+        if not _may_begin(tokens, start, low):
+            continue
+        try:
+            node, after = parse(tokens, start, stop)
+        except NotAnExpression:
+            continue
+        if after == stop:
+            return Side(node, start, end, tuple(_suffixes(node)))
+    return None
+
+
+def _begins_clause(tokens: Sequence[Token], at: int) -> bool:
+    """Whether nothing before `at` can have a part in what is said: "the last digit of 2^9 is 2"."""
+    before = tokens[at - 1] if at else None
+    return before is None or before.kind in ("break", "arrow", "comma") or before.name.lower() in _CLAUSE_STARTS
+
+
+def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
+    """Whether an expression may begin at `at`: not in the middle of one that could not be read."""
+    token = tokens[at]
+    signed = token.kind == "op" and token.name == "-" and not _is_bullet(tokens, at)
+    if token.kind not in _STARTS and not signed:
+        return False
+    if at == low:
+        return True
+    before = tokens[at - 1]
+    if before.math and token.math:
+        said = before.kind in ("text", "word") and before.name.lower() in _CLAUSE_STARTS | {"or", "and", "if", "for"}
+        return said or before.kind in ("break", "arrow", "rel", "comma", "open", "annot", "currency")
+    if before.kind in ("op", "dots", "sub", "frac", "sqrt", "func", "other", "var", "num", "fact", "pct"):
+        return False
+    return not (before.kind == "close" and not token.spaced)
+
+
+def _is_bullet(tokens: Sequence[Token], at: int) -> bool:
+    """Whether the dash at `at` is punctuation: it begins a line of prose or follows a word."""
+    if tokens[at].math:
+        return False
+    if at == 0 or tokens[at - 1].kind in ("word", "text", "break", "close"):
+        return at + 1 < len(tokens) and tokens[at + 1].spaced
+    return False
+
+
+def _prefixes(node: Node) -> list[Node]:
+    """What `10 - 3` begins with: `10`. Sums written as a running total ("5 + 5 = 10 - 3 = 7") need it."""
+    found: list[Node] = []
+    while isinstance(node, Binary) and node.op in ("+", "-", "*", "/", "implicit", "of"):
+        node = node.left
+        found.append(node)
+    return found
+
+
+def _suffixes(node: Node) -> list[Node]:
+    """What `2 - 15` may end with where the sign is a dash ("Step 2 - 15 = 3 * 5")."""
+    if isinstance(node, Binary) and node.op == "-" and isinstance(node.left, Num) and has_operation(node.right):
+        return [node.right]
+    if isinstance(node, Binary) and isinstance(node.left, Binary):
+        return [Binary(node.op, shorter, node.right) for shorter in _suffixes(node.left)] + (
+            [Binary(node.op, node.left.right, node.right)] if node.left.op == "-" and isinstance(node.left.left, Num) else []
+        )
+    return []

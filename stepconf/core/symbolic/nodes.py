@@ -1,0 +1,102 @@
+"""Expressions as small frozen trees. Only these can be evaluated; text never is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Num:
+    """A number as written: `decimals` digits after the point (0 for an integer), `name` its digits."""
+
+    value: Fraction
+    decimals: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """A variable, subscript included in its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A named constant: `pi` or `e`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """`neg`, `pct` (per cent), `deg` (degrees), `fact`, `abs`, `floor` or `ceil` of one expression."""
+
+    op: str
+    arg: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """`+ - * / ^ mod`, or `implicit` (a product without a sign), `mixed` (2 1/2), `of` (a part of)."""
+
+    op: str
+    left: "Node"
+    right: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of its arguments: `sqrt`, `root`, `sin`, `log` (argument, base), `gcd`, `binom`, ..."""
+
+    name: str
+    args: tuple["Node", ...]
+
+
+Node: TypeAlias = Num | Var | Const | Unary | Binary | Call
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The expressions directly inside `node`."""
+    match node:
+        case Unary(_, arg):
+            return (arg,)
+        case Binary(_, left, right):
+            return (left, right)
+        case Call(_, args):
+            return args
+    return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """`node` and every expression inside it. The depth is bounded by the parser."""
+    stack = [node]
+    while stack:
+        here = stack.pop()
+        yield here
+        stack.extend(children(here))
+
+
+def variables(node: Node) -> frozenset[str]:
+    """The names of the variables in `node`."""
+    return frozenset(n.name for n in walk(node) if isinstance(n, Var))
+
+
+def is_literal(node: Node) -> bool:
+    """Whether `node` is one number as written: `-3`, `20%`, `3/4`, `2 1/2`."""
+    match node:
+        case Num():
+            return True
+        case Unary(op, arg):
+            return op in ("neg", "pct", "deg") and is_literal(arg)
+        case Binary("/", Num(), Num()):
+            return True
+        case Binary("mixed", _, _):
+            return True
+    return False
+
+
+def has_operation(node: Node) -> bool:
+    """Whether there is anything to compute in `node`."""
+    return any(isinstance(n, Binary | Call) or (isinstance(n, Unary) and n.op == "fact") for n in walk(node))

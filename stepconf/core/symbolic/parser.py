@@ -1,0 +1,376 @@
+"""Tokens → expression, by precedence climbing with a depth limit.
+
+`parse` reads the longest expression that begins at a token and says where it ended. Units and remarks in
+brackets after a number are read over ("3 plates × $6.00/plate", "25 (riders) - 15 (women)").
+"""
+
+from collections.abc import Sequence
+
+from stepconf.core.symbolic.nodes import Binary, Call, Const, Node, Num, Unary, Var
+from stepconf.core.symbolic.tokens import Token
+
+MAX_DEPTH = 40
+MAX_UNIT_WORDS = 6
+
+_POWER, _IMPLICIT, _PRODUCT, _SUM = 40, 30, 20, 10
+_BINDING = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "mod": _PRODUCT, "^": _POWER}
+_WORD_OPERATORS = {"plus": "+", "minus": "-", "times": "*", "multiplied": "*", "divided": "/", "x": "*", "X": "*"}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+# Words after which a number begins something new: never part of a unit.
+NOT_UNITS = frozenset(
+    "and or so is are was were be been has have had gets get got then thus hence therefore because since if when which"
+    " that this these those we he she they it you i but while with from into buys bought sells sold eats ate spends"
+    " spent gives gave makes made needs need will would can could should does do did means mean equals equal where for"
+    " to than as by at on in after before remaining remainder more less fewer most least only also now let not no off"
+    " out up versus vs through until between twice half double triple thrice dozen dozens hundred thousand million"
+    " billion trillion quarter quarters third thirds pair pairs score percent percentage pennies nickels dimes cents"
+    " cent plus minus times multiplied divided squared cubed factorial choose over under modulo mod multiply divide add"
+    " subtract adding subtracting simplify substitute answer calculate therefore giving leaving resulting yields"
+    " becomes about approximately roughly".split()
+)
+_SKIPPABLE_FRONT = {"about", "approximately", "roughly", "exactly", "around", "nearly", "only", "just", "Rs", "USD"}
+_PI_ARGUMENT = ("sin", "cos", "tan", "cot", "sec", "csc")
+
+
+class NotAnExpression(Exception):
+    """No expression begins here."""
+
+
+def parse(tokens: Sequence[Token], start: int, end: int) -> tuple[Node, int]:
+    """The longest expression in `tokens[start:end]` that begins at `start`, and the index after it.
+
+    Raises:
+        NotAnExpression: nothing can be read there.
+    """
+    reader = _Reader(tokens, start, end)
+    node = reader.expression(0, 0)
+    return node, reader.at
+
+
+class _Reader:
+    def __init__(self, tokens: Sequence[Token], start: int, end: int) -> None:
+        self.tokens, self.at, self.end = tokens, start, end
+        self.groups = 0
+
+    def peek(self, ahead: int = 0) -> Token | None:
+        index = self.at + ahead
+        return self.tokens[index] if index < self.end else None
+
+    def kind(self, ahead: int = 0) -> str:
+        token = self.peek(ahead)
+        return token.kind if token else ""
+
+    def expect(self, kind: str, name: str = "") -> Token:
+        token = self.peek()
+        if token is None or token.kind != kind or (name and token.name != name):
+            raise NotAnExpression
+        self.at += 1
+        return token
+
+    def expression(self, binding: int, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise NotAnExpression
+        left = self.operand(depth)
+        while True:
+            mark = self.at
+            operator = self.operator(left)
+            if operator is None or operator[1] < binding:
+                self.at = mark
+                return left
+            op, power = operator
+            try:
+                if op == "^":
+                    right = self.exponent(depth + 1)
+                else:
+                    right = self.expression(power + 1, depth + 1)
+            except NotAnExpression:
+                self.at = mark
+                return left
+            left = Binary(op, left, right)
+
+    def exponent(self, depth: int) -> Node:
+        """What stands after `^`: a group, one signed factor, or another power (right-associative)."""
+        token = self.peek()
+        if token is not None and token.kind == "op" and token.name == "-":
+            self.at += 1
+            return Unary("neg", self.exponent(depth + 1))
+        return self.expression(_POWER, depth)
+
+    def operator(self, left: Node) -> tuple[str, int] | None:
+        """Consume the operator after `left`, if there is one: its name and how tightly it binds."""
+        token = self.peek()
+        if token is None:
+            return None
+        if token.kind == "currency" and self.kind(1) == "op":
+            self.at += 1
+            token = self.tokens[self.at]
+        if token.kind == "op":
+            self.at += 1
+            return token.name, _BINDING[token.name]
+        if token.kind in ("word", "text", "var") and token.name in _WORD_OPERATORS:
+            spelled = self.word_operator(token, left)
+            if spelled:
+                return spelled
+        if token.kind in ("word", "text") and token.name == "of" and self.is_part(left):
+            self.at += 1
+            while self.kind() == "word" and self.tokens[self.at].name in ("the", "her", "his", "their", "its", "those"):
+                self.at += 1
+            return "of", _PRODUCT
+        if self.multiplies(token, left):
+            return "implicit", _IMPLICIT
+        return None
+
+    def word_operator(self, token: Token, left: Node) -> tuple[str, int] | None:
+        if token.name in ("x", "X"):
+            following = self.peek(1)
+            numeric = following is not None and following.kind in ("num", "open", "currency", "frac")
+            if token.math or not numeric or token.kind != "var" or isinstance(left, Var):
+                return None
+            if following is not None and following.kind == "open" and not following.spaced:
+                return None
+        elif token.name in ("multiplied", "divided"):
+            following = self.peek(1)
+            if following is None or following.name != "by":
+                return None
+            self.at += 1
+        self.at += 1
+        return _WORD_OPERATORS[token.name], _BINDING[_WORD_OPERATORS[token.name]]
+
+    @staticmethod
+    def is_part(left: Node) -> bool:
+        if isinstance(left, Unary):
+            return left.op == "pct"
+        return isinstance(left, Binary) and left.op == "/" and all(isinstance(n, Num) for n in (left.left, left.right))
+
+    def multiplies(self, token: Token, left: Node) -> bool:
+        """Whether `token` begins a factor that follows `left` without a sign."""
+        if token.kind == "open":
+            return token.name != "[" or token.math
+        if token.kind in ("var", "const", "func", "frac", "sqrt", "binom", "floor", "ceil"):
+            previous = self.tokens[self.at - 1]
+            if token.math != previous.math or (token.spaced and not token.math):
+                return False
+            return token.kind != "frac" or not isinstance(left, Num)
+        return False
+
+    def operand(self, depth: int) -> Node:
+        node = self.postfix(self.primary(depth), depth)
+        self.skip_units()
+        return node
+
+    def primary(self, depth: int) -> Node:
+        while self.kind() in ("currency",) or (self.kind() == "word" and self.tokens[self.at].name in _SKIPPABLE_FRONT):
+            self.at += 1
+        token = self.peek()
+        if token is None:
+            raise NotAnExpression
+        self.at += 1
+        match token.kind:
+            case "op" if token.name in "+-":
+                inner = self.expression(_PRODUCT, depth + 1)
+                return Unary("neg", inner) if token.name == "-" else inner
+            case "num":
+                return self.mixed(Num(token.value, token.decimals, token.name), depth)
+            case "vulgar":
+                return Num(token.value, 0, token.name)
+            case "var":
+                return self.variable(token, depth)
+            case "const":
+                return Const(token.name)
+            case "open":
+                return self.group(token, depth)
+            case "frac":
+                return self.fraction(depth)
+            case "binom":
+                return Call("binom", (self.argument(depth), self.argument(depth)))
+            case "sqrt":
+                return self.root(depth)
+            case "func":
+                return self.function(token.name, depth)
+            case "bar":
+                inner = self.expression(0, depth + 1)
+                self.expect("bar")
+                return Unary("abs", inner)
+            case "floor" | "ceil":
+                inner = self.expression(0, depth + 1)
+                self.expect("end" + token.kind)
+                return Unary(token.kind, inner)
+        raise NotAnExpression
+
+    def mixed(self, whole: Num, depth: int) -> Node:
+        """`2\\frac{1}{2}` and `2 1/2`; the two-number forms of a product without a sign."""
+        if whole.decimals or whole.value.denominator != 1:
+            return whole
+        mark = self.at
+        token = self.peek()
+        if token is not None and token.kind == "vulgar":
+            self.at += 1
+            return Binary("mixed", whole, Num(token.value))
+        if token is not None and token.kind == "frac":
+            try:
+                self.at += 1
+                part = self.fraction(depth + 1)
+            except NotAnExpression:
+                self.at = mark
+                return whole
+            simple = isinstance(part, Binary) and isinstance(part.left, Num) and isinstance(part.right, Num)
+            return Binary("mixed" if simple else "implicit", whole, part)
+        if self.kind() == "num" and token is not None and token.spaced and self.kind(1) == "op" and self.kind(2) == "num":
+            slash, below = self.tokens[self.at + 1], self.tokens[self.at + 2]
+            small = token.decimals == below.decimals == 0 and token.value < below.value <= 100
+            if slash.name == "/" and not slash.spaced and not below.spaced and small:
+                self.at += 3
+                return Binary("mixed", whole, Binary("/", Num(token.value), Num(below.value)))
+        return whole
+
+    def variable(self, token: Token, depth: int) -> Node:
+        if token.name == "e" and self.kind() == "op" and self.tokens[self.at].name == "^":
+            return Const("e")
+        following = self.peek()
+        applied = following is not None and following.kind == "open" and following.name == "(" and not following.spaced
+        if applied and token.name.split("_")[0] not in "abcxyznmkrst":
+            self.at += 1
+            self.group(following, depth)  # type: ignore[arg-type]
+            raise NotAnExpression
+        return Var(token.name)
+
+    def group(self, token: Token, depth: int) -> Node:
+        closing = _CLOSING[token.name]
+        self.groups += 1
+        inner = self.expression(0, depth + 1)
+        self.groups -= 1
+        if token.name == "{" and self.kind() == "choose":
+            self.at += 1
+            inner = Call("binom", (inner, self.expression(0, depth + 1)))
+        while self.kind() == "currency":
+            self.at += 1
+        self.expect("close", closing)
+        return inner
+
+    def argument(self, depth: int) -> Node:
+        """The argument of a command: a braced group or one token."""
+        token = self.peek()
+        if token is not None and token.kind == "open" and token.name == "{":
+            self.at += 1
+            return self.group(token, depth)
+        if token is not None and token.kind == "num" and len(token.name) == 1:
+            self.at += 1
+            return Num(token.value, 0, token.name)
+        if token is not None and token.kind == "var":
+            self.at += 1
+            return Var(token.name)
+        raise NotAnExpression
+
+    def fraction(self, depth: int) -> Node:
+        return Binary("/", self.argument(depth + 1), self.argument(depth + 1))
+
+    def root(self, depth: int) -> Node:
+        token = self.peek()
+        if token is not None and token.kind == "open" and token.name == "[":
+            self.at += 1
+            degree = self.expression(0, depth + 1)
+            self.expect("close", "]")
+            return Call("root", (self.argument(depth), degree))
+        if token is not None and token.kind == "open":
+            self.at += 1
+            return Call("sqrt", (self.group(token, depth),))
+        if token is not None and token.kind == "num":
+            self.at += 1
+            return Call("sqrt", (Num(token.value, token.decimals, token.name),))
+        return Call("sqrt", (self.argument(depth),))
+
+    def function(self, name: str, depth: int) -> Node:
+        power: Node | None = None
+        base: tuple[Node, ...] = ()
+        if self.kind() == "sub":
+            subscript = self.tokens[self.at].name
+            self.at += 1
+            if not subscript.isdigit() or len(subscript) > 6:
+                raise NotAnExpression
+            base = (Num(self.tokens[self.at - 1].value + int(subscript)),)
+        if self.kind() == "op" and self.tokens[self.at].name == "^":
+            self.at += 1
+            power = self.exponent(depth + 1)
+        token = self.peek()
+        if token is not None and token.kind == "open" and token.name in "({":
+            self.at += 1
+            arguments = [self.expression(0, depth + 1)]
+            while self.kind() == "comma" and name in ("gcd", "lcm", "max", "min"):
+                self.at += 1
+                arguments.append(self.expression(0, depth + 1))
+            self.expect("close", _CLOSING[token.name])
+        else:
+            arguments = [self.bare_argument(depth + 1)]
+        call: Node = Call(name, (*arguments, *base))
+        return Binary("^", call, power) if power is not None else call
+
+    def bare_argument(self, depth: int) -> Node:
+        """What `\\sin` without brackets applies to: `2x`, `x^2`, `30^\\circ`, not the next function."""
+        node = self.expression(_POWER, depth)
+        while self.kind() in ("var", "const") and not isinstance(node, Call):
+            node = Binary("implicit", node, self.expression(_POWER, depth))
+        return node
+
+    def postfix(self, node: Node, depth: int) -> Node:
+        while True:
+            kind = self.kind()
+            if kind == "pct":
+                self.at += 1
+                node = Unary("pct", node)
+            elif kind == "deg":
+                self.at += 1
+                node = Unary("deg", node)
+            elif kind == "fact":
+                self.at += 1
+                node = Unary("fact", node)
+            elif kind in ("word", "text") and self.tokens[self.at].name == "percent":
+                self.at += 1
+                node = Unary("pct", node)
+            else:
+                return node
+
+    def skip_units(self) -> None:
+        """Read over "apples", "cm^2", "/hour", "per day", "(total riders)" after an operand."""
+        words = 0
+        while words < MAX_UNIT_WORDS:
+            token = self.peek()
+            if token is None:
+                return
+            if token.kind in ("word", "text") and self.is_unit(token):
+                self.at += 1
+                if self.kind() == "op" and self.tokens[self.at].name == "^" and self.kind(1) == "num":
+                    self.at += 2
+            elif token.kind == "op" and token.name in "/-*" and self.unit_after_operator(token):
+                self.at += 2
+            elif token.kind == "open" and token.name == "(" and token.spaced and (after := self.remark()):
+                self.at = after
+            else:
+                return
+            words += 1
+
+    @staticmethod
+    def is_unit(token: Token) -> bool:
+        return all(word.lower() not in NOT_UNITS for word in token.name.split()) and token.name != "of"
+
+    def unit_after_operator(self, token: Token) -> bool:
+        following = self.peek(1)
+        if following is None or following.kind not in ("word", "text") or not self.is_unit(following):
+            return False
+        hyphen = token.name == "-" and not token.spaced and not following.spaced and following.name.islower()
+        return token.name == "/" or (hyphen and self.groups == 0)
+
+    def remark(self) -> int:
+        """The index after a bracketed remark in words that begins here, 0 if it is something else."""
+        depth, words = 0, 0
+        for index in range(self.at, min(self.end, self.at + 40)):
+            token = self.tokens[index]
+            if token.kind == "open":
+                depth += 1
+            elif token.kind == "close":
+                depth -= 1
+                if depth == 0:
+                    return index + 1 if words else 0
+            elif token.kind in ("op", "rel", "break", "frac", "pct") and token.name not in ("-", "/"):
+                return 0
+            words += token.kind in ("word", "text")
+        return 0
