@@ -31,7 +31,16 @@ def literal(statistic: Callable, clusters: np.ndarray, arrays: tuple, n: int, se
 
 @pytest.mark.parametrize(
     "statistic",
-    [cal.auroc, cal.auprc_errors, cal.aurc],
+    [
+        cal.auroc,
+        cal.auprc_errors,
+        cal.aurc,
+        cal.ece,
+        partial(cal.ece, n_bins=15, binning="equal-mass"),
+        cal.mce,
+        cal.brier,
+        cal.log_loss,
+    ],
     ids=lambda f: getattr(f, "__name__", "partial"),
 )
 def test_weights_equal_literal_resampling(statistic: Callable) -> None:

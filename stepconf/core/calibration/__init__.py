@@ -1,5 +1,12 @@
-"""Is confidence honest? Metrics of probabilities, of rankings, and post-hoc calibration, on numpy arrays."""
+"""Is confidence honest? Metrics of probabilities and of rankings, signals, post-hoc calibration."""
 
+from stepconf.core.calibration.posthoc import (
+    IsotonicFit,
+    PlattFit,
+    fit_isotonic,
+    fit_platt,
+    problem_split,
+)
 from stepconf.core.calibration.ranking import (
     RiskCoverage,
     auprc_errors,
@@ -8,12 +15,47 @@ from stepconf.core.calibration.ranking import (
     length_controlled_auroc,
     risk_coverage,
 )
+from stepconf.core.calibration.reliability import (
+    LOG_LOSS_CLIP,
+    Binning,
+    BrierDecomposition,
+    ReliabilityBin,
+    brier,
+    brier_decomposition,
+    ece,
+    log_loss,
+    mce,
+    reliability_bins,
+)
+from stepconf.core.calibration.separation import EntropyGap, entropy_gap
+from stepconf.core.calibration.signals import SIGNAL_SIGNS, StepSignals, step_signals, topk_entropy_bounds
 
 __all__ = [
+    "LOG_LOSS_CLIP",
+    "SIGNAL_SIGNS",
+    "Binning",
+    "BrierDecomposition",
+    "EntropyGap",
+    "IsotonicFit",
+    "PlattFit",
+    "ReliabilityBin",
     "RiskCoverage",
+    "StepSignals",
     "auprc_errors",
     "aurc",
     "auroc",
+    "brier",
+    "brier_decomposition",
+    "ece",
+    "entropy_gap",
+    "fit_isotonic",
+    "fit_platt",
     "length_controlled_auroc",
+    "log_loss",
+    "mce",
+    "problem_split",
+    "reliability_bins",
     "risk_coverage",
+    "step_signals",
+    "topk_entropy_bounds",
 ]
