@@ -11,6 +11,7 @@ from typing import Any
 from stepconf.errors import StepconfError
 
 _PLACE = re.compile(r"\{([^{}]+)\}")
+_MAX_DEPTH = 100  # of lists and objects in one another: far from where Python and JSON give up
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,29 @@ def as_answer(value: Any) -> str | None:
     return as_text(value) or None
 
 
-def jsonable(value: Any) -> Any:
-    """The value with everything in it that JSON cannot hold turned into something that it can."""
+def jsonable(value: Any, depth: int = 0) -> Any:
+    """The value with everything in it that JSON cannot hold turned into something that it can.
+
+    Raises:
+        RecursionError: it is nested more than a hundred levels deep.
+    """
     if isinstance(value, str):
         return value if is_unicode(value) else value.encode("utf-8", "replace").decode()
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if depth == _MAX_DEPTH:
+        raise RecursionError("nested too deeply")
     if isinstance(value, Mapping):
-        return {str(jsonable(key)): jsonable(held) for key, held in value.items()}
+        return {str(jsonable(key, depth + 1)): jsonable(held, depth + 1) for key, held in value.items()}
     if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
+        return [jsonable(item, depth + 1) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((jsonable(item) for item in value), key=repr)
+        return sorted((jsonable(item, depth + 1) for item in value), key=repr)
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
-    return jsonable(str(value))
+    return jsonable(str(value), depth + 1)
 
 
 def is_unicode(text: str) -> bool:
@@ -120,13 +127,20 @@ def is_unicode(text: str) -> bool:
 
 
 def missing_column(
-    where: str, what: str, wanted: str, option: str, columns: Collection[str]
+    where: str, what: str, named: str | None, template: str, option: str, columns: Collection[str]
 ) -> StepconfError:
-    """The error for a column that is not there, with those that are."""
-    close = get_close_matches(wanted, list(columns), n=1)
-    seen = ", ".join(columns) or "none"
-    hint = f"Did you mean {option} {close[0]}?" if close else f"Name it: {option} COLUMN"
-    return StepconfError(f"{where}: no column {what} ({wanted}); columns seen: {seen}.", hint)
+    """The error for a column that is not there, with those that are.
+
+    Args:
+        named: the column that the user named, or None where those of `template` were tried.
+    """
+    tried = [name for place in _PLACE.findall(template) for name in place.removesuffix("?").split("|")]
+    sought = f"called {named!r}" if named else f"{what} (tried {', '.join(tried)})"
+    close = get_close_matches(named or "", list(columns), n=1)
+    return StepconfError(
+        f"{where}: no column {sought}; columns seen: {', '.join(columns)}.",
+        f"Did you mean {option} {close[0]}?" if close else f"Name it: {option} COLUMN",
+    )
 
 
 def _letter(index: int) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
 
 from stepconf.core.answers import gold_answer
 from stepconf.core.ids import problem_id
@@ -103,15 +102,15 @@ def settle_columns(source: Source, options: ProblemOptions) -> tuple[Iterator[Ro
     problem = _settled(options.problem_column, template, seen)
     if problem is None:
         raise missing_column(
-            source.where, "with the problem", options.problem_column or template, "--problem-column", seen
+            source.where, "with the problem", options.problem_column, template, "--problem-column", seen
         )
     solution = steps = None
     if isinstance(options, SolutionOptions):
         solution, steps = _solution_columns(source, options, first, seen)
-    id_names = (options.id_column or (named.id if named else ID_COLUMNS)).split("|")
+    id_names = [options.id_column] if options.id_column else (named.id if named else ID_COLUMNS).split("|")
     id_column = next((name for name in id_names if name in seen), None)
     if options.id_column and id_column is None:
-        raise missing_column(source.where, "with ids", options.id_column, "--id-column", seen)
+        raise missing_column(source.where, "with ids", options.id_column, "", "--id-column", seen)
     answer = _answer_text(source, options, [name for name in seen if name not in {solution, steps}])
     return chain(first, rows), Columns(problem, answer, id_column, solution, steps)
 
@@ -123,11 +122,15 @@ def problem_of(row: Row, columns: Columns, source: Source, options: ProblemOptio
         Dropped: the row cannot be used.
     """
     named = source.named
-    if named and named.only and named.only[0] in row and row[named.only[0]] not in named.only[1]:
+    if named and named.only and named.only[0] in row and str(row[named.only[0]]) not in named.only[1]:
         raise Dropped(f"not in the set by its {named.only[0]}")
     only_column = columns.problem.columns[0] if len(columns.problem.columns) == 1 else None
     if only_column and isinstance(row.get(only_column), list | dict):
         raise Dropped("problem is not a text")
+    try:
+        clean: Row = jsonable(row)
+    except RecursionError:
+        raise Dropped("nested too deeply") from None
     text = columns.problem.of(row)
     if text is None:
         raise Dropped("no problem text")
@@ -136,6 +139,7 @@ def problem_of(row: Row, columns: Columns, source: Source, options: ProblemOptio
         raise Dropped("no gold answer")
     if not is_unicode(text) or not is_unicode(gold or ""):
         raise Dropped("not valid Unicode")
+    held = _held(row, columns, source, gold)
     return Problem(
         problem_id=problem_id(text, gold),
         text=text,
@@ -143,8 +147,8 @@ def problem_of(row: Row, columns: Columns, source: Source, options: ProblemOptio
         answer_type=answer_type,
         source=source.name,
         split=source.split,
-        external_id=jsonable(as_text(row.get(columns.id))) if columns.id else None,
-        extra=_extra(row, columns, source, gold),
+        external_id=(jsonable(as_text(row.get(columns.id))) or None) if columns.id else None,
+        extra={name: value for name, value in clean.items() if name not in held},
     )
 
 
@@ -186,7 +190,7 @@ def _answer_text(source: Source, options: ProblemOptions, seen: list[str]) -> Te
         answer = settled("{" + "|".join(WORKED_COLUMNS) + "}", seen)
     if answer is None and (options.require_gold or options.answer_column):
         raise missing_column(
-            source.where, "with the gold answer", options.answer_column or template, "--answer-column", seen
+            source.where, "with the gold answer", options.answer_column, template, "--answer-column", seen
         )
     return answer
 
@@ -200,14 +204,14 @@ def _solution_columns(
         if not wanted:
             wanted, option = str(options.solution_column), "--solution-column"
         if wanted not in seen:
-            raise missing_column(source.where, "with the solution", wanted, option, seen)
+            raise missing_column(source.where, "with the solution", wanted, "", option, seen)
         return (None, wanted) if options.steps_column else (wanted, None)
     if any(isinstance(row.get("steps"), list) for row in first):
         return None, "steps"
     text = settled(SOLUTION_COLUMNS, seen)
     if text is None:
         raise missing_column(
-            source.where, "with the solution", SOLUTION_COLUMNS + " or {steps}", "--solution-column", seen
+            source.where, "with the solution", None, SOLUTION_COLUMNS + "{steps}", "--solution-column", seen
         )
     return text.columns[0], None
 
@@ -234,8 +238,8 @@ def _gold(row: Row, columns: Columns, source: Source, options: ProblemOptions) -
     return final or None, kind
 
 
-def _extra(row: Row, columns: Columns, source: Source, gold: str | None) -> dict[str, Any]:
-    """Every column that the problem or the solution does not already hold in full, as JSON holds it."""
+def _held(row: Row, columns: Columns, source: Source, gold: str | None) -> set[str | None]:
+    """The columns that the problem or the solution already holds in full: they are not carried along."""
     held = {columns.id, columns.solution, columns.steps, "answer_type" if source.generated else None}
     if columns.problem.is_one_column:
         held.add(columns.problem.columns[0])
@@ -245,8 +249,4 @@ def _extra(row: Row, columns: Columns, source: Source, gold: str | None) -> dict
         and as_answer(row.get(columns.answer.columns[0])) == gold
     ):
         held.add(columns.answer.columns[0])
-    held.update(source.named.leave_out if source.named else ())
-    try:
-        return {str(jsonable(name)): jsonable(value) for name, value in row.items() if name not in held}
-    except RecursionError:
-        raise Dropped("nested too deeply") from None
+    return held.union(source.named.leave_out if source.named else ())

@@ -45,6 +45,7 @@ __all__ = [
     "load_solutions",
 ]
 
+_PARQUET_ROWS = 1000  # decoded at a time; the default, a row group, may hold a million or none
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 _DATA_SUFFIX = re.compile(r"\.(jsonl|ndjson|json|parquet|gz|csv|tsv|txt)$", re.IGNORECASE)
 
@@ -225,7 +226,9 @@ def _local_rows(path: Path, split: str | None) -> tuple[Iterable[Row], str]:
 def _parquet_rows(files: list[Path], where: Path) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="stepconf-") as cache:  # datasets leaves lock files behind
         names = [str(file) for file in files]
-        yield from _loaded("parquet", str(where), data_files=names, streaming=True, cache_dir=cache)
+        yield from _loaded(
+            "parquet", str(where), data_files=names, streaming=True, cache_dir=cache, batch_size=_PARQUET_ROWS
+        )
 
 
 def _hub_rows(name: str, config: str | None, split: str | None) -> tuple[Iterable[Row], str]:
@@ -273,8 +276,8 @@ def _unreadable(where: str, error: Exception) -> StepconfError:
         hint = "Choose one of its splits with --split."
     elif "on the Hub" in where:
         hint = (
-            "Check the name, your connection and, for a gated set, `hf auth login`; or give a local copy "
-            "of its file (for a named set: gsm8k@path/to/file.jsonl)."
+            "Check the name (it is no file here either), your connection and, for a gated set, `hf auth "
+            "login`; or give a local copy of its file (for a named set: gsm8k@path/to/file.jsonl)."
         )
     else:
         hint = "Check that the file is whole and in the form its name says."

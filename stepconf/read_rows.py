@@ -43,6 +43,8 @@ def file_kind(path: Path) -> FileKind:
     if suffixes and suffixes[-1] == ".parquet":
         raise StepconfError(f"{path}: not a Parquet file: it starts with {head!r}.", _HINT_FORMS)
     first = _first_character(path)
+    if not first:
+        raise StepconfError(f"{path}: the file is empty but for white space.", _HINT_FORMS)
     if first == b"[" or (suffixes and suffixes[-1] == ".json"):
         return "json"
     if first == b"{" or (suffixes and suffixes[-1] in {".jsonl", ".ndjson"}):
