@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 from stepconf.errors import StepconfError
@@ -20,12 +21,12 @@ class Text:
 
     pieces: tuple[tuple[str, str | None, bool], ...]  # (literal before, column or None at the end, optional)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns that are written out, in order."""
         return tuple(column for _, column, _ in self.pieces if column is not None)
 
-    @property
+    @cached_property
     def is_one_column(self) -> bool:
         """Whether the text is one column's value and nothing else."""
         return len(self.columns) == 1 and not any(literal for literal, _, _ in self.pieces)
