@@ -6,15 +6,24 @@ math-verify is the checker. In front of it: exact cheap paths and a cache.
 import importlib.metadata
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from stepconf.core.answers import extract_answer, gold_answer, same_answer_cheap
+from stepconf.core.answers import extract_answer, gold_answer, same_answer_cheap, too_large
 from stepconf.core.records import Label, Solution, Solved, Verdict
 from stepconf.verifiers.pool import Outcome, Pool
 
 Pair = tuple[str, str, str]  # gold, predicted, answer type
 CACHE_SIZE = 100_000
+MAX_CHARS = 4000  # of both answers together; what is longer is no answer
+_WARM_UP = (
+    ("x^2-\\frac{1}{2}", "x^2-\\frac{1}{3}"),
+    ("\\{1,\\sqrt{2}\\}", "\\{1,\\sqrt{3}\\}"),
+    ("1<|x|<2", "(1,2)\\cup(-2,-1)"),
+    ("x=2y", "3y=x"),
+    ("\\begin{pmatrix}1&2\\end{pmatrix}", "\\begin{pmatrix}1&3\\end{pmatrix}"),
+)
 _cache: OrderedDict[Pair, bool] = OrderedDict()
 _cache_lock = threading.Lock()
 
@@ -24,13 +33,11 @@ def compare(pool: Pool, pairs: Sequence[Pair]) -> list[Outcome[bool]]:
     known: dict[Pair, Outcome[bool]] = {}
     open_pairs: list[Pair] = []
     for pair in dict.fromkeys(pairs):
-        same = same_answer_cheap(*pair)
-        if same is None:
-            same = _cached(pair)
-        if same is None:
-            open_pairs.append(pair)
+        outcome = _without_algebra(pair)
+        if outcome:
+            known[pair] = outcome
         else:
-            known[pair] = Outcome(same)
+            open_pairs.append(pair)
     for pair, outcome in zip(open_pairs, pool.map(_same_answer, open_pairs), strict=True):
         known[pair] = outcome
         if outcome.value is not None:
@@ -81,6 +88,24 @@ class FinalVerifier:
         return Verdict(self.name, self.version, label, score, outcome.failure, outcome.seconds)
 
 
+def _without_algebra(pair: Pair) -> Outcome[bool] | None:
+    """What the exact paths, the guards and the cache can tell; None where math-verify must be asked."""
+    start = time.perf_counter()
+    gold, predicted, answer_type = pair
+    same = same_answer_cheap(*pair)
+    failure = ""
+    if same is None and (same := _cached(pair)) is None:
+        if answer_type == "code":
+            failure = "code differs; only a run can compare it"
+        elif len(gold) + len(predicted) > MAX_CHARS:
+            failure = f"answer of {len(predicted)} characters"
+        elif too_large(gold) or too_large(predicted):
+            failure = "power or factorial too large"
+        else:
+            return None
+    return Outcome(same, failure, time.perf_counter() - start)
+
+
 def _cached(pair: Pair) -> bool | None:
     with _cache_lock:
         if pair in _cache:
@@ -95,18 +120,27 @@ def _remember(pair: Pair, same: bool) -> None:
             _cache.popitem(last=False)
 
 
+def warm_up() -> None:
+    """Fills the caches of grammar and algebra, and its lazy imports, once, before workers are forked off."""
+    for pair in _WARM_UP:
+        _same_answer((*pair, "math"))
+
+
 def _same_answer(pair: Pair) -> bool:
     """Runs in a worker: math-verify without its alarms, since the parent holds the clock."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
-    gold, predicted, _ = pair
-    # Its other extractor hands the text to `parse_expr`, which evaluates it as Python.
+    # Its other extractor hands plain text to `parse_expr`, which evaluates it as Python.
     config = [LatexExtractionConfig()]
-    return bool(
-        verify(
-            parse(f"${gold}$", config, parsing_timeout=None, raise_on_error=True),
-            parse(f"${predicted}$", config, parsing_timeout=None, raise_on_error=True),
-            timeout_seconds=None,
-        )
+    gold, predicted = (
+        parse(f"${_one_formula(text)}$", config, parsing_timeout=None, raise_on_error=True)
+        for text in pair[:2]
     )
+    return bool(verify(gold, predicted, timeout_seconds=None, allow_set_relation_comp=True))
+
+
+def _one_formula(text: str) -> str:
+    """The answer as the inside of one formula on one line."""
+    text = " ".join(text.replace("$", " ").split())
+    return text if "\\begin" in text else text.replace("\\\\", "\\")

@@ -38,7 +38,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-PRELOAD = ("math_verify",)
+PRELOAD = ("stepconf.verifiers.final",)  # imported, and their `warm_up` run, before workers are forked
 CHUNK = 16  # items per message: enough to hide the pipe, few enough to share a batch fairly
 START_S = 120.0  # how long the server may take to import its modules on a busy machine
 _SERVE = "import sys; from json import loads; sys.path[:] = loads(sys.argv[1]);"
@@ -293,7 +293,7 @@ def _serve(control_fd: int, memory_bytes: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     for module in PRELOAD:
-        importlib.import_module(module)
+        importlib.import_module(module).warm_up()
     gc.collect()
     gc.freeze()  # keeps the shared pages shared
     parent, workers = os.getppid(), set[int]()
