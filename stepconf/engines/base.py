@@ -1,0 +1,139 @@
+"""The one Protocol of language models: sample continuations of token ids, and score given token ids."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from stepconf.core.records import TokenScores
+from stepconf.engines.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample. `temperature` 0 is greedy; `stop` strings end a completion and are not part of it."""
+
+    temperature: float
+    max_tokens: int
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """`n` continuations of `prompt_ids`; completion i is drawn from the stream `seed + i`. `key` is the caller's."""
+
+    key: str
+    prompt_ids: list[int]
+    n: int
+    seed: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A sampled continuation. `pieces[i]` is the text that token i adds; their join is the text.
+
+    The end-of-sequence token and stop strings are not part of it: `finish_reason` "stop" says that the model
+    ended by itself, "length" that the token limit did.
+    """
+
+    token_ids: list[int]
+    pieces: list[str]
+    scores: TokenScores
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Score `token_ids` after `prefix_ids` (at least one token). `key` is the caller's."""
+
+    key: str
+    prefix_ids: list[int]
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What ran: stored with every dataset. `entropy_base` is always nats, over the raw distribution."""
+
+    engine: str
+    engine_version: str
+    model: str
+    model_revision: str
+    dtype: str
+    device: str
+    runner: str
+    vocabulary: int
+    max_model_len: int
+
+
+class Engine(Protocol):
+    """A loaded model. Not safe to call from two threads at once.
+
+    `sample` and `score` take their requests lazily, keep the device's batch full, and yield results as they
+    finish, in any order. A `None` among the requests means "nothing to add now": the engine goes on with what
+    it has, so that a caller can make requests out of earlier results (tree search). Every request must fit:
+    `len(prompt) + max_tokens <= info.max_model_len`, else ValueError.
+    """
+
+    info: EngineInfo
+    tokenizer: Tokenizer
+
+    def sample(
+        self, requests: Iterable[SampleRequest | None]
+    ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
+        """Completions of each request, in the order of their seeds."""
+        ...
+
+    def score(
+        self, requests: Iterable[ScoreRequest | None]
+    ) -> Iterator[tuple[ScoreRequest, TokenScores]]:
+        """Teacher-forced scores of each request's `token_ids`."""
+        ...
+
+    def close(self) -> None:
+        """Free the device and end every process of the engine."""
+        ...
+
+
+def check_fits(length: int, new_tokens: int, limit: int) -> None:
+    """Raise ValueError where `length` + `new_tokens` exceeds the model's context."""
+    if length + new_tokens > limit:
+        raise ValueError(f"{length} + {new_tokens} tokens exceed the context of {limit}")
+
+
+def finish(
+    token_ids: list[int],
+    scores: TokenScores,
+    ended_by_model: bool,
+    stop: tuple[str, ...],
+    tokenizer: Tokenizer,
+) -> Completion:
+    """A completion without its end-of-sequence token and without what a stop string cut off."""
+    keep = len(token_ids)
+    while keep and token_ids[keep - 1] in tokenizer.end_ids:
+        keep, ended_by_model = keep - 1, True
+    pieces = tokenizer.pieces(token_ids[:keep])
+    cut = cut_at_stop(pieces, stop)
+    if cut is not None:
+        keep, ended_by_model = cut, True
+    trimmed = TokenScores(scores.logprobs[:keep], scores.entropies[:keep], scores.max_probs[:keep])
+    reason: Literal["stop", "length"] = "stop" if ended_by_model else "length"
+    return Completion(token_ids[:keep], pieces[:keep], trimmed, reason)
+
+
+def cut_at_stop(pieces: list[str], stop: tuple[str, ...]) -> int | None:
+    """How many tokens to keep so that none starts at or after the first stop string; None without one.
+
+    A token that straddles the stop string is kept whole: text and tokens always agree.
+    """
+    text = "".join(pieces)
+    found = [at for at in (text.find(s) for s in stop) if at >= 0]
+    if not found:
+        return None
+    at, position = min(found), 0
+    for index, piece in enumerate(pieces):
+        if position >= at:
+            return index
+        position += len(piece)
+    return len(pieces)

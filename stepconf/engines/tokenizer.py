@@ -1,0 +1,104 @@
+"""Text to token ids and back, with the text of each token: nothing is ever tokenised a second time."""
+
+import hashlib
+from functools import cached_property
+from typing import Any, cast
+
+from stepconf.errors import StepconfError
+
+
+class Tokenizer:
+    """A fast (Rust) Hugging Face tokenizer.
+
+    Args:
+        model: a local folder or Hub id.
+        revision: Hub revision; None for the default.
+
+    Raises:
+        StepconfError: there is no such model, or it has no fast tokenizer.
+    """
+
+    def __init__(self, model: str, revision: str | None = None) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self._hf: Any = AutoTokenizer.from_pretrained(model, revision=revision)
+        except (OSError, ValueError) as error:
+            raise model_not_found(model, error) from error
+        if not self._hf.is_fast:
+            raise StepconfError(
+                f"{model} has no fast tokenizer, so token offsets are not known.",
+                "Convert it once: AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained(...)",
+            )
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end a generation: end of sequence, and the end of a chat turn where there is one."""
+        ids = {self._hf.eos_token_id}
+        for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"):
+            if token in self._hf.get_added_vocab():
+                ids.add(self._hf.convert_tokens_to_ids(token))
+        return frozenset(ids - {None})
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of everything that maps text to ids; equal digests tokenise equally."""
+        return hashlib.blake2b(self._hf.backend_tokenizer.to_str().encode(), digest_size=10).hexdigest()
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model comes with a chat template."""
+        return bool(self._hf.chat_template)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens added."""
+        return cast(list[int], self._hf(text, add_special_tokens=False)["input_ids"])
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a plain (not chat) prompt, with the special tokens that the model expects in front."""
+        return cast(list[int], self._hf(text, add_special_tokens=True)["input_ids"])
+
+    def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of a text, and the character at which each token starts."""
+        encoded = self._hf(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
+
+    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+        """Ids of a conversation up to where the assistant's answer starts."""
+        text = self._hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return self.encode(text)
+
+    def decode(self, token_ids: list[int]) -> str:
+        """The text of ids, special tokens included."""
+        return cast(str, self._hf.decode(token_ids, skip_special_tokens=False))
+
+    def pieces(self, token_ids: list[int]) -> list[str]:
+        """What each token adds to the text. A character made of several tokens belongs to the last of them."""
+        from tokenizers.decoders import DecodeStream
+
+        stream, backend = DecodeStream(skip_special_tokens=False), self._hf.backend_tokenizer
+        pieces = [stream.step(backend, token) or "" for token in token_ids]
+        # Bytes at the end that never became a character: the decoder shows them as U+FFFD, as decode() does.
+        emitted = "".join(pieces)
+        whole = self.decode(token_ids)
+        if pieces and len(whole) > len(emitted) and whole.startswith(emitted):
+            pieces[-1] += whole[len(emitted) :]
+        return pieces
+
+
+def model_not_found(model: str, error: Exception) -> StepconfError:
+    """The message for a model that cannot be loaded."""
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return StepconfError(
+        f"cannot load the model {model!r}: {first_line}",
+        "Give a Hub id (org/name), a local folder with config.json, or `demo`.",
+    )
+
+
+def starts_of(pieces: list[str]) -> list[int]:
+    """The character at which each token starts, given what each adds."""
+    starts, position = [], 0
+    for piece in pieces:
+        starts.append(position)
+        position += len(piece)
+    return starts

@@ -1,0 +1,174 @@
+"""The reference engine: plain transformers, float32 by default, slow and exact.
+
+Each request is a batch of its own: no padding, so a result depends on its request alone and a run is
+reproducible to the bit on the same machine. The language-model head runs over chunks of positions, so no
+[positions x vocabulary] matrix beyond one chunk exists.
+"""
+
+from collections.abc import Iterable, Iterator
+from math import exp
+from typing import Any
+
+import torch
+
+from stepconf.core.records import TokenScores
+from stepconf.engines.base import (
+    Completion,
+    EngineInfo,
+    SampleRequest,
+    Sampling,
+    ScoreRequest,
+    check_fits,
+    cut_at_stop,
+    finish,
+)
+from stepconf.engines.stats import token_stats
+from stepconf.engines.tokenizer import Tokenizer, model_not_found
+from stepconf.errors import StepconfError
+
+_HEAD_CHUNK = 256
+
+
+class TransformersEngine:
+    """See `engines.base.Engine`.
+
+    Args:
+        model: local folder or Hub id.
+        revision: Hub revision.
+        dtype: `auto` (float32 here, this being the reference), `float32`, `bfloat16` or `float16`.
+        max_model_len: context limit in tokens; None for the model's own.
+        device: torch device; None takes CUDA where it is.
+
+    Raises:
+        StepconfError: the model cannot be loaded, or its logits are not a plain head over its hidden states.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        import transformers
+
+        self.tokenizer = Tokenizer(model, revision)
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        kind = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+        try:
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                model, revision=revision, dtype=kind, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise model_not_found(model, error) from error
+        self._model = loaded.to(self._device).eval()
+        self._body, self._head = loaded.base_model, loaded.get_output_embeddings()
+        config = loaded.config.get_text_config()
+        self.info = EngineInfo(
+            engine="transformers",
+            engine_version=transformers.__version__,
+            model=model,
+            model_revision=revision or "",
+            dtype=str(kind).removeprefix("torch."),
+            device=self._device,
+            runner=type(loaded).__name__,
+            vocabulary=config.vocab_size,
+            max_model_len=max_model_len or config.max_position_embeddings,
+        )
+        self._check_head()
+
+    @torch.inference_mode()
+    def _check_head(self) -> None:
+        ids = torch.tensor([[0, 1, 2, 3]], device=self._device)
+        whole = self._model(input_ids=ids).logits
+        ours = self._head(self._body(input_ids=ids).last_hidden_state)
+        if not torch.allclose(whole, ours, atol=1e-4, rtol=1e-4):
+            raise StepconfError(
+                f"{self.info.runner} changes its logits after the head (soft-capping or scaling), "
+                "which the transformers engine does not reproduce.",
+                "Use --engine vllm for this model.",
+            )
+
+    @torch.inference_mode()
+    def sample(
+        self, requests: Iterable[SampleRequest | None]
+    ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
+        """Completions of each request, all `n` in one batch over one prompt."""
+        for request in requests:
+            if request is not None:
+                yield request, self._sample(request)
+
+    def _sample(self, request: SampleRequest) -> list[Completion]:
+        check_fits(len(request.prompt_ids), 1, self.info.max_model_len)
+        sampling, n = request.sampling, request.n
+        limit = min(sampling.max_tokens, self.info.max_model_len - len(request.prompt_ids))
+        noise = [torch.Generator().manual_seed((request.seed + i) % 2**63) for i in range(n)]
+        ids = torch.tensor([request.prompt_ids] * n, device=self._device)
+        rows: list[list[list[float]]] = [[] for _ in range(n)]
+        tokens: list[list[int]] = [[] for _ in range(n)]
+        ended = [False] * n
+        cache = None
+        for _ in range(limit):
+            out = self._body(input_ids=ids, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            logits = self._head(out.last_hidden_state[:, -1]).float()
+            chosen = _draw(logits, sampling, noise)
+            stats = token_stats(logits, chosen).tolist()
+            for i, token in enumerate(chosen.tolist()):
+                if not ended[i]:
+                    tokens[i].append(token)
+                    rows[i].append(stats[i])
+                    ended[i] = token in self.tokenizer.end_ids or self._stopped(tokens[i], sampling.stop)
+            if all(ended):
+                break
+            ids = chosen[:, None]
+        return [
+            finish(t, _scores(r), e, sampling.stop, self.tokenizer)
+            for t, r, e in zip(tokens, rows, ended, strict=True)
+        ]
+
+    def _stopped(self, token_ids: list[int], stop: tuple[str, ...]) -> bool:
+        # A stop string ends within the newest tokens: a window over them suffices.
+        window = max((len(s) for s in stop), default=0) + 8
+        return bool(stop) and cut_at_stop(self.tokenizer.pieces(token_ids[-window:]), stop) is not None
+
+    @torch.inference_mode()
+    def score(
+        self, requests: Iterable[ScoreRequest | None]
+    ) -> Iterator[tuple[ScoreRequest, TokenScores]]:
+        """Teacher-forced scores: one forward over prefix and tokens, the head in chunks."""
+        for request in requests:
+            if request is None:
+                continue
+            length = len(request.prefix_ids) + len(request.token_ids)
+            check_fits(length, 0, self.info.max_model_len)
+            ids = torch.tensor([request.prefix_ids + request.token_ids], device=self._device)
+            hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state[0]
+            first = len(request.prefix_ids) - 1
+            rows: list[list[float]] = []
+            for start in range(first, length - 1, _HEAD_CHUNK):
+                end = min(start + _HEAD_CHUNK, length - 1)
+                rows += token_stats(self._head(hidden[start:end]), ids[0, start + 1 : end + 1]).tolist()
+            yield request, _scores(rows)
+
+    def close(self) -> None:
+        """Nothing outlives the object."""
+
+
+def _draw(logits: torch.Tensor, sampling: Sampling, noise: list[torch.Generator]) -> torch.Tensor:
+    """One token per row [rows]: greedy at temperature 0, else by exponential races within the top-p set."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    probs = (logits / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        ordered, order = probs.sort(-1, descending=True)
+        outside = ordered.cumsum(-1) - ordered >= sampling.top_p
+        probs = probs.masked_fill(outside.scatter(-1, order, outside), 0)
+    race = torch.stack([torch.empty(probs.shape[-1]).exponential_(generator=g) for g in noise])
+    return (probs / race.to(probs.device)).argmax(-1)
+
+
+def _scores(rows: list[list[float]]) -> TokenScores:
+    return TokenScores([r[0] for r in rows], [r[1] for r in rows], [exp(r[2]) for r in rows])

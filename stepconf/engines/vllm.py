@@ -1,0 +1,284 @@
+"""vLLM's offline engine: the default. Entropies come through `vllm_tap.py`."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from stepconf.core.records import TokenScores
+from stepconf.engines.base import (
+    Completion,
+    EngineInfo,
+    SampleRequest,
+    Sampling,
+    ScoreRequest,
+    check_fits,
+    finish,
+)
+from stepconf.engines.tokenizer import Tokenizer, model_not_found
+from stepconf.errors import StepconfError
+
+_TAP = "stepconf.engines.vllm_tap.EntropyTap"
+_RUNNER_MODULE = "vllm.v1.worker.gpu_model_runner"
+_RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
+_EXTRA_COLUMNS = 2
+_CPU_KV_BYTES = 1 << 30
+
+R = TypeVar("R", SampleRequest, ScoreRequest)
+
+
+class VllmEngine:
+    """See `engines.base.Engine`.
+
+    Args:
+        model: local folder or Hub id.
+        revision: Hub revision.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        seed: engine seed.
+        max_model_len: context limit in tokens; None for the model's own.
+        tensor_parallel: GPUs that share the model.
+        options: any further argument of vLLM's `EngineArgs`, passed through.
+
+    Raises:
+        StepconfError: vLLM is not installed, the model cannot be loaded, or vLLM runs a model runner into
+            which the entropy tap does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        seed: int = 0,
+        max_model_len: int | None = None,
+        tensor_parallel: int = 1,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        vllm = _import_vllm()
+        self.tokenizer = Tokenizer(model, revision)
+        arguments: dict[str, Any] = {
+            "model": model,
+            "revision": revision,
+            "dtype": dtype,
+            "seed": seed,
+            "max_model_len": max_model_len,
+            "tensor_parallel_size": tensor_parallel,
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+            "worker_extension_cls": _TAP,
+        }
+        arguments |= _cpu_defaults(self.tokenizer, model, revision, max_model_len) | (options or {})
+        arguments = {name: value for name, value in arguments.items() if value is not None}
+        self._params = vllm.SamplingParams
+        try:
+            self._engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**arguments))
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise _start_failed(model, error) from error
+        self.info = self._install_tap(vllm.__version__, model, revision)
+        self._limit = self._engine.vllm_config.scheduler_config.max_num_seqs
+        self._next_id = 0
+
+    def _install_tap(self, version: str, model: str, revision: str | None) -> EngineInfo:
+        runners = self._engine.collective_rpc("describe_runner")
+        if any(r["module"] != _RUNNER_MODULE for r in runners):
+            self.close()
+            raise StepconfError(
+                f"vLLM {version} runs {runners[0]['module']}.{runners[0]['runner']}; exact entropies need the "
+                f"runner of {_RUNNER_MODULE}.",
+                f"Type: export {_RUNNER_VARIABLE}=0",
+            )
+        self._engine.collective_rpc("install_entropy_tap")
+        config = self._engine.vllm_config.model_config
+        return EngineInfo(
+            engine="vllm",
+            engine_version=version,
+            model=model,
+            model_revision=revision or "",
+            dtype=str(config.dtype).removeprefix("torch."),
+            device=runners[0]["device"],
+            runner=runners[0]["runner"],
+            vocabulary=config.get_vocab_size(),
+            max_model_len=config.max_model_len,
+        )
+
+    def sample(
+        self, requests: Iterable[SampleRequest | None]
+    ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
+        """Completions of each request; each completion is a vLLM request of its own, with its own seed."""
+
+        def add(request: SampleRequest) -> int:
+            check_fits(len(request.prompt_ids), 1, self.info.max_model_len)
+            for i in range(request.n):
+                self._add(request.prompt_ids, self._sampling_params(request.sampling, request.seed + i))
+            return request.n
+
+        for request, outputs in self._run(requests, add):
+            yield request, [self._completion(output, request.sampling) for output in outputs]
+
+    def score(
+        self, requests: Iterable[ScoreRequest | None]
+    ) -> Iterator[tuple[ScoreRequest, TokenScores]]:
+        """Teacher-forced scores, read off vLLM's prompt logprobs."""
+        params = self._params(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=_EXTRA_COLUMNS,
+            flat_logprobs=True,
+            detokenize=False,
+        )
+
+        def add(request: ScoreRequest) -> int:
+            check_fits(len(request.prefix_ids) + len(request.token_ids), 1, self.info.max_model_len)
+            self._add(request.prefix_ids + request.token_ids, params)
+            return 1
+
+        for request, outputs in self._run(requests, add):
+            # Position 0 of a prompt has no distribution: vLLM keeps an empty entry for it.
+            skip = (len(request.prefix_ids) - 1) * (_EXTRA_COLUMNS + 1)
+            yield request, _scores(outputs[0].prompt_logprobs.logprobs[skip:])
+
+    def close(self) -> None:
+        """End the engine's processes."""
+        self._engine.engine_core.shutdown()
+
+    def _run(self, requests: Iterable[R | None], add: Callable[[R], int]) -> Iterator[tuple[R, list[Any]]]:
+        """Keep the batch full: pull requests while there is room, step, yield each request when all its parts are in."""
+        source, exhausted = iter(requests), False
+        parts: dict[str, tuple[R, list[Any], int]] = {}
+        first_of: dict[str, str] = {}
+        in_flight = 0
+        ready: deque[tuple[R, list[Any]]] = deque()
+        while True:
+            while not exhausted and in_flight < self._limit:
+                request = next(source, _END)
+                if request is _END:
+                    exhausted = True
+                elif request is None:
+                    break
+                else:
+                    first = self._next_id
+                    count = add(request)
+                    parts[str(first)] = (request, [None] * count, count)
+                    first_of |= {str(first + i): str(first) for i in range(count)}
+                    in_flight += count
+            if not in_flight:
+                if exhausted:
+                    return
+                continue
+            for output in self._engine.step():
+                if not output.finished:
+                    continue
+                first_id = first_of.pop(output.request_id)
+                request_, outputs, missing = parts[first_id]
+                outputs[int(output.request_id) - int(first_id)] = output
+                parts[first_id] = (request_, outputs, missing - 1)
+                in_flight -= 1
+                if missing == 1:
+                    del parts[first_id]
+                    ready.append((request_, outputs))
+            while ready:
+                yield ready.popleft()
+
+    def _add(self, prompt_ids: list[int], params: Any) -> None:
+        self._engine.add_request(str(self._next_id), {"prompt_token_ids": prompt_ids}, params)
+        self._next_id += 1
+
+    def _sampling_params(self, sampling: Sampling, seed: int) -> Any:
+        return self._params(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=seed if sampling.temperature > 0 else None,
+            stop=list(sampling.stop) or None,
+            include_stop_str_in_output=bool(sampling.stop),
+            stop_token_ids=sorted(self.tokenizer.end_ids),
+            detokenize=bool(sampling.stop),
+            logprobs=_EXTRA_COLUMNS,
+            flat_logprobs=True,
+            output_kind=_final_only(),
+        )
+
+    def _completion(self, output: Any, sampling: Sampling) -> Completion:
+        done = output.outputs[0]
+        ids = list(done.token_ids)
+        return finish(
+            ids, _scores(done.logprobs.logprobs), done.finish_reason == "stop", sampling.stop, self.tokenizer
+        )
+
+
+_END: Any = object()
+
+
+def _final_only() -> Any:
+    from vllm.sampling_params import RequestOutputKind
+
+    return RequestOutputKind.FINAL_ONLY
+
+
+def _scores(flat: list[float]) -> TokenScores:
+    """Columns of the tap: log p(token), entropy, log max p, token by token."""
+    from math import exp
+
+    return TokenScores(flat[0::3], flat[1::3], [exp(x) for x in flat[2::3]])
+
+
+def _import_vllm() -> Any:
+    # The tap fits the V1 runner; newer CUDA builds would take V2 unless told otherwise.
+    os.environ.setdefault(_RUNNER_VARIABLE, "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if os.environ[_RUNNER_VARIABLE] not in ("0", "false", "False"):
+        raise StepconfError(
+            f"{_RUNNER_VARIABLE}={os.environ[_RUNNER_VARIABLE]} asks vLLM for a model runner without exact entropies.",
+            f"Type: export {_RUNNER_VARIABLE}=0",
+        )
+    try:
+        import vllm
+    except ImportError as error:
+        raise StepconfError(
+            f"vLLM cannot be imported: {error}",
+            "Type: pip install 'stepconf[cpu]' (or 'stepconf[gpu]'), or add --engine transformers",
+        ) from error
+    return vllm
+
+
+def _cpu_defaults(
+    tokenizer: Tokenizer, model: str, revision: str | None, max_model_len: int | None
+) -> dict[str, Any]:
+    """What vLLM needs on CPU.
+
+    Chunked prefill is off because a discarded partial step would rewind the request's random generator,
+    which CPU generators cannot do; a step must then hold a whole prompt. Eager mode needs no C++ compiler.
+    Small cache blocks let short shared prefixes be shared.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {}
+    limit = max_model_len or _context_of(model, revision)
+    return {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(limit, 4096),
+        "kv_cache_memory_bytes": _CPU_KV_BYTES,
+        "block_size": 32,
+        "enforce_eager": True,
+        "max_num_seqs": 64,
+    }
+
+
+def _context_of(model: str, revision: str | None) -> int:
+    from vllm.transformers_utils.config import get_config
+
+    try:
+        config = get_config(model, trust_remote_code=False, revision=revision)
+    except (OSError, ValueError) as error:
+        raise model_not_found(model, error) from error
+    return int(getattr(config, "max_position_embeddings", 4096))
+
+
+def _start_failed(model: str, error: Exception) -> StepconfError:
+    text = str(error).strip() or type(error).__name__
+    return StepconfError(
+        f"vLLM did not start with {model!r}: {text.splitlines()[0]}",
+        "Its own log says more with VLLM_LOGGING_LEVEL=INFO; options of the engine go under engine.options.",
+    )

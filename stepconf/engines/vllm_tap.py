@@ -1,0 +1,57 @@
+"""Exact entropies from inside vLLM: two methods of the worker's sampler, replaced.
+
+What was removed from the ordinary logprob path: the [batch, vocabulary] log-softmax matrix, the top-k and the
+ranks. In their place each sampled token's entry carries three numbers: its log-probability, the entropy of the
+full distribution, and the largest log-probability. They travel where logprobs travel, so they are aligned
+with the tokens by construction, whatever the scheduler does (chunked prefill, preemption, prefix caching).
+Prompt logprobs go through the same two methods: generated and teacher-forced values are the same function.
+"""
+
+from typing import Any
+
+import torch
+from vllm.v1.outputs import LogprobsTensors
+
+from stepconf.engines.stats import token_stats
+
+COLUMNS = 3
+RUNNER_MODULE = "vllm.v1.worker.gpu_model_runner"
+
+
+def _keep_logits(logits: torch.Tensor) -> torch.Tensor:
+    """Stands for `compute_logprobs`: hand the raw logits on to `_gather_stats`.
+
+    The sampler scales float32 logits in place afterwards, so those are copied; it works on a float32 copy of
+    half-precision ones, so those stay as they are.
+    """
+    return logits.clone() if logits.dtype == torch.float32 else logits
+
+
+def _gather_stats(logits: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor) -> LogprobsTensors:
+    """Stands for `gather_logprobs`: [rows, 3] token statistics instead of the top-k.
+
+    The id columns repeat the token: any valid id does, since results are read by position.
+    """
+    if num_logprobs != COLUMNS - 1:
+        raise ValueError(f"the entropy tap carries {COLUMNS - 1} extra columns, got logprobs={num_logprobs}")
+    ids = token_ids.to(torch.int32).unsqueeze(-1).expand(-1, COLUMNS).contiguous()
+    ranks = torch.ones(len(token_ids), dtype=torch.int64, device=logits.device)
+    return LogprobsTensors(ids, token_stats(logits, token_ids), ranks)
+
+
+class EntropyTap:
+    """A vLLM worker extension; called over `collective_rpc`."""
+
+    model_runner: Any
+
+    def describe_runner(self) -> dict[str, str]:
+        """Class and module of the model runner in use, and its device."""
+        runner = type(self.model_runner)
+        home = next((c.__module__ for c in runner.__mro__ if c.__module__ == RUNNER_MODULE), runner.__module__)
+        return {"runner": runner.__name__, "module": home, "device": str(self.model_runner.device)}
+
+    def install_entropy_tap(self) -> None:
+        """Replace the two methods on this worker's sampler."""
+        sampler = self.model_runner.sampler
+        sampler.compute_logprobs = _keep_logits
+        sampler.gather_logprobs = _gather_stats
