@@ -1,5 +1,7 @@
 """What a calibration function accepts; everything else is refused with the values seen."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -50,7 +52,7 @@ def as_correct(values: npt.ArrayLike, rows: int) -> Bools:
     """
     array = np.asarray(values)
     if array.dtype != np.bool_:
-        legal = np.array([value in (0, 1) for value in array.ravel().tolist()], dtype=bool)
+        legal = _is_zero_or_one(array.ravel())
         seen = ", ".join(repr(value) for value in array.ravel()[~legal][:_SHOWN].tolist())
         if seen:
             raise StepconfError(
@@ -81,6 +83,12 @@ def as_weights(values: npt.ArrayLike | None, rows: int) -> Ints:
             f"weights must be non-negative, not all zero; they lie in [{array.min()}, {array.max()}]."
         )
     return array.astype(np.int64, copy=False)
+
+
+def _is_zero_or_one(array: npt.NDArray[Any]) -> Bools:
+    if array.dtype.kind in "iuf":
+        return np.asarray((array == 0) | (array == 1))
+    return np.array([value in (0, 1) for value in array.tolist()], dtype=bool)
 
 
 def _row(values: npt.ArrayLike, name: str) -> Floats:
