@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from stepconf.core.records import Label
 from stepconf.core.symbolic.chains import Relation, Side, relations
 from stepconf.core.symbolic.compare import Outcome, relation_holds
-from stepconf.core.symbolic.nodes import Num, has_operation, is_literal, variables, walk
+from stepconf.core.symbolic.equations import PLACES, Known, has_variables, measures
+from stepconf.core.symbolic.nodes import Num, has_operation, is_literal, walk
 from stepconf.core.symbolic.tokens import Token, tokenize
 
-_DOUBT = {"if", "suppose", "assume", "contradiction", "impossible", "false", "incorrect", "whether", "assuming", "wrong",
-          "not", "cannot", "never", "mistake", "instead", "error", "contradicts", "isn't", "doesn't", "don't", "hypothetical",
-          "would", "try", "unless", "neither", "nor", "check", "guess"}  # fmt: skip
+_DENIALS = frozenset(
+    """contradiction impossible false incorrect wrong not cannot never mistake instead error contradicts isn't doesn't
+    don't neither nor guess""".split()
+)
+_GIVING = frozenset(("if", "suppose", "where", "let", "which", "satisfy", "satisfies", "satisfying", "solution", "solutions"))
+_SUPPOSITIONS = frozenset("if suppose assume whether assuming hypothetical would try unless check".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,21 @@ class _Solution:
 
     def __init__(self, problem: str) -> None:
         self.rounded: set[str] = set()
+        self.known = Known()
+        self.by_cases = False
+        self.supposing = False
+        tokens = tokenize(problem)
+        words = _words(tokens, 0, len(tokens))
+        if words & PLACES:
+            self.known.several |= {"x", "y"}
+        for relation in relations(tokens):
+            if has_variables(relation) and not _measured(tokens, relation):
+                sentence = _sentence(tokens, relation.left.start, relation.right.end)
+                self.known.allows(relation, _words(tokens, *sentence) - _GIVING, given=True)
 
     def step(self, text: str) -> StepCheck:
         tokens = tokenize(text)
+        self.supposing = False
         claims = self.chain_claims(text, tokens)
         for start, inside in _annotations(text, tokens):
             claims += [_moved(claim, start) for claim in self.chain_claims(inside, tokenize(inside))]
@@ -68,18 +84,32 @@ class _Solution:
 
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
+        if has_variables(relation):
+            return self.equation(text, tokens, relation)
         if not _is_numeric_claim(relation, tokens):
             return None
         outcome = self.decide(relation)
         if outcome.reason.startswith("rounded"):
             self.rounded |= {n.name for n in walk(right.node) if isinstance(n, Num)}
-        last = right.end - 1
-        while tokens[last].kind in ("break", "annot", "currency"):
-            last -= 1
-        start, end = tokens[left.start].start, tokens[last].end
         if outcome.holds is False and _in_doubt(tokens, left.start, right.end):
             outcome = Outcome(None, "stated in doubt")
-        return Claim(start, end, text[start:end].strip(), outcome.holds, outcome.reason)
+        return _claim(text, tokens, relation, outcome.holds, outcome.reason)
+
+    def equation(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
+        """A relation between variables: it must not contradict what was said before."""
+        if relation.spelled or _measured(tokens, relation):
+            return None
+        sentence = _sentence(tokens, relation.left.start, relation.right.end)
+        words = _words(tokens, *sentence)
+        if words & {"case", "cases"}:
+            self.by_cases = True
+        self.supposing = self.supposing or bool(words & _SUPPOSITIONS)
+        if self.by_cases or self.supposing:
+            return None
+        allowed = self.known.allows(relation, words)
+        if allowed is None:
+            return None
+        return _claim(text, tokens, relation, allowed, "" if allowed else "contradicts what was stated before")
 
     def decide(self, relation: Relation) -> Outcome:
         rounded = frozenset(self.rounded)
@@ -94,6 +124,32 @@ class _Solution:
         return best
 
 
+def _claim(text: str, tokens: Sequence[Token], relation: Relation, holds: bool | None, reason: str) -> Claim:
+    last = relation.right.end - 1
+    while tokens[last].kind in ("break", "annot", "currency"):
+        last -= 1
+    start, end = tokens[relation.left.start].start, tokens[last].end
+    return Claim(start, end, text[start:end].strip(), holds, reason)
+
+
+def _measured(tokens: Sequence[Token], relation: Relation) -> bool:
+    return measures(tokens, relation.left) or measures(tokens, relation.right)
+
+
+def _sentence(tokens: Sequence[Token], start: int, end: int) -> tuple[int, int]:
+    low = start
+    while low > 0 and not (tokens[low - 1].kind == "break" and tokens[low - 1].name in (".", "?", "\n\n")):
+        low -= 1
+    high = end
+    while high < len(tokens) and not (tokens[high].kind == "break" and tokens[high].name in (".", "?", "\n\n", ";")):
+        high += 1
+    return low, high
+
+
+def _words(tokens: Sequence[Token], low: int, high: int) -> frozenset[str]:
+    return frozenset(w.lower() for t in tokens[low:high] if t.kind in ("word", "text") for w in t.name.split())
+
+
 def _annotations(text: str, tokens: Sequence[Token]) -> list[tuple[int, str]]:
     """Where and what stands between the brackets of GSM8K's calculator annotations `<<2*3=6>>`."""
     return [(t.start + 2, text[t.start + 2 : t.end - 2]) for t in tokens if t.kind == "annot"]
@@ -106,8 +162,6 @@ def _moved(claim: Claim, offset: int) -> Claim:
 def _is_numeric_claim(relation: Relation, tokens: Sequence[Token]) -> bool:
     left, right = relation.left, relation.right
     if relation.name in ("===", "!="):
-        return False
-    if variables(left.node) or variables(right.node):
         return False
     if relation.modulus is not None:
         return False
@@ -132,12 +186,8 @@ def _units(tokens: Sequence[Token], side: Side) -> frozenset[str]:
 
 def _in_doubt(tokens: Sequence[Token], start: int, end: int) -> bool:
     """Whether the sentence around says that the relation is only supposed, or denied."""
-    low = start
-    while low > 0 and not (tokens[low - 1].kind == "break" and tokens[low - 1].name in (".", "?", "\n\n")):
-        low -= 1
-    high = end
-    while high < len(tokens) and not (tokens[high].kind == "break" and tokens[high].name in (".", "?", "\n\n", ";")):
-        high += 1
+    low, high = _sentence(tokens, start, end)
     if high < len(tokens) and tokens[high].name == "?":
         return True
-    return any(token.kind == "word" and token.name.lower() in _DOUBT for token in tokens[low:high])
+    clause = max((i + 1 for i in range(low, start) if tokens[i].kind == "comma" or tokens[i].name == "then"), default=low)
+    return bool(_words(tokens, low, high) & _DENIALS or _words(tokens, clause, high) & _SUPPOSITIONS)

@@ -167,7 +167,7 @@ def _decide(relation: str, a: Value, b: Value, slack: _Slack) -> Outcome:
 
 def _nearly(relation: str, a: Value, b: Value, difference: Any, slack: _Slack, shown: tuple[str, str]) -> Outcome:
     """The two sides differ: is that rounding (holds), perhaps rounding (None), or an error?"""
-    allowed = slack.total()
+    allowed = slack.total() if _needs_rounding(a, slack) else as_real(Fraction(0))
     real = as_real(difference) if isinstance(difference, Fraction) else difference
     size = max(abs(as_real(a)), abs(as_real(b)))
     if allowed and real <= allowed * (1 + as_real(_CERTAIN)):
@@ -182,6 +182,16 @@ def _nearly(relation: str, a: Value, b: Value, difference: Any, slack: _Slack, s
     if allowed and real <= 3 * allowed:
         return Outcome(None, "close to a rounded value", *shown)
     return Outcome(False, f"{shown[0]} is not {shown[1]}", *shown)
+
+
+def _needs_rounding(a: Value, slack: _Slack) -> bool:
+    """Whether the left value cannot be written with the decimals of the number on the right."""
+    number = slack.right_number()
+    if number is None or not number.decimals or not isinstance(a, Fraction):
+        return True
+    percent = 2 if any(isinstance(n, Unary) and n.op == "pct" for n in walk(slack.right)) else 0
+    written = (a * 10 ** (number.decimals + percent)).denominator == 1
+    return not written or any(slack.is_rounded(n) for n in walk(slack.left) if isinstance(n, Num))
 
 
 def _both_exact(a: Value, b: Value) -> bool:

@@ -228,7 +228,10 @@ class _Reader:
             return Const("e")
         following = self.peek()
         applied = following is not None and following.kind == "open" and following.name == "(" and not following.spaced
-        if applied and token.name.split("_")[0] not in "abcxyznmkrst":
+        functional = token.name.split("_")[0] in "fghFGHPQpq" and token.math
+        if functional and following is not None and (following.name == "^" or following.kind == "open"):
+            raise NotAnExpression
+        if applied and (token.name.split("_")[0] not in "abcxyznmkrst" or self.kind(2) == "close"):
             self.at += 1
             self.group(following, depth)  # type: ignore[arg-type]
             raise NotAnExpression

@@ -57,7 +57,7 @@ _SILENT = {
     "\\left", "\\right", "\\big", "\\Big", "\\bigg", "\\Bigg", "\\bigl", "\\bigr", "\\Bigl", "\\Bigr", "\\biggl",
     "\\biggr", "\\middle", "\\displaystyle", "\\textstyle", "\\quad", "\\qquad", "\\limits", "\\nonumber",
     "\\hspace", "\\,", "\\;", "\\:", "\\!", "\\ ", "\\>", "\\(", "\\)", "&", "\\&", "~",
-    "\\boxed", "\\fbox", "\\bf", "\\mathbf", "\\boldsymbol", "\\mathit", "\\color", "\\enspace", "\\thinspace",
+    "\\boxed", "\\fbox", "\\bf", "\\mathit", "\\color", "\\enspace", "\\thinspace",
     "\\phantom", "\\hline", "\\it", "\\rm", "\\large", "\\Large", "\\underbrace", "\\cancel",
 }  # fmt: skip
 _TEXTUAL = {"\\text", "\\textbf", "\\textit", "\\textrm", "\\mathrm", "\\mbox", "\\operatorname", "\\mathsf",
@@ -145,12 +145,22 @@ class _Lexer:
     def run(self) -> list[Token]:
         position = 0
         while position < len(self.text):
+            if self.text.startswith("[asy]", position):
+                position = self.skip_to("[/asy]", position)
+                continue
             found = _LEX.match(self.text, position)
             if found is None:  # pragma: no cover - the last alternative matches anything
                 break
             end = self.step(str(found.lastgroup), found[0], position)
             position = max(end, position + 1)
         return self.tokens
+
+    def skip_to(self, closing: str, start: int) -> int:
+        """Leave out a drawing or a table: what stands in it is no statement."""
+        found = self.text.find(closing, start)
+        end = found + len(closing) if found >= 0 else len(self.text)
+        self.add("other", "...", start, end)
+        return end
 
     def in_math(self, position: int) -> bool:
         while self.zone < len(self.zones) and self.zones[self.zone][1] <= position:
@@ -211,7 +221,8 @@ class _Lexer:
                 factorial = factorial or (not self.spaced and previous in ("num", "close") and len(piece) == 1)
                 self.add("fact" if factorial else "break", piece, start, end)
             case "stop":
-                self.add("break", piece[0], start, end)
+                ratio = piece == ":" and self.in_math(start)
+                self.add("other" if ratio else "break", piece[0], start, end)
             case "degree":
                 self.add("deg", "deg", start, end)
             case "root":
@@ -331,6 +342,8 @@ class _Lexer:
             return self.add("dots", "...", start, end)
         if bare in ("begin", "end"):
             closed = self.text.find("}", end, end + 30)
+            if bare == "begin" and closed > 0 and not self.layout(end):
+                return self.skip_to("\\end" + self.text[end : closed + 1], start)
             return self.add("break" if self.layout(end) else "other", bare, start, closed + 1 if closed > 0 else end)
         return self.add("other", piece, start, end)
 

@@ -1,0 +1,144 @@
+"""What the problem and the solution so far say of their variables, and whether the next equation can be true too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from stepconf.core.symbolic.chains import Relation, Side
+from stepconf.core.symbolic.evaluate import Undecidable
+from stepconf.core.symbolic.nodes import Num, Var, is_literal, variables, walk
+from stepconf.core.symbolic.polynomials import Polynomial, difference, fraction_of, is_constant, names
+from stepconf.core.symbolic.systems import contradictory
+from stepconf.core.symbolic.tokens import Token
+
+# An equation in a sentence with one of these holds only sometimes.
+CONDITIONS = frozenset(
+    """if when suppose assume assuming case cases or either try trying would could might otherwise at setting set
+    substitute example instance say let whenever unless until contradiction impossible not cannot no false wrong
+    incorrect check verify testing test possible possibilities possibility choose choosing take where for every each
+    any all some which either satisfy satisfies satisfying mistake instead plug plugging consider modulo mod divisible
+    checking tries trying trial solving shifted asymptote asymptotes intersect intersects intercept intercepts old new original then-current""".split()
+)
+# In a text with one of these, `x` and `y` are coordinates of many points.
+PLACES = frozenset(
+    """line lines graph graphs curve parabola circle ellipse hyperbola plane planes function functions coordinate
+    coordinates intersect intersection vertex slope axis sequence term terms polynomial polynomials range domain
+    region root roots solution solutions zeros plot zero""".split()
+)
+MEASURES = frozenset(
+    """foot feet inch inches in ft cm m mm km mile miles yard yards hour hours minute minutes second seconds day days
+    week weeks month months year years dollar dollars cent cents gram grams kg g pound pounds ounce ounces liter
+    liters ml degree degrees radian radians meter meters percent mph dozen""".split()
+)
+
+
+@dataclass(slots=True)
+class Known:
+    """Equations that hold together, as polynomials that are zero."""
+
+    facts: list[Polynomial] = field(default_factory=list)
+    literals: dict[str, Fraction] = field(default_factory=dict)
+    several: set[str] = field(default_factory=set)  # variables that take more than one value
+
+    def allows(self, relation: Relation, words: frozenset[str], given: bool = False) -> bool | None:
+        """Whether the equation `relation` can hold with all that was stated: None if nobody can say.
+
+        It is kept for later where it may hold. `words` are those of its sentence.
+        """
+        polynomial = _polynomial(relation)
+        if polynomial is None:
+            return None
+        own = names(polynomial)
+        if words & (CONDITIONS | PLACES):
+            self.several |= {name for name in own if len(own) == 1 and _assigns(relation)}
+            return None
+        if is_constant(polynomial):
+            return not polynomial
+        if self._has_two_values(relation) or own & self.several:
+            return None
+        related = _connected(self.facts, polynomial)
+        if contradictory([*related, polynomial]):
+            return False
+        if given or not self._branches(own):
+            self.facts.append(polynomial)
+        return None
+
+    def _branches(self, own: frozenset[str]) -> bool:
+        """Whether what is known leaves several values open, so that the next equation may be one of several cases."""
+        for fact in self.facts:
+            for monomial in fact:
+                for name, exponent in monomial:
+                    if (name in own and exponent > 1) or any(f"Var(name={one!r})" in name for one in own):
+                        return True
+        return False
+
+    def _has_two_values(self, relation: Relation) -> bool:
+        """Note a plain assignment `x = 3`; whether `x` was plainly given another value before."""
+        assigned = _assigns(relation)
+        if assigned is None:
+            return False
+        name, value = assigned
+        if self.literals.setdefault(name, value) != value:
+            self.several.add(name)
+            self.facts = [fact for fact in self.facts if name not in names(fact)]
+            return True
+        return False
+
+    def forget(self, name: str) -> None:
+        """`name` is declared anew."""
+        self.facts = [fact for fact in self.facts if name not in names(fact)]
+        self.literals.pop(name, None)
+
+
+def _assigns(relation: Relation) -> tuple[str, Fraction] | None:
+    """The variable and the number of `x = 3` or `3 = x`."""
+    for side, other in ((relation.left.node, relation.right.node), (relation.right.node, relation.left.node)):
+        if isinstance(side, Var) and is_literal(other):
+            top, bottom = fraction_of(other)
+            return side.name, top.get((), Fraction(0)) / bottom[()]
+    return None
+
+
+def _polynomial(relation: Relation) -> Polynomial | None:
+    if relation.name != "=" or relation.modulus is not None:
+        return None
+    try:
+        top, bottom = difference(relation.left.node, relation.right.node)
+    except Undecidable:
+        return None
+    if not bottom or any("..." in name for name in names(top)) or _inexact(relation, top):
+        return None
+    return top
+
+
+def _inexact(relation: Relation, polynomial: Polynomial) -> bool:
+    """Whether a number in the equation may be rounded."""
+    numbers = [n for side in (relation.left, relation.right) for n in walk(side.node) if isinstance(n, Num)]
+    longest = max((n.decimals for n in numbers), default=0)
+    opaque = any("(" in name or name == "pi" for name in names(polynomial))
+    return longest > 2 or (longest > 0 and opaque)
+
+
+def _connected(facts: Sequence[Polynomial], polynomial: Polynomial) -> list[Polynomial]:
+    """The facts that share variables with `polynomial`, directly or through one another."""
+    reached = set(names(polynomial))
+    chosen: list[Polynomial] = []
+    rest = list(facts)
+    while True:
+        near = [fact for fact in rest if names(fact) & reached]
+        if not near:
+            return chosen
+        rest = [fact for fact in rest if not names(fact) & reached]
+        chosen += near
+        reached |= {name for fact in near for name in names(fact)}
+
+
+def measures(tokens: Sequence[Token], side: Side) -> bool:
+    """Whether a side carries a unit that can be converted into another."""
+    inside = tokens[side.start : side.end]
+    return any(word.strip(".,") in MEASURES for t in inside if t.kind in ("word", "text") for word in t.name.lower().split())
+
+
+def has_variables(relation: Relation) -> bool:
+    """Whether either side has a variable."""
+    return bool(variables(relation.left.node) or variables(relation.right.node))
