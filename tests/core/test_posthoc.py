@@ -10,6 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from stepconf.core import calibration as cal
+from stepconf.core.steps import measure
 from stepconf.errors import StepconfError
 
 SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-50, 50).map(lambda x: round(x, 6)))
@@ -127,6 +128,9 @@ def test_signals_equal_numpy(seed: int, n: int) -> None:
     }
     assert set(expected) == set(cal.SIGNAL_SIGNS)
     assert {name: getattr(ours, name) for name in expected} == pytest.approx(expected, rel=1e-9)
+    stored = measure(chosen.tolist(), entropies.tolist(), p.max(axis=1).tolist())
+    for name in ("entropy_mean", "entropy_max", "perplexity", "max_prob_mean"):
+        assert getattr(ours, name) == pytest.approx(getattr(stored, name), rel=1e-12), "as in the steps table"
     for token, exact in zip(top, entropies, strict=True):
         low, high = cal.topk_entropy_bounds(token.tolist(), 30)
         assert low - 1e-9 <= exact <= high + 1e-9
@@ -136,7 +140,7 @@ def test_signals_equal_numpy(seed: int, n: int) -> None:
 
 def test_signals_at_the_edges() -> None:
     plain = cal.step_signals([-800.0], [0.0], [1.0])
-    assert (plain.perplexity, plain.entropy_topk) == (math.inf, None)
+    assert (plain.perplexity, plain.entropy_topk) == (math.exp(700), None)
     assert cal.topk_entropy_bounds([0.0, -math.inf], 2) == (0.0, 0.0)
     for lists in (
         ([], [], []),

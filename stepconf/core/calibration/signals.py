@@ -71,7 +71,7 @@ def step_signals(
     return StepSignals(
         length=n,
         max_prob_mean=math.fsum(max_probs) / n,
-        perplexity=_exp(-logprob_mean),
+        perplexity=math.exp(min(-logprob_mean, 700.0)),  # finite, as the column of `steps` is
         entropy_mean=entropy_sum / n,
         entropy_max=max(entropies),
         entropy_sum=entropy_sum,
@@ -104,10 +104,3 @@ def _topk_means(topk_logprobs: Sequence[Sequence[float]]) -> tuple[float, float]
 
 def _truncated_entropy(logprobs: Sequence[float]) -> float:
     return -math.fsum(math.exp(logprob) * logprob for logprob in logprobs if logprob > -math.inf)
-
-
-def _exp(exponent: float) -> float:
-    try:
-        return math.exp(exponent)
-    except OverflowError:
-        return math.inf
