@@ -10,13 +10,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from stepconf.core.answers import extract_answer, gold_answer, same_answer_cheap, too_large
+from stepconf.core.answers import boxed, extract_answer, gold_answer, same_answer_cheap, unfit_for_algebra
 from stepconf.core.records import Label, Solution, Solved, Verdict
 from stepconf.verifiers.pool import Outcome, Pool
 
 Pair = tuple[str, str, str]  # gold, predicted, answer type
 CACHE_SIZE = 100_000
-MAX_CHARS = 4000  # of both answers together; what is longer is no answer
 _WARM_UP = (
     ("x^2-\\frac{1}{2}", "x^2-\\frac{1}{3}"),
     ("\\{1,\\sqrt{2}\\}", "\\{1,\\sqrt{3}\\}"),
@@ -32,7 +31,8 @@ def compare(pool: Pool, pairs: Sequence[Pair]) -> list[Outcome[bool]]:
     """Whether each predicted answer equals its gold answer; None with a failure where it cannot be told."""
     known: dict[Pair, Outcome[bool]] = {}
     open_pairs: list[Pair] = []
-    for pair in dict.fromkeys(pairs):
+    bare: list[Pair] = [(boxed(gold) or gold, boxed(said) or said, kind) for gold, said, kind in pairs]
+    for pair in dict.fromkeys(bare):
         outcome = _without_algebra(pair)
         if outcome:
             known[pair] = outcome
@@ -42,7 +42,7 @@ def compare(pool: Pool, pairs: Sequence[Pair]) -> list[Outcome[bool]]:
         known[pair] = outcome
         if outcome.value is not None:
             _remember(pair, outcome.value)
-    return [known[pair] for pair in pairs]
+    return [known[pair] for pair in bare]
 
 
 class FinalVerifier:
@@ -97,11 +97,7 @@ def _without_algebra(pair: Pair) -> Outcome[bool] | None:
     if same is None and (same := _cached(pair)) is None:
         if answer_type == "code":
             failure = "code differs; only a run can compare it"
-        elif len(gold) + len(predicted) > MAX_CHARS:
-            failure = f"answer of {len(predicted)} characters"
-        elif too_large(gold) or too_large(predicted):
-            failure = "power or factorial too large"
-        else:
+        elif not (failure := unfit_for_algebra(predicted) or unfit_for_algebra(gold)):
             return None
     return Outcome(same, failure, time.perf_counter() - start)
 

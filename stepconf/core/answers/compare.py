@@ -18,7 +18,7 @@ from fractions import Fraction
 
 from stepconf.core.answers.evaluate import POINTS, TooLargeError, to_complex
 from stepconf.core.answers.expression import Node, read
-from stepconf.core.answers.notation import UnreadableError, normalise, without_text_commands
+from stepconf.core.answers.notation import MAX_CHARS, UnreadableError, normalise, without_text_commands
 from stepconf.core.answers.scalars import Scalar, all_of, any_of, close, same_scalar
 
 MAX_ITEMS = 12  # of an unordered list; the matching is quadratic
@@ -50,20 +50,8 @@ def same_answer_cheap(gold: str, predicted: str, answer_type: str = "math") -> b
         return None
 
 
-def too_large(answer: str) -> bool:
-    """Whether the answer holds a power or factorial that a computer algebra system must not be given."""
-    try:
-        for tree in read(answer):
-            Scalar(tree, 0)
-    except TooLargeError:
-        return True
-    except (UnreadableError, ArithmeticError):
-        return False
-    return False
-
-
 def _words(text: str, answer_type: str) -> str:
-    words = without_text_commands(normalise(text)).casefold()
+    words = (without_text_commands(normalise(text)) if len(text) <= MAX_CHARS else text).casefold()
     words = " ".join(re.sub(r"[^\w\s.%/:+-]", " ", words).split()).rstrip(".")
     return {"true": "yes", "false": "no"}.get(words, words) if answer_type == "yesno" else words
 
@@ -95,7 +83,7 @@ def _plain(node: Node) -> Node:
     if node[0] == "seq" and len(node[3]) == 1 and node[1] in ("", "\\{"):
         return _plain(node[3][0])
     if _has_sign_choice(node):
-        return ("seq", "", "", (_choose(node, True), _choose(node, False)))
+        return ("seq", "", "", (choose_sign(node, True), choose_sign(node, False)))
     if node[0] == "seq" and any(_has_sign_choice(part) for part in node[3]) and node[1] in ("", "\\{"):
         parts: list[Node] = []
         for part in node[3]:
@@ -111,16 +99,16 @@ def _has_sign_choice(node: object) -> bool:
     return node[0] == "pm" or any(_has_sign_choice(part) for part in node[1:])
 
 
-def _choose(node: Node, upper: bool) -> Node:
+def choose_sign(node: Node, upper: bool) -> Node:
     """The tree with every ± read as + (upper) or -, every ∓ the other way."""
     if not isinstance(node, tuple):
         return node
     if node and node[0] == "pm":
-        left = _choose(node[1], upper) if node[1] else None
-        right = _choose(node[2], upper)
+        left = choose_sign(node[1], upper) if node[1] else None
+        right = choose_sign(node[2], upper)
         right = right if (node[3] == "\\pm") == upper else ("neg", right)
         return ("add", left, right) if left else right
-    return tuple(_choose(part, upper) for part in node)
+    return tuple(choose_sign(part, upper) for part in node)
 
 
 def _same_text(a: Node, b: Node) -> bool | None:

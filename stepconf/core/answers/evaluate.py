@@ -32,7 +32,10 @@ class Evaluation:
 
     def value(self, node: Node) -> Value:
         """Raises `UnreadableError` where the tree has no value, `TooLargeError`, or `ArithmeticError`."""
-        result = self._value(node)
+        try:
+            result = self._value(node)
+        except ValueError as error:  # what cmath says at a pole
+            raise ArithmeticError(str(error)) from error
         if isinstance(result, complex):
             if cmath.isnan(result) or cmath.isinf(result):
                 raise ArithmeticError("not finite")
@@ -84,13 +87,12 @@ class Evaluation:
 
 
 @lru_cache(maxsize=1024)
-def sample(name: str, point: int) -> complex:
+def sample(name: str, point: int) -> Fraction:
     """The value of a variable at a point: fixed, of size 0.3 to 2.7, negative at some later points."""
-    digest = int.from_bytes(
-        hashlib.blake2b(f"{name}#{point}".encode(errors="replace"), digest_size=8).digest()
-    )
-    size = 0.3 + 2.4 * (digest >> 1) / 2**63
-    return complex(-size if point >= POSITIVE_POINTS and digest % 2 else size)
+    digest = hashlib.blake2b(f"{name}#{point}".encode(errors="replace"), digest_size=8).digest()
+    number = int.from_bytes(digest)
+    size = Fraction(30 + (number >> 1) % 240, 97)
+    return -size if point >= POSITIVE_POINTS and number % 2 else size
 
 
 def to_complex(value: Value) -> complex:

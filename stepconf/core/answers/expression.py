@@ -172,21 +172,28 @@ class _Parser:
     def power(self) -> Node:
         node = self.postfixed(self.primary())
         if self.take("^"):
-            if self.tokens[self.at : self.at + 1] and self.peek() in ("+", "-"):
-                return ("pow", node, self.signed())
-            self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise UnreadableError("too deep")
-            node = ("pow", node, self.power())
-            self.depth -= 1
-            node = self.postfixed(node)
+            node = self.postfixed(("pow", node, self.exponent()))
+        return node
+
+    def exponent(self) -> Node:
+        """What stands behind ^: a group or one sign; a factorial, percent sign or unit is not part of it."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise UnreadableError("too deep")
+        if self.take("-"):
+            node: Node = ("neg", self.primary())
+        else:
+            node = self.primary()
+        if self.take("^"):
+            node = ("pow", node, self.exponent())
+        self.depth -= 1
         return node
 
     def postfixed(self, node: Node) -> Node:
         while True:
             if self.take("!"):
                 node = ("fact", node)
-            elif self.take("%"):
+            elif node[0] != "percent" and self.take("%"):
                 node = ("percent", node)
             elif self.take("\\deg"):
                 node = ("deg", node)
@@ -242,7 +249,7 @@ class _Parser:
         if self.peek() == "_":
             self.at += 1
             base = self.argument()
-            if base[0] != "num" or not text.isdigit():
+            if base[0] != "num" or not text.isdigit() or not int(max(text)) < base[1] <= 36:
                 raise UnreadableError("base")
             return ("base", text, int(base[1]))
         if text.isdigit() and (fraction := self.fraction_of_mixed()):

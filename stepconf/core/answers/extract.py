@@ -25,8 +25,8 @@ _PHRASE = re.compile(
 _A_LINE = re.compile(r"^[ \t]{0,8}(?:\*\*)?A(?:\*\*)?:", re.MULTILINE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|\bI hope\b|<\|")
 _FORMULA = re.compile(
-    r"\$\$([^$]{1,2000})\$\$|\$((?:[^$\\]|\\.){1,2000})\$|\\\(((?:[^\\]|\\(?!\))){1,2000})\\\)|"
-    r"\\\[((?:[^\\]|\\(?!\])){1,2000})\\\]",
+    r"\$\$([^$]{1,800})\$\$|\$((?:[^$\\]|\\.){1,800})\$|\\\(((?:[^\\]|\\(?!\))){1,800})\\\)|"
+    r"\\\[((?:[^\\]|\\(?!\])){1,800})\\\]",
     re.DOTALL,
 )
 _PERCENT = re.compile(r"\s?(?:\\?%|percent\b|pct\b)")
@@ -45,6 +45,7 @@ _LONE_CHOICE = re.compile(r"\(([A-J])\)|^\W{0,4}([A-J])\W{0,4}$", re.MULTILINE)
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,8}```[^\n]*\n?", re.MULTILINE)
 _TAIL_CHARS = 4000  # how far behind a mark, or from the end, an answer is looked for
+_MAX_PARTS = 20  # boxes or formulas that may together be one answer
 
 
 def extract_answer(text: str, answer_type: str = "math", guess: bool = True) -> str | None:
@@ -62,12 +63,14 @@ def extract_answer(text: str, answer_type: str = "math", guess: bool = True) -> 
     if answer_type == "choice":
         return _choice(text, marked, guess)
     if answer_type == "yesno":
-        found = _YES_NO.findall(marked if marked is not None else text if guess else "")
+        found = _YES_NO.findall(marked if marked is not None else text[-_TAIL_CHARS:] if guess else "")
         return _as_yes_no(found[0] if marked is not None else found[-1]) if found else None
     if marked is not None or not guess:
         return marked
     if answer_type == "string":
-        return next((clean for line in reversed(text.split("\n")) if (clean := _clean(line))), None)
+        return next(
+            (clean for line in reversed(text[-_TAIL_CHARS:].split("\n")) if (clean := _clean(line))), None
+        )
     return _bare_answer(text) or _last_value(text[-_TAIL_CHARS:])
 
 
@@ -82,7 +85,7 @@ def boxed(text: str) -> str | None:
     A box that never closes holds the rest of its line.
     """
     boxes: list[tuple[int, int, str]] = []
-    for found in _BOX.finditer(text):
+    for found in deque(_BOX.finditer(text), maxlen=_MAX_PARTS):
         if boxes and found.start() < boxes[-1][1]:
             boxes.pop()  # a box in a box: the inner one says it
         end, content = _argument(text, found.end())
@@ -109,7 +112,7 @@ def _argument(text: str, start: int) -> tuple[int, str]:
         bare = _BARE_ARGUMENT.match(text, start)
         return (bare.end(), bare.group()) if bare else (start, "")
     depth = 0
-    for brace in _BRACE.finditer(text, start):
+    for brace in _BRACE.finditer(text, start, start + _TAIL_CHARS):
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if not depth:
             return brace.end(), text[start + 1 : brace.start()]
@@ -123,9 +126,9 @@ def _marked(text: str, answer_type: str) -> str | None:
         return content
     if (at := text.rfind("####")) >= 0:
         line, _, rest = text[at + 4 : at + _TAIL_CHARS].strip().partition("\n")
-        answer = _clean(line)
-        if answer and (not rest or _NUMBER.fullmatch(answer)):  # else it is a Markdown heading
-            return answer
+        heading = _clean(line)
+        if heading and (not rest or _NUMBER.fullmatch(heading)):  # else it is a Markdown heading
+            return heading
     ends = deque((found.end() for found in _PHRASE.finditer(text)), maxlen=5)
     ends.extendleft([found.end() for found in _A_LINE.finditer(text)][-1:])
     for end in reversed(ends):
@@ -165,7 +168,7 @@ def _bare_answer(text: str) -> str | None:
 def _formulas_at(text: str, start: int) -> str:
     """The formula that begins here, with those joined to it by commas, "and" or "or"; "" if none does."""
     parts: list[str] = []
-    while (found := _FORMULA.match(text, start)) and len(parts) < 20:
+    while (found := _FORMULA.match(text, start)) and len(parts) < _MAX_PARTS:
         content = next(group for group in found.groups() if group is not None).strip()
         percent = _PERCENT.match(text, found.end())
         parts.append(content + "\\%" if percent else content)
@@ -199,7 +202,7 @@ def _choice(text: str, marked: str | None, guess: bool) -> str | None:
         return found.group(1)
     if not guess:
         return None
-    return next((a or b for a, b in reversed(_LONE_CHOICE.findall(text))), None)
+    return next((a or b for a, b in reversed(_LONE_CHOICE.findall(text[-_TAIL_CHARS:]))), None)
 
 
 def _as_yes_no(word: str) -> str:

@@ -1,0 +1,217 @@
+"""Extraction and the cheap comparison, against exact arithmetic, the laws of equality, and labelled data."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepconf.core.answers import (
+    ANSWER_TYPES,
+    extract_answer,
+    gold_answer,
+    same_answer_cheap,
+    unfit_for_algebra,
+)
+from tests.shared_data import shared_rows
+
+EXTRACTED = [
+    ("so \\boxed{\\frac{1}{2}}.", "math", "\\frac{1}{2}"),
+    ("first \\boxed{1}\n\nbut then\n\n\\boxed{2}", "math", "2"),
+    ("$\\boxed{1}$ and $\\boxed{-2}$", "math", "1, -2"),
+    ("\\boxed{\\boxed{7}}", "math", "7"),
+    ("\\fbox{7}", "math", "7"),
+    ("\\boxed 7", "math", "7"),
+    ("\\boxed{\\{1, 2\\}}", "math", "\\{1, 2\\}"),
+    ("it is \\boxed{7", "math", "7"),
+    ("a\n#### 1,018", "math", "1,018"),
+    ("#### 18\n\nQuestion: What is 3?", "math", "18"),
+    ("#### Step one\nHe has 3.\nSo he has 4 left.", "math", "4"),
+    ("The answer is 3. I hope it is correct.", "math", "3"),
+    ("**Answer:** $12\\%$", "math", "12\\%"),
+    ("Final Answer: The largest $n$ is 34.", "math", "34"),
+    ("The answer is $x = 5$ and so on", "math", "x = 5"),
+    ("It costs 3 dollars.\nA: 26", "math", "26"),
+    ("He makes $9 * 2 = $18 a day.", "math", "18"),
+    ("so we meet at 3:15 p.m. today", "math", "3:15 p.m."),
+    ("We get 3 1/2 cups", "math", "3 1/2"),
+    ("The capital is named", "math", None),
+    ("", "math", None),
+    ("Answer: C", "choice", "C"),
+    ("The answer is (B).", "choice", "B"),
+    ("\\boxed{\\text{(D)}}", "choice", "D"),
+    ("A long talk. I choose\n(E)", "choice", "E"),
+    ("A dog barks", "choice", None),
+    ("So the answer is yes.", "yesno", "yes"),
+    ("Therefore it is False", "yesno", "no"),
+    ("The answer is proved.", "string", "proved"),
+    ("reasoning\n**disproved**\n", "string", "disproved"),
+    ("```python\nx = 1\n```\nor\n```python\nx = 2\n```", "code", "x = 2"),
+    ("```python\nx = 2", "code", "x = 2"),
+]
+
+# gold, predicted, and what must come out: True, False, or None where only algebra or a reader can tell
+COMPARED = [
+    ("18", "18.0", True),
+    ("1000", "1,000", True),
+    ("1000", "1{,}000", True),
+    ("1000.99", "1000,99", True),
+    ("70000", "\\$70,000", True),
+    ("18", "18 dollars per day", True),
+    ("1/3", "0.333333", True),
+    ("1/3", "0.33", False),
+    ("1e-10", "2e-10", False),
+    ("1e-10", "0.0000000001", True),
+    ("6.02 \\times 10^{23}", "6.02e23", True),
+    ("28\\%", "28", True),
+    ("28\\%", "0.28", True),
+    ("28\\%", "29 percent", False),
+    ("3\\frac12", "7/2", True),
+    ("3 1/2", "3.5", True),
+    ("3:15", "3:15 PM", True),
+    ("3:15", "1:5", False),
+    ("3:15", "1/5", False),
+    ("7:32", "\\frac{7}{32}", True),
+    ("1 hour", "60 minutes", True),
+    ("1 hour", "1 minute", False),
+    ("15 cm", "15", True),
+    ("90", "90^{\\circ}", True),
+    ("90^\\circ", "\\frac{\\pi}{2}", True),
+    ("3 \\pm 2\\sqrt{2}", "3+2\\sqrt2, 3-2\\sqrt2", True),
+    ("\\pm 3", "3", None),
+    ("x=5", "5", True),
+    ("5", "x = 2 + 3 = 5", True),
+    ("x=5", "y=5", None),
+    ("(1,2)", "(2,1)", False),
+    ("\\{1,2\\}", "\\{2,1\\}", True),
+    ("(3,1)", "\\{1,3\\}", None),
+    ("1, 2", "1,2", True),
+    ("p=5,q=2;p=7,q=2", "(5,2),(7,2)", True),
+    ("(p,q)=(3,2)", "(3,2)", True),
+    ("[-2,7]", "-2 \\le x \\le 7", True),
+    ("(5,\\infty)", "x > 5", True),
+    ("(5,\\infty)", "[5,\\infty)", None),
+    ("x<5", "5>x", True),
+    ("(2,12) \\cup (12,102)", "(12,102)\\cup(2,12)", True),
+    ("2x+4y-3=0", "y=-\\frac{1}{2}x+\\frac{3}{4}", True),
+    ("x^2+2x+1", "(x+1)^2", True),
+    ("x^2+2x+1", "(x+1)^3", False),
+    ("\\sqrt{x^2}", "x", None),
+    ("\\frac{1}{\\sqrt 2}", "\\frac{\\sqrt{2}}{2}", True),
+    ("1 - \\frac{1}{\\mathrm{e}}", "1 + \\frac{1}{\\mathrm{e}}", False),
+    ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(1,2)", True),
+    ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{bmatrix}1&2\\\\3&5\\end{bmatrix}", False),
+    ("1112112_3", "1112122_3", False),
+    ("1112112_3", "1112112", True),
+    ("\\text{Evelyn}", "evelyn", True),
+    ("odd", "even", False),
+    ("9^{9^{9^{9}}}", "18", False),
+    ("9^{9^{9^{9}}}", "9^{9^{9^{8}}}", None),
+    ("10^{400}", "10^{401}", False),
+    ("3^{2} \\text{ cm}", "9", True),
+    ("\uff11\uff18", "18", True),
+]
+
+whole = st.integers(-(10**12), 10**12)
+rational = st.fractions(max_denominator=10**6)
+
+
+@pytest.mark.parametrize(("text", "answer_type", "answer"), EXTRACTED)
+def test_extracts(text: str, answer_type: str, answer: str | None) -> None:
+    assert extract_answer(text, answer_type) == answer
+
+
+def test_a_text_that_was_cut_gives_no_accidental_number() -> None:
+    assert extract_answer("He has 3 ducks and 14", guess=False) is None
+    assert extract_answer("\\boxed{3} because 14", guess=False) == "3"
+
+
+@pytest.mark.parametrize(("gold", "predicted", "same"), COMPARED)
+def test_compares(gold: str, predicted: str, same: bool | None) -> None:
+    assert same_answer_cheap(gold, predicted, "math") is same
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "answer_type", "same"),
+    [
+        ("C", "(c)", "choice", True),
+        ("C", "D", "choice", False),
+        ("true", "yes", "yesno", True),
+        ("False", "yes", "yesno", False),
+        ("disproved", "\\text{Disproved}.", "string", True),
+        ("proved", "disproved", "string", False),
+        ("x = 1", "x  =  1\n", "code", True),
+        ("x = 1", "x = 2", "code", None),
+    ],
+)
+def test_compares_words(gold: str, predicted: str, answer_type: str, same: bool | None) -> None:
+    assert same_answer_cheap(gold, predicted, answer_type) is same
+
+
+@given(rational, rational)
+def test_fractions_agree_with_exact_arithmetic(a: Fraction, b: Fraction) -> None:
+    tex = f"\\frac{{{b.numerator}}}{{{b.denominator}}}"
+    assert same_answer_cheap(str(a), tex) is (a == b)
+
+
+@given(whole)
+def test_every_spelling_of_an_integer_is_that_integer(n: int) -> None:
+    for spelling in (f"{n:,}", f"${n}$", f"{n}.0", f"x = {n}", f"\\text{{{n}}}", f"{n} apples", f"{n:,}.00"):
+        assert same_answer_cheap(str(n), spelling) is not False
+        assert same_answer_cheap(str(n + 1), spelling) is not True
+
+
+@given(rational, rational, rational)
+def test_identities_hold_and_near_misses_do_not(a: Fraction, b: Fraction, c: Fraction) -> None:
+    left, right = f"({a} x + {b})({c} - y)", f"{a} c x - {a} x y + {b} c - {b} y".replace("c", f"({c})")
+    left, right = left.replace("+ -", "- "), right.replace("+ -", "- ").replace("- -", "+ ")
+    assert same_answer_cheap(left, right) is not False
+    assert same_answer_cheap(left, right + " + 1") is not True
+
+
+@given(st.text(max_size=60), st.text(max_size=60), st.sampled_from(ANSWER_TYPES))
+def test_any_text_is_compared_without_an_exception_and_symmetrically_itself(
+    a: str, b: str, kind: str
+) -> None:
+    assert same_answer_cheap(a, a, kind) is not False
+    assert same_answer_cheap(a, b, kind) in (True, False, None)
+    extract_answer(a + b, kind)
+    gold_answer(a)
+    unfit_for_algebra(b)
+
+
+@settings(max_examples=300)
+@given(st.text(alphabet="0123456789.,+-*/^_!%(){}[]\\ xyieπ=<>:;$|&fracsqrtpm", max_size=60))
+def test_any_formula_is_its_own_equal(formula: str) -> None:
+    assert same_answer_cheap(formula + " ", formula) is not False
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("(" * 5000 + "1" + ")" * 5000, "characters"),
+        ("(" * 50 + "1" + ")" * 50, "nested"),
+        ("9^{9^{9^9}}", "too large"),
+        ("\\{1, (10^9)!\\}", "too large"),
+        ("x = 9^{9^{9^9}} \\text{ cm}", "too large"),
+        ("\\int_0^1 x dx", ""),
+    ],
+)
+def test_guards_algebra(answer: str, reason: str) -> None:
+    assert reason in unfit_for_algebra(answer) and bool(reason) == bool(unfit_for_algebra(answer))
+
+
+def test_gold_columns() -> None:
+    gsm8k = shared_rows("gsm8k/test.jsonl.gz")
+    assert all(gold_answer(row["answer"]) == row["answer"].split("#### ")[1] for row in gsm8k)
+    math = shared_rows("benchmarks/math500.jsonl.gz")
+    wrong = [row for row in math if not same_answer_cheap(row["answer"], gold_answer(row["solution"]))]
+    assert len(wrong) <= 5, [(row["answer"], gold_answer(row["solution"])) for row in wrong]
+
+
+def test_different_gold_answers_are_rarely_the_same() -> None:
+    """Shifted against each other, the answers of MATH-500 differ; those that agree say so in their text."""
+    answers = [row["answer"] for row in shared_rows("benchmarks/math500.jsonl.gz")]
+    same = [(a, b) for a, b in pairwise(answers) if same_answer_cheap(a, b)]
+    assert all(a.endswith(b) or b.endswith(a) for a, b in same), same
