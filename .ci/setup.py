@@ -77,13 +77,13 @@ def step(number: int, text: str) -> None:
 
 
 def run(command: list[str], env: dict[str, str], limit_s: float = INSTALL_LIMIT_S) -> bool:
-    """Whether it exits 0 within limit_s. Output goes to the log; a line every HEARTBEAT_S tells where it is."""
+    """Whether it exits 0 within limit_s. Output goes to the log, a sign of life to the screen."""
     deadline = time.monotonic() + limit_s
     with LOG.open("ab") as log:
         log.write(f"\n$ {' '.join(command)}\n".encode())
         log.flush()
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        with subprocess.Popen(command, env=env, cwd=ROOT, **quiet) as child:
+        none = subprocess.DEVNULL
+        with subprocess.Popen(command, env=env, cwd=ROOT, stdin=none, stdout=log, stderr=log) as child:
             while True:
                 try:
                     return child.wait(min(HEARTBEAT_S, max(deadline - time.monotonic(), 0))) == 0
