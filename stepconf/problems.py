@@ -62,11 +62,15 @@ class LoadedProblems:
 
 @dataclass(frozen=True)
 class ImportedSolution:
-    """One solution from a file: either its whole text or its steps, as given; the other is None."""
+    """One solution from a file: either its whole text or its steps, as given; the other is None.
+
+    `sample_index` counts the solutions of the same problem, in the order of the source.
+    """
 
     problem: Problem
     text: str | None
     steps: list[str] | None
+    sample_index: int = 0
 
     @property
     def external_id(self) -> str | None:
@@ -126,13 +130,16 @@ def load_solutions(path: str, options: SolutionOptions) -> LoadedSolutions:
     source = _source(path, options)
     rows, columns = settle_columns(source, options)
     found: list[ImportedSolution] = []
+    seen: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     n_rows = 0
     for row in rows:
         n_rows += 1
         try:
             problem = problem_of(row, columns, source, options)
-            found.append(ImportedSolution(problem, *solution_of(row, columns)))
+            text, steps = solution_of(row, columns)
+            found.append(ImportedSolution(problem, text, steps, seen[problem.problem_id]))
+            seen[problem.problem_id] += 1
         except Dropped as reason:
             dropped[str(reason)] += 1
         if len(found) == options.limit:

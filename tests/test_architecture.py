@@ -21,7 +21,7 @@ INWARD = {
 # Each heavy package has a home; no other file names it, not even inside a function.
 HOME = {
     "vllm": {"engines/vllm.py", "engines/vllm_tap.py"},
-    "torch": {"engines/transformers.py", "engines/vllm_tap.py", "demo_model.py", "training/"},
+    "torch": {"engines/stats.py", "engines/transformers.py", "engines/vllm_tap.py", "demo_model.py", "training/"},
     "transformers": {"engines/transformers.py", "engines/tokenizer.py", "demo_model.py", "training/"},
     "sympy": {"core/symbolic/"},
     "latex2sympy2_extended": {"core/symbolic/"},

@@ -1,8 +1,8 @@
 """Confidence intervals by resampling problems: the steps of one problem are not independent of each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +10,10 @@ import numpy.typing as npt
 from stepconf.errors import StepconfError
 
 
-class Statistic(Protocol):
-    """A number computed from rows that count `weights` times each, or None where it is undefined.
-
-    It may not depend on the order of the rows. Every metric of `core.calibration` is one.
-    """
-
-    def __call__(self, *arrays: Any, weights: npt.NDArray[np.int64]) -> float | None:
-        """One value; `weights` are non-negative integers, one per row."""
-        ...
+# A number computed from rows that count `weights` times each, or None where it is undefined: called as
+# `statistic(*arrays, weights=...)` with non-negative integers, one per row. It may not depend on the order of
+# the rows. Every metric of `core.calibration` is one.
+Statistic = Callable[..., float | None]
 
 
 @dataclass(frozen=True, slots=True)

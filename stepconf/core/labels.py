@@ -50,7 +50,8 @@ def label_steps(
     labels: list[tuple[Label, str, bool]] = []
     error_seen = False
     for index, spoken in enumerate(verdicts):
-        label, source = decide(_decisions(spoken, is_last=index == len(verdicts) - 1))
+        is_last = index == len(verdicts) - 1
+        label, source = decide(_decisions(spoken, is_last, error_seen))
         labels.append(StepLabel(label, source, label == "incorrect" and not error_seen))
         error_seen = error_seen or label == "incorrect"
     return labels
@@ -60,11 +61,13 @@ Decisions = Mapping[str, Label]  # verifier -> correct | incorrect, in VERIFIER_
 _UNDECIDED: tuple[Label, str] = ("unknown", "")
 
 
-def _decisions(verdicts: Sequence[Verdict], is_last: bool) -> Decisions:
+def _decisions(verdicts: Sequence[Verdict], is_last: bool, error_seen: bool) -> Decisions:
+    """A wrong answer says that some step is wrong: once one is found, it says nothing of the last step."""
     decided = {
         verdict.verifier: verdict.label
         for verdict in verdicts
-        if verdict.label in ("correct", "incorrect") and (is_last or verdict.verifier != "final")
+        if verdict.label in ("correct", "incorrect")
+        and (verdict.verifier != "final" or (is_last and not (error_seen and verdict.label == "incorrect")))
     }
     return {name: decided[name] for name in (*VERIFIER_ORDER, *decided) if name in decided}
 

@@ -20,7 +20,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """`n` continuations of `prompt_ids`; completion i is drawn from the stream `seed + i`. `key` is the caller's."""
+    """`n` continuations of `prompt_ids`; number i has the random stream `seed + i`. `key` is the caller's."""
 
     key: str
     prompt_ids: list[int]
@@ -85,9 +85,7 @@ class Engine(Protocol):
         """Completions of each request, in the order of their seeds."""
         ...
 
-    def score(
-        self, requests: Iterable[ScoreRequest | None]
-    ) -> Iterator[tuple[ScoreRequest, TokenScores]]:
+    def score(self, requests: Iterable[ScoreRequest | None]) -> Iterator[tuple[ScoreRequest, TokenScores]]:
         """Teacher-forced scores of each request's `token_ids`."""
         ...
 

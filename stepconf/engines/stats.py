@@ -1,6 +1,6 @@
 """The one place where a token's numbers are computed from logits, for every engine.
 
-For a row of raw logits x (temperature 1, before any sampling processor), with m = max x and Z = sum exp(x - m):
+For a row of raw logits x (temperature 1, before any sampling processor), m = max x and Z = sum exp(x - m):
 entropy H = log Z - sum exp(x - m) (x - m) / Z, log-probability of token t = x_t - m - log Z, largest
 log-probability = -log Z. One pass over the row, no [tokens x vocabulary] matrix of probabilities.
 """
@@ -22,7 +22,7 @@ def token_stats(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         token_ids: [rows], int64.
 
     Returns:
-        [rows, 3] float32: log p(token) in nats (<= 0), entropy in nats (0 to ln vocabulary), log max p (<= 0).
+        [rows, 3] float32: log p(token) (<= 0), entropy (0 to ln vocabulary), log max p (<= 0), in nats.
     """
     rows, vocabulary = logits.shape
     out = torch.empty(rows, 3, dtype=torch.float32, device=logits.device)

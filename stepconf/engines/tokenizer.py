@@ -73,7 +73,7 @@ class Tokenizer:
         return cast(str, self._hf.decode(token_ids, skip_special_tokens=False))
 
     def pieces(self, token_ids: list[int]) -> list[str]:
-        """What each token adds to the text. A character made of several tokens belongs to the last of them."""
+        """What each token adds to the text; a character made of several tokens is added by the last."""
         from tokenizers.decoders import DecodeStream
 
         stream, backend = DecodeStream(skip_special_tokens=False), self._hf.backend_tokenizer

@@ -79,11 +79,11 @@ class TransformersEngine:
         )
         self._check_head()
 
-    @torch.inference_mode()
     def _check_head(self) -> None:
         ids = torch.tensor([[0, 1, 2, 3]], device=self._device)
-        whole = self._model(input_ids=ids).logits
-        ours = self._head(self._body(input_ids=ids).last_hidden_state)
+        with torch.inference_mode():
+            whole = self._model(input_ids=ids).logits
+            ours = self._head(self._body(input_ids=ids).last_hidden_state)
         if not torch.allclose(whole, ours, atol=1e-4, rtol=1e-4):
             raise StepconfError(
                 f"{self.info.runner} changes its logits after the head (soft-capping or scaling), "
@@ -91,14 +91,15 @@ class TransformersEngine:
                 "Use --engine vllm for this model.",
             )
 
-    @torch.inference_mode()
     def sample(
         self, requests: Iterable[SampleRequest | None]
     ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
         """Completions of each request, all `n` in one batch over one prompt."""
         for request in requests:
             if request is not None:
-                yield request, self._sample(request)
+                with torch.inference_mode():
+                    completions = self._sample(request)
+                yield request, completions
 
     def _sample(self, request: SampleRequest) -> list[Completion]:
         check_fits(len(request.prompt_ids), 1, self.info.max_model_len)
@@ -134,24 +135,24 @@ class TransformersEngine:
         window = max((len(s) for s in stop), default=0) + 8
         return bool(stop) and cut_at_stop(self.tokenizer.pieces(token_ids[-window:]), stop) is not None
 
-    @torch.inference_mode()
-    def score(
-        self, requests: Iterable[ScoreRequest | None]
-    ) -> Iterator[tuple[ScoreRequest, TokenScores]]:
+    def score(self, requests: Iterable[ScoreRequest | None]) -> Iterator[tuple[ScoreRequest, TokenScores]]:
         """Teacher-forced scores: one forward over prefix and tokens, the head in chunks."""
         for request in requests:
-            if request is None:
-                continue
-            length = len(request.prefix_ids) + len(request.token_ids)
-            check_fits(length, 0, self.info.max_model_len)
-            ids = torch.tensor([request.prefix_ids + request.token_ids], device=self._device)
-            hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state[0]
-            first = len(request.prefix_ids) - 1
-            rows: list[list[float]] = []
-            for start in range(first, length - 1, _HEAD_CHUNK):
-                end = min(start + _HEAD_CHUNK, length - 1)
-                rows += token_stats(self._head(hidden[start:end]), ids[0, start + 1 : end + 1]).tolist()
-            yield request, _scores(rows)
+            if request is not None:
+                with torch.inference_mode():
+                    scores = self._score(request)
+                yield request, scores
+
+    def _score(self, request: ScoreRequest) -> TokenScores:
+        length = len(request.prefix_ids) + len(request.token_ids)
+        check_fits(length, 0, self.info.max_model_len)
+        ids = torch.tensor([request.prefix_ids + request.token_ids], device=self._device)
+        hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state[0]
+        rows: list[list[float]] = []
+        for start in range(len(request.prefix_ids) - 1, length - 1, _HEAD_CHUNK):
+            end = min(start + _HEAD_CHUNK, length - 1)
+            rows += token_stats(self._head(hidden[start:end]), ids[0, start + 1 : end + 1]).tolist()
+        return _scores(rows)
 
     def close(self) -> None:
         """Nothing outlives the object."""

@@ -23,6 +23,8 @@ _RUNNER_MODULE = "vllm.v1.worker.gpu_model_runner"
 _RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 _EXTRA_COLUMNS = 2
 _CPU_KV_BYTES = 1 << 30
+# vLLM's processes inherit these: what they print would run through the progress bars.
+_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
 
 R = TypeVar("R", SampleRequest, ScoreRequest)
 
@@ -66,6 +68,7 @@ class VllmEngine:
             "tensor_parallel_size": tensor_parallel,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
             "worker_extension_cls": _TAP,
         }
         arguments |= _cpu_defaults(self.tokenizer, model, revision, max_model_len) | (options or {})
@@ -84,8 +87,8 @@ class VllmEngine:
         if any(r["module"] != _RUNNER_MODULE for r in runners):
             self.close()
             raise StepconfError(
-                f"vLLM {version} runs {runners[0]['module']}.{runners[0]['runner']}; exact entropies need the "
-                f"runner of {_RUNNER_MODULE}.",
+                f"vLLM {version} runs {runners[0]['module']}.{runners[0]['runner']}; exact entropies need "
+                f"the runner of {_RUNNER_MODULE}.",
                 f"Type: export {_RUNNER_VARIABLE}=0",
             )
         self._engine.collective_rpc("install_entropy_tap")
@@ -116,9 +119,7 @@ class VllmEngine:
         for request, outputs in self._run(requests, add):
             yield request, [self._completion(output, request.sampling) for output in outputs]
 
-    def score(
-        self, requests: Iterable[ScoreRequest | None]
-    ) -> Iterator[tuple[ScoreRequest, TokenScores]]:
+    def score(self, requests: Iterable[ScoreRequest | None]) -> Iterator[tuple[ScoreRequest, TokenScores]]:
         """Teacher-forced scores, read off vLLM's prompt logprobs."""
         params = self._params(
             temperature=0.0,
@@ -143,7 +144,7 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
 
     def _run(self, requests: Iterable[R | None], add: Callable[[R], int]) -> Iterator[tuple[R, list[Any]]]:
-        """Keep the batch full: pull requests while there is room, step, yield each request when all its parts are in."""
+        """Keep the batch full: pull requests while there is room, step, yield each request when it is whole."""
         source, exhausted = iter(requests), False
         parts: dict[str, tuple[R, list[Any], int]] = {}
         first_of: dict[str, str] = {}
@@ -226,10 +227,11 @@ def _scores(flat: list[float]) -> TokenScores:
 def _import_vllm() -> Any:
     # The tap fits the V1 runner; newer CUDA builds would take V2 unless told otherwise.
     os.environ.setdefault(_RUNNER_VARIABLE, "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    for variable, quiet in _QUIET.items():
+        os.environ.setdefault(variable, quiet)
     if os.environ[_RUNNER_VARIABLE] not in ("0", "false", "False"):
         raise StepconfError(
-            f"{_RUNNER_VARIABLE}={os.environ[_RUNNER_VARIABLE]} asks vLLM for a model runner without exact entropies.",
+            f"{_RUNNER_VARIABLE}={os.environ[_RUNNER_VARIABLE]} is a model runner without exact entropies.",
             f"Type: export {_RUNNER_VARIABLE}=0",
         )
     try:

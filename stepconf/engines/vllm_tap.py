@@ -1,8 +1,8 @@
 """Exact entropies from inside vLLM: two methods of the worker's sampler, replaced.
 
 What was removed from the ordinary logprob path: the [batch, vocabulary] log-softmax matrix, the top-k and the
-ranks. In their place each sampled token's entry carries three numbers: its log-probability, the entropy of the
-full distribution, and the largest log-probability. They travel where logprobs travel, so they are aligned
+ranks. In their place each sampled token's entry carries three numbers: its log-probability, the entropy of
+the full distribution, and the largest log-probability. They travel where logprobs travel, so they are aligned
 with the tokens by construction, whatever the scheduler does (chunked prefill, preemption, prefix caching).
 Prompt logprobs go through the same two methods: generated and teacher-forced values are the same function.
 """
@@ -47,7 +47,9 @@ class EntropyTap:
     def describe_runner(self) -> dict[str, str]:
         """Class and module of the model runner in use, and its device."""
         runner = type(self.model_runner)
-        home = next((c.__module__ for c in runner.__mro__ if c.__module__ == RUNNER_MODULE), runner.__module__)
+        home = next(
+            (c.__module__ for c in runner.__mro__ if c.__module__ == RUNNER_MODULE), runner.__module__
+        )
         return {"runner": runner.__name__, "module": home, "device": str(self.model_runner.device)}
 
     def install_entropy_tap(self) -> None:

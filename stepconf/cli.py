@@ -1,0 +1,277 @@
+"""The commands: each parses its options into a recipe, imports late, and calls one function."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stepconf import __version__
+from stepconf.errors import StepconfError
+
+app = typer.Typer(
+    help="Step-wise confidence datasets for math reasoning: exact entropies, verified steps, pairs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command again continues it.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="YAML file, e.g. of recipes/.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key. Repeatable.")
+]
+Model = Annotated[str | None, typer.Option(help="Hub id, local folder, or demo (built in).")]
+EngineName = Annotated[str | None, typer.Option("--engine", help="vllm (default) or transformers.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first N usable rows.")]
+Verifiers = Annotated[
+    str | None, typer.Option("--verify", help="Comma-separated: final,symbolic. Empty for none.")
+]
+ProblemColumn = Annotated[str | None, typer.Option(help="Column with the problem text.")]
+AnswerColumn = Annotated[str | None, typer.Option(help="Column with the gold answer.")]
+SolutionColumn = Annotated[str | None, typer.Option(help="Column with the solution text.")]
+IdColumn = Annotated[str | None, typer.Option(help="Column kept as external_id.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of sampling and of generated problems.")]
+SolutionFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="JSONL(.gz), Parquet or Hub set of solutions.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def generate(
+    out: Out,
+    problems: Annotated[
+        str | None,
+        typer.Option(help="gsm8k, math, ... | FILE | Hub id | reasoning-gym:TASK[?key=value]"),
+    ] = None,
+    model: Model = None,
+    limit: Limit = None,
+    samples: Annotated[int | None, typer.Option(help="Solutions per problem.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
+    seed: Seed = None,
+    engine: EngineName = None,
+    verify: Verifiers = None,
+    problem_column: ProblemColumn = None,
+    answer_column: AnswerColumn = None,
+    id_column: IdColumn = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Sample solutions, cut them into steps, score and verify them, write the dataset."""
+    options = {
+        "problems.source": problems,
+        "model": model,
+        "problems.limit": limit,
+        "sampling.samples": samples,
+        "sampling.temperature": temperature,
+        "sampling.max_tokens": max_tokens,
+        "sampling.seed": seed,
+        "engine.name": engine,
+        "verify.verifiers": _names(verify),
+        "problems.problem_column": problem_column,
+        "problems.answer_column": answer_column,
+        "problems.id_column": id_column,
+    }
+    _run_stage("generate", out, recipe, options, sets)
+
+
+@app.command()
+def segment(
+    file: SolutionFile,
+    out: Out,
+    verify: Verifiers = "",
+    limit: Limit = None,
+    problem_column: ProblemColumn = None,
+    answer_column: AnswerColumn = None,
+    solution_column: SolutionColumn = None,
+    id_column: IdColumn = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Cut given solutions into steps."""
+    columns = _columns(file, limit, problem_column, answer_column, solution_column, id_column)
+    _run_stage("segment", out, recipe, columns | {"verify.verifiers": _names(verify)}, sets)
+
+
+@app.command()
+def score(
+    file: SolutionFile,
+    out: Out,
+    model: Model = None,
+    engine: EngineName = None,
+    verify: Verifiers = None,
+    limit: Limit = None,
+    problem_column: ProblemColumn = None,
+    answer_column: AnswerColumn = None,
+    solution_column: SolutionColumn = None,
+    id_column: IdColumn = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Score given solutions: exact token entropies under a model, step by step."""
+    columns = _columns(file, limit, problem_column, answer_column, solution_column, id_column)
+    own = {"model": model, "engine.name": engine, "verify.verifiers": _names(verify)}
+    _run_stage("score", out, recipe, columns | own, sets)
+
+
+@app.command()
+def verify(
+    file: Annotated[str, typer.Argument(metavar="FILE|RUN", help="File of solutions, or a run folder.")],
+    out: Out,
+    verify: Verifiers = None,
+    limit: Limit = None,
+    problem_column: ProblemColumn = None,
+    answer_column: AnswerColumn = None,
+    solution_column: SolutionColumn = None,
+    id_column: IdColumn = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Verify given solutions, or those of a run (which keeps its scores)."""
+    columns = _columns(file, limit, problem_column, answer_column, solution_column, id_column)
+    _run_stage("verify", out, recipe, columns | {"verify.verifiers": _names(verify)}, sets)
+
+
+@app.command()
+def pairs(
+    run: Annotated[Path, typer.Argument(help="A run folder with scored steps.")],
+    tau: Annotated[
+        float | None, typer.Option(help="Confidence at or below which a correct step is uncertain.")
+    ] = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Make preference pairs (CASPO's rules) from the steps in a run; replaces older ones."""
+    from stepconf.recipe import load_recipe
+
+    loaded = load_recipe(recipe, {"pairs.tau": tau}, sets)
+    from stepconf.preference import make_pairs
+    from stepconf.ui import StageProgress, show_summary
+
+    with StageProgress() as tick:
+        summary = make_pairs(run, loaded.pairs, tick)
+    show_summary(summary, run)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("demo-run"),
+    sets: Sets = None,
+) -> None:
+    """The main job on the built-in model: sample, score, verify, make pairs (minutes on two CPU cores)."""
+    from stepconf.demo import run_demo
+
+    run_demo(out, sets or [])
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Option(help="Model to check with.")] = "demo",
+    engine: Annotated[str, typer.Option("--engine", help="vllm or transformers.")] = "vllm",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Versions, device, model runner; entropy against the reference; what exact entropy costs."""
+    from stepconf.doctor import examine
+
+    if not examine(model, engine, dtype):
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema(
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with schemas/*.json, write nothing.")
+    ] = False,
+    folder: Annotated[Path, typer.Option(help="Where the JSON Schemas lie.")] = Path("schemas"),
+) -> None:
+    """Write the JSON Schema of each table, or check that the files are current."""
+    from stepconf.schema_files import check_schemas, write_schemas
+
+    if check:
+        check_schemas(folder)
+        typer.echo(f"{folder}: current")
+    else:
+        typer.echo("\n".join(f"wrote {file}" for file in write_schemas(folder)))
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _columns(
+    file: str,
+    limit: int | None,
+    problem: str | None,
+    answer: str | None,
+    solution: str | None,
+    id_: str | None,
+) -> dict[str, Any]:
+    return {
+        "problems.source": file,
+        "problems.limit": limit,
+        "problems.problem_column": problem,
+        "problems.answer_column": answer,
+        "problems.solution_column": solution,
+        "problems.id_column": id_,
+    }
+
+
+def _run_stage(
+    stage: str, out: Path, recipe: Path | None, options: dict[str, Any], sets: list[str] | None
+) -> None:
+    """Parse first, import after: a wrong option must not wait for torch."""
+    from stepconf.recipe import load_recipe
+
+    loaded = load_recipe(recipe, options, sets)
+    if not loaded.problems.source:
+        raise StepconfError("no problems are named.", "Add --problems gsm8k, or a file, or a Hub id.")
+    from stepconf import pipeline
+    from stepconf.ui import StageProgress, show_summary
+
+    with StageProgress() as tick:
+        summary = getattr(pipeline, stage)(loaded, out, tick)
+    show_summary(summary, out)
+
+
+def main() -> None:
+    """Run a command; the one place where errors are printed and exit codes chosen."""
+    debug = os.environ.get("STEPCONF_DEBUG") == "1"
+    try:
+        app()
+    except StepconfError as error:
+        if debug:
+            raise
+        _fail(error.problem, error.hint)
+    except OSError as error:
+        if debug or error.errno not in _OS_HINTS:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(f"{os.strerror(error.errno)}{where}.", _OS_HINTS[error.errno])
+    except KeyboardInterrupt:
+        _fail("interrupted; what was committed is kept.", "Type the same command again to continue.", 130)
+
+
+_OS_HINTS = {
+    errno.ENOSPC: "What was committed is kept. Make room, then type the same command again.",
+    errno.EDQUOT: "What was committed is kept. Make room, then type the same command again.",
+    errno.EFBIG: "What was committed is kept. Raise the file-size limit, then type the same command again.",
+    errno.EACCES: "Give a folder that you may write to.",
+    errno.EROFS: "Give a folder on a file system that can be written.",
+}
+
+
+def _fail(problem: str, hint: str, code: int = 1) -> None:
+    typer.secho(f"stepconf: {problem}", fg="red", err=True)
+    if hint:
+        typer.echo(hint, err=True)
+    sys.exit(code)

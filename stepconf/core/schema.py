@@ -1,0 +1,191 @@
+"""The product: three tables, declared once. Parquet, JSON Schema and the data dictionary come from here.
+
+Kinds: a trailing `?` allows null; `json` is an object stored as a JSON string.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from stepconf.core.records import Pair, Solution, Step, Verdict
+
+VERSION = "1.0"
+ENTROPY_METADATA = {
+    "entropy_estimator": "exact, full vocabulary",
+    "entropy_unit": "nats",
+    "entropy_distribution": "raw next-token distribution, temperature 1, before any sampling processor",
+}
+
+
+class Field(NamedTuple):
+    """One column: its name, kind, and what it means (with its unit or range)."""
+
+    name: str
+    kind: str
+    meaning: str
+
+
+SOLUTIONS = (
+    Field("solution_id", "string", "content hash of problem, model, tokens or text, and sample index"),
+    Field("problem_id", "string", "content hash of the problem's text and gold answer"),
+    Field("external_id", "string?", "the id column of the source, if it had one"),
+    Field("source", "string", "problem set, file or generator"),
+    Field("split", "string", "split of the source"),
+    Field("problem", "string", "text of the problem"),
+    Field("gold_answer", "string?", "reference answer"),
+    Field("model", "string", "model that sampled or scored the solution; empty where none did"),
+    Field("model_revision", "string", "Hub revision of the model, if given"),
+    Field("engine", "string", "vllm, transformers, or empty"),
+    Field("prompt_token_ids", "list<int32>", "exact tokens before the solution"),
+    Field("text", "string", "the solution; equals the join of its steps"),
+    Field("token_ids", "list<int32>", "exact tokens of the solution, without the end-of-sequence token"),
+    Field("temperature", "float64?", "sampling temperature"),
+    Field("top_p", "float64?", "nucleus mass"),
+    Field("seed", "int64?", "seed of this sample's random stream"),
+    Field("sample_index", "int32", "which sample of its problem"),
+    Field("finish_reason", "string", "stop (the model ended), length (cut off), or imported"),
+    Field("predicted_answer", "string?", "the answer extracted from the text"),
+    Field("answer_correct", "bool?", "verdict of `final` on the answer; null where unknown"),
+    Field("n_steps", "int32", "steps in the solution"),
+    Field("n_tokens", "int32", "tokens in the solution"),
+    Field("entropy_mean", "float64?", "mean token entropy in nats"),
+    Field("confidence", "float64?", "exp(-entropy_mean), in (0, 1]"),
+    Field("extra", "json", "answer_type, and every column of the source that was not used"),
+)
+
+STEPS = (
+    Field("step_id", "string", "content hash of solution, index and span"),
+    Field("solution_id", "string", "the solution it belongs to"),
+    Field("problem_id", "string", "the problem it belongs to"),
+    Field("step_index", "int32", "position in the solution, from 0"),
+    Field("n_steps", "int32", "steps in the solution"),
+    Field("text", "string", "the step with its trailing white space"),
+    Field("char_start", "int32", "first character in the solution's text"),
+    Field("char_end", "int32", "one past its last character"),
+    Field("token_start", "int32", "first token in the solution's token_ids"),
+    Field("token_end", "int32", "one past its last token"),
+    Field("token_ids", "list<int32>", "tokens that start in the step"),
+    Field("token_logprobs", "list<float32>", "log-probability of each token, nats, <= 0"),
+    Field("token_entropies", "list<float32>", "exact entropy of each token's distribution, nats, 0 to ln V"),
+    Field("token_max_probs", "list<float32>", "largest probability of each token's distribution, (0, 1]"),
+    Field("entropy_mean", "float64?", "mean of token_entropies, nats"),
+    Field("entropy_max", "float64?", "maximum of token_entropies, nats"),
+    Field("logprob_sum", "float64?", "sum of token_logprobs, nats"),
+    Field("perplexity", "float64?", "exp(-mean of token_logprobs), >= 1"),
+    Field("max_prob_mean", "float64?", "mean of token_max_probs, (0, 1]"),
+    Field("confidence", "float64?", "exp(-entropy_mean), (0, 1]"),
+    Field("cumulative_confidence", "float64?", "product of the confidences up to this step, [0, 1]"),
+    Field("verdicts", "list<verdict>", "what each verifier said"),
+    Field("label", "string", "correct, incorrect or unknown, from the verdicts by the run's policy"),
+    Field("label_source", "string", "the verifiers that decided the label"),
+    Field("is_first_error", "bool", "the first step of its solution that is labelled incorrect"),
+)
+
+PAIRS = (
+    Field("pair_id", "string", "content hash of prompt, chosen and rejected tokens"),
+    Field("problem_id", "string", "the problem it belongs to"),
+    Field("solution_id", "string", "the solution whose step gave rise to it"),
+    Field("step_index", "int32", "that step"),
+    Field("kind", "string", "correct_uncertain, incorrect or trajectory"),
+    Field("messages", "list<message>", "the problem as a conversation"),
+    Field("prefix", "string", "the steps before, as text"),
+    Field("prompt", "string", "everything before the two sides, as text"),
+    Field("chosen", "string", "the better continuation"),
+    Field("rejected", "string", "the worse continuation"),
+    Field("prompt_ids", "list<int32>", "exact tokens of the prompt"),
+    Field("chosen_ids", "list<int32>", "exact tokens of chosen"),
+    Field("rejected_ids", "list<int32>", "exact tokens of rejected"),
+    Field("chosen_is_terminal", "bool", "the solution ends after chosen: only then end-of-sequence follows"),
+    Field("rejected_is_terminal", "bool", "the solution ends after rejected"),
+    Field("chosen_confidence", "float64?", "exp(-mean entropy) of chosen, (0, 1]"),
+    Field("rejected_confidence", "float64?", "exp(-mean entropy) of rejected, (0, 1]"),
+    Field("chosen_source", "string", "where chosen comes from: step, candidate or critic"),
+    Field("rejected_source", "string", "where rejected comes from: step or candidate"),
+    Field("round", "int32", "round of iterative training, from 0"),
+    Field("policy", "string", "the model whose samples these are"),
+)
+
+TABLES: dict[str, tuple[Field, ...]] = {"solutions": SOLUTIONS, "steps": STEPS, "pairs": PAIRS}
+
+_VERDICT = (
+    ("verifier", "string"),
+    ("version", "string"),
+    ("label", "string"),
+    ("score", "float64"),
+    ("reason", "string"),
+    ("seconds", "float64"),
+)
+_MESSAGE = (("role", "string"), ("content", "string"))
+
+
+def arrow_schema(table: str, metadata: dict[str, str] | None = None) -> Any:
+    """The `pyarrow.Schema` of a table; `metadata` (engine, model, ...) joins the estimator's identity."""
+    import pyarrow as pa
+
+    fields = [pa.field(f.name, _arrow_type(f.kind), nullable=f.kind.endswith("?")) for f in TABLES[table]]
+    return pa.schema(fields, metadata={"stepconf_schema": VERSION, **ENTROPY_METADATA, **(metadata or {})})
+
+
+def _arrow_type(kind: str) -> Any:
+    import pyarrow as pa
+
+    kind = kind.removesuffix("?")
+    if kind == "json":
+        return pa.string()
+    if kind.startswith("list<"):
+        return pa.list_(_arrow_type(kind[5:-1]))
+    if kind in ("verdict", "message"):
+        parts = _VERDICT if kind == "verdict" else _MESSAGE
+        return pa.struct([(name, _arrow_type(part)) for name, part in parts])
+    return {"bool": pa.bool_(), "string": pa.string()}.get(kind) or getattr(pa, kind)()
+
+
+def json_schema(table: str) -> dict[str, Any]:
+    """The table's rows as JSON Schema (draft 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": table,
+        "version": VERSION,
+        "type": "object",
+        "properties": {f.name: {**_json_type(f.kind), "description": f.meaning} for f in TABLES[table]},
+        "required": [f.name for f in TABLES[table]],
+        "additionalProperties": False,
+    }
+
+
+def _json_type(kind: str) -> dict[str, Any]:
+    if kind.endswith("?"):
+        return {"type": [_json_type(kind[:-1])["type"], "null"]}
+    if kind.startswith("list<"):
+        return {"type": "array", "items": _json_type(kind[5:-1])}
+    if kind in ("verdict", "message"):
+        parts = _VERDICT if kind == "verdict" else _MESSAGE
+        kinds = {name: part + "?" if name == "score" else part for name, part in parts}
+        return {"type": "object", "properties": {n: _json_type(k) for n, k in kinds.items()}}
+    if kind == "json":
+        return {"type": "string", "contentMediaType": "application/json"}
+    names = {"string": "string", "bool": "boolean"}
+    return {"type": names.get(kind) or ("integer" if kind.startswith("int") else "number")}
+
+
+def to_columns(table: str, rows: Sequence[Solution | Step | Pair]) -> dict[str, list[Any]]:
+    """Rows as columns of plain values, ready for `pyarrow.Table.from_pydict`."""
+    columns = {f.name: [getattr(row, f.name) for row in rows] for f in TABLES[table]}
+    if "extra" in columns:
+        columns["extra"] = [
+            json.dumps(extra, ensure_ascii=False, sort_keys=True) for extra in columns["extra"]
+        ]
+    if "verdicts" in columns:
+        columns["verdicts"] = [[asdict(v) for v in verdicts] for verdicts in columns["verdicts"]]
+    return columns
+
+
+def solution_of(row: dict[str, Any]) -> Solution:
+    """A row of `solutions` as read from Parquet, as its record."""
+    return Solution(**(row | {"extra": json.loads(row["extra"])}))
+
+
+def step_of(row: dict[str, Any]) -> Step:
+    """A row of `steps` as read from Parquet, as its record."""
+    return Step(**(row | {"verdicts": [Verdict(**v) for v in row["verdicts"]]}))

@@ -1,0 +1,65 @@
+"""From the recipe to a loaded engine and to token ids of prompts."""
+
+from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
+from stepconf.demo_model import resolve_model
+from stepconf.engines.base import Engine
+from stepconf.engines.tokenizer import Tokenizer
+from stepconf.errors import StepconfError
+from stepconf.recipe import PromptRecipe, Recipe
+
+
+def open_engine(recipe: Recipe) -> Engine:
+    """Load the recipe's model in its engine.
+
+    Raises:
+        StepconfError: no model is named, it cannot be loaded, or the engine is not installed or does not fit.
+    """
+    if not recipe.model:
+        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
+    model, options = resolve_model(recipe.model), recipe.engine
+    if options.name == "transformers":
+        from stepconf.engines.transformers import TransformersEngine
+
+        return TransformersEngine(
+            model,
+            revision=recipe.model_revision,
+            dtype=options.dtype,
+            max_model_len=options.max_model_len,
+        )
+    from stepconf.engines.vllm import VllmEngine
+
+    return VllmEngine(
+        model,
+        revision=recipe.model_revision,
+        dtype=options.dtype,
+        seed=recipe.sampling.seed,
+        max_model_len=options.max_model_len,
+        tensor_parallel=options.tensor_parallel,
+        options=options.options,
+    )
+
+
+class Prompter:
+    """Puts problems to a model as exact token ids, the way the recipe says.
+
+    Raises:
+        StepconfError: the recipe asks for a chat and the model has no chat template.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: PromptRecipe) -> None:
+        if prompt.style == "chat" and not tokenizer.has_chat_template:
+            raise StepconfError(
+                "prompt.style is chat, and the model has no chat template.", "Type: --set prompt.style=plain"
+            )
+        self._tokenizer, self._prompt = tokenizer, prompt
+        self._chat = prompt.style == "chat" or (prompt.style == "auto" and tokenizer.has_chat_template)
+        self._shots = [(shot.problem, shot.solution) for shot in prompt.shots]
+        self.stop = tuple(prompt.stop) or (() if self._chat else (PLAIN_STOP,))
+
+    def ids(self, problem: str) -> list[int]:
+        """Token ids of everything before the solution."""
+        recipe = self._prompt
+        if self._chat:
+            messages = chat_messages(problem, recipe.instruction, recipe.system, self._shots)
+            return self._tokenizer.encode_chat(messages)
+        return self._tokenizer.encode_prompt(plain_prompt(problem, recipe.instruction, self._shots))

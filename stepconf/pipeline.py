@@ -1,0 +1,260 @@
+"""THE PAGE TO READ FIRST: the stages of a run, in order.
+
+    problems -> sample -> segment -> score -> verify -> write           stepconf generate
+    solutions ------> segment -> score -> verify -> write               stepconf score FILE
+    solutions ------> segment ----------> verify -> write               stepconf segment | verify FILE
+    a run ------------------------------> verify -> write               stepconf verify RUN
+
+A stage is a function from chunks to an iterator of chunks; the next one pulls. Sampling already yields every
+token's scores, so `generate` never runs the model twice. Verification of one chunk runs while the next is
+sampled; `Run.commit` makes a chunk part of the run, whole.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from stepconf.chunks import Chunk, T, Tick, pending
+from stepconf.core.records import Problem, Solved
+from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
+from stepconf.judge import judge, open_verifiers
+from stepconf.models import Prompter, open_engine
+from stepconf.problems import (
+    ImportedSolution,
+    ProblemOptions,
+    SolutionOptions,
+    load_problems,
+    load_solutions,
+)
+from stepconf.recipe import Recipe, identity
+from stepconf.shards import Run, read_metadata, read_solved
+from stepconf.solve import imported, sampled
+from stepconf.summary import summarise
+
+
+def generate(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
+    """Sample, segment, score and verify solutions of the recipe's problems into the run folder `out`."""
+    loaded = load_problems(recipe.problems.source, ProblemOptions(**_source_options(recipe)))
+    with Run(out, _command_identity("generate", recipe)) as run:
+        todo = list(pending(run, loaded.problems, recipe.chunk))
+        tick("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
+        if todo:
+            with closing(open_engine(recipe)) as engine:
+                run.metadata = _metadata(engine)
+                _drive(run, recipe, tick, sample(iter(todo), engine, recipe, tick))
+        return summarise(run, loaded.dropped)
+
+
+def score(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
+    """Segment, score and verify given solutions with the recipe's model."""
+    items, dropped = _given(recipe)
+    with Run(out, _command_identity("score", recipe)) as run:
+        todo = list(pending(run, items, recipe.chunk))
+        tick("score", -sum(len(chunk.items) for chunk in todo))
+        if todo:
+            with closing(open_engine(recipe)) as engine:
+                run.metadata = _metadata(engine)
+                _drive(run, recipe, tick, teacher_force(iter(todo), engine, recipe, tick))
+        return summarise(run, dropped)
+
+
+def segment(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
+    """Segment and verify given solutions; no model, so no tokens (`--verify ''` only segments)."""
+    items, dropped = _given(recipe)
+    with Run(out, _command_identity("segment", recipe)) as run:
+        todo = list(pending(run, items, recipe.chunk))
+        tick("segment", -sum(len(chunk.items) for chunk in todo))
+        _drive(run, recipe, tick, divide(iter(todo), recipe, tick))
+        return summarise(run, dropped)
+
+
+def verify(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
+    """Verify the solutions of a file or of a run; a run keeps its tokens, scores and other verdicts."""
+    source = Path(recipe.problems.source)
+    if not (source / "recipe.yaml").exists():
+        return segment(recipe, out, tick)
+    items = [one for _, part in read_solved(source) for one in part]
+    with Run(out, _command_identity("verify", recipe)) as run:
+        todo = list(pending(run, items, recipe.chunk))
+        tick("read", -sum(len(chunk.items) for chunk in todo))
+        run.metadata = read_metadata(source)
+        _drive(run, recipe, tick, reread(iter(todo), tick))
+        return summarise(run, Counter())
+
+
+def _drive(run: Run, recipe: Recipe, tick: Tick, chunks: Iterator[Chunk[T]]) -> None:
+    """The end of every pipeline: verify, then write."""
+    with open_verifiers(recipe.verify) as verifiers:
+        for chunk in overlapped(chunks, lambda c: judge(c, verifiers, recipe.verify.policy, tick)):
+            solutions = [one.solution for one in chunk.solved]
+            steps = list(chain.from_iterable(one.steps for one in chunk.solved))
+            run.commit(chunk.name, {"solutions": solutions, "steps": steps}, chunk.facts())
+
+
+def sample(
+    chunks: Iterator[Chunk[Problem]], engine: Engine, recipe: Recipe, tick: Tick
+) -> Iterator[Chunk[Problem]]:
+    """Sample solutions: the requests of all chunks are one stream, so that the engine's batch stays full."""
+    prompter = Prompter(engine.tokenizer, recipe.prompt)
+    sampling = recipe.sampling
+
+    def request(key: str, problem: Problem) -> SampleRequest | str:
+        prompt_ids = prompter.ids(problem.text)
+        room = engine.info.max_model_len - len(prompt_ids)
+        if room < 1:
+            return "prompt longer than the context"
+        limit = min(sampling.max_tokens, room)
+        how = Sampling(sampling.temperature, limit, sampling.top_p, prompter.stop)
+        return SampleRequest(key, prompt_ids, sampling.samples, _seed(sampling.seed, problem), how)
+
+    def solve(chunk: Chunk[Problem], index: int, asked: SampleRequest, completions: Any) -> None:
+        problem = chunk.items[index]
+        for i, completion in enumerate(completions):
+            one = sampled(problem, asked, i, completion, engine.info, recipe)
+            chunk.solved += [one] if isinstance(one, Solved) else []
+            chunk.drops.update([one] if isinstance(one, str) else [])
+
+    yield from _through(chunks, engine.sample, request, solve, "sample", sampling.samples, tick)
+
+
+def teacher_force(
+    chunks: Iterator[Chunk[ImportedSolution]], engine: Engine, recipe: Recipe, tick: Tick
+) -> Iterator[Chunk[ImportedSolution]]:
+    """Score given solutions, as if the model had written them after the recipe's prompt."""
+    prompter = Prompter(engine.tokenizer, recipe.prompt)
+
+    def request(key: str, item: ImportedSolution) -> ScoreRequest | str:
+        one = imported(item, recipe, engine.tokenizer, prompter.ids(item.problem.text))
+        if isinstance(one, str):
+            return one
+        length = len(one.solution.prompt_token_ids) + one.solution.n_tokens
+        if length >= engine.info.max_model_len:
+            return "solution longer than the context"
+        return ScoreRequest(key, one.solution.prompt_token_ids, one.solution.token_ids)
+
+    def solve(chunk: Chunk[ImportedSolution], index: int, asked: ScoreRequest, scores: Any) -> None:
+        item = chunk.items[index]
+        one = imported(item, recipe, engine.tokenizer, asked.prefix_ids, scores, engine.info)
+        chunk.solved += [one] if isinstance(one, Solved) else []
+
+    yield from _through(chunks, engine.score, request, solve, "score", 1, tick)
+
+
+def divide(
+    chunks: Iterator[Chunk[ImportedSolution]], recipe: Recipe, tick: Tick
+) -> Iterator[Chunk[ImportedSolution]]:
+    """Segment given solutions."""
+    for chunk in chunks:
+        started = time.perf_counter()
+        for item in chunk.items:
+            one = imported(item, recipe)
+            chunk.solved += [one] if isinstance(one, Solved) else []
+            chunk.drops.update([one] if isinstance(one, str) else [])
+        chunk.seconds["segment"] = time.perf_counter() - started
+        tick("segment", len(chunk.items))
+        yield chunk
+
+
+def reread(chunks: Iterator[Chunk[Solved]], tick: Tick) -> Iterator[Chunk[Solved]]:
+    """The solutions of another run, as they are."""
+    for chunk in chunks:
+        chunk.solved = list(chunk.items)
+        tick("read", len(chunk.items))
+        yield chunk
+
+
+def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], Chunk[T]]) -> Iterator[Chunk[T]]:
+    """`work` on each chunk in a thread of its own, while the next chunk is being made."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: list[Future[Chunk[T]]] = []
+        for chunk in chunks:
+            waiting.append(thread.submit(work, chunk))
+            while waiting and (waiting[0].done() or len(waiting) > 2):
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+def _through(
+    chunks: Iterator[Chunk[T]],
+    run_engine: Callable[[Iterator[Any]], Iterator[tuple[Any, Any]]],
+    request: Callable[[str, T], Any],
+    solve: Callable[[Chunk[T], int, Any, Any], None],
+    stage: str,
+    weight: int,
+    tick: Tick,
+) -> Iterator[Chunk[T]]:
+    """Stream every chunk's requests through the engine; yield each chunk when its last result is in.
+
+    Results come in any order; within a chunk they are put back into the order of its items, so that what is
+    written depends on the requests alone. `weight` is how many solutions a request stands for.
+    """
+    where: dict[str, tuple[Chunk[T], int]] = {}
+    results: dict[str, dict[int, tuple[Any, Any]]] = {}
+    missing: dict[str, int] = {}
+    ready: list[Chunk[T]] = []
+
+    def requests() -> Iterator[Any]:
+        for chunk in chunks:
+            made = [request(f"{chunk.name}/{i}", item) for i, item in enumerate(chunk.items)]
+            refused = [reason for reason in made if isinstance(reason, str)]
+            for reason in refused:
+                chunk.drops[reason] += weight
+            tick(stage, weight * len(refused))
+            results[chunk.name], missing[chunk.name] = {}, len(made) - len(refused)
+            if not missing[chunk.name]:
+                ready.append(chunk)
+            for index, one in enumerate(made):
+                if not isinstance(one, str):
+                    where[one.key] = (chunk, index)
+                    yield one
+
+    started = time.perf_counter()
+    for asked, result in run_engine(requests()):
+        chunk, index = where.pop(asked.key)
+        results[chunk.name][index] = (asked, result)
+        missing[chunk.name] -= 1
+        tick(stage, weight)
+        if not missing[chunk.name]:
+            for i, (original, found) in sorted(results.pop(chunk.name).items()):
+                solve(chunk, i, original, found)
+            now = time.perf_counter()
+            chunk.seconds[stage], started = now - started, now
+            yield chunk
+        yield from (ready.pop() for _ in range(len(ready)))
+    yield from ready
+
+
+def _seed(seed: int, problem: Problem) -> int:
+    """A problem's own random stream: the same in every run, order and batch."""
+    digest = blake2b(f"{seed}:{problem.problem_id}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
+    source = recipe.problems
+    options: dict[str, Any] = _source_options(recipe)
+    options |= {"solution_column": source.solution_column, "steps_column": source.steps_column}
+    loaded = load_solutions(source.source, SolutionOptions(**options))
+    return loaded.rows, loaded.dropped
+
+
+def _source_options(recipe: Recipe) -> dict[str, Any]:
+    names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
+    return {name: getattr(recipe.problems, name) for name in names} | {"seed": recipe.sampling.seed}
+
+
+def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:
+    return {"command": command, **identity(recipe)}
+
+
+def _metadata(engine: Engine) -> dict[str, str]:
+    facts = asdict(engine.info) | {"tokenizer": engine.tokenizer.digest}
+    return {name: str(value) for name, value in facts.items()}

@@ -1,0 +1,212 @@
+"""Everything that decides what a run contains, as one checked model of `recipes/*.yaml`.
+
+Options of the command line, `--set key=value` and the file end up here; the resolved recipe lies in the run.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stepconf.core.prompts import INSTRUCTION
+from stepconf.errors import StepconfError
+
+VERIFIERS = ("final", "symbolic")
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; a recipe does not change once it is loaded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProblemsRecipe(Strict):
+    """Where problems (or solutions) come from."""
+
+    source: str = ""
+    """Named set, Hub id, local JSONL(.gz)/Parquet file, or reasoning-gym:<task>[?key=value]."""
+    split: str | None = None
+    problem_column: str | None = None
+    answer_column: str | None = None
+    solution_column: str | None = None
+    steps_column: str | None = None
+    id_column: str | None = None
+    answer_type: str | None = None
+    """math, number, choice, yesno, string or code; None takes the set's own."""
+    limit: int | None = Field(None, ge=1)
+    """Keep the first N usable problems."""
+
+
+class EngineRecipe(Strict):
+    """How the model is run."""
+
+    name: Literal["vllm", "transformers"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: the checkpoint's own under vLLM, float32 under transformers."""
+    max_model_len: int | None = Field(None, ge=16)
+    """Context limit in tokens; None takes the model's own."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs that share one model."""
+    options: dict[str, Any] = {}
+    """Further arguments of vLLM's EngineArgs, passed through."""
+
+
+class Shot(Strict):
+    """A worked example in front of the problem."""
+
+    problem: str
+    solution: str
+
+
+class PromptRecipe(Strict):
+    """How a problem is put to the model."""
+
+    style: Literal["auto", "chat", "plain"] = "auto"
+    """auto: the chat template where the model has one."""
+    system: str = ""
+    instruction: str = INSTRUCTION
+    shots: list[Shot] = []
+    stop: list[str] = []
+    """Strings that end a solution."""
+
+
+class SamplingRecipe(Strict):
+    """How solutions are sampled."""
+
+    samples: int = Field(4, ge=1, le=4096)
+    """Solutions per problem."""
+    temperature: float = Field(0.7, ge=0, le=10)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=1)
+    """Longest solution in tokens."""
+    seed: int = Field(42, ge=0)
+
+
+class SegmentRecipe(Strict):
+    """How solutions are divided into steps. Lengths are characters."""
+
+    mode: Literal["auto", "lines", "paragraphs", "sentences"] = "auto"
+    min_chars: int = Field(3, ge=1)
+    max_chars: int = Field(4000, ge=1)
+
+
+class VerifyRecipe(Strict):
+    """How steps are verified and labelled."""
+
+    verifiers: list[str] = list(VERIFIERS)
+    policy: str = "first-decided"
+    deadline_s: float = Field(2.0, gt=0)
+    """Longest time one item may take before its worker is killed."""
+    memory_gb: float = Field(2.0, gt=0.25)
+    """Address space of one worker."""
+    workers: int | None = Field(None, ge=1)
+    """Worker processes; None takes one per CPU."""
+
+
+class PairsRecipe(Strict):
+    """How preference pairs are made (algorithm 1)."""
+
+    tau: float | None = Field(None, gt=0, le=1)
+    """Confidence at or below which a correct step is uncertain; None takes `tau_quantile`."""
+    tau_quantile: float = Field(0.5, ge=0, le=1)
+    """Quantile of the confidences of correct steps in the run."""
+    after_error: Literal["stop", "continue"] = "stop"
+    """Whether steps behind the first wrong one, whose prefix is wrong, may make pairs."""
+
+
+class Recipe(Strict):
+    """One run, whole."""
+
+    model: str = ""
+    """Hub id, local folder, or demo."""
+    model_revision: str | None = None
+    chunk: int = Field(64, ge=1)
+    """Problems (or imported solutions) per shard: what a crash may cost."""
+    problems: ProblemsRecipe = ProblemsRecipe()
+    engine: EngineRecipe = EngineRecipe()
+    prompt: PromptRecipe = PromptRecipe()
+    sampling: SamplingRecipe = SamplingRecipe()
+    segment: SegmentRecipe = SegmentRecipe()
+    verify: VerifyRecipe = VerifyRecipe()
+    pairs: PairsRecipe = PairsRecipe()
+
+
+# What changes how fast a run goes, but not what it contains; and what is decided after it.
+_NOT_IDENTITY = {"verify": {"workers"}, "pairs": True}
+
+
+def load_recipe(
+    file: Path | None = None, options: dict[str, Any] | None = None, sets: list[str] | None = None
+) -> Recipe:
+    """A recipe from a YAML file, command-line options (None is "not given") and `key=value` strings.
+
+    Raises:
+        StepconfError: the file is absent or not YAML, a key is unknown, or a value is out of its range.
+    """
+    values: dict[str, Any] = _read_yaml(file) if file else {}
+    for key, value in (options or {}).items():
+        if value is not None:
+            _put(values, key, value)
+    for assignment in sets or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise StepconfError(
+                f"--set {assignment!r} has no '='.", "Write --set key=value, e.g. --set sampling.top_p=0.9"
+            )
+        _put(values, key.strip(), yaml.safe_load(text))
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, file) from error
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides what a run contains, as plain values."""
+    return recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]  # nested mapping
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
+    """Every dotted key of a recipe."""
+    keys = []
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys += known_keys(info.annotation, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise StepconfError(f"cannot read the recipe {file}: {error.strerror}.", "See recipes/.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StepconfError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise StepconfError(f"{file} holds a {type(values).__name__}, not keys and values.")
+    return values
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise StepconfError(f"--set {key}: {part} is a value, not a group of keys.")
+        values = inner
+    values[last] = value
+
+
+def _explained(error: ValidationError, file: Path | None) -> StepconfError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    where = f" in {file}" if file else ""
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(key, known_keys(), n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Keys: {', '.join(known_keys())}"
+        return StepconfError(f"unknown recipe key {key!r}{where}.", hint)
+    return StepconfError(f"recipe key {key}{where}: {first['msg']}, got {first['input']!r}.")

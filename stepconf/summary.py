@@ -1,0 +1,169 @@
+"""What a run holds, in figures: from its manifests and, with Polars, from its tables."""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepconf.core.bootstrap import cluster_bootstrap
+from stepconf.core.calibration import auroc
+from stepconf.errors import StepconfError
+from stepconf.shards import Run, read_manifests, shard_files
+
+if TYPE_CHECKING:
+    import polars as pl
+
+RESAMPLES = 1000
+
+
+def summarise(run: Run, source_drops: Counter[str]) -> dict[str, Any]:
+    """Compute and write the summary of a finished run; `source_drops` are rows that gave no item."""
+    run.write_json("source.json", dict(source_drops))
+    return write_summary(run)
+
+
+def write_summary(run: Run) -> dict[str, Any]:
+    """Compute the summary from what the run holds and write RUN/summary.json."""
+    summary = read_summary(run.path)
+    run.write_json("summary.json", summary)
+    return summary
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Counts, drops by reason, seconds and rates by stage, verdicts, entropies and AUROC, pairs by kind."""
+    manifests = read_manifests(path)
+    chunks = [m for m in manifests if "tokens" in m]
+    source = path / "source.json"
+    drops: Counter[str] = Counter(json.loads(source.read_text()) if source.exists() else {})
+    seconds: Counter[str] = Counter()
+    for manifest in chunks:
+        drops.update(manifest["drops"])
+        seconds.update(manifest["seconds"])
+    engine_seconds = seconds.get("sample", 0.0) + seconds.get("score", 0.0)
+    tokens = sum(m["tokens"] for m in chunks)
+    return {
+        "solutions": sum(m["solutions"] for m in chunks),
+        "steps": sum(m["steps"] for m in chunks),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / engine_seconds, 1) if engine_seconds else None,
+        "seconds": {stage: round(value, 2) for stage, value in sorted(seconds.items())},
+        "drops": dict(drops.most_common()),
+        **_of_solutions(path),
+        **_of_steps(path),
+        **_of_pairs(path, [m for m in manifests if "tau" in m]),
+    }
+
+
+def confidence_quantile(path: Path, quantile: float) -> float:
+    """The quantile of the confidences of correct steps in the run: the default threshold tau.
+
+    Raises:
+        StepconfError: no step is labelled correct.
+    """
+    import polars as pl
+
+    value = (
+        _scan(path, "steps")
+        .filter(pl.col("label") == "correct")
+        .select(pl.col("confidence").quantile(quantile, "linear"))
+        .collect()
+        .item()
+    )
+    if value is None:
+        raise StepconfError(
+            f"no step in {path} is labelled correct, so there is no quantile to take tau from.",
+            "Give a value: --tau 0.8",
+        )
+    return float(value)
+
+
+def _scan(path: Path, table: str) -> "pl.LazyFrame":
+    import polars as pl
+
+    return pl.scan_parquet(shard_files(path, table))
+
+
+def _of_solutions(path: Path) -> dict[str, Any]:
+    if not shard_files(path, "solutions"):
+        return {"problems": 0, "answers": {"correct": 0, "incorrect": 0, "unknown": 0}}
+    frame = _scan(path, "solutions").select("problem_id", "answer_correct").collect()
+    right = frame["answer_correct"]
+    return {
+        "problems": frame["problem_id"].n_unique(),
+        "answers": {
+            "correct": int(right.sum() or 0),
+            "incorrect": int((~right).sum() or 0),
+            "unknown": right.null_count(),
+        },
+    }
+
+
+def _of_steps(path: Path) -> dict[str, Any]:
+    import polars as pl
+
+    if not shard_files(path, "steps"):
+        return {"verifiers": {}, "labels": {}, "entropy": {}}
+    steps = _scan(path, "steps")
+    verdicts = (
+        steps.select(pl.col("verdicts").explode())
+        .unnest("verdicts")
+        .drop_nulls("verifier")
+        .group_by("verifier", "label")
+        .agg(pl.len().alias("n"), pl.col("seconds").sum())
+        .collect()
+    )
+    verifiers: dict[str, dict[str, Any]] = {}
+    for row in verdicts.sort("verifier", "label").to_dicts():
+        entry = verifiers.setdefault(
+            row["verifier"], {"correct": 0, "incorrect": 0, "unknown": 0, "seconds": 0.0}
+        )
+        entry[row["label"]] = row["n"]
+        entry["seconds"] = round(entry["seconds"] + row["seconds"], 3)
+    labels = steps.group_by("label").agg(pl.len()).collect()
+    return {
+        "verifiers": verifiers,
+        "labels": dict(sorted(labels.iter_rows())),
+        "entropy": _entropy(steps),
+    }
+
+
+def _entropy(steps: "pl.LazyFrame") -> dict[str, Any]:
+    import polars as pl
+
+    frame = (
+        steps.filter(pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null())
+        .select("problem_id", "entropy_mean", (pl.col("label") == "correct").alias("correct"))
+        .collect()
+    )
+    if frame.is_empty():
+        return {}
+    means = dict(frame.group_by("correct").agg(pl.col("entropy_mean").mean()).iter_rows())
+    interval = cluster_bootstrap(
+        auroc,
+        frame["problem_id"].to_list(),
+        -frame["entropy_mean"].to_numpy(),
+        frame["correct"].to_numpy(),
+        n_resamples=RESAMPLES,
+    )
+    return {
+        "mean_correct": means.get(True),
+        "mean_incorrect": means.get(False),
+        "auroc": asdict(interval),
+    }
+
+
+def _of_pairs(path: Path, manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    import polars as pl
+
+    if not manifests:
+        return {}
+    drops: Counter[str] = Counter()
+    for manifest in manifests:
+        drops.update(manifest["drops"])
+    kinds = _scan(path, "pairs").group_by("kind").agg(pl.len()).collect()
+    return {
+        "pairs": dict(sorted(kinds.iter_rows())),
+        "pair_drops": dict(drops.most_common()),
+        "tau": manifests[0]["tau"],
+    }

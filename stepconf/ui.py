@@ -1,0 +1,139 @@
+"""What a person sees: progress while they wait, and the table at the end."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+console = Console(stderr=True)
+output = Console()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f}/s" if speed else "", style="cyan")
+
+
+class StageProgress:
+    """A bar per stage with rate and time to go. Call it as `tick(stage, n)`: see `chunks.Tick`."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "StageProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, n: int) -> None:
+        """`n` more done in `stage`; a negative n announces so many to do."""
+        if n < 0 or stage not in self._tasks:
+            first = next(iter(self._tasks.values()), None)
+            total = -n if n < 0 else self._progress.tasks[first].total if first is not None else None
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        if n > 0:
+            self._progress.advance(self._tasks[stage], n)
+
+
+def show_summary(summary: dict[str, Any], run: Path) -> None:
+    """The table at the end of a run: what is in it, where it lies, and what to type next."""
+    table = Table(title=f"Run {run}", show_header=False, title_justify="left", min_width=60)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _rows(summary):
+        table.add_row(name, value)
+    output.print(table)
+    output.print(f"Files: {run}/solutions/*.parquet, {run}/steps/*.parquet", highlight=False, soft_wrap=True)
+    if summary.get("pairs"):
+        output.print(f"       {run}/pairs/*.parquet", highlight=False, soft_wrap=True)
+    output.print(f"Next:  {_next(summary, run)}", highlight=False, soft_wrap=True)
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        (
+            "problems, solutions, steps",
+            f"{summary['problems']:,}, {summary['solutions']:,}, {summary['steps']:,}",
+        )
+    ]
+    if summary["tokens"]:
+        rate = summary["tokens_per_second"]
+        rows.append(("tokens", f"{summary['tokens']:,}" + (f" at {rate:,}/s" if rate else "")))
+    rows.append(("answers", _counts(summary["answers"])))
+    for name, found in summary["verifiers"].items():
+        rows.append((f"steps by {name}", _counts(found)))
+    if summary["labels"]:
+        rows.append(("step labels", _counts(summary["labels"])))
+    if entropy := summary["entropy"]:
+        correct, incorrect = (_number(entropy[k], " nats") for k in ("mean_correct", "mean_incorrect"))
+        rows.append(("mean entropy", f"correct {correct}, incorrect {incorrect}"))
+        rows.append(("AUROC of entropy", _interval(entropy["auroc"])))
+    if "pairs" in summary:
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in summary["pairs"].items()) or "none"
+        rows.append(("pairs", f"{kinds} (tau {summary['tau']:.3f})"))
+        rows.append(("steps without a pair", _reasons(summary["pair_drops"])))
+    if summary["drops"]:
+        rows.append(("left out", _reasons(summary["drops"])))
+    rows.append(("seconds", ", ".join(f"{stage} {s:,.1f}" for stage, s in summary["seconds"].items())))
+    return rows
+
+
+def _counts(found: dict[str, Any]) -> str:
+    right, wrong, unknown = (found.get(k, 0) for k in ("correct", "incorrect", "unknown"))
+    share = (
+        f"{right / (right + wrong):.1%} correct of {right + wrong:,} decided"
+        if right + wrong
+        else "none decided"
+    )
+    return f"{share}; {unknown:,} unknown"
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:.3f}{unit}"
+
+
+def _interval(interval: dict[str, Any]) -> str:
+    if interval["estimate"] is None:
+        return "undefined (one class only)"
+    bounds = f"[{_number(interval['low'])}, {_number(interval['high'])}]"
+    return f"{interval['estimate']:.3f}  95 % {bounds} over {interval['n_clusters']:,} problems"
+
+
+def _reasons(drops: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {reason}" for reason, n in drops.items()) or "none"
+
+
+def _next(summary: dict[str, Any], run: Path) -> str:
+    if not summary["tokens"]:
+        return f"polars.scan_parquet('{run}/steps/*.parquet')"
+    if summary.get("pairs"):
+        return f"datasets.load_dataset('parquet', data_files='{run}/pairs/*.parquet')"
+    return f"stepconf pairs {run}"
