@@ -16,17 +16,30 @@ MAX_SIDE_TOKENS = 120
 _WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
 _ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
 _CLAUSE_STARTS = {"so", "then", "that", "since", "because", "therefore", "thus", "hence", "know", "means"}
-_STARTS = {"num", "vulgar", "var", "const", "open", "frac", "binom", "sqrt", "func", "bar", "floor", "ceil", "currency"}
+_STARTS = {
+    "num",
+    "vulgar",
+    "var",
+    "const",
+    "open",
+    "frac",
+    "binom",
+    "sqrt",
+    "func",
+    "bar",
+    "floor",
+    "ceil",
+    "currency",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a relation: `node` read from `tokens[start:end]`; `others` are shorter readings of it."""
+    """One side of a relation: `node` read from `tokens[start:end]`."""
 
     node: Node
     start: int
     end: int
-    others: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,8 @@ def relations(tokens: Sequence[Token]) -> list[Relation]:
         if spelled and left is not None and not chained and not _begins_clause(tokens, left.start):
             left = None
         right = _beginning_at(tokens, after, high)
+        if spelled and right is not None and not _ends_clause(tokens, right.end):
+            right = None
         if left is not None and right is not None:
             modulus = _modulus(tokens, right.end)
             found.append(Relation(name, left, right, spelled, chained, modulus))
@@ -94,7 +109,9 @@ def _modulus(tokens: Sequence[Token], at: int) -> Node | None:
 
 def _skip_breaks(tokens: Sequence[Token], at: int, end: int) -> int:
     """A line may be broken after a relation sign; an annotation says the same again."""
-    while at < end and (tokens[at].kind == "annot" or (tokens[at].kind == "break" and tokens[at].name == "\n")):
+    while at < end and (
+        tokens[at].kind == "annot" or (tokens[at].kind == "break" and tokens[at].name == "\n")
+    ):
         at += 1
     return at
 
@@ -108,7 +125,8 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
         return None
     closed = after
     while closed < end and (
-        tokens[closed].kind in ("annot", "currency") or (tokens[closed].kind == "break" and tokens[closed].name == "\n")
+        tokens[closed].kind in ("annot", "currency")
+        or (tokens[closed].kind == "break" and tokens[closed].name == "\n")
     ):
         closed += 1
     after = closed if closed == end else after
@@ -116,7 +134,7 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
         return None
     if after < end and tokens[after].math and tokens[after - 1].math and tokens[after].kind not in _ENDS:
         return None
-    return Side(node, start, after, tuple(_prefixes(node)))
+    return Side(node, start, after)
 
 
 _ENDS = {"break", "rel", "arrow", "comma", "close", "text", "word", "annot", "currency", "pmod"}
@@ -127,7 +145,8 @@ def _ending_at(tokens: Sequence[Token], low: int, end: int) -> Side | None:
     """The longest expression that ends just before `tokens[end]`."""
     stop = end
     while stop > low and (
-        tokens[stop - 1].kind in ("annot", "currency") or (tokens[stop - 1].kind == "break" and tokens[stop - 1].name == "\n")
+        tokens[stop - 1].kind in ("annot", "currency")
+        or (tokens[stop - 1].kind == "break" and tokens[stop - 1].name == "\n")
     ):
         stop -= 1
     first = max(low, stop - MAX_SIDE_TOKENS)
@@ -143,14 +162,21 @@ def _ending_at(tokens: Sequence[Token], low: int, end: int) -> Side | None:
         except NotAnExpression:
             continue
         if after == stop:
-            return Side(node, start, end, tuple(_suffixes(node)))
+            return Side(node, start, end)
     return None
 
 
 def _begins_clause(tokens: Sequence[Token], at: int) -> bool:
     """Whether nothing before `at` can have a part in what is said: "the last digit of 2^9 is 2"."""
     before = tokens[at - 1] if at else None
-    return before is None or before.kind in ("break", "arrow", "comma") or before.name.lower() in _CLAUSE_STARTS
+    return (
+        before is None or before.kind in ("break", "arrow", "comma") or before.name.lower() in _CLAUSE_STARTS
+    )
+
+
+def _ends_clause(tokens: Sequence[Token], at: int) -> bool:
+    """Whether nothing after `at` can change what is said: "5^8 is 5 raised to ..."."""
+    return at == len(tokens) or tokens[at].kind in ("break", "arrow", "comma", "close", "rel", "currency")
 
 
 def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
@@ -163,7 +189,12 @@ def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
         return True
     before = tokens[at - 1]
     if before.math and token.math:
-        said = before.kind in ("text", "word") and before.name.lower() in _CLAUSE_STARTS | {"or", "and", "if", "for"}
+        said = before.kind in ("text", "word") and before.name.lower() in _CLAUSE_STARTS | {
+            "or",
+            "and",
+            "if",
+            "for",
+        }
         return said or before.kind in ("break", "arrow", "rel", "comma", "open", "annot", "currency")
     if before.kind in ("op", "dots", "sub", "frac", "sqrt", "func", "other", "var", "num", "fact", "pct"):
         return False
@@ -179,7 +210,7 @@ def _is_bullet(tokens: Sequence[Token], at: int) -> bool:
     return False
 
 
-def _prefixes(node: Node) -> list[Node]:
+def prefixes(node: Node) -> list[Node]:
     """What `10 - 3` begins with: `10`. Sums written as a running total ("5 + 5 = 10 - 3 = 7") need it."""
     found: list[Node] = []
     while isinstance(node, Binary) and node.op in ("+", "-", "*", "/", "implicit", "of"):
@@ -188,12 +219,19 @@ def _prefixes(node: Node) -> list[Node]:
     return found
 
 
-def _suffixes(node: Node) -> list[Node]:
+def suffixes(node: Node) -> list[Node]:
     """What `2 - 15` may end with where the sign is a dash ("Step 2 - 15 = 3 * 5")."""
-    if isinstance(node, Binary) and node.op == "-" and isinstance(node.left, Num) and has_operation(node.right):
+    if (
+        isinstance(node, Binary)
+        and node.op == "-"
+        and isinstance(node.left, Num)
+        and has_operation(node.right)
+    ):
         return [node.right]
     if isinstance(node, Binary) and isinstance(node.left, Binary):
-        return [Binary(node.op, shorter, node.right) for shorter in _suffixes(node.left)] + (
-            [Binary(node.op, node.left.right, node.right)] if node.left.op == "-" and isinstance(node.left.left, Num) else []
+        return [Binary(node.op, shorter, node.right) for shorter in suffixes(node.left)] + (
+            [Binary(node.op, node.left.right, node.right)]
+            if node.left.op == "-" and isinstance(node.left.left, Num)
+            else []
         )
     return []

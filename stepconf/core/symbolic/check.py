@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepconf.core.records import Label
-from stepconf.core.symbolic.chains import Relation, Side, relations
+from stepconf.core.symbolic.chains import Relation, Side, prefixes, relations, suffixes
 from stepconf.core.symbolic.compare import Outcome, relation_holds
 from stepconf.core.symbolic.equations import PLACES, Known, has_variables, measures
 from stepconf.core.symbolic.nodes import Num, has_operation, is_literal, walk
@@ -14,7 +14,9 @@ _DENIALS = frozenset(
     """contradiction impossible false incorrect wrong not cannot never mistake instead error contradicts isn't doesn't
     don't neither nor guess""".split()
 )
-_GIVING = frozenset(("if", "suppose", "where", "let", "which", "satisfy", "satisfies", "satisfying", "solution", "solutions"))
+_GIVING = frozenset(
+    ("if", "suppose", "where", "let", "which", "satisfy", "satisfies", "satisfying", "solution", "solutions")
+)
 _SUPPOSITIONS = frozenset("if suppose assume whether assuming hypothetical would try unless check".split())
 
 
@@ -80,7 +82,11 @@ class _Solution:
         return StepCheck("unknown", tuple(claims), "nothing that can be checked")
 
     def chain_claims(self, text: str, tokens: Sequence[Token]) -> list[Claim]:
-        return [claim for relation in relations(tokens) if (claim := self.claim(text, tokens, relation)) is not None]
+        return [
+            claim
+            for relation in relations(tokens)
+            if (claim := self.claim(text, tokens, relation)) is not None
+        ]
 
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
@@ -109,15 +115,17 @@ class _Solution:
         allowed = self.known.allows(relation, words)
         if allowed is None:
             return None
-        return _claim(text, tokens, relation, allowed, "" if allowed else "contradicts what was stated before")
+        return _claim(
+            text, tokens, relation, allowed, "" if allowed else "contradicts what was stated before"
+        )
 
     def decide(self, relation: Relation) -> Outcome:
         rounded = frozenset(self.rounded)
         best = relation_holds(relation.name, relation.left.node, relation.right.node, rounded, {})
         if best.holds is not False:
             return best
-        for a in (relation.left.node, *relation.left.others):
-            for b in (relation.right.node, *relation.right.others):
+        for a in (relation.left.node, *suffixes(relation.left.node)):
+            for b in (relation.right.node, *prefixes(relation.right.node)):
                 other = relation_holds(relation.name, a, b, rounded, {})
                 if other.holds:
                     return Outcome(None, "holds in another reading")
@@ -141,13 +149,19 @@ def _sentence(tokens: Sequence[Token], start: int, end: int) -> tuple[int, int]:
     while low > 0 and not (tokens[low - 1].kind == "break" and tokens[low - 1].name in (".", "?", "\n\n")):
         low -= 1
     high = end
-    while high < len(tokens) and not (tokens[high].kind == "break" and tokens[high].name in (".", "?", "\n\n", ";")):
+    while high < len(tokens) and not (
+        tokens[high].kind == "break" and tokens[high].name in (".", "?", "\n\n", ";")
+    ):
         high += 1
     return low, high
 
 
 def _words(tokens: Sequence[Token], low: int, high: int) -> frozenset[str]:
-    return frozenset(w.lower() for t in tokens[low:high] if t.kind in ("word", "text") for w in t.name.split())
+    words = {w.lower() for t in tokens[low:high] if t.kind in ("word", "text") for w in t.name.split()}
+    following = zip(tokens[low:high], tokens[low + 1 : high + 1], strict=False)
+    # "for n = 3" is a condition, "for each box" is not.
+    trial = any(a.name.lower() in ("for", "at", "with") and b.kind not in ("word", "text") for a, b in following)
+    return frozenset(words | {"when"} if trial else words)
 
 
 def _annotations(text: str, tokens: Sequence[Token]) -> list[tuple[int, str]]:
@@ -181,7 +195,9 @@ def _is_numeric_claim(relation: Relation, tokens: Sequence[Token]) -> bool:
 def _units(tokens: Sequence[Token], side: Side) -> frozenset[str]:
     """The words, singular and in lower case, that stand among the numbers of a side."""
     inside = tokens[side.start : side.end]
-    return frozenset(t.name.lower().rstrip("s.") for t in inside if t.kind in ("word", "text") and t.name != "of")
+    return frozenset(
+        t.name.lower().rstrip("s.") for t in inside if t.kind in ("word", "text") and t.name != "of"
+    )
 
 
 def _in_doubt(tokens: Sequence[Token], start: int, end: int) -> bool:
@@ -189,5 +205,8 @@ def _in_doubt(tokens: Sequence[Token], start: int, end: int) -> bool:
     low, high = _sentence(tokens, start, end)
     if high < len(tokens) and tokens[high].name == "?":
         return True
-    clause = max((i + 1 for i in range(low, start) if tokens[i].kind == "comma" or tokens[i].name == "then"), default=low)
+    clause = max(
+        (i + 1 for i in range(low, start) if tokens[i].kind == "comma" or tokens[i].name == "then"),
+        default=low,
+    )
     return bool(_words(tokens, low, high) & _DENIALS or _words(tokens, clause, high) & _SUPPOSITIONS)

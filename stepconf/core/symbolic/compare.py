@@ -62,17 +62,21 @@ def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
     percents = [any(isinstance(n, Unary) and n.op == "pct" for n in side) for side in sides]
     mixed = any(isinstance(n, Binary) and n.op == "mixed" for n in both)
     loose = any(
-        isinstance(n, Binary) and n.op == "/" and isinstance(n.right, Binary) and n.right.op == "implicit" for n in both
+        isinstance(n, Binary) and n.op == "/" and isinstance(n.right, Binary) and n.right.op == "implicit"
+        for n in both
     )
     divided = any(
-        isinstance(n, Binary) and n.op == "/" and isinstance(n.left, Binary) and n.left.op == "/" for n in both
+        isinstance(n, Binary) and n.op == "/" and isinstance(n.left, Binary) and n.left.op == "/"
+        for n in both
     )
     logs = any(isinstance(n, Call) and n.name == "log" and len(n.args) == 1 for n in both)
     circles = [any(n == Const("pi") for n in side) for side in sides]
     per_cent = [(PLAIN, PLAIN)]
     if any(percents):
         options = [
-            [PLAIN, replace(PLAIN, percent_points=True), replace(PLAIN, percent_of_left=True)] if has else [PLAIN]
+            [PLAIN, replace(PLAIN, percent_points=True), replace(PLAIN, percent_of_left=True)]
+            if has
+            else [PLAIN]
             for has in percents
         ]
         per_cent = list(product(*options))
@@ -165,7 +169,9 @@ def _decide(relation: str, a: Value, b: Value, slack: _Slack) -> Outcome:
     return Outcome(holds, "" if holds else f"{shown[0]} {relation} {shown[1]} is false", *shown)
 
 
-def _nearly(relation: str, a: Value, b: Value, difference: Any, slack: _Slack, shown: tuple[str, str]) -> Outcome:
+def _nearly(
+    relation: str, a: Value, b: Value, difference: Any, slack: _Slack, shown: tuple[str, str]
+) -> Outcome:
     """The two sides differ: is that rounding (holds), perhaps rounding (None), or an error?"""
     allowed = slack.total() if _needs_rounding(a, slack) else as_real(Fraction(0))
     real = as_real(difference) if isinstance(difference, Fraction) else difference

@@ -13,11 +13,11 @@ from stepconf.core.symbolic.tokens import Token
 
 # An equation in a sentence with one of these holds only sometimes.
 CONDITIONS = frozenset(
-    """if when suppose assume assuming case cases or either try trying would could might otherwise at setting set
-    substitute example instance say let whenever unless until contradiction impossible not cannot no false wrong
-    incorrect check verify testing test possible possibilities possibility choose choosing take where for every each
-    any all some which either satisfy satisfies satisfying mistake instead plug plugging consider modulo mod divisible
-    checking tries trying trial solving shifted asymptote asymptotes intersect intersects intercept intercepts old new original then-current""".split()
+    """if when suppose assume assuming case cases or either try trying would could might otherwise at setting
+    example instance say let whenever unless until contradiction impossible not cannot no false wrong
+    incorrect check verify testing test possible possibilities possibility choose choosing take where every
+    any which either satisfy satisfies satisfying mistake instead plug plugging consider modulo mod divisible
+    checking tries trying trial solving shifted asymptote asymptotes intersect intersects intercept intercepts""".split()
 )
 # In a text with one of these, `x` and `y` are coordinates of many points.
 PLACES = frozenset(
@@ -136,7 +136,12 @@ def _connected(facts: Sequence[Polynomial], polynomial: Polynomial) -> list[Poly
 def measures(tokens: Sequence[Token], side: Side) -> bool:
     """Whether a side carries a unit that can be converted into another."""
     inside = tokens[side.start : side.end]
-    return any(word.strip(".,") in MEASURES for t in inside if t.kind in ("word", "text") for word in t.name.lower().split())
+    return any(
+        word.strip(".,") in MEASURES
+        for t in inside
+        if t.kind in ("word", "text")
+        for word in t.name.lower().split()
+    )
 
 
 def has_variables(relation: Relation) -> bool:

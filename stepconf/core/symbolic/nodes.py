@@ -90,8 +90,8 @@ def is_literal(node: Node) -> bool:
             return True
         case Unary(op, arg):
             return op in ("neg", "pct", "deg") and is_literal(arg)
-        case Binary("/", Num(), Num()):
-            return True
+        case Binary("/", Num(top), Num(bottom)):
+            return top < bottom <= 1000
         case Binary("mixed", _, _):
             return True
     return False

@@ -14,7 +14,15 @@ MAX_UNIT_WORDS = 6
 
 _POWER, _IMPLICIT, _PRODUCT, _SUM = 40, 30, 20, 10
 _BINDING = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "mod": _PRODUCT, "^": _POWER}
-_WORD_OPERATORS = {"plus": "+", "minus": "-", "times": "*", "multiplied": "*", "divided": "/", "x": "*", "X": "*"}
+_WORD_OPERATORS = {
+    "plus": "+",
+    "minus": "-",
+    "times": "*",
+    "multiplied": "*",
+    "divided": "/",
+    "x": "*",
+    "X": "*",
+}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 # Words after which a number begins something new: never part of a unit.
 NOT_UNITS = frozenset(
@@ -28,7 +36,18 @@ NOT_UNITS = frozenset(
     " subtract adding subtracting simplify substitute answer calculate therefore giving leaving resulting yields"
     " becomes about approximately roughly".split()
 )
-_SKIPPABLE_FRONT = {"about", "approximately", "roughly", "exactly", "around", "nearly", "only", "just", "Rs", "USD"}
+_SKIPPABLE_FRONT = {
+    "about",
+    "approximately",
+    "roughly",
+    "exactly",
+    "around",
+    "nearly",
+    "only",
+    "just",
+    "Rs",
+    "USD",
+}
 _PI_ARGUMENT = ("sin", "cos", "tan", "cot", "sec", "csc")
 
 
@@ -113,7 +132,14 @@ class _Reader:
                 return spelled
         if token.kind in ("word", "text") and token.name == "of" and self.is_part(left):
             self.at += 1
-            while self.kind() == "word" and self.tokens[self.at].name in ("the", "her", "his", "their", "its", "those"):
+            while self.kind() == "word" and self.tokens[self.at].name in (
+                "the",
+                "her",
+                "his",
+                "their",
+                "its",
+                "those",
+            ):
                 self.at += 1
             return "of", _PRODUCT
         if self.multiplies(token, left):
@@ -140,7 +166,11 @@ class _Reader:
     def is_part(left: Node) -> bool:
         if isinstance(left, Unary):
             return left.op == "pct"
-        return isinstance(left, Binary) and left.op == "/" and all(isinstance(n, Num) for n in (left.left, left.right))
+        return (
+            isinstance(left, Binary)
+            and left.op == "/"
+            and all(isinstance(n, Num) for n in (left.left, left.right))
+        )
 
     def multiplies(self, token: Token, left: Node) -> bool:
         """Whether `token` begins a factor that follows `left` without a sign."""
@@ -159,7 +189,9 @@ class _Reader:
         return node
 
     def primary(self, depth: int) -> Node:
-        while self.kind() in ("currency",) or (self.kind() == "word" and self.tokens[self.at].name in _SKIPPABLE_FRONT):
+        while self.kind() in ("currency",) or (
+            self.kind() == "word" and self.tokens[self.at].name in _SKIPPABLE_FRONT
+        ):
             self.at += 1
         token = self.peek()
         if token is None:
@@ -215,7 +247,13 @@ class _Reader:
                 return whole
             simple = isinstance(part, Binary) and isinstance(part.left, Num) and isinstance(part.right, Num)
             return Binary("mixed" if simple else "implicit", whole, part)
-        if self.kind() == "num" and token is not None and token.spaced and self.kind(1) == "op" and self.kind(2) == "num":
+        if (
+            self.kind() == "num"
+            and token is not None
+            and token.spaced
+            and self.kind(1) == "op"
+            and self.kind(2) == "num"
+        ):
             slash, below = self.tokens[self.at + 1], self.tokens[self.at + 2]
             small = token.decimals == below.decimals == 0 and token.value < below.value <= 100
             if slash.name == "/" and not slash.spaced and not below.spaced and small:
@@ -227,7 +265,12 @@ class _Reader:
         if token.name == "e" and self.kind() == "op" and self.tokens[self.at].name == "^":
             return Const("e")
         following = self.peek()
-        applied = following is not None and following.kind == "open" and following.name == "(" and not following.spaced
+        applied = (
+            following is not None
+            and following.kind == "open"
+            and following.name == "("
+            and not following.spaced
+        )
         functional = token.name.split("_")[0] in "fghFGHPQpq" and token.math
         if functional and following is not None and (following.name == "^" or following.kind == "open"):
             raise NotAnExpression

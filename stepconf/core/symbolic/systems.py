@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from stepconf.core.symbolic.evaluate import Undecidable
-from stepconf.core.symbolic.polynomials import Monomial, Polynomial, add, gcd, is_constant, names, substitute_value
+from stepconf.core.symbolic.polynomials import (
+    Monomial,
+    Polynomial,
+    add,
+    gcd,
+    is_constant,
+    names,
+    substitute_value,
+)
 
 MAX_EQUATIONS = 40
 _ROUNDS = 4

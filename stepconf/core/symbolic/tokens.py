@@ -67,7 +67,16 @@ _ARROWS = {"\\Rightarrow", "\\implies", "\\to", "\\rightarrow", "\\longrightarro
            "∴", "\\because", "\\mapsto"}  # fmt: skip
 _DOTS = {"\\cdots", "\\ldots", "\\dots", "\\dotsb", "\\dotsc", "\\vdots", "\\ddots", "…", "⋯"}
 _SUPERSCRIPTS = {"²": 2, "³": 3, "⁴": 4, "⁵": 5, "¹": 1, "⁰": 0, "⁶": 6, "⁷": 7, "⁸": 8, "⁹": 9}
-_VULGAR = {"½": (1, 2), "¼": (1, 4), "¾": (3, 4), "⅓": (1, 3), "⅔": (2, 3), "⅕": (1, 5), "⅛": (1, 8), "⅜": (3, 8)}
+_VULGAR = {
+    "½": (1, 2),
+    "¼": (1, 4),
+    "¾": (3, 4),
+    "⅓": (1, 3),
+    "⅔": (2, 3),
+    "⅕": (1, 5),
+    "⅛": (1, 8),
+    "⅜": (3, 8),
+}
 _UNITS_OF_LETTERS = {"cm", "mm", "km", "ft", "in", "mph", "kg", "mg", "lb", "lbs", "hr", "hrs", "min", "sec",
                      "mi", "oz", "kph", "deg", "rad", "USD", "ml", "mL"}  # fmt: skip
 
@@ -191,6 +200,8 @@ class _Lexer:
             case "rel":
                 kind = "arrow" if piece in _ARROWS else "rel"
                 self.add(kind, _RELATIONS.get(piece, piece), start, end)
+            case "op" if piece in "-*•–" and self.begins_line(start) and not self.in_math(start):
+                self.add("break", ".", start, end)
             case "op":
                 self.add("op", _OPERATORS[piece], start, end)
             case "bold":
@@ -206,6 +217,11 @@ class _Lexer:
                 self.mark(group, piece, start, end)
         return end
 
+    def begins_line(self, start: int) -> bool:
+        """Whether the sign at `start` is the bullet of a list."""
+        after = self.text[start + 1 : start + 2]
+        return after == " " and not self.text[self.text.rfind("\n", 0, start) + 1 : start].strip()
+
     def mark(self, group: str, piece: str, start: int, end: int) -> None:
         """The one-character tokens that need no look around."""
         match group:
@@ -216,9 +232,15 @@ class _Lexer:
                 self.add("vulgar", piece, start, end, Fraction(*_VULGAR[piece]))
             case "bang":
                 after = self.text[end : end + 1]
-                factorial = len(piece) == 1 and not self.spaced and (self.in_math(start) or after not in ("", " ", "\n"))
+                factorial = (
+                    len(piece) == 1
+                    and not self.spaced
+                    and (self.in_math(start) or after not in ("", " ", "\n"))
+                )
                 previous = self.tokens[-1].kind if self.tokens else ""
-                factorial = factorial or (not self.spaced and previous in ("num", "close") and len(piece) == 1)
+                factorial = factorial or (
+                    not self.spaced and previous in ("num", "close") and len(piece) == 1
+                )
                 self.add("fact" if factorial else "break", piece, start, end)
             case "stop":
                 ratio = piece == ":" and self.in_math(start)
@@ -233,7 +255,9 @@ class _Lexer:
                 self.add(group, piece, start, end)
 
     def delimiter(self, start: int) -> bool:
-        return any(start in (zone[0], zone[1] - 1) for zone in self.zones[max(0, self.zone - 1) : self.zone + 2])
+        return any(
+            start in (zone[0], zone[1] - 1) for zone in self.zones[max(0, self.zone - 1) : self.zone + 2]
+        )
 
     def bold(self, start: int, end: int) -> None:
         """`2**3` is a power; elsewhere two stars are bold type and stand for nothing."""
@@ -285,7 +309,12 @@ class _Lexer:
         if lower == "sqrt" and self.text[end : end + 1] in "({":
             return self.add("sqrt", "sqrt", start, end)
         if not self.in_math(start):
-            return self.add("var" if len(piece) == 1 and not (piece in "aI" and self.spaced) else "word", piece, start, end)
+            return self.add(
+                "var" if len(piece) == 1 and not (piece in "aI" and self.spaced) else "word",
+                piece,
+                start,
+                end,
+            )
         if piece in _UNITS_OF_LETTERS or len(piece) >= 4:
             return self.add("word", piece, start, end)
         if len(piece) > 1 and piece.isupper():
@@ -296,14 +325,18 @@ class _Lexer:
 
     def subscript(self, start: int) -> int:
         """A subscript joins the name before it, so that `x_1` and `x_2` are two variables."""
-        group = re.compile(r"_\s*(?:\{([^{}]{0,40}(?:\{[^{}]{0,20}\}[^{}]{0,20})?)\}|([A-Za-z0-9])|\\([A-Za-z]+))")
+        group = re.compile(
+            r"_\s*(?:\{([^{}]{0,40}(?:\{[^{}]{0,20}\}[^{}]{0,20})?)\}|([A-Za-z0-9])|\\([A-Za-z]+))"
+        )
         found = group.match(self.text, start)
         if not found:
             return self.add("other", "_", start, start + 1)
         name = re.sub(r"\\text|[\s{}\\]", "", found[1] or found[2] or found[3] or "")
         last = self.tokens[-1] if self.tokens else None
         if last is not None and last.kind == "var" and not self.spaced:
-            self.tokens[-1] = Token("var", f"{last.name}_{name}", last.start, found.end(), last.math, last.spaced)
+            self.tokens[-1] = Token(
+                "var", f"{last.name}_{name}", last.start, found.end(), last.math, last.spaced
+            )
             return found.end()
         return self.add("sub", name, start, found.end())
 
@@ -344,7 +377,9 @@ class _Lexer:
             closed = self.text.find("}", end, end + 30)
             if bare == "begin" and closed > 0 and not self.layout(end):
                 return self.skip_to("\\end" + self.text[end : closed + 1], start)
-            return self.add("break" if self.layout(end) else "other", bare, start, closed + 1 if closed > 0 else end)
+            return self.add(
+                "break" if self.layout(end) else "other", bare, start, closed + 1 if closed > 0 else end
+            )
         return self.add("other", piece, start, end)
 
     def layout(self, end: int) -> bool:
