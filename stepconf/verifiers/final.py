@@ -79,7 +79,7 @@ class FinalVerifier:
         if predicted is None:
             if cut:
                 return Verdict(self.name, self.version, "unknown", reason="cut off before an answer")
-            return Verdict(self.name, self.version, "incorrect", reason="no answer")
+            return Verdict(self.name, self.version, "incorrect", 0.0, "no answer")
         return gold_answer(solution.gold_answer), predicted, solution.answer_type
 
     def _verdict(self, outcome: Outcome[bool]) -> Verdict:
