@@ -40,7 +40,10 @@ class TokenScores:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one verifier says of one step. `score` is its own measure in [0, 1], if it has one."""
+    """What one verifier says of one step. `score` is its own measure in [0, 1], if it has one.
+
+    `reference`: the step as it should read (g_j of arXiv 2605.07353), where the verifier calls it incorrect.
+    """
 
     verifier: str
     version: str
@@ -48,6 +51,7 @@ class Verdict:
     score: float | None = None
     reason: str = ""
     seconds: float = 0.0
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ STEPS = (
     Field("max_prob_mean", "float64?", "mean of token_max_probs, (0, 1]"),
     Field("confidence", "float64?", "exp(-entropy_mean), (0, 1]"),
     Field("cumulative_confidence", "float64?", "product of the confidences up to this step, [0, 1]"),
-    Field("verdicts", "list<verdict>", "what each verifier said"),
+    Field("verdicts", "list<verdict>", "what each verifier said; `reference`: the step put right, if given"),
     Field("label", "string", "correct, incorrect or unknown, from the verdicts by the run's policy"),
     Field("label_source", "string", "the verifiers that decided the label"),
     Field("is_first_error", "bool", "the first step of its solution that is labelled incorrect"),
@@ -115,7 +115,9 @@ _VERDICT = (
     ("score", "float64"),
     ("reason", "string"),
     ("seconds", "float64"),
+    ("reference", "string"),
 )
+_NULLABLE = ("score", "reference")
 _MESSAGE = (("role", "string"), ("content", "string"))
 
 
@@ -161,7 +163,7 @@ def _json_type(kind: str) -> dict[str, Any]:
         return {"type": "array", "items": _json_type(kind[5:-1])}
     if kind in ("verdict", "message"):
         parts = _VERDICT if kind == "verdict" else _MESSAGE
-        kinds = {name: part + "?" if name == "score" else part for name, part in parts}
+        kinds = {name: part + "?" if name in _NULLABLE else part for name, part in parts}
         return {"type": "object", "properties": {n: _json_type(k) for n, k in kinds.items()}}
     if kind == "json":
         return {"type": "string", "contentMediaType": "application/json"}
