@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from stepconf.core.records import Label
 from stepconf.core.symbolic.chains import Relation, Side, prefixes, relations, suffixes
 from stepconf.core.symbolic.compare import Outcome, relation_holds
-from stepconf.core.symbolic.equations import PLACES, Known, has_variables, measures
+from stepconf.core.symbolic.derivations import Trail
+from stepconf.core.symbolic.equations import PLACES, Known, has_variables, measures, polynomial_of
 from stepconf.core.symbolic.nodes import Num, has_operation, is_literal, walk
 from stepconf.core.symbolic.tokens import Token, tokenize
 
@@ -59,6 +60,8 @@ class _Solution:
         self.known = Known()
         self.by_cases = False
         self.supposing = False
+        self.trail = Trail()
+        self.index = -1
         tokens = tokenize(problem)
         words = _words(tokens, 0, len(tokens))
         if words & PLACES:
@@ -71,6 +74,7 @@ class _Solution:
     def step(self, text: str) -> StepCheck:
         tokens = tokenize(text)
         self.supposing = False
+        self.index += 1
         claims = self.chain_claims(text, tokens)
         for start, inside in _annotations(text, tokens):
             claims += [_moved(claim, start) for claim in self.chain_claims(inside, tokenize(inside))]
@@ -109,6 +113,13 @@ class _Solution:
         words = _words(tokens, *sentence)
         if words & {"case", "cases"}:
             self.by_cases = True
+        polynomial = polynomial_of(relation)
+        if polynomial is not None and not words & _DENIALS:
+            follows = self.trail.follows(
+                polynomial, self.index, tokens, (relation.left.start, relation.right.end)
+            )
+            if follows is False:
+                return _claim(text, tokens, relation, False, "does not follow from the equation before it")
         self.supposing = self.supposing or bool(words & _SUPPOSITIONS)
         if self.by_cases or self.supposing:
             return None

@@ -45,7 +45,7 @@ class Known:
 
         It is kept for later where it may hold. `words` are those of its sentence.
         """
-        polynomial = _polynomial(relation)
+        polynomial = polynomial_of(relation)
         if polynomial is None:
             return None
         own = names(polynomial)
@@ -99,7 +99,8 @@ def _assigns(relation: Relation) -> tuple[str, Fraction] | None:
     return None
 
 
-def _polynomial(relation: Relation) -> Polynomial | None:
+def polynomial_of(relation: Relation) -> Polynomial | None:
+    """What is zero where the equation `relation` holds; None where it is no exact equation."""
     if relation.name != "=" or relation.modulus is not None:
         return None
     try:

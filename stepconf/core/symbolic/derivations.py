@@ -1,0 +1,74 @@
+"""An equation and the one it is derived from, side by side: the two must be able to hold together.
+
+This needs no knowledge of what the variables are, so that it also holds inside a case or a supposition.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stepconf.core.symbolic.polynomials import Polynomial, names
+from stepconf.core.symbolic.systems import contradictory
+from stepconf.core.symbolic.tokens import Token
+
+_KEPT = 8
+# Words that announce that an equation is the one before it, rewritten.
+_REWRITING = (
+    "simplif", "rearrang", "expand", "divid", "multipl", "subtract", "adding", "add ", "combin", "factor", "becomes",
+    "rewrit", "equivalent", "clear", "cancel", "distribut", "isolat", "implies", "solving for", "solve for", "collect",
+)  # fmt: skip
+_BRANCHING = frozenset("or either and while whereas if when suppose case similarly likewise other second another".split())
+_TRANSPARENT = ("break", "arrow", "currency")
+
+
+@dataclass(slots=True)
+class Trail:
+    """The equations of the solution in their order."""
+
+    equations: list[Polynomial] = field(default_factory=list)
+    step: int = -1
+    end: int = 0  # index of the token after the last equation in step `step`
+
+    def follows(self, polynomial: Polynomial, step: int, tokens: Sequence[Token], span: tuple[int, int]) -> bool | None:
+        """Note the next equation; False if it is derived from the one before it and cannot be.
+
+        Args:
+            polynomial: the equation, as what is zero.
+            step: index of its step.
+            tokens: of that step.
+            span: where in `tokens` the equation stands.
+        """
+        before = self.equations[-1] if self.equations else None
+        derived = before is not None and self._derived(before, polynomial, step, tokens, span[0])
+        earlier = self.equations[:-1]
+        self.equations = [*self.equations[-_KEPT:], polynomial]
+        self.step, self.end = step, span[1]
+        if not derived or before is None or _several_roots(earlier, before, polynomial):
+            return None
+        return False if contradictory([before, polynomial]) else None
+
+    def _derived(
+        self, before: Polynomial, after: Polynomial, step: int, tokens: Sequence[Token], start: int
+    ) -> bool:
+        if names(before) != names(after) or not names(after):
+            return False
+        same = step == self.step
+        between = tokens[self.end if same else 0 : start]
+        words = " ".join(token.name.lower() for token in between if token.kind in ("word", "text"))
+        if set(words.split()) & _BRANCHING or any(token.kind == "comma" for token in between[-1:]):
+            return False
+        if same and all(token.kind in _TRANSPARENT for token in between):
+            return True
+        return len(between) < 30 and any(word in words + " " for word in _REWRITING)
+
+
+def _several_roots(earlier: Sequence[Polynomial], before: Polynomial, after: Polynomial) -> bool:
+    """Whether two linear equations may be two roots of an equation before them."""
+    if _degree(before) > 1 and _degree(after) > 1:
+        return False
+    if _degree(before) > 1:
+        return len(before) == 1  # x^2 = 0 and the like say nothing more
+    return any(_degree(one) > 1 and names(one) & names(after) for one in earlier)
+
+
+def _degree(p: Polynomial) -> int:
+    return max((sum(exponent for _, exponent in monomial) for monomial in p), default=0)
