@@ -1,0 +1,26 @@
+"""Entropies the long way: one plain float32 forward with transformers, the full log-softmax, in float64."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+
+@lru_cache(maxsize=2)
+def model(path: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+
+
+@torch.inference_mode()
+def token_numbers(
+    path: str, prompt_ids: Sequence[int], token_ids: Sequence[int]
+) -> tuple[list[float], list[float], list[float]]:
+    """Log-probability, entropy (nats) and largest probability of each of `token_ids` after `prompt_ids`."""
+    logits = model(path)(input_ids=torch.tensor([[*prompt_ids, *token_ids]])).logits[0]
+    rows = logits[len(prompt_ids) - 1 : -1].double().log_softmax(-1)
+    probs = rows.exp()
+    chosen = rows[torch.arange(len(token_ids)), torch.tensor(token_ids, dtype=torch.long)]
+    return chosen.tolist(), (-(probs * rows).sum(-1)).tolist(), probs.amax(-1).tolist()

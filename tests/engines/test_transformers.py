@@ -1,0 +1,85 @@
+"""The reference engine against a plain forward, and its own promises: determinism, stops, lazy requests."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from stepconf.engines.base import SampleRequest, Sampling, ScoreRequest, cut_at_stop
+from stepconf.engines.transformers import TransformersEngine
+from tests.engines.reference import token_numbers
+from tests.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def engine() -> TransformersEngine:
+    return TransformersEngine(str(tiny_model()))
+
+
+def request(engine: TransformersEngine, text: str, n: int = 3, seed: int = 0, **how: object) -> SampleRequest:
+    sampling = Sampling(**({"temperature": 0.9, "max_tokens": 30} | how))  # type: ignore[arg-type]
+    return SampleRequest(text, engine.tokenizer.encode(text), n, seed, sampling)
+
+
+def test_sampled_and_scored_numbers_equal_a_plain_forward(engine: TransformersEngine) -> None:
+    asked = [request(engine, text) for text in ("1 + 1 =", "the sum of two numbers is")]
+    for r, completions in engine.sample(asked):
+        for c in completions:
+            expected = token_numbers(engine.info.model, r.prompt_ids, c.token_ids)
+            for ours, reference in zip(
+                (c.scores.logprobs, c.scores.entropies, c.scores.max_probs), expected, strict=True
+            ):
+                assert ours == pytest.approx(reference, abs=1e-4)
+            [(_, scored)] = engine.score([ScoreRequest("s", r.prompt_ids, c.token_ids)])
+            assert scored.entropies == pytest.approx(c.scores.entropies, abs=1e-4)
+            assert scored.logprobs == pytest.approx(c.scores.logprobs, abs=1e-4)
+
+
+def test_a_result_depends_on_its_request_alone(engine: TransformersEngine) -> None:
+    one, two = request(engine, "1 + 1 =", seed=5), request(engine, "2 + 2 =", seed=9)
+    alone = {r.key: c for r, c in engine.sample([one])}
+    among = {r.key: c for r, c in engine.sample([two, None, one])}
+    assert alone[one.key] == among[one.key]
+
+
+def test_other_seeds_give_other_samples(engine: TransformersEngine) -> None:
+    [(_, completions)] = engine.sample([request(engine, "1 + 1 =", n=12)])
+    assert len({tuple(c.token_ids) for c in completions}) > 6
+
+
+def test_greedy_and_narrow_nucleus_take_the_likeliest(engine: TransformersEngine) -> None:
+    [(_, greedy)] = engine.sample([request(engine, "1 + 1 =", n=1, temperature=0.0)])
+    [(_, narrow)] = engine.sample([request(engine, "1 + 1 =", n=1, top_p=1e-9)])
+    assert greedy[0].token_ids == narrow[0].token_ids
+    for logprob, top in zip(greedy[0].scores.logprobs, greedy[0].scores.max_probs, strict=True):
+        assert logprob == pytest.approx(math.log(top), abs=1e-5)
+
+
+def test_results_feed_requests(engine: TransformersEngine) -> None:
+    first, second = request(engine, "a"), request(engine, "b")
+    got: list[str] = []
+
+    def requests() -> Iterator[SampleRequest | None]:
+        yield first
+        while not got:
+            yield None
+        yield second
+
+    for r, _ in engine.sample(requests()):
+        got.append(r.key)
+    assert got == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stop", "keep"),
+    [
+        (["a", "b"], ("c",), None),
+        (["a", "\n\n", "b"], ("\n\n",), 1),
+        (["a", ".\n", "\nb", "c"], ("\n\n",), 2),
+        (["a", "\n", "\n", "b"], ("\n\n",), 1),
+        (["stop"], ("stop",), 0),
+        (["x", "", "END"], ("END", "x"), 0),
+    ],
+)
+def test_cut_at_stop(pieces: list[str], stop: tuple[str, ...], keep: int | None) -> None:
+    assert cut_at_stop(pieces, stop) == keep
