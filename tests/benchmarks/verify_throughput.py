@@ -10,8 +10,10 @@ GSM8K labels that misread "57,500" as "500" are put right first.
 
 import logging
 import random
+import re
 import sys
 import time
+from fractions import Fraction
 
 from stepconf.verifiers.final import FinalVerifier
 from stepconf.verifiers.pool import Pool
@@ -19,6 +21,7 @@ from tests.shared_data import shared_rows
 from tests.verifiers.test_final import labelled_solutions, solved
 
 Item = tuple[str, str, bool]  # gold, solution, whether its answer is right
+_NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?")
 HOSTILE_SHARE = 0.02
 HOSTILE = (
     "9^{9^{9^{9}}}", "(10^9)!", "\\{1, 9^{9^{9^{9}}}\\}", "\\frac{1}{9^{9^{9}}}", "(" * 300 + "1" + ")" * 300,
@@ -31,12 +34,14 @@ def mix(size: int, rng: random.Random) -> list[Item]:
     """`size` solutions with the truth about each."""
     items: list[Item] = []
     for _, gold, text, correct, theirs in labelled_solutions():
-        misread = theirs and not correct and text.rstrip("*. ").endswith("," + theirs)
-        items.append((gold, text, correct or bool(misread)))
+        last = _NUMBER.findall(text)[-1] if theirs else ""
+        if last.endswith("," + theirs):
+            correct = Fraction(last.replace(",", "")) == Fraction(gold)
+        items.append((gold, text, correct))
     math = shared_rows("benchmarks/math500.jsonl.gz")
     for row, other in zip(math, math[1:] + math[:1], strict=True):
         items.append((row["answer"], row["solution"], True))
-        if row["answer"] != other["answer"]:
+        if not row["answer"].endswith(other["answer"]) and not other["answer"].endswith(row["answer"]):
             items.append((row["answer"], other["solution"], False))
     items = rng.sample(items, size)
     for i in rng.sample(range(size), round(HOSTILE_SHARE * size)):

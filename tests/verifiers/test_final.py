@@ -209,8 +209,8 @@ def parent_of(pid: int) -> int:
 
 PIECES = st.sampled_from(
     ["\\frac", "\\sqrt", "\\boxed", "\\text", "\\left(", "\\right)", "\\begin{pmatrix}", "\\end{pmatrix}",
-     "^", "_", "{", "}", "(", ")", "[", "]", "$", "x", "y", "1", "9", "0.5", "!", "=", "<", "+", "-", "*", "/",
-     ",", " ", "\n", "\\pm", "\\in", "\\int", "\\sum", "\\sin", "\\log", "\\%", "#### ", "answer is ",
+     "^", "_", "{", "}", "(", ")", "[", "]", "$", "x", "y", "1", "9", "0.5", "!", "=", "<", "+", "-", "*",
+     "/", ",", " ", "\n", "\\pm", "\\in", "\\int", "\\sum", "\\sin", "\\log", "\\%", "#### ", "answer is ",
      "\x00", "\u202e", "e", "i"]
 )  # fmt: skip
 FUZZ = st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=20).map("".join))

@@ -70,6 +70,7 @@ _TOKEN = re.compile(
     r"|(?P<letter>[A-Za-z])|(?P<sign><=|>=|!=|==|[-+*/^_=<>!%,;:()\[\]{}|&])"
     r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,4}(?![0-9A-Za-z]))?|\.[0-9]+)"
 )
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"([-+]?\s*[0-9]+),([0-9]+)(?=\s*(?:%|[A-Za-z]|$))")
 _SPACE = re.compile(r"\s+")
@@ -127,6 +128,8 @@ def _classified(kind: str, value: str, spaced: bool) -> list[Token]:
         words = re.sub(_TEXT, r"\1", value).strip()
         if len(letter := words.strip("() ")) == 1 and letter.isalpha():
             return [Token("name", letter, spaced)]
+        if _NUMBER.fullmatch(words):
+            return [Token("number", words, spaced)]
         joins = words.strip(" ,").lower() in ("and", "or", "")
         return [Token("sign", ",", spaced) if joins else Token("text", words, spaced)]
     if kind == "word":
