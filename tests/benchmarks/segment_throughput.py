@@ -1,0 +1,68 @@
+"""Segmentation speed on one core: `python -m tests.benchmarks.segment_throughput`.
+
+Texts: MATH solutions, GSM8K answers, ProcessBench solutions (steps joined by blank lines), all in memory.
+Rival: a plain regular-expression split at line ends, which decides nothing: an upper bound. Rounds of all
+contestants alternate; the median round counts. Megabytes are 10^6 bytes of UTF-8.
+"""
+
+import re
+import statistics
+import time
+from collections.abc import Callable
+
+from stepconf.core.segment import SegmentOptions, segment
+from tests.shared_data import shared_rows
+
+ROUNDS = 5
+
+
+def texts() -> list[str]:
+    """At least 5 MB of solutions, each once."""
+    math = [row["solution"] for part in ("train", "test") for row in shared_rows(f"math/{part}.jsonl.gz")]
+    gsm8k = [row["answer"] for part in ("train", "test") for row in shared_rows(f"gsm8k/{part}.jsonl.gz")]
+    bench = [
+        "\n\n".join(row["steps"])
+        for part in ("gsm8k", "math")
+        for row in shared_rows(f"processbench/{part}_dev.jsonl.gz")
+    ]
+    return math + gsm8k + bench
+
+
+def seconds(work: Callable[[str], object], corpus: list[str]) -> float:
+    """CPU seconds of one pass."""
+    start = time.process_time()
+    for text in corpus:
+        work(text)
+    return time.process_time() - start
+
+
+def main() -> None:
+    corpus = texts()
+    megabytes = sum(len(text.encode()) for text in corpus) / 1e6
+    newline = re.compile(r"\n+")
+    modes = {mode: SegmentOptions(mode=mode) for mode in ("auto", "lines", "paragraphs", "sentences")}
+    contestants: dict[str, Callable[[str], object]] = {
+        f"segment, {mode}": lambda text, options=options: segment(text, options)  # type: ignore[misc]
+        for mode, options in modes.items()
+    }
+    contestants["re.split at line ends (upper bound)"] = newline.split
+    passes: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, work in contestants.items():
+            passes[name].append(seconds(work, corpus))
+    speed = {name: megabytes / statistics.median(times) for name, times in passes.items()}
+    print(
+        f"{len(corpus):,} solutions, {megabytes:.1f} MB, median of {ROUNDS} alternating passes, CPU seconds"
+    )
+    for name, rate in speed.items():
+        spread = megabytes / max(passes[name]), megabytes / min(passes[name])
+        print(f"{name:38} {rate:8.1f} MB/s  ({spread[0]:.1f} to {spread[1]:.1f})")
+    slowest = min(rate for name, rate in speed.items() if name.startswith("segment"))
+    upper = speed["re.split at line ends (upper bound)"]
+    print(f"ratio segment_mb_per_s_over_5: {speed['segment, auto'] / 5:.2f}")
+    print(f"ratio segment_slowest_mode_mb_per_s_over_5: {slowest / 5:.2f}")
+    print(f"ratio segment_over_newline_split: {speed['segment, auto'] / upper:.3f}")
+
+
+if __name__ == "__main__":
+    main()
