@@ -47,8 +47,12 @@ class Run:
             raise StepconfError(f"{path} is not empty and not a run.", "Give a new folder with --out.")
         path.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
-        self._settle_recipe(recipe)
-        self._sweep()
+        try:
+            self._settle_recipe(recipe)
+            self._sweep()
+        except BaseException:
+            self._lock.close()
+            raise
 
     def __enter__(self) -> "Run":
         return self
@@ -69,11 +73,12 @@ class Run:
 
     def _settle_recipe(self, recipe: dict[str, Any]) -> None:
         file = self.path / "recipe.yaml"
-        if not file.exists():
+        differing = sorted(_differences(read_recipe(self.path), recipe)) if file.exists() else []
+        # Before the first commit there is nothing that another recipe could have made: a mistyped model or
+        # option must not bar the folder.
+        if not file.exists() or (differing and not read_manifests(self.path)):
             write_atomically(file, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
-            return
-        differing = sorted(_differences(yaml.safe_load(file.read_text(encoding="utf-8")), recipe))
-        if differing:
+        elif differing:
             raise StepconfError(
                 f"{self.path} holds a run of another recipe; it differs in: " + "; ".join(differing),
                 "Give the same options to continue it, or another --out.",
@@ -163,7 +168,13 @@ def check_is_run(run: Path) -> None:
 def read_recipe(run: Path) -> dict[str, Any]:
     """The resolved recipe of a run, as plain values."""
     check_is_run(run)
-    loaded: dict[str, Any] = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    file = run / "recipe.yaml"
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StepconfError(f"{file} is not YAML: {error}", "Give another folder.") from error
+    if not isinstance(loaded, dict) or "command" not in loaded:
+        raise StepconfError(f"{file} is not the recipe of a run.", "Give another folder.")
     return loaded
 
 
