@@ -253,19 +253,25 @@ def main() -> None:
             raise
         _fail(error.problem, error.hint)
     except OSError as error:
-        if debug or error.errno not in _OS_HINTS:
+        if debug or error.errno is None:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        _fail(f"{os.strerror(error.errno)}{where}.", _OS_HINTS[error.errno])
-    except KeyboardInterrupt:
-        _fail("interrupted; what was committed is kept.", "Type the same command again to continue.", 130)
+        _fail(f"{os.strerror(error.errno)}{where}.", _OS_HINTS.get(error.errno, ""))
+    except SystemExit as ended:
+        if ended.code != _INTERRUPTED:
+            raise
+        # Typer has turned KeyboardInterrupt into this code, silently.
+        hint = "Type the same command again to continue."
+        _fail("interrupted; what was committed is kept.", hint, _INTERRUPTED)
 
 
+_INTERRUPTED = 130
 _OS_HINTS = {
     errno.ENOSPC: "What was committed is kept. Make room, then type the same command again.",
     errno.EDQUOT: "What was committed is kept. Make room, then type the same command again.",
     errno.EFBIG: "What was committed is kept. Raise the file-size limit, then type the same command again.",
     errno.EACCES: "Give a folder that you may write to.",
+    errno.ENOTDIR: "Part of this path is a file: give another folder.",
     errno.EROFS: "Give a folder on a file system that can be written.",
 }
 
