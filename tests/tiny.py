@@ -1,0 +1,123 @@
+"""A real Llama-architecture model that fits in 200 KB, its tokenizer, and `stepconf` run in this process."""
+
+import atexit
+import os
+import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
+
+END = "<|endoftext|>"
+VOCABULARY = 384
+CONTEXT = 256
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+@cache
+def tiny_model(chat: bool = False) -> Path:
+    """The folder of a two-layer model with random weights, the same in every session; made once in each.
+
+    Its weights are wide enough that entropies range from near 0 to ln V, and line ends are likely, so that
+    what it samples has several steps.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+    scratch = tempfile.TemporaryDirectory(prefix="stepconf-tiny-")
+    atexit.register(scratch.cleanup)
+    folder = Path(scratch.name) / "tiny"
+    tokenizer = _tokenizer(chat)
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = LlamaForCausalLM(config)
+        with torch.no_grad():
+            model.lm_head.weight.normal_(0, 0.5)
+            model.lm_head.weight[tokenizer.encode("\n")[0]] *= 1.6
+            model.lm_head.weight[tokenizer.eos_token_id] *= 1.8
+    model.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(chat: bool):  # type: ignore[no-untyped-def]  # transformers is imported late
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_TEXT, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, model_max_length=CONTEXT)
+    if chat:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+_TEXT = [
+    f"Step {a}: there are {a} + {b} = {a + b} apples, so {a + b} - {b} = {a} are left.\nThe answer is {a}\n"
+    for a in range(1, 40)
+    for b in range(1, 9)
+]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def stepconf(*arguments: object, columns: int = 100) -> Ended:
+    """Run a command in this process, through `cli.main`, as from a shell `columns` wide."""
+    from stepconf.cli import main
+
+    out, err = StringIO(), StringIO()
+    code = 0
+    environment = {"COLUMNS": str(columns), "HF_HUB_OFFLINE": "1"}
+    with (
+        patch.object(sys, "argv", ["stepconf", *map(str, arguments)]),
+        patch.dict(os.environ, environment),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def with_tiny(*, chat: bool = False) -> list[str]:
+    """Options that run a command on the tiny model in the reference engine, in small chunks."""
+    return ["--engine", "transformers", "--model", str(tiny_model(chat)), "--set", "chunk=2"]
