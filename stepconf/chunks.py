@@ -56,6 +56,12 @@ def pending(run: Run, items: Sequence[T], size: int) -> Iterator[Chunk[T]]:
                 f"the input of chunk {name} in {run.path} has changed since it was made.",
                 "Give another --out, or put the source back as it was.",
             )
+        done.pop(name, None)
+    if done:
+        raise StepconfError(
+            f"the source is shorter than when {run.path} was made: chunk {min(done)} has no input any more.",
+            "Give another --out, or put the source back as it was.",
+        )
 
 
 def item_id(item: Problem | ImportedSolution | Solved) -> str:
