@@ -5,11 +5,12 @@ Options of the command line, `--set key=value` and the file end up here; the res
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stepconf.core.labels import POLICIES
 from stepconf.core.prompts import INSTRUCTION
 from stepconf.errors import StepconfError
 
@@ -92,6 +93,15 @@ class SegmentRecipe(Strict):
     min_chars: int = Field(3, ge=1)
     max_chars: int = Field(4000, ge=1)
 
+    @model_validator(mode="after")
+    def _limits_can_be_met(self) -> Self:
+        if self.min_chars > self.max_chars:
+            raise StepconfError(
+                f"segment.min_chars={self.min_chars} exceeds segment.max_chars={self.max_chars}.",
+                "Give min_chars <= max_chars.",
+            )
+        return self
+
 
 class VerifyRecipe(Strict):
     """How steps are verified and labelled."""
@@ -104,6 +114,17 @@ class VerifyRecipe(Strict):
     """Address space of one worker."""
     workers: int | None = Field(None, ge=1)
     """Worker processes; None takes one per CPU."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        """Said here, before a model is loaded and hours of sampling later."""
+        for kind, names, known in (
+            ("verifier", self.verifiers, VERIFIERS),
+            ("label policy", [self.policy], tuple(POLICIES)),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                raise StepconfError(f"unknown {kind} {unknown[0]!r}.", f"Choose from: {', '.join(known)}.")
+        return self
 
 
 class PairsRecipe(Strict):
@@ -156,7 +177,12 @@ def load_recipe(
             raise StepconfError(
                 f"--set {assignment!r} has no '='.", "Write --set key=value, e.g. --set sampling.top_p=0.9"
             )
-        _put(values, key.strip(), yaml.safe_load(text))
+        try:
+            _put(values, key.strip(), yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise StepconfError(
+                f"--set {assignment!r}: the value is not YAML.", "Quote it: --set 'key=\"value\"'"
+            ) from error
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
