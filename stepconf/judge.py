@@ -1,39 +1,73 @@
 """The verification stage: every verifier over a chunk, then one label per step by the run's policy."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from stepconf.chunks import Chunk, T, Tick
 from stepconf.core.labels import POLICIES, label_steps
 from stepconf.core.records import Solved, Verdict
+from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.recipe import VERIFIERS, VerifyRecipe
+from stepconf.models import open_engine
+from stepconf.recipe import VERIFIERS, Recipe
 from stepconf.verifiers.base import Verifier
 from stepconf.verifiers.pool import Pool
 
 
 @contextmanager
-def open_verifiers(recipe: VerifyRecipe) -> Iterator[list[Verifier]]:
+def open_verifiers(
+    recipe: Recipe, engine: Engine | None = None, tokenizer: str = ""
+) -> Iterator[list[Verifier]]:
     """The verifiers that the recipe names, over one pool of killable workers.
 
+    Args:
+        recipe: the whole recipe: rollouts need its model and sampling.
+        engine: the recipe's model, where it is loaded already; no other thread may use it meanwhile.
+        tokenizer: digest of the tokenizer behind the tokens to be judged, if there are any.
+
     Raises:
-        StepconfError: a verifier or the label policy is unknown.
+        StepconfError: a verifier or the label policy is unknown, or a model or endpoint cannot be reached.
     """
+    options = recipe.verify
+    if unknown := [name for name in options.verifiers if name not in VERIFIERS]:
+        raise StepconfError(f"unknown verifier {unknown[0]!r}.", f"Choose from: {', '.join(VERIFIERS)}.")
+    if options.policy not in POLICIES:
+        raise StepconfError(
+            f"unknown label policy {options.policy!r}.", f"Choose from: {', '.join(POLICIES)}."
+        )
+    with ExitStack() as stack:
+        if engine is None and shares_engine(recipe):
+            engine = stack.enter_context(closing(open_engine(recipe)))
+        pool = stack.enter_context(Pool(options.workers, options.deadline_s, int(options.memory_gb * 2**30)))
+        yield [_opened(name, recipe, engine, tokenizer, pool, stack) for name in options.verifiers]
+
+
+def _opened(
+    name: str, recipe: Recipe, engine: Engine | None, tokenizer: str, pool: Pool, stack: ExitStack
+) -> Verifier:
+    from stepconf import model_verifiers
+
+    if name == "critic":
+        return model_verifiers.open_critic(recipe, engine, stack)
+    if name == "prm":
+        return model_verifiers.open_prm(recipe.verify.prm)
+    if name == "rollout":
+        if engine is None:
+            raise ValueError("rollout needs the engine that shares_engine() asks for")
+        return model_verifiers.open_rollout(recipe, engine, pool, tokenizer)
     from stepconf.verifiers.final import FinalVerifier
     from stepconf.verifiers.symbolic import SymbolicVerifier
 
-    kinds: dict[str, Callable[[Pool], Verifier]] = {"final": FinalVerifier, "symbolic": SymbolicVerifier}
-    if unknown := [name for name in recipe.verifiers if name not in kinds]:
-        raise StepconfError(f"unknown verifier {unknown[0]!r}.", f"Choose from: {', '.join(VERIFIERS)}.")
-    if recipe.policy not in POLICIES:
-        raise StepconfError(
-            f"unknown label policy {recipe.policy!r}.", f"Choose from: {', '.join(POLICIES)}."
-        )
-    memory_bytes = int(recipe.memory_gb * 2**30)
-    with Pool(recipe.workers, recipe.deadline_s, memory_bytes) as pool:
-        yield [kinds[name](pool) for name in recipe.verifiers]
+    return FinalVerifier(pool) if name == "final" else SymbolicVerifier(pool)
+
+
+def shares_engine(recipe: Recipe) -> bool:
+    """Whether a verifier runs the recipe's own model: sampling must then pause while it does."""
+    critic, names = recipe.verify.critic, recipe.verify.verifiers
+    own_critic = critic.base_url is None and critic.model in ("", recipe.model)
+    return "rollout" in names or ("critic" in names and own_critic)
 
 
 def judge(chunk: Chunk[T], verifiers: Sequence[Verifier], policy: str, tick: Tick) -> Chunk[T]:

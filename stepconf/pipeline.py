@@ -24,7 +24,7 @@ from typing import Any
 from stepconf.chunks import Chunk, T, Tick, pending
 from stepconf.core.records import Problem, Solved
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
-from stepconf.judge import judge, open_verifiers
+from stepconf.judge import judge, open_verifiers, shares_engine
 from stepconf.models import Prompter, open_engine
 from stepconf.problems import (
     ImportedSolution,
@@ -33,8 +33,8 @@ from stepconf.problems import (
     load_problems,
     load_solutions,
 )
-from stepconf.recipe import Recipe, identity
-from stepconf.shards import Run, read_metadata, read_solved
+from stepconf.recipe import Recipe, identity, with_policy_of
+from stepconf.shards import Run, read_metadata, read_recipe, read_solved
 from stepconf.solve import imported, sampled
 from stepconf.summary import summarise
 
@@ -48,7 +48,7 @@ def generate(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
         if todo:
             with closing(open_engine(recipe)) as engine:
                 run.metadata = _metadata(engine)
-                _drive(run, recipe, tick, sample(iter(todo), engine, recipe, tick))
+                _drive(run, recipe, tick, todo, lambda c: sample(c, engine, recipe, tick), engine)
         return summarise(run, loaded.dropped)
 
 
@@ -61,7 +61,7 @@ def score(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
         if todo:
             with closing(open_engine(recipe)) as engine:
                 run.metadata = _metadata(engine)
-                _drive(run, recipe, tick, teacher_force(iter(todo), engine, recipe, tick))
+                _drive(run, recipe, tick, todo, lambda c: teacher_force(c, engine, recipe, tick), engine)
         return summarise(run, dropped)
 
 
@@ -71,7 +71,7 @@ def segment(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
     with Run(out, _command_identity("segment", recipe)) as run:
         todo = list(pending(run, items, recipe.chunk))
         tick("segment", -sum(len(chunk.items) for chunk in todo))
-        _drive(run, recipe, tick, divide(iter(todo), recipe, tick))
+        _drive(run, recipe, tick, todo, lambda c: divide(c, recipe, tick))
         return summarise(run, dropped)
 
 
@@ -81,21 +81,43 @@ def verify(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
     if not (source / "recipe.yaml").exists():
         return segment(recipe, out, tick)
     items = [one for _, part in read_solved(source) for one in part]
+    if not recipe.model and shares_engine(recipe):
+        recipe = with_policy_of(recipe, read_recipe(source))
     with Run(out, _command_identity("verify", recipe)) as run:
         todo = list(pending(run, items, recipe.chunk))
         tick("read", -sum(len(chunk.items) for chunk in todo))
         run.metadata = read_metadata(source)
-        _drive(run, recipe, tick, reread(iter(todo), tick))
+        _drive(run, recipe, tick, todo, lambda c: reread(c, tick))
         return summarise(run, Counter())
 
 
-def _drive(run: Run, recipe: Recipe, tick: Tick, chunks: Iterator[Chunk[T]]) -> None:
-    """The end of every pipeline: verify, then write."""
-    with open_verifiers(recipe.verify) as verifiers:
-        for chunk in overlapped(chunks, lambda c: judge(c, verifiers, recipe.verify.policy, tick)):
+def _drive(
+    run: Run,
+    recipe: Recipe,
+    tick: Tick,
+    todo: Sequence[Chunk[T]],
+    stage: Callable[[Iterator[Chunk[T]]], Iterator[Chunk[T]]],
+    engine: Engine | None = None,
+) -> None:
+    """The end of every pipeline: make the chunks, verify them, write them.
+
+    An engine serves one caller at a time: where a verifier runs the model that also makes the chunks, they
+    are made one by one and nothing overlaps.
+    """
+    with open_verifiers(recipe, engine, run.metadata.get("tokenizer", "")) as verifiers:
+
+        def verified(chunk: Chunk[T]) -> Chunk[T]:
+            return judge(chunk, verifiers, recipe.verify.policy, tick)
+
+        if engine is not None and shares_engine(recipe):
+            done: Iterator[Chunk[T]] = (verified(chunk) for one in todo for chunk in stage(iter([one])))
+        else:
+            done = overlapped(stage(iter(todo)), verified)
+        for chunk in done:
             solutions = [one.solution for one in chunk.solved]
             steps = list(chain.from_iterable(one.steps for one in chunk.solved))
-            run.commit(chunk.name, {"solutions": solutions, "steps": steps}, chunk.facts())
+            facts = chunk.facts() | {"policy": recipe.verify.policy}
+            run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
 
 
 def sample(

@@ -14,7 +14,7 @@ from stepconf.core.labels import POLICIES
 from stepconf.core.prompts import INSTRUCTION
 from stepconf.errors import StepconfError
 
-VERIFIERS = ("final", "symbolic")
+VERIFIERS = ("final", "symbolic", "critic", "rollout", "prm")
 
 
 class Strict(BaseModel):
@@ -103,10 +103,66 @@ class SegmentRecipe(Strict):
         return self
 
 
+class CriticRecipe(Strict):
+    """The language model that judges steps: at an endpoint, or in our engine."""
+
+    model: str = ""
+    """Its name at the endpoint; without an endpoint a Hub id, local folder or demo (empty: the run's own)."""
+    revision: str | None = None
+    base_url: str | None = None
+    """OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1; None runs the model in our engine."""
+    api_key_env: str | None = None
+    """Environment variable with the endpoint's key; None sends none. The key itself is never stored."""
+    prompt: str = "critic"
+    """A prompt that comes with stepconf, or a text file with $problem, $steps, $n_steps and $key."""
+    temperature: float = Field(0.0, ge=0, le=10)
+    max_tokens: int = Field(2048, ge=1)
+    """Longest reply in tokens; a longer one is cut off and counts as unknown."""
+    structured: bool = False
+    """Hold the endpoint to the reply's JSON Schema (response_format)."""
+    concurrency: int = Field(16, ge=1, le=1024)
+    """Requests in flight."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Wall clock of one attempt."""
+    attempts: int = Field(4, ge=1, le=20)
+    """How often a request is sent at most."""
+
+
+class RolloutRecipe(Strict):
+    """Completions from each step by the run's own model; top_p, max_tokens and seed are as in `sampling`."""
+
+    n: int = Field(8, ge=1, le=1024)
+    """Completions per step at most."""
+    wave: int = Field(4, ge=1)
+    """Completions at a time, after which a step may be decided."""
+    labels: Literal["hard", "soft"] = "hard"
+    """hard: correct once any completion is; soft: by the share, once its interval excludes `threshold`."""
+    threshold: float = Field(0.5, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Of the interval."""
+    temperature: float = Field(0.7, gt=0, le=10)
+
+
+class PrmRecipe(Strict):
+    """A process reward model."""
+
+    model: str = ""
+    """Hub id or local folder."""
+    revision: str | None = None
+    form: Literal["auto", "qwen", "math-shepherd", "rlhflow"] = "auto"
+    """What the model reads; auto goes by its name."""
+    threshold: float = Field(0.5, ge=0, le=1)
+    """Scores below it are incorrect."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: the checkpoint's own on a GPU, float32 elsewhere."""
+    max_model_len: int | None = Field(None, ge=16)
+    """Context limit in tokens; None takes the model's own."""
+
+
 class VerifyRecipe(Strict):
     """How steps are verified and labelled."""
 
-    verifiers: list[str] = list(VERIFIERS)
+    verifiers: list[str] = ["final", "symbolic"]
     policy: str = "first-decided"
     deadline_s: float = Field(2.0, gt=0)
     """Longest time one item may take before its worker is killed."""
@@ -125,6 +181,9 @@ class VerifyRecipe(Strict):
             if unknown := [name for name in names if name not in known]:
                 raise StepconfError(f"unknown {kind} {unknown[0]!r}.", f"Choose from: {', '.join(known)}.")
         return self
+    critic: CriticRecipe = CriticRecipe()
+    rollout: RolloutRecipe = RolloutRecipe()
+    prm: PrmRecipe = PrmRecipe()
 
 
 class PairsRecipe(Strict):
@@ -156,7 +215,8 @@ class Recipe(Strict):
 
 
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
-_NOT_IDENTITY = {"verify": {"workers"}, "pairs": True}
+_CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts"}
+_NOT_IDENTITY = {"verify": {"workers": True, "critic": _CRITIC_CONNECTION}, "pairs": True}
 
 
 def load_recipe(
@@ -192,6 +252,12 @@ def load_recipe(
 def identity(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that decides what a run contains, as plain values."""
     return recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]  # nested mapping
+
+
+def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
+    """The recipe with the model of another run's recipe, loaded, prompted and sampled as there."""
+    names = ("model", "model_revision", "engine", "prompt", "sampling")
+    return Recipe.model_validate(recipe.model_dump() | {name: run[name] for name in names})
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:

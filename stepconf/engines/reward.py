@@ -1,0 +1,184 @@
+"""The forward of process reward models, in transformers: probabilities at given places of a text.
+
+No remote code runs. Qwen2.5-Math-PRM ships its head as code; here the head is read from the checkpoint's
+`score.*` tensors (one linear layer, or two with a ReLU between) on top of the plain Qwen2 body.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from stepconf.engines.tokenizer import model_not_found
+from stepconf.errors import StepconfError
+
+BATCH_TOKENS = 16_384  # of one padded batch
+
+
+class RewardModel:
+    """A loaded process reward model. Not safe to call from two threads at once.
+
+    Args:
+        model: local folder or Hub id.
+        tokens: the good and the bad token of a language model's head; None for a classifier's `score` head.
+        revision: Hub revision.
+        dtype: `auto` (the checkpoint's own on a GPU, float32 elsewhere), `float32`, `bfloat16` or `float16`.
+        max_model_len: context limit in tokens; None for the model's own.
+
+    Raises:
+        StepconfError: the model cannot be loaded, or lacks the head or the tokens.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tokens: tuple[str, str] | None,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+    ) -> None:
+        import transformers
+
+        gpu = torch.cuda.is_available()
+        self._device = "cuda" if gpu else "cpu"
+        kind = ("auto" if gpu else torch.float32) if dtype == "auto" else getattr(torch, dtype)
+        auto = transformers.AutoModel if tokens is None else transformers.AutoModelForCausalLM
+        try:
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
+            loaded: Any = auto.from_pretrained(
+                model, revision=revision, dtype=kind, use_safetensors=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise model_not_found(model, error) from error
+        loaded = loaded.to(self._device).eval()
+        if tokens is None:
+            self._body, self._head = loaded, _score_head(model, revision, loaded)
+        else:
+            self._body, self._head = loaded.base_model, _token_head(self._tokenizer, tokens, loaded)
+        config = loaded.config.get_text_config()
+        self.max_model_len = max_model_len or int(config.max_position_embeddings)
+        added = self._tokenizer.get_added_vocab()
+        self._special = sorted({*added, *self._tokenizer.all_special_tokens}, key=len, reverse=True)
+
+    def template(self, messages: list[dict[str, str]], answer_next: bool) -> str:
+        """A conversation as text, by the model's chat template."""
+        if not self._tokenizer.chat_template:
+            raise StepconfError(
+                "the reward model has no chat template, which its form needs.",
+                "Choose another form: --set verify.prm.form=math-shepherd",
+            )
+        return cast(
+            str,
+            self._tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=False),
+        )
+
+    def clean(self, text: str) -> str:
+        """The text without special tokens (which hostile text may spell) and lone surrogates."""
+        text = text.encode("utf-8", "replace").decode()
+        while any(token in text for token in self._special):  # again: taking one out may make another
+            for token in self._special:
+                text = text.replace(token, "")
+        return text
+
+    def read(self, inputs: Sequence[tuple[str, list[int]]]) -> list[list[float] | None]:
+        """Per text the probability of "good" at each mark; None where the text exceeds the context.
+
+        A mark is a character offset: read is the last token that starts before it. Texts of like length share
+        a batch, padded on the right, where a causal model does not look.
+        """
+        encoded = [self._encoded(text, marks) for text, marks in inputs]
+        scores: list[list[float] | None] = [
+            None if len(ids) > self.max_model_len else [] for ids, _ in encoded
+        ]
+        fitting = sorted(
+            (i for i, found in enumerate(scores) if found is not None and encoded[i][1]),
+            key=lambda i: len(encoded[i][0]),
+        )
+        for batch in _batches(fitting, [len(ids) for ids, _ in encoded]):
+            width = len(encoded[batch[-1]][0])
+            ids = torch.tensor([encoded[i][0] + [0] * (width - len(encoded[i][0])) for i in batch])
+            with torch.inference_mode():
+                hidden = self._body(input_ids=ids.to(self._device), use_cache=False).last_hidden_state
+                for row, i in enumerate(batch):
+                    logits = self._head(hidden[row, encoded[i][1]]).float()  # [marks, 2]
+                    scores[i] = logits.softmax(-1)[:, 1].tolist()
+        return scores
+
+    def _encoded(self, text: str, marks: list[int]) -> tuple[list[int], list[int]]:
+        """Token ids, and the position to read for each mark."""
+        # A rendered template holds its special tokens already; plain text gets those the model expects.
+        plain = not (self._tokenizer.bos_token and text.startswith(self._tokenizer.bos_token))
+        out = self._tokenizer(text, add_special_tokens=plain, return_offsets_mapping=True)
+        # Special tokens that were added have no place in the text.
+        real = [(start, i) for i, (start, end) in enumerate(out["offset_mapping"]) if end > start]
+        starts = [start for start, _ in real]
+        return out["input_ids"], [real[bisect_right(starts, mark - 1) - 1][1] for mark in marks]
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Runs of `order` (by length, ascending) whose padded size stays within `BATCH_TOKENS`."""
+    batches: list[list[int]] = []
+    for i in order:
+        if batches and (len(batches[-1]) + 1) * lengths[i] <= BATCH_TOKENS:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def _token_head(tokenizer: Any, tokens: tuple[str, str], model: Any) -> torch.nn.Module:
+    """The two rows of the language model's head, bad first, so that class 1 is the good token."""
+    good, bad = (tokenizer.encode(token, add_special_tokens=False)[-1] for token in tokens)
+    if good == bad:
+        raise StepconfError(f"the reward model's tokenizer does not tell {tokens[0]!r} from {tokens[1]!r}.")
+    whole = model.get_output_embeddings()
+    head = torch.nn.Linear(whole.in_features, 2, bias=whole.bias is not None)
+    head.weight.data = whole.weight.data[[bad, good]]
+    if whole.bias is not None:
+        head.bias.data = whole.bias.data[[bad, good]]
+    return head
+
+
+def _score_head(model: str, revision: str | None, body: Any) -> torch.nn.Module:
+    """The classifier from the checkpoint's `score.*` tensors."""
+    tensors = _tensors(model, revision, "score.")
+    layers: list[torch.nn.Module] = []
+    for name in sorted(name for name in tensors if name.endswith("weight")):
+        weight, bias = tensors[name], tensors.get(name.removesuffix("weight") + "bias")
+        linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        linear.weight.data = weight
+        if bias is not None:
+            linear.bias.data = bias
+        layers += [torch.nn.ReLU(), linear] if layers else [linear]
+    if not layers or tensors[sorted(n for n in tensors if n.endswith("weight"))[-1]].shape[0] != 2:
+        raise StepconfError(
+            f"{model} has no classifier with two classes: its score tensors: {sorted(tensors)}.",
+            "A language model with a step tag is read with --set verify.prm.form=math-shepherd or rlhflow.",
+        )
+    return torch.nn.Sequential(*layers).to(device=body.device, dtype=body.dtype).eval()
+
+
+def _tensors(model: str, revision: str | None, prefix: str) -> dict[str, torch.Tensor]:
+    from safetensors import safe_open
+    from transformers.utils import cached_file
+
+    def found(name: str) -> str | None:
+        path = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        return cast(str | None, path)
+
+    tensors: dict[str, torch.Tensor] = {}
+    index = found("model.safetensors.index.json")
+    names = {"model.safetensors"}
+    if index is not None:
+        weight_map = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+        names = {file for name, file in weight_map.items() if name.startswith(prefix)}
+    for name in sorted(names):
+        file = found(name)
+        if file is not None:
+            with safe_open(file, framework="pt") as opened:
+                tensors |= {key: opened.get_tensor(key) for key in opened.keys() if key.startswith(prefix)}  # noqa: SIM118
+    return tensors
