@@ -47,7 +47,7 @@ def generate(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
         tick("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
         if todo:
             with closing(open_engine(recipe)) as engine:
-                run.metadata = _metadata(engine)
+                run.metadata = _metadata(engine, recipe)
                 _drive(run, recipe, tick, todo, lambda c: sample(c, engine, recipe, tick), engine)
         return summarise(run, loaded.dropped)
 
@@ -60,7 +60,7 @@ def score(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
         tick("score", -sum(len(chunk.items) for chunk in todo))
         if todo:
             with closing(open_engine(recipe)) as engine:
-                run.metadata = _metadata(engine)
+                run.metadata = _metadata(engine, recipe)
                 _drive(run, recipe, tick, todo, lambda c: teacher_force(c, engine, recipe, tick), engine)
         return summarise(run, dropped)
 
@@ -80,7 +80,7 @@ def verify(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
     source = Path(recipe.problems.source)
     if not (source / "recipe.yaml").exists():
         return segment(recipe, out, tick)
-    items = [one for _, part in read_solved(source) for one in part]
+    items = [one for _, part in read_solved(source) for one in part][: recipe.problems.limit]
     if not recipe.model and shares_engine(recipe):
         recipe = with_policy_of(recipe, read_recipe(source))
     with Run(out, _command_identity("verify", recipe)) as run:
@@ -193,15 +193,26 @@ def reread(chunks: Iterator[Chunk[Solved]], tick: Tick) -> Iterator[Chunk[Solved
 
 
 def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], Chunk[T]]) -> Iterator[Chunk[T]]:
-    """`work` on each chunk in a thread of its own, while the next chunk is being made."""
+    """`work` on each chunk in a thread of its own, while the next chunk is being made.
+
+    Chunks made before an interrupt are still worked on and yielded.
+    """
+    interrupt: KeyboardInterrupt | None = None
     with ThreadPoolExecutor(1) as thread:
         waiting: list[Future[Chunk[T]]] = []
-        for chunk in chunks:
-            waiting.append(thread.submit(work, chunk))
-            while waiting and (waiting[0].done() or len(waiting) > 2):
-                yield waiting.pop(0).result()
+        try:
+            for chunk in chunks:
+                waiting.append(thread.submit(work, chunk))
+                while waiting and (waiting[0].done() or len(waiting) > 2):
+                    done = waiting[0].result()
+                    del waiting[0]
+                    yield done
+        except KeyboardInterrupt as error:
+            interrupt = error
         for future in waiting:
             yield future.result()
+    if interrupt:
+        raise interrupt
 
 
 def _through(
@@ -277,6 +288,7 @@ def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:
     return {"command": command, **identity(recipe)}
 
 
-def _metadata(engine: Engine) -> dict[str, str]:
-    facts = asdict(engine.info) | {"tokenizer": engine.tokenizer.digest}
+def _metadata(engine: Engine, recipe: Recipe) -> dict[str, str]:
+    # The model as the user named it: what the engine loaded may be a path of this machine.
+    facts = asdict(engine.info) | {"model": recipe.model, "tokenizer": engine.tokenizer.digest}
     return {name: str(value) for name, value in facts.items()}
