@@ -7,13 +7,16 @@ from stepconf.core.records import Label
 from stepconf.core.symbolic.chains import Relation, Side, prefixes, relations, suffixes
 from stepconf.core.symbolic.compare import Outcome, relation_holds
 from stepconf.core.symbolic.derivations import Trail
-from stepconf.core.symbolic.equations import PLACES, Known, has_variables, measures, polynomial_of
+from stepconf.core.symbolic.equations import PLACES, Known, assigns, has_variables, measures, polynomial_of
 from stepconf.core.symbolic.nodes import Num, has_operation, is_literal, walk
 from stepconf.core.symbolic.tokens import Token, tokenize
 
 _DENIALS = frozenset(
     """contradiction impossible false incorrect wrong not cannot never mistake instead error contradicts isn't doesn't
     don't neither nor guess""".split()
+)
+_SECOND_THOUGHTS = frozenset(
+    "error errors mistake mistaken wrong incorrect wait again reconsider reevaluate re-evaluate actually oops".split()
 )
 _GIVING = frozenset(
     ("if", "suppose", "where", "let", "which", "satisfy", "satisfies", "satisfying", "solution", "solutions")
@@ -75,6 +78,8 @@ class _Solution:
         tokens = tokenize(text)
         self.supposing = False
         self.index += 1
+        if _words(tokens, 0, len(tokens)) & _SECOND_THOUGHTS:
+            self.known.retract()
         claims = self.chain_claims(text, tokens)
         for start, inside in _annotations(text, tokens):
             claims += [_moved(claim, start) for claim in self.chain_claims(inside, tokenize(inside))]
@@ -116,7 +121,7 @@ class _Solution:
         polynomial = polynomial_of(relation)
         if polynomial is not None and not words & _DENIALS:
             follows = self.trail.follows(
-                polynomial, self.index, tokens, (relation.left.start, relation.right.end)
+                polynomial, self.index, tokens, (relation.left.start, relation.right.end), assigns(relation) is not None
             )
             if follows is False:
                 return _claim(text, tokens, relation, False, "does not follow from the equation before it")

@@ -27,8 +27,11 @@ class Trail:
     equations: list[Polynomial] = field(default_factory=list)
     step: int = -1
     end: int = 0  # index of the token after the last equation in step `step`
+    solved: bool = False  # the last equation was `x = 3`: nothing is derived from that
 
-    def follows(self, polynomial: Polynomial, step: int, tokens: Sequence[Token], span: tuple[int, int]) -> bool | None:
+    def follows(
+        self, polynomial: Polynomial, step: int, tokens: Sequence[Token], span: tuple[int, int], solved: bool
+    ) -> bool | None:
         """Note the next equation; False if it is derived from the one before it and cannot be.
 
         Args:
@@ -36,12 +39,13 @@ class Trail:
             step: index of its step.
             tokens: of that step.
             span: where in `tokens` the equation stands.
+            solved: whether it is of the form `x = 3`.
         """
         before = self.equations[-1] if self.equations else None
-        derived = before is not None and self._derived(before, polynomial, step, tokens, span[0])
+        derived = before is not None and not self.solved and self._derived(before, polynomial, step, tokens, span[0])
         earlier = self.equations[:-1]
         self.equations = [*self.equations[-_KEPT:], polynomial]
-        self.step, self.end = step, span[1]
+        self.step, self.end, self.solved = step, span[1], solved
         if not derived or before is None or _several_roots(earlier, before, polynomial):
             return None
         return False if contradictory([before, polynomial]) else None

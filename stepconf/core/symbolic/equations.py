@@ -17,7 +17,7 @@ CONDITIONS = frozenset(
     example instance say let whenever unless until contradiction impossible not cannot no false wrong
     incorrect check verify testing test possible possibilities possibility choose choosing take where every
     any which either satisfy satisfies satisfying mistake instead plug plugging consider modulo mod divisible
-    checking tries trying trial solving shifted asymptote asymptotes intersect intersects intercept intercepts""".split()
+    coefficient coefficients discriminant formula checking tries trying trial solving shifted asymptote asymptotes intersect intersects intercept intercepts""".split()
 )
 # In a text with one of these, `x` and `y` are coordinates of many points.
 PLACES = frozenset(
@@ -50,7 +50,7 @@ class Known:
             return None
         own = names(polynomial)
         if words & (CONDITIONS | PLACES):
-            self.several |= {name for name in own if len(own) == 1 and _assigns(relation)}
+            self.several |= {name for name in own if len(own) == 1 and assigns(relation)}
             return None
         if is_constant(polynomial):
             return not polynomial
@@ -58,6 +58,8 @@ class Known:
             return None
         related = _connected(self.facts, polynomial)
         if contradictory([*related, polynomial]):
+            # Which of them is wrong is not known, so none of them may judge what comes next.
+            self.facts = [fact for fact in self.facts if fact not in related]
             return False
         if given or not self._branches(own):
             self.facts.append(polynomial)
@@ -74,7 +76,7 @@ class Known:
 
     def _has_two_values(self, relation: Relation) -> bool:
         """Note a plain assignment `x = 3`; whether `x` was plainly given another value before."""
-        assigned = _assigns(relation)
+        assigned = assigns(relation)
         if assigned is None:
             return False
         name, value = assigned
@@ -84,13 +86,18 @@ class Known:
             return True
         return False
 
+    def retract(self) -> None:
+        """The solution takes something back: what was stated so far binds it no more."""
+        self.facts.clear()
+        self.literals.clear()
+
     def forget(self, name: str) -> None:
         """`name` is declared anew."""
         self.facts = [fact for fact in self.facts if name not in names(fact)]
         self.literals.pop(name, None)
 
 
-def _assigns(relation: Relation) -> tuple[str, Fraction] | None:
+def assigns(relation: Relation) -> tuple[str, Fraction] | None:
     """The variable and the number of `x = 3` or `3 = x`."""
     for side, other in ((relation.left.node, relation.right.node), (relation.right.node, relation.left.node)):
         if isinstance(side, Var) and is_literal(other):
