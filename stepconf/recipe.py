@@ -170,6 +170,9 @@ class VerifyRecipe(Strict):
     """Address space of one worker."""
     workers: int | None = Field(None, ge=1)
     """Worker processes; None takes one per CPU."""
+    critic: CriticRecipe = CriticRecipe()
+    rollout: RolloutRecipe = RolloutRecipe()
+    prm: PrmRecipe = PrmRecipe()
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -181,9 +184,6 @@ class VerifyRecipe(Strict):
             if unknown := [name for name in names if name not in known]:
                 raise StepconfError(f"unknown {kind} {unknown[0]!r}.", f"Choose from: {', '.join(known)}.")
         return self
-    critic: CriticRecipe = CriticRecipe()
-    rollout: RolloutRecipe = RolloutRecipe()
-    prm: PrmRecipe = PrmRecipe()
 
 
 class PairsRecipe(Strict):
