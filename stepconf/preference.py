@@ -40,8 +40,8 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
         )
     tau = options.tau if options.tau is not None else confidence_quantile(path, options.tau_quantile)
     # A run made by `verify` out of another names no model of its own.
-    model = recipe["model"] or metadata["model"]
-    tokenizer = Tokenizer(resolve_model(model), recipe["model_revision"] or metadata["model_revision"] or None)
+    source = recipe if recipe["model"] else metadata
+    tokenizer = Tokenizer(resolve_model(source["model"]), source["model_revision"] or None)
 
     @lru_cache(maxsize=4096)
     def decode(ids: tuple[int, ...]) -> str:
