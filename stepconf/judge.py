@@ -6,12 +6,11 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from stepconf.chunks import Chunk, T, Tick
-from stepconf.core.labels import POLICIES, label_steps
+from stepconf.core.labels import label_steps
 from stepconf.core.records import Solved, Verdict
 from stepconf.engines.base import Engine
-from stepconf.errors import StepconfError
 from stepconf.models import open_engine
-from stepconf.recipe import VERIFIERS, Recipe
+from stepconf.recipe import Recipe
 from stepconf.verifiers.base import Verifier
 from stepconf.verifiers.pool import Pool
 
@@ -28,15 +27,9 @@ def open_verifiers(
         tokenizer: digest of the tokenizer behind the tokens to be judged, if there are any.
 
     Raises:
-        StepconfError: a verifier or the label policy is unknown, or a model or endpoint cannot be reached.
+        StepconfError: a model or endpoint cannot be reached.
     """
     options = recipe.verify
-    if unknown := [name for name in options.verifiers if name not in VERIFIERS]:
-        raise StepconfError(f"unknown verifier {unknown[0]!r}.", f"Choose from: {', '.join(VERIFIERS)}.")
-    if options.policy not in POLICIES:
-        raise StepconfError(
-            f"unknown label policy {options.policy!r}.", f"Choose from: {', '.join(POLICIES)}."
-        )
     with ExitStack() as stack:
         if engine is None and shares_engine(recipe):
             engine = stack.enter_context(closing(open_engine(recipe)))
