@@ -105,7 +105,7 @@ def run(command: list[str], env: dict[str, str], limit_s: float = INSTALL_LIMIT_
 
 
 def last_line() -> str:
-    """The last line of the log that is not blank, cut to a terminal's width; "waiting" for a command's own."""
+    """The last line that the running command wrote, cut to a terminal's width; "waiting" if it wrote none."""
     line = LOG.read_text(errors="replace").rstrip().split("\n")[-1].strip()
     return "waiting" if line.startswith("$ ") else line[:90]
 
@@ -147,10 +147,12 @@ def read_stamp() -> dict[str, str]:
 
 
 def create_venv(wanted: dict[str, str], present: dict[str, str]) -> None:
-    """Make `.venv`, from scratch if the present one has another base."""
+    """Step 1: make `.venv`; from scratch if the present one has another base, not at all if it has this one."""
+    if present.get("base") == wanted["base"]:
+        return
     # Inside an activated environment the interpreter would be a link into the folder to be cleared.
     python = getattr(sys, "_base_executable", sys.executable)
-    clear = ["--clear"] if present and present.get("base") != wanted["base"] else []
+    clear = ["--clear"] if present else []
     command = [python, "-m", "venv", *clear, str(VENV)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
