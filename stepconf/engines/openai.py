@@ -142,6 +142,8 @@ class Endpoint:
             connection.request(method, target, body, self._headers())
             response = connection.getresponse()
             data = response.read(MAX_REPLY_BYTES + 1)
+            if response.length and len(data) <= MAX_REPLY_BYTES:
+                raise http.client.IncompleteRead(data, response.length)
         except _NETWORK as error:
             raise TimeoutError if late.is_set() else error from None
         finally:
