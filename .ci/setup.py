@@ -147,7 +147,7 @@ def read_stamp() -> dict[str, str]:
 
 
 def create_venv(wanted: dict[str, str], present: dict[str, str]) -> None:
-    """Step 1: make `.venv`; from scratch if the present one has another base, not at all if it has this one."""
+    """Step 1: make `.venv` unless the present one has the same base; clear one that has another."""
     if present.get("base") == wanted["base"]:
         return
     # Inside an activated environment the interpreter would be a link into the folder to be cleared.
@@ -235,7 +235,8 @@ def install_uv() -> dict[str, str]:
     """Step 2: uv into `.venv`, by pip; returns the environment in which uv does as pip is set up to do."""
     step(2, "installer: uv, by pip")
     pip = [str(BIN / "python"), "-m", "pip", "--disable-pip-version-check"]
-    need([*pip, "install", "--quiet", "uv>=0.9"], dict(os.environ), INDEX_HINT, limit_s=300)
+    if not (BIN / "uv").exists():
+        need([*pip, "install", "--quiet", "uv>=0.9"], dict(os.environ), INDEX_HINT, limit_s=300)
     config = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, timeout=60, check=False)
     return uv_environment(config.stdout, dict(os.environ))
 
