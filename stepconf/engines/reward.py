@@ -47,6 +47,8 @@ class RewardModel:
         self._device = "cuda" if gpu else "cpu"
         kind = ("auto" if gpu else torch.float32) if dtype == "auto" else getattr(torch, dtype)
         auto = transformers.AutoModel if tokens is None else transformers.AutoModelForCausalLM
+        verbosity = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity_error()  # it reports a head that it does not know, in a table
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
             loaded: Any = auto.from_pretrained(
@@ -54,6 +56,8 @@ class RewardModel:
             )
         except (OSError, ValueError) as error:
             raise model_not_found(model, error) from error
+        finally:
+            transformers.logging.set_verbosity(verbosity)
         loaded = loaded.to(self._device).eval()
         if tokens is None:
             self._body, self._head = loaded, _score_head(model, revision, loaded)
@@ -112,7 +116,7 @@ class RewardModel:
         """Token ids, and the position to read for each mark."""
         # A rendered template holds its special tokens already; plain text gets those the model expects.
         plain = not (self._tokenizer.bos_token and text.startswith(self._tokenizer.bos_token))
-        out = self._tokenizer(text, add_special_tokens=plain, return_offsets_mapping=True)
+        out = self._tokenizer(text, add_special_tokens=plain, return_offsets_mapping=True, verbose=False)
         # Special tokens that were added have no place in the text.
         real = [(start, i) for i, (start, end) in enumerate(out["offset_mapping"]) if end > start]
         starts = [start for start, _ in real]
