@@ -1,10 +1,11 @@
 """The commands: each parses its options into a recipe, imports late, and calls one function."""
 
 import errno
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,8 +28,10 @@ Model = Annotated[str | None, typer.Option(help="Hub id, local folder, or demo (
 EngineName = Annotated[str | None, typer.Option("--engine", help="vllm (default) or transformers.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first N usable rows.")]
 Verifiers = Annotated[
-    str | None, typer.Option("--verify", help="Comma-separated: final,symbolic. Empty for none.")
+    str | None,
+    typer.Option("--verify", help="Comma-separated of final,symbolic,critic,rollout,prm. Empty for none."),
 ]
+Policy = Annotated[str | None, typer.Option(help="How verdicts become labels; see relabel.")]
 ProblemColumn = Annotated[str | None, typer.Option(help="Column with the problem text.")]
 AnswerColumn = Annotated[str | None, typer.Option(help="Column with the gold answer.")]
 SolutionColumn = Annotated[str | None, typer.Option(help="Column with the solution text.")]
@@ -136,10 +139,71 @@ def verify(
     id_column: IdColumn = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
+    model: Model = None,
+    engine: EngineName = None,
+    policy: Policy = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Coverage, cost, agreement, and the steps in dispute.")
+    ] = False,
 ) -> None:
     """Verify given solutions, or those of a run (which keeps its scores)."""
     columns = _columns(file, limit, problem_column, answer_column, solution_column, id_column)
-    _run_stage("verify", out, recipe, columns | {"verify.verifiers": _names(verify)}, sets)
+    own = {"model": model, "engine.name": engine, "verify.verifiers": _names(verify), "verify.policy": policy}
+    _run_stage("verify", out, recipe, columns | own, sets)
+    if report:
+        from stepconf.agreement_report import agreement_of, render
+        from stepconf.ui import output
+
+        for table in render(*agreement_of(out)):
+            output.print(table)
+
+
+@app.command()
+def relabel(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    policy: Annotated[
+        str,
+        typer.Option(help="first-decided, consensus, majority, critic-first or symbolic-veto."),
+    ],
+) -> None:
+    """Label a run's steps anew from its verdicts; no verifier runs. Pairs made before are removed."""
+    from stepconf.relabel import relabel as run_relabel
+    from stepconf.ui import StageProgress, show_summary
+
+    with StageProgress() as tick:
+        summary = run_relabel(run, policy, tick)
+    show_summary(summary, run)
+
+
+@app.command()
+def audit(
+    file: Annotated[Path, typer.Argument(help="JSON lines of ProcessBench or PRM800K, plain or gzipped.")],
+    on: Annotated[Literal["processbench", "prm800k"], typer.Option("--on", help="Whose file it is.")],
+    verify: Annotated[str, typer.Option("--verify", help="Comma-separated verifiers.")] = "symbolic",
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    model: Model = None,
+    engine: EngineName = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Verifiers against people's step labels: ProcessBench's metric, precision and recall of flags, cost."""
+    from stepconf.recipe import load_recipe
+
+    options = {"verify.verifiers": _names(verify), "model": model, "engine.name": engine}
+    loaded = load_recipe(recipe, options, sets)
+    if not loaded.verify.verifiers:
+        raise StepconfError("no verifier is named.", "Add --verify symbolic, say.")
+    from stepconf.audit import audit as run_audit
+    from stepconf.audit import render
+    from stepconf.judge import open_verifiers
+    from stepconf.ui import output
+
+    with open_verifiers(loaded) as verifiers:
+        report = run_audit(on, file, verifiers)
+    if json_:
+        typer.echo(json.dumps(report.to_dict(), indent=1))
+    else:
+        output.print(render(report))
 
 
 @app.command()
