@@ -164,7 +164,7 @@ class VerifyRecipe(Strict):
 
     verifiers: list[str] = ["final", "symbolic"]
     policy: str = "first-decided"
-    deadline_s: float = Field(2.0, gt=0)
+    deadline_s: float = Field(5.0, gt=0)
     """Longest time one item may take before its worker is killed."""
     memory_gb: float = Field(2.0, gt=0.25)
     """Address space of one worker."""

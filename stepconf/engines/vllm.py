@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from math import exp
+from typing import Any, Generic, TypeVar
 
 from stepconf.core.records import TokenScores
 from stepconf.engines.base import (
@@ -20,7 +21,6 @@ from stepconf.engines.tokenizer import Tokenizer, model_not_found
 from stepconf.errors import StepconfError
 
 _TAP = "stepconf.engines.vllm_tap.EntropyTap"
-_RUNNER_MODULE = "vllm.v1.worker.gpu_model_runner"
 _RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 _EXTRA_COLUMNS = 2
 _CPU_KV_BYTES = 1 << 30
@@ -84,15 +84,18 @@ class VllmEngine:
         self._next_id = 0
 
     def _install_tap(self, version: str, model: str, revision: str | None) -> EngineInfo:
+        from stepconf.engines.vllm_tap import RUNNER_MODULE
+
         runners = self._engine.collective_rpc("describe_runner")
-        if any(r["module"] != _RUNNER_MODULE for r in runners):
+        if any(r["module"] != RUNNER_MODULE for r in runners):
             self.close()
             raise StepconfError(
                 f"vLLM {version} runs {runners[0]['module']}.{runners[0]['runner']}; exact entropies need "
-                f"the runner of {_RUNNER_MODULE}.",
+                f"the runner of {RUNNER_MODULE}.",
                 f"Type: export {_RUNNER_VARIABLE}=0",
             )
         self._engine.collective_rpc("install_entropy_tap")
+        self._engine.collective_rpc("end_with", args=(os.getpid(),))
         config = self._engine.vllm_config.model_config
         return EngineInfo(
             engine="vllm",
@@ -160,12 +163,9 @@ class VllmEngine:
     def _run(self, requests: Iterable[R | None], add: Callable[[R], int]) -> Iterator[tuple[R, list[Any]]]:
         """Keep the batch full: pull requests while there is room, step, yield each request that is whole."""
         source, exhausted = iter(requests), False
-        parts: dict[str, tuple[R, list[Any], int]] = {}
-        first_of: dict[str, str] = {}
-        in_flight = 0
-        ready: deque[tuple[R, list[Any]]] = deque()
+        owner: dict[str, tuple[_Open[R], int]] = {}
         while True:
-            while not exhausted and in_flight < self._limit:
+            while not exhausted and len(owner) < self._limit:
                 request = next(source, _END)
                 if request is _END:
                     exhausted = True
@@ -174,26 +174,29 @@ class VllmEngine:
                 else:
                     first = self._next_id
                     count = add(request)
-                    parts[str(first)] = (request, [None] * count, count)
-                    first_of |= {str(first + i): str(first) for i in range(count)}
-                    in_flight += count
-            if not in_flight:
-                if exhausted:
-                    return
-                continue
-            for output in self._engine.step():
-                if not output.finished:
-                    continue
-                first_id = first_of.pop(output.request_id)
-                request_, outputs, missing = parts[first_id]
-                outputs[int(output.request_id) - int(first_id)] = output
-                parts[first_id] = (request_, outputs, missing - 1)
-                in_flight -= 1
-                if missing == 1:
-                    del parts[first_id]
-                    ready.append((request_, outputs))
-            while ready:
-                yield ready.popleft()
+                    whole = _Open(request, [None] * count, count)
+                    owner |= {str(first + part): (whole, part) for part in range(count)}
+            if not owner and exhausted:
+                return
+            for output in self._step() if owner else ():
+                if output.finished:
+                    whole, part = owner.pop(output.request_id)
+                    whole.outputs[part] = output
+                    whole.missing -= 1
+                    if not whole.missing:
+                        yield whole.request, whole.outputs
+
+    def _step(self) -> list[Any]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return list(self._engine.step())
+        except EngineDeadError as error:
+            raise StepconfError(
+                "vLLM's engine process died; what was committed is kept.",
+                "If memory ran out, lower --set engine.options.max_num_seqs=16 or engine.max_model_len; "
+                "VLLM_LOGGING_LEVEL=INFO shows its log. Then type the same command again.",
+            ) from error
 
     def _add(self, prompt_ids: list[int], params: Any) -> None:
         self._engine.add_request(str(self._next_id), {"prompt_token_ids": prompt_ids}, params)
@@ -222,6 +225,15 @@ class VllmEngine:
         )
 
 
+@dataclass(slots=True)
+class _Open(Generic[R]):
+    """A request on its way, with what has come back of its parts."""
+
+    request: R
+    outputs: list[Any]
+    missing: int
+
+
 _END: Any = object()
 
 
@@ -233,8 +245,6 @@ def _final_only() -> Any:
 
 def _scores(flat: list[float]) -> TokenScores:
     """Columns of the tap: log p(token), entropy, log max p, token by token."""
-    from math import exp
-
     return TokenScores(flat[0::3], flat[1::3], [exp(x) for x in flat[2::3]])
 
 

