@@ -267,7 +267,7 @@ def check(extra: str) -> None:
     """Step 5: what was installed can be imported, and sees the GPU if there is one."""
     step(5, "check: importing torch, transformers and reasoning-gym")
     need(
-        [str(BIN / "python"), "-c", CHECK],
+        [str(BIN / "python"), "-W", "ignore", "-c", CHECK],
         dict(os.environ),
         "`make clean` and the same command start afresh.",
     )
