@@ -139,7 +139,8 @@ class Run:
 
 def write_atomically(file: Path, data: bytes) -> None:
     """Write to a temporary name, sync, rename: the file is there whole or not at all."""
-    temporary = file.with_name(file.name + ".tmp")
+    # Hidden: a folder that holds nothing else is still an empty one.
+    temporary = file.with_name(f".{file.name}.tmp")
     try:
         with temporary.open("wb") as out:
             out.write(data)
