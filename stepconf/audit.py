@@ -163,36 +163,26 @@ def _solved(problem: str, texts: Iterable[str]) -> Solved:
 
 
 def render(report: Audit) -> "Table":
-    """The audit as a table for a terminal."""
+    """The audit as a table for a terminal: a column per verifier; per cent, with 95 % intervals."""
     from rich.table import Table
 
     table = Table(title=f"{report.benchmark}: {report.n_solutions:,} solutions of {Path(report.file).name}")
-    bench = report.benchmark == "processbench"
-    columns = ["verifier", *(["error acc.", "correct acc.", "F1"] if bench else [])]
-    columns += [
-        "precision",
-        *(["strict"] if bench else []),
-        "recall",
-        "false alarms",
-        "coverage",
-        "s/solution",
-    ]
-    for column in columns:
-        table.add_column(column, justify="left" if column == "verifier" else "right")
+    table.add_column("", no_wrap=True)
     for one in report.results:
-        cells = [f"{one.verifier} {one.version}"]
-        if one.processbench is not None:
-            metrics = one.processbench
-            cells += [
-                _percent(metrics.error_accuracy),
-                _percent(metrics.correct_accuracy),
-                _percent(metrics.f1),
-            ]
-        cells.append(_interval(one.flags.precision))
-        if bench:
-            cells.append(_interval(one.flags.strict_precision))
-        cells += [_interval(one.flags.recall), _interval(one.flags.false_alarm_rate)]
-        table.add_row(*cells, _percent(one.coverage), f"{one.seconds_per_solution:.4f}")
+        table.add_column(f"{one.verifier} {one.version}", justify="right")
+    bench = [one.processbench for one in report.results if one.processbench is not None]
+    flags = [one.flags for one in report.results]
+    if bench:
+        table.add_row("error accuracy", *(_percent(one.error_accuracy) for one in bench))
+        table.add_row("correct accuracy", *(_percent(one.correct_accuracy) for one in bench))
+        table.add_row("F1", *(_percent(one.f1) for one in bench), end_section=True)
+    table.add_row("precision of flags", *(_interval(one.precision) for one in flags))
+    if bench:
+        table.add_row("precision, strict", *(_interval(one.strict_precision) for one in flags))
+    table.add_row("recall", *(_interval(one.recall) for one in flags))
+    table.add_row("false alarms", *(_interval(one.false_alarm_rate) for one in flags), end_section=True)
+    table.add_row("coverage of steps", *(_percent(one.coverage) for one in report.results))
+    table.add_row("s/solution", *(f"{one.seconds_per_solution:.4f}" for one in report.results))
     return table
 
 

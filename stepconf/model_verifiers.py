@@ -36,7 +36,7 @@ def open_critic(recipe: Recipe, engine: Engine | None, stack: ExitStack) -> Crit
         own = recipe.model_copy(update={"model": model, "model_revision": critic.revision})
         engine = stack.enter_context(closing(open_engine(own)))
     ask = asking(engine, critic.temperature, critic.max_tokens, recipe.sampling.seed)
-    return CriticVerifier(ask, model, prompt)
+    return CriticVerifier(ask, _shown(model), prompt)
 
 
 def _endpoint(critic: CriticRecipe, base_url: str) -> Endpoint:
@@ -53,6 +53,11 @@ def _endpoint(critic: CriticRecipe, base_url: str) -> Endpoint:
         attempts=critic.attempts,
         concurrency=critic.concurrency,
     )
+
+
+def _shown(model: str) -> str:
+    """A model's name in a version: a path of this machine means nothing elsewhere."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def read_prompt(name: str) -> str:
@@ -93,7 +98,7 @@ def open_rollout(recipe: Recipe, engine: Engine, pool: Pool, tokenizer: str) -> 
         seed=sampling.seed,
         stop=prompter.stop,
     )
-    return RolloutVerifier(engine, pool, how, prompter.ids)
+    return RolloutVerifier(engine, pool, how, prompter.ids, _shown(recipe.model))
 
 
 def open_prm(prm: PrmRecipe) -> PrmVerifier:
@@ -116,4 +121,4 @@ def open_prm(prm: PrmRecipe) -> PrmVerifier:
         dtype=prm.dtype,
         max_model_len=prm.max_model_len,
     )
-    return PrmVerifier(model, form, prm.model, prm.threshold)
+    return PrmVerifier(model, form, _shown(prm.model), prm.threshold)

@@ -72,16 +72,22 @@ class RolloutVerifier:
         engine: the policy; not to be used by another thread meanwhile.
         pool: where answers are compared.
         prompt_ids: token ids in front of a solution that came without tokens (an imported one).
+        model: the policy's name, part of the version.
     """
 
     name = "rollout"
 
     def __init__(
-        self, engine: Engine, pool: Pool, options: RolloutOptions, prompt_ids: Callable[[str], list[int]]
+        self,
+        engine: Engine,
+        pool: Pool,
+        options: RolloutOptions,
+        prompt_ids: Callable[[str], list[int]],
+        model: str,
     ) -> None:
         self._engine, self._pool, self._options, self._prompt_ids = engine, pool, options, prompt_ids
         self._looks = -(-options.n // options.wave)
-        self.version = f"1+{engine.info.model}+{options.labels}{options.n}"
+        self.version = f"1+{model}+{options.labels}{options.n}"
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """One list per solution, one verdict per step."""

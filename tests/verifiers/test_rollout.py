@@ -112,7 +112,9 @@ def pool() -> Iterator[Pool]:
 
 
 def rollout(pool: Pool, policy: Any, **options: Any) -> RolloutVerifier:
-    return RolloutVerifier(policy, pool, RolloutOptions(**({"max_tokens": 20} | options)), lambda p: [80, 58])
+    return RolloutVerifier(
+        policy, pool, RolloutOptions(**({"max_tokens": 20} | options)), lambda p: [80, 58], "policy"
+    )
 
 
 def run(pool: Pool, policy: Any, many: list[Solved], **options: Any) -> list[list[Verdict]]:
@@ -283,7 +285,9 @@ def test_a_real_model_end_to_end(pool: Pool) -> None:
         token_ids=ids, token_starts=starts, finish_reason="stop",
     )  # fmt: skip
     first, again = (
-        RolloutVerifier(engine, pool, RolloutOptions(n=4, wave=2, max_tokens=12), lambda p: []).verify([one])
+        RolloutVerifier(
+            engine, pool, RolloutOptions(n=4, wave=2, max_tokens=12), lambda p: [], "tiny"
+        ).verify([one])
         for _ in range(2)
     )
     assert first[0][0] is not None and again[0][0] is not None and first[0][1] is not None

@@ -1,0 +1,128 @@
+"""`stepconf audit` and `stepconf verify --report`, from the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepconf.agreement_report import agreement_of, render
+from tests.invariants import rows_of
+from tests.shared_data import shared_path
+from tests.test_pipeline import GIVEN, write_jsonl
+from tests.test_relabel import GIVEN as LABELLED
+from tests.tiny import stepconf
+from tests.verifiers.chat_server import Handler, chat_server
+
+PRM800K = [
+    {"instruction": "2 + 3?", "responses": [], "next_response": "2 + 3 = 5.", "rating": 1},
+    {"instruction": "2 + 3?", "responses": ["2 + 3 = 5."], "next_response": "5 + 1 = 7.", "rating": -1},
+    {"instruction": "2 + 3?", "responses": ["Well."], "next_response": "Then think.", "rating": 0},
+]
+
+
+def test_processbench_as_json(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
+    ended = stepconf("audit", "--on", "processbench", file, "--verify", "symbolic,final", "--json")
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
+    assert report["n_solutions"] == 3 and [r["verifier"] for r in report["results"]] == ["symbolic", "final"]
+    symbolic, final = report["results"]
+    assert symbolic["processbench"] == {
+        "error_accuracy": 1.0, "correct_accuracy": 1.0, "f1": 1.0, "n_error": 1, "n_correct": 2,
+    }  # fmt: skip
+    assert symbolic["flags"]["hit"] == 1 and symbolic["seconds_per_solution"] > 0
+    assert final["coverage"] == 0 and final["processbench"]["f1"] == 0  # these files have no gold answers
+
+
+def test_processbench_as_a_table(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
+    ended = stepconf("audit", "--on", "processbench", file, columns=160)
+    assert ended.code == 0, ended.err
+    for part in ("processbench: 3 solutions of toy.jsonl", "symbolic", "F1", "precision", "s/solution"):
+        assert part in ended.out
+
+
+def test_prm800k(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "toy.jsonl", PRM800K)
+    ended = stepconf("audit", "--on", "prm800k", file, "--json")
+    assert ended.code == 0, ended.err
+    (result,) = json.loads(ended.out)["results"]
+    assert result["processbench"] is None and result["flags"]["hit"] == 1
+    assert result["flags"]["precision"]["estimate"] == result["flags"]["recall"]["estimate"] == 1.0
+
+
+def test_a_critic_is_audited_like_any_other(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
+
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        steps = body["messages"][0]["content"].count("===== step ")
+        entry = {"verdict": "correct", "reason": "", "reference": None}
+        handler.say(json.dumps({"steps": [{"step": i, **entry} for i in range(steps)]}))
+
+    with chat_server(behave) as server:
+        ended = stepconf(
+            "audit", "--on", "processbench", file, "--verify", "critic", "--json",
+            "--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge",
+        )  # fmt: skip
+    assert ended.code == 0, ended.err
+    (result,) = json.loads(ended.out)["results"]
+    assert result["coverage"] == 1.0 and result["processbench"]["correct_accuracy"] == 1.0
+    assert result["processbench"]["error_accuracy"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--on", "processbench", "absent.jsonl"], "absent.jsonl"),
+        (["--on", "processbench", "{prm800k}"], "not a row of ProcessBench"),
+        (["--on", "prm800k", "{processbench}"], "not a row of PRM800K"),
+        (["--on", "processbench", "{processbench}", "--verify", "symbolics"], "symbolics"),
+        (["--on", "processbench", "{processbench}", "--verify", ""], "no verifier is named"),
+        (["--on", "processbench", "{processbench}", "--verify", "prm"], "no process reward model"),
+        (["--on", "processbench", "{processbench}", "--verify", "rollout"], "no model is named"),
+    ],
+)
+def test_what_cannot_be_audited(tmp_path: Path, arguments: list[str], part: str) -> None:
+    files = {
+        "{processbench}": str(write_jsonl(tmp_path / "p.jsonl", GIVEN)),
+        "{prm800k}": str(write_jsonl(tmp_path / "q.jsonl", PRM800K)),
+    }
+    ended = stepconf("audit", *[files.get(a, a) for a in arguments])
+    assert ended.code == 1 and part in ended.err and "Traceback" not in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gsm8k_dev", "math_dev"])
+def test_the_real_files(name: str) -> None:
+    path = shared_path(f"processbench/{name}.jsonl.gz")
+    ended = stepconf("audit", "--on", "processbench", path, "--json")
+    assert ended.code == 0, ended.err
+    (result,) = json.loads(ended.out)["results"]
+    print(name, {k: result["flags"][k]["estimate"] for k in ("precision", "recall", "false_alarm_rate")})
+    assert result["flags"]["precision"]["estimate"] >= 0.9
+
+
+def test_the_report_of_a_run(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "given.jsonl", LABELLED)
+    out = tmp_path / "run"
+    ended = stepconf("verify", file, "--verify", "final,symbolic", "--out", out, "--report", columns=160)
+    assert ended.code == 0, ended.err
+    for part in (
+        "Verifiers",
+        "Agreement on the steps that both decide",
+        "final, symbolic",
+        "kappa",
+        "Steps to look at",
+    ):
+        assert part in ended.out
+    found, shown = agreement_of(out)
+    steps = rows_of(out, "steps")
+    for one in found.verifiers:
+        said = [v["label"] for step in steps for v in step["verdicts"] if v["verifier"] == one.verifier]
+        assert (one.n_correct, one.n_incorrect) == (said.count("correct"), said.count("incorrect"))
+        assert one.n_steps == len(steps)
+    (worst,) = found.disagreements  # the answer is wrong, the sums before it are right
+    assert (worst.says_correct, worst.says_incorrect) == (("symbolic",), ("final",))
+    assert "\\boxed{5}" in shown[worst.step_id]["text"] and "\\boxed{5}" in ended.out
+    assert len(render(found, shown)) == 3
