@@ -8,11 +8,12 @@ be one expression; otherwise what ends one statement and what begins the next ar
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stepconf.core.symbolic.nodes import Binary, Node, Num, has_operation
+from stepconf.core.symbolic.nodes import Binary, Node, Num, Var, has_operation
 from stepconf.core.symbolic.parser import NotAnExpression, parse
 from stepconf.core.symbolic.tokens import Token
 
 MAX_SIDE_TOKENS = 120
+MAX_NAME_WORDS = 8
 _WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
 _ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
 _CLAUSE_STARTS = {"so", "then", "that", "since", "because", "therefore", "thus", "hence", "know", "means"}
@@ -68,10 +69,12 @@ def relations(tokens: Sequence[Token]) -> list[Relation]:
         if spelled and left is not None and not chained and not _begins_clause(tokens, left.start):
             left = None
         right = _beginning_at(tokens, after, high)
+        if left is None and name == "=" and not spelled:
+            left = _quantity(tokens, low, at)
         if spelled and right is not None and not _ends_clause(tokens, right.end):
             right = None
         if left is not None and right is not None:
-            modulus = _modulus(tokens, right.end)
+            modulus = _modulus(tokens, _chain_end(signs, index, right.end, tokens))
             found.append(Relation(name, left, right, spelled, chained, modulus))
         previous = (spelled, right)
     return found
@@ -94,6 +97,20 @@ def _signs(tokens: Sequence[Token]) -> list[tuple[int, int, str, bool]]:
             signs.append((index, after, name, True))
         index = after
     return signs
+
+
+def _chain_end(
+    signs: Sequence[tuple[int, int, str, bool]], index: int, end: int, tokens: Sequence[Token]
+) -> int:
+    """Where the chain ends that goes on from `end`: `17 = 7 = 2 (mod 5)` has one modulus, at its end."""
+    for at, after, name, _ in signs[index + 1 :]:
+        if at != end or name not in ("=", "==="):
+            break
+        side = _beginning_at(tokens, after, len(tokens))
+        if side is None:
+            break
+        end = side.end
+    return end
 
 
 def _modulus(tokens: Sequence[Token], at: int) -> Node | None:
@@ -164,6 +181,21 @@ def _ending_at(tokens: Sequence[Token], low: int, end: int) -> Side | None:
         if after == stop:
             return Side(node, start, end)
     return None
+
+
+def _quantity(tokens: Sequence[Token], low: int, end: int) -> Side | None:
+    """A quantity named in words, from the beginning of its line: "Total earnings = ..."."""
+    start = end
+    while start > low and tokens[start - 1].kind in ("word", "text") and end - start < MAX_NAME_WORDS:
+        start -= 1
+    if start == end:
+        return None
+    before = tokens[start - 1] if start else None
+    begins = before is None or before.kind in ("break", "arrow")
+    if not begins and not (before is not None and before.math and tokens[start].name[0].isupper()):
+        return None
+    name = " ".join(token.name.lower() for token in tokens[start:end])
+    return Side(Var(f"{name} "), start, end)
 
 
 def _begins_clause(tokens: Sequence[Token], at: int) -> bool:

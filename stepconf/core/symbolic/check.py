@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from stepconf.core.records import Label
 from stepconf.core.symbolic.chains import Relation, Side, prefixes, relations, suffixes
-from stepconf.core.symbolic.compare import Outcome, relation_holds
+from stepconf.core.symbolic.compare import Outcome, relation_holds, show
 from stepconf.core.symbolic.derivations import Trail
 from stepconf.core.symbolic.equations import PLACES, Known, assigns, has_variables, measures, polynomial_of
-from stepconf.core.symbolic.nodes import Num, has_operation, is_literal, walk
+from stepconf.core.symbolic.evaluate import IMAGINARY_UNIT, Undecidable, evaluate
+from stepconf.core.symbolic.facts import Fact, number_facts
+from stepconf.core.symbolic.nodes import Node, Num, Var, has_operation, is_compound, is_literal, variables, walk
 from stepconf.core.symbolic.tokens import Token, tokenize
 
 _DENIALS = frozenset(
@@ -63,9 +66,12 @@ class _Solution:
         self.known = Known()
         self.by_cases = False
         self.supposing = False
+        self.complex = False
         self.trail = Trail()
         self.index = -1
         tokens = tokenize(problem)
+        self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
+        self.known.given = frozenset(t.name for t in tokens if t.kind == "num" and t.decimals)
         words = _words(tokens, 0, len(tokens))
         if words & PLACES:
             self.known.several |= {"x", "y"}
@@ -81,6 +87,7 @@ class _Solution:
         if _words(tokens, 0, len(tokens)) & _SECOND_THOUGHTS:
             self.known.retract()
         claims = self.chain_claims(text, tokens)
+        claims += [_fact_claim(text, tokens, fact) for fact in number_facts(tokens)]
         for start, inside in _annotations(text, tokens):
             claims += [_moved(claim, start) for claim in self.chain_claims(inside, tokenize(inside))]
         failed = [claim for claim in claims if claim.holds is False]
@@ -99,6 +106,8 @@ class _Solution:
 
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
+        if relation.modulus is not None:
+            return self.congruence(text, tokens, relation, relation.modulus)
         if has_variables(relation):
             return self.equation(text, tokens, relation)
         if not _is_numeric_claim(relation, tokens):
@@ -106,8 +115,31 @@ class _Solution:
         outcome = self.decide(relation)
         if outcome.reason.startswith("rounded"):
             self.rounded |= {n.name for n in walk(right.node) if isinstance(n, Num)}
-        if outcome.holds is False and _in_doubt(tokens, left.start, right.end):
+        if outcome.holds is False and _in_doubt(tokens, left.start, right.end, _DENIALS):
             outcome = Outcome(None, "stated in doubt")
+        return _claim(text, tokens, relation, outcome.holds, outcome.reason)
+
+    def congruence(self, text: str, tokens: Sequence[Token], relation: Relation, modulus: Node) -> Claim | None:
+        """`17 = 2 (mod 5)` between whole numbers."""
+        try:
+            a, b, n = (evaluate(node, {}) for node in (relation.left.node, relation.right.node, modulus))
+        except Undecidable:
+            return None
+        if any(not isinstance(v, Fraction) or v.denominator != 1 for v in (a, b, n)) or n < 2:
+            return None
+        holds = (a - b) % n == 0
+        reason = "" if holds else f"{show(a)} and {show(b)} differ modulo {n}"
+        if not holds and _in_doubt(tokens, relation.left.start, relation.right.end, _DENIALS):
+            return None
+        return _claim(text, tokens, relation, holds, reason)
+
+    def complex_claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
+        """An equality between complex numbers."""
+        if relation.name != "=" or not (is_compound(relation.left.node) or relation.chained):
+            return None
+        outcome = relation_holds("=", relation.left.node, relation.right.node, frozenset(), {"i": IMAGINARY_UNIT})
+        if outcome.holds is None or (not outcome.holds and _in_doubt(tokens, relation.left.start, relation.right.end, _DENIALS)):
+            return None
         return _claim(text, tokens, relation, outcome.holds, outcome.reason)
 
     def equation(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
@@ -118,16 +150,20 @@ class _Solution:
         words = _words(tokens, *sentence)
         if words & {"case", "cases"}:
             self.by_cases = True
+        if self.complex and variables(relation.left.node) | variables(relation.right.node) == {"i"}:
+            return self.complex_claim(text, tokens, relation)
         polynomial = polynomial_of(relation)
         if polynomial is not None and not words & _DENIALS:
             follows = self.trail.follows(
                 polynomial, self.index, tokens, (relation.left.start, relation.right.end), assigns(relation) is not None
             )
-            if follows is False:
+            if follows is False and not self.known.rounded(relation, self.trail.origin()):
                 return _claim(text, tokens, relation, False, "does not follow from the equation before it")
         self.supposing = self.supposing or bool(words & _SUPPOSITIONS)
         if self.by_cases or self.supposing:
             return None
+        if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
+            return None  # a quantity named in words is only followed from line to line
         allowed = self.known.allows(relation, words)
         if allowed is None:
             return None
@@ -154,6 +190,12 @@ def _claim(text: str, tokens: Sequence[Token], relation: Relation, holds: bool |
         last -= 1
     start, end = tokens[relation.left.start].start, tokens[last].end
     return Claim(start, end, text[start:end].strip(), holds, reason)
+
+
+def _fact_claim(text: str, tokens: Sequence[Token], fact: Fact) -> Claim:
+    start, end = tokens[fact.start].start, tokens[fact.end - 1].end
+    doubted = not fact.holds and _in_doubt(tokens, fact.start, fact.end, _DENIALS - {"not"})
+    return Claim(start, end, text[start:end], None if doubted else fact.holds, fact.reason)
 
 
 def _measured(tokens: Sequence[Token], relation: Relation) -> bool:
@@ -216,7 +258,7 @@ def _units(tokens: Sequence[Token], side: Side) -> frozenset[str]:
     )
 
 
-def _in_doubt(tokens: Sequence[Token], start: int, end: int) -> bool:
+def _in_doubt(tokens: Sequence[Token], start: int, end: int, denials: frozenset[str]) -> bool:
     """Whether the sentence around says that the relation is only supposed, or denied."""
     low, high = _sentence(tokens, start, end)
     if high < len(tokens) and tokens[high].name == "?":
@@ -225,4 +267,4 @@ def _in_doubt(tokens: Sequence[Token], start: int, end: int) -> bool:
         (i + 1 for i in range(low, start) if tokens[i].kind == "comma" or tokens[i].name == "then"),
         default=low,
     )
-    return bool(_words(tokens, low, high) & _DENIALS or _words(tokens, clause, high) & _SUPPOSITIONS)
+    return bool(_words(tokens, low, high) & denials or _words(tokens, clause, high) & _SUPPOSITIONS)

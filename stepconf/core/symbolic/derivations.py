@@ -50,6 +50,10 @@ class Trail:
             return None
         return False if contradictory([before, polynomial]) else None
 
+    def origin(self) -> list[Polynomial]:
+        """The equation before the last one, from which it was derived."""
+        return self.equations[-2:-1]
+
     def _derived(
         self, before: Polynomial, after: Polynomial, step: int, tokens: Sequence[Token], start: int
     ) -> bool:

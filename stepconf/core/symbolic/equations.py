@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from stepconf.core.symbolic.chains import Relation, Side
+from stepconf.core.symbolic.compare import relation_holds
 from stepconf.core.symbolic.evaluate import Undecidable
 from stepconf.core.symbolic.nodes import Num, Var, is_literal, variables, walk
 from stepconf.core.symbolic.polynomials import Polynomial, difference, fraction_of, is_constant, names
-from stepconf.core.symbolic.systems import contradictory
+from stepconf.core.symbolic.systems import contradictory, implied_value
 from stepconf.core.symbolic.tokens import Token
 
 # An equation in a sentence with one of these holds only sometimes.
@@ -39,6 +40,7 @@ class Known:
     facts: list[Polynomial] = field(default_factory=list)
     literals: dict[str, Fraction] = field(default_factory=dict)
     several: set[str] = field(default_factory=set)  # variables that take more than one value
+    given: frozenset[str] = frozenset()  # the decimals that stand in the problem, which are exact
 
     def allows(self, relation: Relation, words: frozenset[str], given: bool = False) -> bool | None:
         """Whether the equation `relation` can hold with all that was stated: None if nobody can say.
@@ -58,12 +60,28 @@ class Known:
             return None
         related = _connected(self.facts, polynomial)
         if contradictory([*related, polynomial]):
+            if self.rounded(relation, related):
+                return None
             # Which of them is wrong is not known, so none of them may judge what comes next.
             self.facts = [fact for fact in self.facts if fact not in related]
             return False
         if given or not self._branches(own):
             self.facts.append(polynomial)
         return None
+
+    def rounded(self, relation: Relation, facts: Sequence[Polynomial]) -> bool:
+        """Whether the equation may differ from what follows from `facts` only because its decimals are rounded."""
+        sides = relation.left.node, relation.right.node
+        decimals = {n.name for side in sides for n in walk(side) if isinstance(n, Num) and n.decimals}
+        if decimals <= self.given:
+            return False
+        for one, other in (sides, sides[::-1]):
+            if isinstance(one, Var) and not variables(other):
+                value = implied_value(facts, one.name)
+                if value is None:
+                    return True
+                return relation_holds("=", Num(value), other, frozenset(), {}).holds is not False
+        return True
 
     def _branches(self, own: frozenset[str]) -> bool:
         """Whether what is known leaves several values open, so that the next equation may be one of several cases."""

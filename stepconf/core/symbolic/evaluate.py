@@ -69,6 +69,9 @@ def evaluate(node: Node, env: Env, reading: Reading = PLAIN) -> Value:
             return _call(name, [evaluate(arg, env, reading) for arg in args], args, reading)
 
 
+IMAGINARY_UNIT: Value = _REAL.mpc(0, 1)
+
+
 def as_real(value: Value) -> Any:
     """`value` as a number of the 60-digit context."""
     if isinstance(value, Fraction):

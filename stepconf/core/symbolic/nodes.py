@@ -97,6 +97,18 @@ def is_literal(node: Node) -> bool:
     return False
 
 
+def is_compound(node: Node) -> bool:
+    """Whether `node` is more than a number or a variable with a sign or a factor: there is something to compute."""
+    match node:
+        case Unary(_, arg):
+            return is_compound(arg)
+        case Binary("implicit", Num(), Var()):
+            return False
+        case Binary() | Call():
+            return True
+    return False
+
+
 def has_operation(node: Node) -> bool:
     """Whether there is anything to compute in `node`."""
     return any(isinstance(n, Binary | Call) or (isinstance(n, Unary) and n.op == "fact") for n in walk(node))

@@ -396,6 +396,8 @@ class _Reader:
 
     @staticmethod
     def is_unit(token: Token) -> bool:
+        if token.kind == "word" and token.name[0].isupper() and token.name[1:].islower():
+            return False  # a capital begins a sentence or a name: "A = 5 Total = 7"
         return all(word.lower() not in NOT_UNITS for word in token.name.split()) and token.name != "of"
 
     def unit_after_operator(self, token: Token) -> bool:

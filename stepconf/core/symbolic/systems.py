@@ -47,6 +47,21 @@ def contradictory(equations: Sequence[Polynomial]) -> bool:
     return False
 
 
+def implied_value(equations: Sequence[Polynomial], name: str) -> Fraction | None:
+    """The value of `name` that the equations force, if elimination finds it."""
+    rows = list(equations)[-MAX_EQUATIONS:]
+    try:
+        for _ in range(_ROUNDS):
+            rows, impossible = _eliminate(rows)
+            values = None if impossible else _values(rows)
+            if not values or name in values:
+                return values.get(name) if values else None
+            rows = [row if _is_assignment(row) else _substituted(row, values) for row in rows]
+    except Undecidable:
+        return None
+    return None
+
+
 def _eliminate(rows: Sequence[Polynomial]) -> tuple[list[Polynomial], bool]:
     """Rows in echelon form over the monomials, and whether one of them reads 1 = 0."""
     pivots: dict[Monomial, Polynomial] = {}

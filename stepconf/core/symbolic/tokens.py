@@ -338,7 +338,20 @@ class _Lexer:
                 "var", f"{last.name}_{name}", last.start, found.end(), last.math, last.spaced
             )
             return found.end()
+        if last is not None and last.kind == "num" and self.rebased(name, found.end()):
+            return found.end()
         return self.add("sub", name, start, found.end())
+
+    def rebased(self, base: str, end: int) -> bool:
+        """`1202_7`: give the number before a subscript its value in that base, if it can have one."""
+        last = self.tokens[-1]
+        if not base.isascii() or not base.isdigit() or not 2 <= int(base[:4]) <= 10 or last.decimals:
+            return False
+        if any(int(digit) >= int(base) for digit in last.name):
+            return False
+        value = Fraction(int(last.name, int(base)))
+        self.tokens[-1] = Token("num", f"{last.name}_{base}", last.start, end, last.math, last.spaced, value)
+        return True
 
     def command(self, piece: str, start: int) -> int:
         end = start + len(piece)
