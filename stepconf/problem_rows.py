@@ -82,7 +82,7 @@ class Columns:
     steps: str | None  # its steps; both None where only problems are read
 
 
-class Dropped(Exception):  # noqa: N818 (not an error: the row is counted)
+class Dropped(Exception):
     """A row that cannot be used; the message is the reason under which it is counted."""
 
 

@@ -193,7 +193,10 @@ def _gym_source(name: str, options: ProblemOptions) -> Source:
     try:
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
-        raise StepconfError("reasoning-gym is not installed.", "pip install 'stepconf[demo]'") from error
+        raise StepconfError(
+            f"{name} needs the package reasoning-gym, which cannot be imported: {error}",
+            "Type: make environment in a checkout, or pip install reasoning-gym (needs a C compiler).",
+        ) from error
     return gym_source(name, DATASETS, options)
 
 

@@ -13,7 +13,9 @@ _AGGREGATES = ("entropy_mean", "entropy_max", "logprob_sum", "perplexity", "max_
 
 def rows_of(run: Path, table: str) -> list[Row]:
     """The rows of a table, in the order of its shards."""
-    return [row for file in sorted((run / table).glob("*.parquet")) for row in pl.read_parquet(file).to_dicts()]
+    return [
+        row for file in sorted((run / table).glob("*.parquet")) for row in pl.read_parquet(file).to_dicts()
+    ]
 
 
 def check_invariants(run: Path, vocabulary: int | None = None) -> tuple[list[Row], list[Row]]:
@@ -69,7 +71,7 @@ def check_scores(step: Row, vocabulary: int | None) -> None:
         return
     assert step["token_end"] - step["token_start"] == n
     assert all(x <= 0 for x in logprobs) and all(0 < p <= 1 for p in max_probs)
-    assert all(0 <= h for h in entropies)
+    assert all(h >= 0 for h in entropies)
     if vocabulary is not None:
         assert all(h <= math.log(vocabulary) for h in entropies)
         assert all(0 <= token < vocabulary for token in step["token_ids"])

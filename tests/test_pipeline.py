@@ -107,7 +107,10 @@ def check_against_independent(solutions: list[dict[str, Any]], steps: list[dict[
     for solution in solutions:
         own = [step for step in steps if step["solution_id"] == solution["solution_id"]]
         ours = zip(
-            *([x for step in own for x in step[f"token_{name}"]] for name in ("logprobs", "entropies", "max_probs")),
+            *(
+                [x for step in own for x in step[f"token_{name}"]]
+                for name in ("logprobs", "entropies", "max_probs")
+            ),
             strict=True,
         )
         expected = independent_scores(solution["prompt_token_ids"], solution["token_ids"])
@@ -180,7 +183,9 @@ def test_chunks_do_not_change_what_is_sampled(run: Path, problems: Path, tmp_pat
 
 
 def test_greedy_samples_are_told_apart_by_their_index(problems: Path, tmp_path: Path) -> None:
-    made = generate(problems, tmp_path / "r", "--limit", 1, "--samples", 3, "--temperature", 0, "--max-tokens", 8)
+    made = generate(
+        problems, tmp_path / "r", "--limit", 1, "--samples", 3, "--temperature", 0, "--max-tokens", 8
+    )
     assert made.code == 0, made.err
     solutions, _ = check_invariants(tmp_path / "r", VOCABULARY)
     assert len({one["text"] for one in solutions}) == 1
@@ -261,7 +266,9 @@ def _chunks(sizes: list[int]) -> list[Chunk]:
 
 
 @given(st.lists(st.integers(1, 4), max_size=6), st.randoms(use_true_random=False), st.data())
-def test_results_in_any_order_give_the_same_chunks(sizes: list[int], random: Any, data: st.DataObject) -> None:
+def test_results_in_any_order_give_the_same_chunks(
+    sizes: list[int], random: Any, data: st.DataObject
+) -> None:
     refused = {
         f"{i:05d}/{j}" for i, n in enumerate(sizes) for j in range(n) if data.draw(st.booleans(), "refused")
     }

@@ -8,7 +8,7 @@ Text is hostile: every quantifier that could be retried is possessive, and a sea
 next opener of its kind, so that failed searches do not overlap.
 """
 
-# ruff: noqa: SIM905 (a word list reads best as text)
+
 
 import re
 

@@ -4,7 +4,7 @@
 2. `_line_cuts` judges each line break by what its next line is, `_inner_cuts` looks inside the lines.
 3. `merge_short` and `split_long` bring the steps within the limits.
 """
-# ruff: noqa: RUF001 (marks of other scripts are meant)
+
 
 import re
 from bisect import bisect_left
@@ -167,7 +167,7 @@ _PLAIN_INITIALS = frozenset("BDEGIJKNQRUVWXYZ")
 _PLAIN_INITIALS_WITHOUT_ANSWER = _PLAIN_INITIALS | frozenset("AFHOT")
 _BREAK = re.compile(r"\n(?:[^\S\n]*+\n)*+")
 _UNFINISHED = frozenset(
-    "a an the that of and or is are be to by with for in on at from as we if have has".split()  # noqa: SIM905
+    "a an the that of and or is are be to by with for in on at from as we if have has".split()
 )
 
 

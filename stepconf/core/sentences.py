@@ -1,5 +1,5 @@
 """Where sentences begin inside a line of masked text (`stepconf.core.protected`), in linear time."""
-# ruff: noqa: RUF001, SIM905 (stops and quotes of other scripts are the subject; word lists read best as text)
+
 
 import re
 from collections.abc import Iterator

@@ -263,7 +263,7 @@ def _import_vllm() -> Any:
     except ImportError as error:
         raise StepconfError(
             f"vLLM cannot be imported: {error}",
-            "Type: pip install 'stepconf[cpu]' (or 'stepconf[gpu]'), or add --engine transformers",
+            "Type: make environment in a checkout, or pip install vllm; or add --engine transformers",
         ) from error
     return vllm
 

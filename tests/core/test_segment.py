@@ -1,5 +1,5 @@
 """Segmentation: cases to read, laws on generated and real text, hostile text by work counted."""
-# ruff: noqa: RUF001 (marks of other scripts are meant)
+
 
 import re
 import sys
