@@ -34,7 +34,8 @@ from stepconf.verifiers.critic_prompt import (
     render,
     reply_schema,
 )
-from tests.tiny import stepconf, tiny_model
+from tests.invariants import rows_of
+from tests.tiny import stepconf, tiny_model, with_tiny
 from tests.verifiers.chat_server import ChatServer, Handler, chat_server
 from tests.verifiers.solutions import solved
 
@@ -453,6 +454,33 @@ def test_our_engine_is_a_critic_too() -> None:
         "reply is not JSON",
     )
     assert all(len(v.version) > 5 for row in rows for v in row if v)
+
+
+def test_a_critic_of_the_runs_own_model_and_one_of_its_own(tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("$key $problem $steps $n_steps", encoding="utf-8")
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"question": "1 + 2?", "answer": "3"}\n{"question": "3 + 4?", "answer": "7"}\n')
+    critic = ["--set", f"verify.critic.prompt={short}", "--set", "verify.critic.max_tokens=8"]
+    made = stepconf(
+        "generate", "--problems", problems, "--out", tmp_path / "a", "--verify", "final,critic", "--samples", 2,
+        "--max-tokens", 16, *with_tiny(), *critic, "--set", "chunk=1",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    again = stepconf(
+        "verify", tmp_path / "a", "--verify", "critic", "--out", tmp_path / "b", "--engine", "transformers",
+        "--set", f"verify.critic.model={tiny_model(chat=True)}", *critic,
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    for run in ("a", "b"):
+        said = [
+            v
+            for row in rows_of(tmp_path / run, "steps")
+            for v in row["verdicts"]
+            if v["verifier"] == "critic"
+        ]
+        assert said and {v["label"] for v in said} == {"unknown"} and all(v["reason"] for v in said)
+        assert {v["version"].split("+")[1] for v in said} == {"tiny"}
 
 
 # A real server
