@@ -104,6 +104,8 @@ def _drive(
     An engine serves one caller at a time: where a verifier runs the model that also makes the chunks, they
     are made one by one and nothing overlaps.
     """
+    if not todo:
+        return
     with open_verifiers(recipe, engine, run.metadata.get("tokenizer", "")) as verifiers:
 
         def verified(chunk: Chunk[T]) -> Chunk[T]:
