@@ -17,6 +17,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich's help takes as long to import as all else together
+    context_settings={"max_content_width": 110},
 )
 
 Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command again continues it.")]
