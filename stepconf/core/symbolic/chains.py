@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepconf.core.symbolic.nodes import Binary, Node, Num, Var, has_operation
-from stepconf.core.symbolic.parser import NotAnExpression, parse
+from stepconf.core.symbolic.parser import NoExpressionError, parse
 from stepconf.core.symbolic.tokens import Token
+from stepconf.core.symbolic.vocabulary import CLAUSE_STARTS
 
 MAX_SIDE_TOKENS = 120
 MAX_NAME_WORDS = 8
+MAX_RELATIONS = 300
+MAX_LINKS = 8  # how far the modulus at the end of a chain is looked for
 _WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
 _ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
-_CLAUSE_STARTS = {"so", "then", "that", "since", "because", "therefore", "thus", "hence", "know", "means"}
 _STARTS = {
     "num",
     "vulgar",
@@ -56,8 +58,8 @@ class Relation:
 
 
 def relations(tokens: Sequence[Token]) -> list[Relation]:
-    """Every relation in `tokens` with both of its sides readable."""
-    signs = _signs(tokens)
+    """The relations in `tokens` with both of their sides readable, among the first `MAX_RELATIONS`."""
+    signs = _signs(tokens)[:MAX_RELATIONS]
     found: list[Relation] = []
     previous: tuple[bool, Side | None] = (False, None)
     for index, (at, after, name, spelled) in enumerate(signs):
@@ -103,7 +105,7 @@ def _chain_end(
     signs: Sequence[tuple[int, int, str, bool]], index: int, end: int, tokens: Sequence[Token]
 ) -> int:
     """Where the chain ends that goes on from `end`: `17 = 7 = 2 (mod 5)` has one modulus, at its end."""
-    for at, after, name, _ in signs[index + 1 :]:
+    for at, after, name, _ in signs[index + 1 : index + MAX_LINKS]:
         if at != end or name not in ("=", "==="):
             break
         side = _beginning_at(tokens, after, len(tokens))
@@ -119,7 +121,7 @@ def _modulus(tokens: Sequence[Token], at: int) -> Node | None:
     if at < len(tokens) and (tokens[at].kind == "pmod" or tokens[at].name == "mod"):
         try:
             return parse(tokens, at + 1, min(len(tokens), at + 8))[0]
-        except NotAnExpression:
+        except NoExpressionError:
             return None
     return None
 
@@ -138,7 +140,7 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
     limit = min(end, start + MAX_SIDE_TOKENS)
     try:
         node, after = parse(tokens, start, limit)
-    except NotAnExpression:
+    except NoExpressionError:
         return None
     closed = after
     while closed < end and (
@@ -176,7 +178,7 @@ def _ending_at(tokens: Sequence[Token], low: int, end: int) -> Side | None:
             continue
         try:
             node, after = parse(tokens, start, stop)
-        except NotAnExpression:
+        except NoExpressionError:
             continue
         if after == stop:
             return Side(node, start, end)
@@ -202,7 +204,7 @@ def _begins_clause(tokens: Sequence[Token], at: int) -> bool:
     """Whether nothing before `at` can have a part in what is said: "the last digit of 2^9 is 2"."""
     before = tokens[at - 1] if at else None
     return (
-        before is None or before.kind in ("break", "arrow", "comma") or before.name.lower() in _CLAUSE_STARTS
+        before is None or before.kind in ("break", "arrow", "comma") or before.name.lower() in CLAUSE_STARTS
     )
 
 
@@ -221,7 +223,7 @@ def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
         return True
     before = tokens[at - 1]
     if before.math and token.math:
-        said = before.kind in ("text", "word") and before.name.lower() in _CLAUSE_STARTS | {
+        said = before.kind in ("text", "word") and before.name.lower() in CLAUSE_STARTS | {
             "or",
             "and",
             "if",
@@ -252,18 +254,18 @@ def prefixes(node: Node) -> list[Node]:
 
 
 def suffixes(node: Node) -> list[Node]:
-    """What `2 - 15` may end with where the sign is a dash ("Step 2 - 15 = 3 * 5")."""
+    """What `2 - 3 * 5` may end with where the sign is a dash ("Step 2 - 3 * 5 = 15"): `3 * 5`."""
+    found: list[Node] = []
     if (
         isinstance(node, Binary)
         and node.op == "-"
         and isinstance(node.left, Num)
         and has_operation(node.right)
     ):
-        return [node.right]
+        found.append(node.right)
     if isinstance(node, Binary) and isinstance(node.left, Binary):
-        return [Binary(node.op, shorter, node.right) for shorter in suffixes(node.left)] + (
-            [Binary(node.op, node.left.right, node.right)]
-            if node.left.op == "-" and isinstance(node.left.left, Num)
-            else []
-        )
-    return []
+        inner = node.left
+        found += [Binary(node.op, shorter, node.right) for shorter in suffixes(inner)]
+        if inner.op == "-" and isinstance(inner.left, Num):
+            found.append(Binary(node.op, inner.right, node.right))
+    return found

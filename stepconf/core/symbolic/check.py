@@ -8,23 +8,24 @@ from stepconf.core.records import Label
 from stepconf.core.symbolic.chains import Relation, Side, prefixes, relations, suffixes
 from stepconf.core.symbolic.compare import Outcome, relation_holds, show
 from stepconf.core.symbolic.derivations import Trail
-from stepconf.core.symbolic.equations import PLACES, Known, assigns, has_variables, measures, polynomial_of
-from stepconf.core.symbolic.evaluate import IMAGINARY_UNIT, Undecidable, evaluate
+from stepconf.core.symbolic.equations import Known, assigns, has_variables, measures, polynomial_of
+from stepconf.core.symbolic.evaluate import IMAGINARY_UNIT, UndecidableError, evaluate
 from stepconf.core.symbolic.facts import Fact, number_facts
-from stepconf.core.symbolic.nodes import Node, Num, Var, has_operation, is_compound, is_literal, variables, walk
+from stepconf.core.symbolic.nodes import (
+    Node,
+    Num,
+    Var,
+    has_operation,
+    is_compound,
+    is_literal,
+    variables,
+    walk,
+)
 from stepconf.core.symbolic.tokens import Token, tokenize
+from stepconf.core.symbolic.vocabulary import DENIALS, GIVING, PLACES, SECOND_THOUGHTS, SUPPOSITIONS
 
-_DENIALS = frozenset(
-    """contradiction impossible false incorrect wrong not cannot never mistake instead error contradicts isn't doesn't
-    don't neither nor guess""".split()
-)
-_SECOND_THOUGHTS = frozenset(
-    "error errors mistake mistaken wrong incorrect wait again reconsider reevaluate re-evaluate actually oops".split()
-)
-_GIVING = frozenset(
-    ("if", "suppose", "where", "let", "which", "satisfy", "satisfies", "satisfying", "solution", "solutions")
-)
-_SUPPOSITIONS = frozenset("if suppose assume whether assuming hypothetical would try unless check".split())
+MAX_GIVEN = 30  # equations of a problem
+MAX_EQUATIONS = 200  # of one solution that are compared with each other; long ones count more
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class _Solution:
         self.by_cases = False
         self.supposing = False
         self.complex = False
+        self.equations_left = MAX_EQUATIONS
         self.trail = Trail()
         self.index = -1
         tokens = tokenize(problem)
@@ -75,16 +77,16 @@ class _Solution:
         words = _words(tokens, 0, len(tokens))
         if words & PLACES:
             self.known.several |= {"x", "y"}
-        for relation in relations(tokens):
+        for relation in relations(tokens)[:MAX_GIVEN]:
             if has_variables(relation) and not _measured(tokens, relation):
                 sentence = _sentence(tokens, relation.left.start, relation.right.end)
-                self.known.allows(relation, _words(tokens, *sentence) - _GIVING, given=True)
+                self.known.allows(relation, _words(tokens, *sentence) - GIVING, given=True)
 
     def step(self, text: str) -> StepCheck:
         tokens = tokenize(text)
         self.supposing = False
         self.index += 1
-        if _words(tokens, 0, len(tokens)) & _SECOND_THOUGHTS:
+        if _words(tokens, 0, len(tokens)) & SECOND_THOUGHTS:
             self.known.retract()
         claims = self.chain_claims(text, tokens)
         claims += [_fact_claim(text, tokens, fact) for fact in number_facts(tokens)]
@@ -115,21 +117,23 @@ class _Solution:
         outcome = self.decide(relation)
         if outcome.reason.startswith("rounded"):
             self.rounded |= {n.name for n in walk(right.node) if isinstance(n, Num)}
-        if outcome.holds is False and _in_doubt(tokens, left.start, right.end, _DENIALS):
+        if outcome.holds is False and _in_doubt(tokens, left.start, right.end, DENIALS):
             outcome = Outcome(None, "stated in doubt")
         return _claim(text, tokens, relation, outcome.holds, outcome.reason)
 
-    def congruence(self, text: str, tokens: Sequence[Token], relation: Relation, modulus: Node) -> Claim | None:
+    def congruence(
+        self, text: str, tokens: Sequence[Token], relation: Relation, modulus: Node
+    ) -> Claim | None:
         """`17 = 2 (mod 5)` between whole numbers."""
         try:
             a, b, n = (evaluate(node, {}) for node in (relation.left.node, relation.right.node, modulus))
-        except Undecidable:
+        except UndecidableError:
             return None
         if any(not isinstance(v, Fraction) or v.denominator != 1 for v in (a, b, n)) or n < 2:
             return None
         holds = (a - b) % n == 0
         reason = "" if holds else f"{show(a)} and {show(b)} differ modulo {n}"
-        if not holds and _in_doubt(tokens, relation.left.start, relation.right.end, _DENIALS):
+        if not holds and _in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
             return None
         return _claim(text, tokens, relation, holds, reason)
 
@@ -137,8 +141,12 @@ class _Solution:
         """An equality between complex numbers."""
         if relation.name != "=" or not (is_compound(relation.left.node) or relation.chained):
             return None
-        outcome = relation_holds("=", relation.left.node, relation.right.node, frozenset(), {"i": IMAGINARY_UNIT})
-        if outcome.holds is None or (not outcome.holds and _in_doubt(tokens, relation.left.start, relation.right.end, _DENIALS)):
+        outcome = relation_holds(
+            "=", relation.left.node, relation.right.node, frozenset(), {"i": IMAGINARY_UNIT}
+        )
+        if outcome.holds is None or (
+            not outcome.holds and _in_doubt(tokens, relation.left.start, relation.right.end, DENIALS)
+        ):
             return None
         return _claim(text, tokens, relation, outcome.holds, outcome.reason)
 
@@ -152,14 +160,22 @@ class _Solution:
             self.by_cases = True
         if self.complex and variables(relation.left.node) | variables(relation.right.node) == {"i"}:
             return self.complex_claim(text, tokens, relation)
+        self.equations_left -= 1
+        if self.equations_left < 0:
+            return None
         polynomial = polynomial_of(relation)
-        if polynomial is not None and not words & _DENIALS:
+        self.equations_left -= len(polynomial or ()) // 4
+        if polynomial is not None and not words & DENIALS:
             follows = self.trail.follows(
-                polynomial, self.index, tokens, (relation.left.start, relation.right.end), assigns(relation) is not None
+                polynomial,
+                self.index,
+                tokens,
+                (relation.left.start, relation.right.end),
+                assigns(relation) is not None,
             )
             if follows is False and not self.known.rounded(relation, self.trail.origin()):
                 return _claim(text, tokens, relation, False, "does not follow from the equation before it")
-        self.supposing = self.supposing or bool(words & _SUPPOSITIONS)
+        self.supposing = self.supposing or bool(words & SUPPOSITIONS)
         if self.by_cases or self.supposing:
             return None
         if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
@@ -194,7 +210,7 @@ def _claim(text: str, tokens: Sequence[Token], relation: Relation, holds: bool |
 
 def _fact_claim(text: str, tokens: Sequence[Token], fact: Fact) -> Claim:
     start, end = tokens[fact.start].start, tokens[fact.end - 1].end
-    doubted = not fact.holds and _in_doubt(tokens, fact.start, fact.end, _DENIALS - {"not"})
+    doubted = not fact.holds and _in_doubt(tokens, fact.start, fact.end, DENIALS - {"not"})
     return Claim(start, end, text[start:end], None if doubted else fact.holds, fact.reason)
 
 
@@ -218,7 +234,9 @@ def _words(tokens: Sequence[Token], low: int, high: int) -> frozenset[str]:
     words = {w.lower() for t in tokens[low:high] if t.kind in ("word", "text") for w in t.name.split()}
     following = zip(tokens[low:high], tokens[low + 1 : high + 1], strict=False)
     # "for n = 3" is a condition, "for each box" is not.
-    trial = any(a.name.lower() in ("for", "at", "with") and b.kind not in ("word", "text") for a, b in following)
+    trial = any(
+        a.name.lower() in ("for", "at", "with") and b.kind not in ("word", "text") for a, b in following
+    )
     return frozenset(words | {"when"} if trial else words)
 
 
@@ -267,4 +285,4 @@ def _in_doubt(tokens: Sequence[Token], start: int, end: int, denials: frozenset[
         (i + 1 for i in range(low, start) if tokens[i].kind == "comma" or tokens[i].name == "then"),
         default=low,
     )
-    return bool(_words(tokens, low, high) & denials or _words(tokens, clause, high) & _SUPPOSITIONS)
+    return bool(_words(tokens, low, high) & denials or _words(tokens, clause, high) & SUPPOSITIONS)

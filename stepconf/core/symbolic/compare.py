@@ -4,19 +4,38 @@ The two sides are compared in every reading that their notation admits (20% as 1
 The relation holds if it holds in one; it fails only if it clearly fails in all.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 from typing import Any
 
-from stepconf.core.symbolic.evaluate import PLAIN, Reading, Undecidable, Value, as_real, evaluate
+from stepconf.core.symbolic.evaluate import PLAIN, Reading, UndecidableError, Value, as_real, evaluate
 from stepconf.core.symbolic.nodes import Binary, Call, Const, Node, Num, Unary, children, walk
 
 _PI_APPROXIMATIONS = (Fraction(314, 100), Fraction(22, 7), Fraction(31416, 10000), Fraction(3142, 1000))
 _CERTAIN = Fraction(1, 10**35)
-_FAMILIAR_ROUNDINGS = {"0.33", "0.66", "0.67", "0.16", "0.17", "0.83", "3.14", "1.41", "1.73", "0.14", "0.11",
-                       "2.72", "2.71", "0.43", "0.29", "0.57", "0.71", "0.86", "2.24", "2.23", "2.45"}  # fmt: skip
+# Two-decimal forms of thirds, sixths, sevenths, ninths, pi, e and small roots: rarely meant exactly.
+_FAMILIAR_ROUNDINGS = frozenset(
+    (
+        *(
+            "0.11",
+            "0.14",
+            "0.16",
+            "0.17",
+            "0.29",
+            "0.33",
+            "0.43",
+            "0.57",
+            "0.66",
+            "0.67",
+            "0.71",
+            "0.83",
+            "0.86",
+        ),
+        *("1.41", "1.73", "2.23", "2.24", "2.45", "2.71", "2.72", "3.14"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +64,7 @@ def relation_holds(
         try:
             a, b = evaluate(left, env, left_reading), evaluate(right, env, right_reading)
             outcome = _decide(relation, a, b, _Slack(left, right, rounded, env, left_reading, right_reading))
-        except Undecidable as undecided:
+        except UndecidableError as undecided:
             reason = str(undecided)
             continue
         if outcome.holds:
@@ -59,32 +78,37 @@ def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
     """Pairs of readings, the plain one first; at most some dozens."""
     sides = [list(walk(left)), list(walk(right))]
     both = sides[0] + sides[1]
-    percents = [any(isinstance(n, Unary) and n.op == "pct" for n in side) for side in sides]
-    mixed = any(isinstance(n, Binary) and n.op == "mixed" for n in both)
-    loose = any(
-        isinstance(n, Binary) and n.op == "/" and isinstance(n.right, Binary) and n.right.op == "implicit"
-        for n in both
-    )
-    divided = any(
-        isinstance(n, Binary) and n.op == "/" and isinstance(n.left, Binary) and n.left.op == "/"
-        for n in both
-    )
-    logs = any(isinstance(n, Call) and n.name == "log" and len(n.args) == 1 for n in both)
-    circles = [any(n == Const("pi") for n in side) for side in sides]
-    per_cent = [(PLAIN, PLAIN)]
-    if any(percents):
-        options = [
-            [PLAIN, replace(PLAIN, percent_points=True), replace(PLAIN, percent_of_left=True)]
-            if has
-            else [PLAIN]
-            for has in percents
-        ]
-        per_cent = list(product(*options))
+    circles = [Const("pi") in side for side in sides]
     pis = [None, *_PI_APPROXIMATIONS] if circles[0] != circles[1] else [None]
-    flags = [[False, True][: 1 + present] for present in (mixed, loose, logs, divided)]
-    for (a, b), p, m, i, g, d in product(per_cent, pis, *flags):
-        change = {"pi": p, "product_of_mixed": m, "loose_implicit": i, "natural_log": g, "right_division": d}
+    mixed = any(isinstance(n, Binary) and n.op == "mixed" for n in both)
+    loose = any(_divides(n) and _has_op(n.right, "implicit") for n in both if isinstance(n, Binary))
+    divided = any(_divides(n) and _has_op(n.left, "/") for n in both if isinstance(n, Binary))
+    logs = any(isinstance(n, Call) and n.name == "log" and len(n.args) == 1 for n in both)
+    percents = product(_percent_readings(sides[0]), _percent_readings(sides[1]))
+    flags = [[False, True] if present else [False] for present in (mixed, loose, logs, divided)]
+    for (a, b), pi, (of_mixed, of_loose, of_log, of_division) in product(percents, pis, product(*flags)):
+        change: dict[str, Any] = {
+            "pi": pi,
+            "product_of_mixed": of_mixed,
+            "loose_implicit": of_loose,
+            "natural_log": of_log,
+            "right_division": of_division,
+        }
         yield replace(a, **change), replace(b, **change)
+
+
+def _percent_readings(side: Sequence[Node]) -> list[Reading]:
+    if any(isinstance(n, Unary) and n.op == "pct" for n in side):
+        return [PLAIN, replace(PLAIN, percent_points=True), replace(PLAIN, percent_of_left=True)]
+    return [PLAIN]
+
+
+def _divides(node: Binary) -> bool:
+    return node.op == "/"
+
+
+def _has_op(node: Node, op: str) -> bool:
+    return isinstance(node, Binary) and node.op == op
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +124,7 @@ class _Slack:
 
     def total(self) -> Any:
         seen = {n.name for n in walk(self.left) if isinstance(n, Num)}
-        left = _sensitivity(self.left, self.env, self.left_reading, lambda n: self.is_rounded(n))
+        left = _sensitivity(self.left, self.env, self.left_reading, self.is_rounded)
         right = _sensitivity(
             self.right, self.env, self.right_reading, lambda n: n.name not in seen or self.is_rounded(n)
         )
@@ -118,7 +142,7 @@ class _Slack:
         return node if isinstance(node, Num) else None
 
 
-def _sensitivity(node: Node, env: Mapping[str, Value], reading: Reading, moves: Any) -> Any:
+def _sensitivity(node: Node, env: Mapping[str, Value], reading: Reading, moves: Callable[[Num], bool]) -> Any:
     """How much the value changes when each moving decimal changes by one in its last digit, summed."""
     centre = as_real(evaluate(node, env, reading))
     total: Any = as_real(Fraction(0))
@@ -181,7 +205,7 @@ def _nearly(
     number = slack.right_number()
     whole_right = number is not None and number.decimals == 0
     if whole_right and real < 1 and not (isinstance(a, Fraction) and a.denominator == 1):
-        half = real <= Fraction(1, 2).numerator / 2
+        half = 2 * real <= 1
         return Outcome(True if half and relation == "~" else None, "rounded to a whole number", *shown)
     if relation == "~" and size and real <= size / 20:
         return Outcome(None, "a rough approximation", *shown)

@@ -9,14 +9,9 @@ from dataclasses import dataclass, field
 from stepconf.core.symbolic.polynomials import Polynomial, names
 from stepconf.core.symbolic.systems import contradictory
 from stepconf.core.symbolic.tokens import Token
+from stepconf.core.symbolic.vocabulary import BRANCHING, REWRITING
 
 _KEPT = 8
-# Words that announce that an equation is the one before it, rewritten.
-_REWRITING = (
-    "simplif", "rearrang", "expand", "divid", "multipl", "subtract", "adding", "add ", "combin", "factor", "becomes",
-    "rewrit", "equivalent", "clear", "cancel", "distribut", "isolat", "implies", "solving for", "solve for", "collect",
-)  # fmt: skip
-_BRANCHING = frozenset("or either and while whereas if when suppose case similarly likewise other second another".split())
 _TRANSPARENT = ("break", "arrow", "currency")
 
 
@@ -42,7 +37,11 @@ class Trail:
             solved: whether it is of the form `x = 3`.
         """
         before = self.equations[-1] if self.equations else None
-        derived = before is not None and not self.solved and self._derived(before, polynomial, step, tokens, span[0])
+        derived = (
+            before is not None
+            and not self.solved
+            and self._derived(before, polynomial, step, tokens, span[0])
+        )
         earlier = self.equations[:-1]
         self.equations = [*self.equations[-_KEPT:], polynomial]
         self.step, self.end, self.solved = step, span[1], solved
@@ -62,11 +61,11 @@ class Trail:
         same = step == self.step
         between = tokens[self.end if same else 0 : start]
         words = " ".join(token.name.lower() for token in between if token.kind in ("word", "text"))
-        if set(words.split()) & _BRANCHING or any(token.kind == "comma" for token in between[-1:]):
+        if set(words.split()) & BRANCHING or any(token.kind == "comma" for token in between[-1:]):
             return False
         if same and all(token.kind in _TRANSPARENT for token in between):
             return True
-        return len(between) < 30 and any(word in words + " " for word in _REWRITING)
+        return len(between) < 30 and any(word in words + " " for word in REWRITING)
 
 
 def _several_roots(earlier: Sequence[Polynomial], before: Polynomial, after: Polynomial) -> bool:

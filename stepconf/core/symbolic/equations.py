@@ -1,4 +1,4 @@
-"""What the problem and the solution so far say of their variables, and whether the next equation can be true too."""
+"""What problem and solution have said of their variables so far, and whether the next equation can hold too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,31 +6,14 @@ from fractions import Fraction
 
 from stepconf.core.symbolic.chains import Relation, Side
 from stepconf.core.symbolic.compare import relation_holds
-from stepconf.core.symbolic.evaluate import Undecidable
+from stepconf.core.symbolic.evaluate import UndecidableError
 from stepconf.core.symbolic.nodes import Num, Var, is_literal, variables, walk
 from stepconf.core.symbolic.polynomials import Polynomial, difference, fraction_of, is_constant, names
 from stepconf.core.symbolic.systems import contradictory, implied_value
 from stepconf.core.symbolic.tokens import Token
+from stepconf.core.symbolic.vocabulary import CONDITIONS, MEASURES, PLACES
 
-# An equation in a sentence with one of these holds only sometimes.
-CONDITIONS = frozenset(
-    """if when suppose assume assuming case cases or either try trying would could might otherwise at setting
-    example instance say let whenever unless until contradiction impossible not cannot no false wrong
-    incorrect check verify testing test possible possibilities possibility choose choosing take where every
-    any which either satisfy satisfies satisfying mistake instead plug plugging consider modulo mod divisible
-    coefficient coefficients discriminant formula checking tries trying trial solving shifted asymptote asymptotes intersect intersects intercept intercepts""".split()
-)
-# In a text with one of these, `x` and `y` are coordinates of many points.
-PLACES = frozenset(
-    """line lines graph graphs curve parabola circle ellipse hyperbola plane planes function functions coordinate
-    coordinates intersect intersection vertex slope axis sequence term terms polynomial polynomials range domain
-    region root roots solution solutions zeros plot zero""".split()
-)
-MEASURES = frozenset(
-    """foot feet inch inches in ft cm m mm km mile miles yard yards hour hours minute minutes second seconds day days
-    week weeks month months year years dollar dollars cent cents gram grams kg g pound pounds ounce ounces liter
-    liters ml degree degrees radian radians meter meters percent mph dozen""".split()
-)
+MAX_FACTS = 60
 
 
 @dataclass(slots=True)
@@ -66,11 +49,11 @@ class Known:
             self.facts = [fact for fact in self.facts if fact not in related]
             return False
         if given or not self._branches(own):
-            self.facts.append(polynomial)
+            self.facts = [*self.facts[-MAX_FACTS:], polynomial]
         return None
 
     def rounded(self, relation: Relation, facts: Sequence[Polynomial]) -> bool:
-        """Whether the equation may differ from what follows from `facts` only because its decimals are rounded."""
+        """Whether the equation may differ from what follows from `facts` only because it is rounded."""
         sides = relation.left.node, relation.right.node
         decimals = {n.name for side in sides for n in walk(side) if isinstance(n, Num) and n.decimals}
         if decimals <= self.given:
@@ -84,7 +67,7 @@ class Known:
         return True
 
     def _branches(self, own: frozenset[str]) -> bool:
-        """Whether what is known leaves several values open, so that the next equation may be one of several cases."""
+        """Whether what is known leaves several values open: the next equation may be one of several cases."""
         for fact in self.facts:
             for monomial in fact:
                 for name, exponent in monomial:
@@ -130,7 +113,7 @@ def polynomial_of(relation: Relation) -> Polynomial | None:
         return None
     try:
         top, bottom = difference(relation.left.node, relation.right.node)
-    except Undecidable:
+    except UndecidableError:
         return None
     if not bottom or any("..." in name for name in names(top)) or _inexact(relation, top):
         return None

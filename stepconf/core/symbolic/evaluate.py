@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 
 from stepconf.core.symbolic.nodes import Binary, Call, Const, Node, Num, Unary, Var, walk
 
@@ -23,7 +23,7 @@ _REAL.dps = 60
 Value: TypeAlias = Fraction | Any  # Any: an mpmath number of the context above
 
 
-class Undecidable(Exception):
+class UndecidableError(Exception):
     """The expression has no value that can be known here; the message says why."""
 
 
@@ -48,7 +48,7 @@ def evaluate(node: Node, env: Env, reading: Reading = PLAIN) -> Value:
     """The value of `node` with its variables taken from `env`.
 
     Raises:
-        Undecidable: a free variable, a division by zero, a number out of bounds or an unknown function.
+        UndecidableError: a free variable, a division by zero, a number out of bounds or an unknown function.
     """
     match node:
         case Num(value):
@@ -56,7 +56,7 @@ def evaluate(node: Node, env: Env, reading: Reading = PLAIN) -> Value:
         case Var(name):
             if name in env:
                 return env[name]
-            raise Undecidable(f"free variable {name}")
+            raise UndecidableError(f"free variable {name}")
         case Const(name):
             if name == "pi":
                 return reading.pi if reading.pi is not None else +_REAL.pi
@@ -81,7 +81,7 @@ def as_real(value: Value) -> Any:
 
 def _bounded(value: Fraction) -> Fraction:
     if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
-        raise Undecidable("number out of bounds")
+        raise UndecidableError("number out of bounds")
     return value
 
 
@@ -98,10 +98,10 @@ def _unary(op: str, arg: Node, env: Env, reading: Reading) -> Value:
             return abs(value)
         case "fact":
             if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= MAX_FACTORIAL:
-                raise Undecidable("factorial out of bounds")
+                raise UndecidableError("factorial out of bounds")
             return Fraction(math.factorial(int(value)))
     if not isinstance(value, Fraction):
-        raise Undecidable("rounding of an irrational value")
+        raise UndecidableError("rounding of an irrational value")
     return Fraction(math.floor(value) if op == "floor" else math.ceil(value))
 
 
@@ -128,10 +128,10 @@ def _apply(op: str, a: Value, b: Value) -> Value:
         return _power(a, b)
     if op == "mod":
         if not exact or b == 0:
-            raise Undecidable("remainder of what is not rational")
+            raise UndecidableError("remainder of what is not rational")
         return a % b
     if op == "/" and b == 0:
-        raise Undecidable("division by zero")
+        raise UndecidableError("division by zero")
     if not exact:
         a, b = as_real(a), as_real(b)
     result = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b}[op]()
@@ -140,7 +140,7 @@ def _apply(op: str, a: Value, b: Value) -> Value:
 
 def _finite(value: Any) -> Any:
     if not _REAL.isfinite(value) or _REAL.mag(value) > MAX_BITS:
-        raise Undecidable("number out of bounds")
+        raise UndecidableError("number out of bounds")
     return value
 
 
@@ -150,22 +150,22 @@ def _power(a: Value, b: Value) -> Value:
         if isinstance(a, Fraction):
             size = max(a.numerator.bit_length(), a.denominator.bit_length())
             if abs(exponent) * max(size - 1, 1) > MAX_BITS and abs(a) not in (0, 1):
-                raise Undecidable("power out of bounds")
+                raise UndecidableError("power out of bounds")
             if a == 0 and exponent <= 0:
-                raise Undecidable("power of zero")
+                raise UndecidableError("power of zero")
             return a ** (exponent % 2 if abs(a) == 1 else exponent)
         if abs(exponent) > 1000:
-            raise Undecidable("power out of bounds")
+            raise UndecidableError("power out of bounds")
         if a == 0:
-            raise Undecidable("power of zero")
+            raise UndecidableError("power of zero")
         return _finite(a**exponent)
     base, power = as_real(a), as_real(b)
     if base == 0:
-        raise Undecidable("power of zero")
+        raise UndecidableError("power of zero")
     if not isinstance(base, _REAL.mpf) or base < 0:
-        raise Undecidable("a root with several values")
+        raise UndecidableError("a root with several values")
     if abs(_REAL.mag(power)) > 12 or abs(power * _REAL.log(base)) > MAX_BITS:
-        raise Undecidable("power out of bounds")
+        raise UndecidableError("power out of bounds")
     return _finite(base**power)
 
 
@@ -174,7 +174,7 @@ def _call(name: str, values: list[Value], nodes: tuple[Node, ...], reading: Read
         return _integers(name, values)
     if name in ("max", "min"):
         if any(not isinstance(v, Fraction) for v in values):
-            raise Undecidable(f"{name} of irrational values")
+            raise UndecidableError(f"{name} of irrational values")
         return max(values) if name == "max" else min(values)
     if name in ("sqrt", "root"):
         return _root(values)
@@ -184,17 +184,17 @@ def _call(name: str, values: list[Value], nodes: tuple[Node, ...], reading: Read
         return _logarithm(name, values, reading)
     if name == "exp":
         return _power(+_REAL.e, values[0])
-    raise Undecidable(f"function {name}")
+    raise UndecidableError(f"function {name}")
 
 
 def _integers(name: str, values: list[Value]) -> Fraction:
     if any(not isinstance(v, Fraction) or v.denominator != 1 or abs(v) > 10**30 for v in values):
-        raise Undecidable(f"{name} of what is not an integer")
+        raise UndecidableError(f"{name} of what is not an integer")
     integers = [int(v) for v in values]
     if name == "binom":
         n, k = integers
         if not 0 <= n <= 2_000 or k < 0:
-            raise Undecidable("binomial out of bounds")
+            raise UndecidableError("binomial out of bounds")
         return _bounded(Fraction(math.comb(n, k)))
     return Fraction(math.gcd(*integers) if name == "gcd" else math.lcm(*integers))
 
@@ -202,7 +202,7 @@ def _integers(name: str, values: list[Value]) -> Fraction:
 def _root(values: list[Value]) -> Value:
     degree = values[1] if len(values) > 1 else Fraction(2)
     if not isinstance(degree, Fraction) or degree.denominator != 1 or not 2 <= degree <= 100:
-        raise Undecidable("root of an unusual degree")
+        raise UndecidableError("root of an unusual degree")
     value, n = values[0], int(degree)
     if isinstance(value, Fraction):
         if value < 0 and n % 2:
@@ -212,7 +212,7 @@ def _root(values: list[Value]) -> Value:
             return Fraction(top, bottom)
     real = as_real(value)
     if isinstance(real, _REAL.mpf) and real < 0 and n != 2:
-        raise Undecidable("a root with several values")
+        raise UndecidableError("a root with several values")
     return _finite(_REAL.sqrt(real) if n == 2 else _REAL.root(real, n))
 
 
@@ -230,28 +230,28 @@ def _exact_root(value: int, n: int) -> int | None:
 def _trigonometric(name: str, value: Value, node: Node) -> Value:
     degrees = any(isinstance(n, Unary) and n.op == "deg" for n in walk(node))
     if not degrees and isinstance(value, Fraction) and value != 0:
-        raise Undecidable("an angle without its unit")
+        raise UndecidableError("an angle without its unit")
     angle = as_real(value) * (_REAL.pi / 180 if degrees else 1)
     if not isinstance(angle, _REAL.mpf) or abs(angle) > 10**6:
-        raise Undecidable("an angle out of bounds")
+        raise UndecidableError("an angle out of bounds")
     sine, cosine = _REAL.sin(angle), _REAL.cos(angle)
     top, bottom = {
         "sin": (sine, 1), "cos": (cosine, 1), "tan": (sine, cosine),
         "cot": (cosine, sine), "sec": (1, cosine), "csc": (1, sine),
     }[name]  # fmt: skip
     if abs(bottom) < _REAL.mpf(10) ** -40:
-        raise Undecidable("a pole of a trigonometric function")
+        raise UndecidableError("a pole of a trigonometric function")
     return top / bottom
 
 
 def _logarithm(name: str, values: list[Value], reading: Reading) -> Value:
     argument = as_real(values[0])
     if not isinstance(argument, _REAL.mpf) or argument <= 0:
-        raise Undecidable("logarithm of what is not positive")
+        raise UndecidableError("logarithm of what is not positive")
     if len(values) == 1:
         natural = name == "ln" or (name == "log" and reading.natural_log)
         return _REAL.log(argument) / (1 if natural else _REAL.log(10))
     base = as_real(values[1])
     if base <= 0 or base == 1:
-        raise Undecidable("logarithm to an impossible base")
+        raise UndecidableError("logarithm to an impossible base")
     return _REAL.log(argument) / _REAL.log(base)

@@ -1,4 +1,4 @@
-"""Statements about whole numbers in words: "91 is prime", "24 and 1199 are divisible by 3", "7 divides 21"."""
+"""Statements about whole numbers in words: "91 is prime", "24 and 1199 are divisible by 3"."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,13 +47,27 @@ def _numbers_before(tokens: Sequence[Token], at: int) -> tuple[list[int], int]:
         return [], at
     alone = before is None or before.kind in ("word", "break", "arrow", "comma", "open")
     # "the product of 3 and 7 is prime", "the sum of the digits of 12 is ..." speak of something else.
-    if before is not None and before.name.lower() in ("of", "by", "than", "between", "from", "to", "plus", "minus"):
+    if before is not None and before.name.lower() in (
+        "of",
+        "by",
+        "than",
+        "between",
+        "from",
+        "to",
+        "plus",
+        "minus",
+    ):
         return [], at
     return (numbers, start) if alone else ([], at)
 
 
 def _whole(token: Token) -> bool:
-    return token.kind == "num" and token.value.denominator == 1 and not token.decimals and token.value <= MAX_NUMBER
+    return (
+        token.kind == "num"
+        and token.value.denominator == 1
+        and not token.decimals
+        and token.value <= MAX_NUMBER
+    )
 
 
 def _stated(tokens: Sequence[Token], at: int, numbers: list[int]) -> tuple[int, bool]:
@@ -72,9 +86,13 @@ def _stated(tokens: Sequence[Token], at: int, numbers: list[int]) -> tuple[int, 
                 return 0, False
             return at + used + 1, all(is_prime(n) == truth for n in numbers)
         if rest[:2] in (["divisible", "by"], ["multiple", "of"], ["multiples", "of"]):
-            return _divisibility(tokens, at + used + 2, lambda n, d: (d != 0 and n % d == 0) == truth, numbers)
+            return _divisibility(
+                tokens, at + used + 2, lambda n, d: (d != 0 and n % d == 0) == truth, numbers
+            )
         if rest[:2] in (["factor", "of"], ["divisor", "of"], ["factors", "of"], ["divisors", "of"]):
-            return _divisibility(tokens, at + used + 2, lambda n, d: (n != 0 and d % n == 0) == truth, numbers)
+            return _divisibility(
+                tokens, at + used + 2, lambda n, d: (n != 0 and d % n == 0) == truth, numbers
+            )
     return 0, False
 
 
@@ -84,7 +102,9 @@ def _divisibility(
     if at >= len(tokens) or not _whole(tokens[at]):
         return 0, False
     after = tokens[at + 1] if at + 1 < len(tokens) else None
-    if after is not None and (after.kind not in ("break", "comma", "word", "close") or after.name in ("and", "or")):
+    if after is not None and (
+        after.kind not in ("break", "comma", "word", "close") or after.name in ("and", "or")
+    ):
         return 0, False
     other = int(tokens[at].value)
     return at + 1, all(holds(n, other) for n in numbers)

@@ -98,7 +98,7 @@ def is_literal(node: Node) -> bool:
 
 
 def is_compound(node: Node) -> bool:
-    """Whether `node` is more than a number or a variable with a sign or a factor: there is something to compute."""
+    """Whether `node` is more than a number or a variable with a sign or a factor."""
     match node:
         case Unary(_, arg):
             return is_compound(arg)

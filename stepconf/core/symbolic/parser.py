@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from stepconf.core.symbolic.nodes import Binary, Call, Const, Node, Num, Unary, Var
 from stepconf.core.symbolic.tokens import Token
+from stepconf.core.symbolic.units import after_units
 
 MAX_DEPTH = 40
-MAX_UNIT_WORDS = 6
 
 _POWER, _IMPLICIT, _PRODUCT, _SUM = 40, 30, 20, 10
 _BINDING = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "mod": _PRODUCT, "^": _POWER}
@@ -24,18 +24,6 @@ _WORD_OPERATORS = {
     "X": "*",
 }
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-# Words after which a number begins something new: never part of a unit.
-NOT_UNITS = frozenset(
-    "and or so is are was were be been has have had gets get got then thus hence therefore because since if when which"
-    " that this these those we he she they it you i but while with from into buys bought sells sold eats ate spends"
-    " spent gives gave makes made needs need will would can could should does do did means mean equals equal where for"
-    " to than as by at on in after before remaining remainder more less fewer most least only also now let not no off"
-    " out up versus vs through until between twice half double triple thrice dozen dozens hundred thousand million"
-    " billion trillion quarter quarters third thirds pair pairs score percent percentage pennies nickels dimes cents"
-    " cent plus minus times multiplied divided squared cubed factorial choose over under modulo mod multiply divide add"
-    " subtract adding subtracting simplify substitute answer calculate therefore giving leaving resulting yields"
-    " becomes about approximately roughly".split()
-)
 _SKIPPABLE_FRONT = {
     "about",
     "approximately",
@@ -51,7 +39,7 @@ _SKIPPABLE_FRONT = {
 _PI_ARGUMENT = ("sin", "cos", "tan", "cot", "sec", "csc")
 
 
-class NotAnExpression(Exception):
+class NoExpressionError(Exception):
     """No expression begins here."""
 
 
@@ -59,7 +47,7 @@ def parse(tokens: Sequence[Token], start: int, end: int) -> tuple[Node, int]:
     """The longest expression in `tokens[start:end]` that begins at `start`, and the index after it.
 
     Raises:
-        NotAnExpression: nothing can be read there.
+        NoExpressionError: nothing can be read there.
     """
     reader = _Reader(tokens, start, end)
     node = reader.expression(0, 0)
@@ -82,13 +70,13 @@ class _Reader:
     def expect(self, kind: str, name: str = "") -> Token:
         token = self.peek()
         if token is None or token.kind != kind or (name and token.name != name):
-            raise NotAnExpression
+            raise NoExpressionError
         self.at += 1
         return token
 
     def expression(self, binding: int, depth: int) -> Node:
         if depth > MAX_DEPTH:
-            raise NotAnExpression
+            raise NoExpressionError
         left = self.operand(depth)
         while True:
             mark = self.at
@@ -98,11 +86,8 @@ class _Reader:
                 return left
             op, power = operator
             try:
-                if op == "^":
-                    right = self.exponent(depth + 1)
-                else:
-                    right = self.expression(power + 1, depth + 1)
-            except NotAnExpression:
+                right = self.exponent(depth + 1) if op == "^" else self.expression(power + 1, depth + 1)
+            except NoExpressionError:
                 self.at = mark
                 return left
             left = Binary(op, left, right)
@@ -185,7 +170,7 @@ class _Reader:
 
     def operand(self, depth: int) -> Node:
         node = self.postfix(self.primary(depth), depth)
-        self.skip_units()
+        self.at = after_units(self.tokens, self.at, self.end, self.groups > 0)
         return node
 
     def primary(self, depth: int) -> Node:
@@ -195,7 +180,7 @@ class _Reader:
             self.at += 1
         token = self.peek()
         if token is None:
-            raise NotAnExpression
+            raise NoExpressionError
         self.at += 1
         match token.kind:
             case "op" if token.name in "+-":
@@ -227,7 +212,7 @@ class _Reader:
                 inner = self.expression(0, depth + 1)
                 self.expect("end" + token.kind)
                 return Unary(token.kind, inner)
-        raise NotAnExpression
+        raise NoExpressionError
 
     def mixed(self, whole: Num, depth: int) -> Node:
         """`2\\frac{1}{2}` and `2 1/2`; the two-number forms of a product without a sign."""
@@ -242,7 +227,7 @@ class _Reader:
             try:
                 self.at += 1
                 part = self.fraction(depth + 1)
-            except NotAnExpression:
+            except NoExpressionError:
                 self.at = mark
                 return whole
             simple = isinstance(part, Binary) and isinstance(part.left, Num) and isinstance(part.right, Num)
@@ -273,11 +258,11 @@ class _Reader:
         )
         functional = token.name.split("_")[0] in "fghFGHPQpq" and token.math
         if functional and following is not None and (following.name == "^" or following.kind == "open"):
-            raise NotAnExpression
+            raise NoExpressionError
         if applied and (token.name.split("_")[0] not in "abcxyznmkrst" or self.kind(2) == "close"):
             self.at += 1
             self.group(following, depth)  # type: ignore[arg-type]
-            raise NotAnExpression
+            raise NoExpressionError
         return Var(token.name)
 
     def group(self, token: Token, depth: int) -> Node:
@@ -305,7 +290,7 @@ class _Reader:
         if token is not None and token.kind == "var":
             self.at += 1
             return Var(token.name)
-        raise NotAnExpression
+        raise NoExpressionError
 
     def fraction(self, depth: int) -> Node:
         return Binary("/", self.argument(depth + 1), self.argument(depth + 1))
@@ -332,7 +317,7 @@ class _Reader:
             subscript = self.tokens[self.at].name
             self.at += 1
             if not subscript.isdigit() or len(subscript) > 6:
-                raise NotAnExpression
+                raise NoExpressionError
             base = (Num(self.tokens[self.at - 1].value + int(subscript)),)
         if self.kind() == "op" and self.tokens[self.at].name == "^":
             self.at += 1
@@ -374,51 +359,3 @@ class _Reader:
                 node = Unary("pct", node)
             else:
                 return node
-
-    def skip_units(self) -> None:
-        """Read over "apples", "cm^2", "/hour", "per day", "(total riders)" after an operand."""
-        words = 0
-        while words < MAX_UNIT_WORDS:
-            token = self.peek()
-            if token is None:
-                return
-            if token.kind in ("word", "text") and self.is_unit(token):
-                self.at += 1
-                if self.kind() == "op" and self.tokens[self.at].name == "^" and self.kind(1) == "num":
-                    self.at += 2
-            elif token.kind == "op" and token.name in "/-*" and self.unit_after_operator(token):
-                self.at += 2
-            elif token.kind == "open" and token.name == "(" and token.spaced and (after := self.remark()):
-                self.at = after
-            else:
-                return
-            words += 1
-
-    @staticmethod
-    def is_unit(token: Token) -> bool:
-        if token.kind == "word" and token.name[0].isupper() and token.name[1:].islower():
-            return False  # a capital begins a sentence or a name: "A = 5 Total = 7"
-        return all(word.lower() not in NOT_UNITS for word in token.name.split()) and token.name != "of"
-
-    def unit_after_operator(self, token: Token) -> bool:
-        following = self.peek(1)
-        if following is None or following.kind not in ("word", "text") or not self.is_unit(following):
-            return False
-        hyphen = token.name == "-" and not token.spaced and not following.spaced and following.name.islower()
-        return token.name == "/" or (hyphen and self.groups == 0)
-
-    def remark(self) -> int:
-        """The index after a bracketed remark in words that begins here, 0 if it is something else."""
-        depth, words = 0, 0
-        for index in range(self.at, min(self.end, self.at + 40)):
-            token = self.tokens[index]
-            if token.kind == "open":
-                depth += 1
-            elif token.kind == "close":
-                depth -= 1
-                if depth == 0:
-                    return index + 1 if words else 0
-            elif token.kind in ("op", "rel", "break", "frac", "pct") and token.name not in ("-", "/"):
-                return 0
-            words += token.kind in ("word", "text")
-        return 0

@@ -7,7 +7,7 @@ hide that two expressions are equal, never make two equal ones differ by a non-z
 from fractions import Fraction
 from typing import TypeAlias
 
-from stepconf.core.symbolic.evaluate import Undecidable, evaluate
+from stepconf.core.symbolic.evaluate import UndecidableError, evaluate
 from stepconf.core.symbolic.nodes import Binary, Call, Const, Node, Num, Unary, Var, variables
 
 MAX_TERMS = 80
@@ -45,10 +45,10 @@ def multiply(p: Polynomial, q: Polynomial) -> Polynomial:
     """`p * q`.
 
     Raises:
-        Undecidable: the product would be too large.
+        UndecidableError: the product would be too large.
     """
     if len(p) * len(q) > MAX_TERMS * 12:
-        raise Undecidable("too many terms")
+        raise UndecidableError("too many terms")
     product: Polynomial = {}
     for a, x in p.items():
         for b, y in q.items():
@@ -80,12 +80,12 @@ def fraction_of(node: Node) -> tuple[Polynomial, Polynomial]:
     """`node` as (numerator, denominator).
 
     Raises:
-        Undecidable: it is too large, or divides by zero.
+        UndecidableError: it is too large, or divides by zero.
     """
     if not variables(node) and not isinstance(node, Const):
         try:
             value = evaluate(node, {})
-        except Undecidable:
+        except UndecidableError:
             value = None
         if isinstance(value, Fraction):
             return constant(value), ONE
@@ -121,14 +121,14 @@ def _binary(op: str, left: Node, right: Node, node: Node) -> tuple[Polynomial, P
     if op == "/":
         c, d = d, c
         if not d:
-            raise Undecidable("division by zero")
+            raise UndecidableError("division by zero")
     return multiply(a, c), multiply(b, d)
 
 
 def _power(base: Node, exponent: Node, node: Node) -> tuple[Polynomial, Polynomial]:
     try:
         value = evaluate(exponent, {})
-    except Undecidable:
+    except UndecidableError:
         return _opaque(node)
     if not isinstance(value, Fraction) or value.denominator != 1 or abs(value) > MAX_DEGREE:
         return _opaque(node)
@@ -138,15 +138,21 @@ def _power(base: Node, exponent: Node, node: Node) -> tuple[Polynomial, Polynomi
     top, bottom = fraction_of(base)
     if n < 0:
         if not top:
-            raise Undecidable("division by zero")
+            raise UndecidableError("division by zero")
         top, bottom, n = bottom, top, -n
     return _raised(top, n), _raised(bottom, n)
 
 
 def _raised(p: Polynomial, n: int) -> Polynomial:
+    if len(p) == 1:
+        ((monomial, coefficient),) = p.items()
+        powers = tuple((name, exponent * n) for name, exponent in monomial) if n else ()
+        return _checked({powers: coefficient**n})
     result = ONE
-    for _ in range(n):
-        result = multiply(result, p)
+    while n:
+        if n % 2:
+            result = multiply(result, p)
+        p, n = multiply(p, p) if n > 1 else p, n // 2
     return result
 
 
@@ -163,12 +169,12 @@ def _product(a: Monomial, b: Monomial) -> Monomial:
 
 def _checked(p: Polynomial) -> Polynomial:
     if len(p) > MAX_TERMS:
-        raise Undecidable("too many terms")
+        raise UndecidableError("too many terms")
     for monomial, coefficient in p.items():
         if sum(exponent for _, exponent in monomial) > MAX_DEGREE:
-            raise Undecidable("degree out of bounds")
+            raise UndecidableError("degree out of bounds")
         if coefficient.numerator.bit_length() + coefficient.denominator.bit_length() > MAX_COEFFICIENT_BITS:
-            raise Undecidable("coefficient out of bounds")
+            raise UndecidableError("coefficient out of bounds")
     return p
 
 
@@ -187,7 +193,7 @@ def gcd(p: Polynomial, q: Polynomial, name: str) -> Polynomial:
             while a and not a[-1]:
                 a.pop()
             if any(x.numerator.bit_length() > MAX_COEFFICIENT_BITS * 4 for x in a):
-                raise Undecidable("coefficient out of bounds")
+                raise UndecidableError("coefficient out of bounds")
         a, b = b, a
     return {(((name, i),) if i else ()): x / a[-1] for i, x in enumerate(a) if x}
 

@@ -8,7 +8,7 @@ are substituted, and two equations in one variable must have a common root.
 from collections.abc import Sequence
 from fractions import Fraction
 
-from stepconf.core.symbolic.evaluate import Undecidable
+from stepconf.core.symbolic.evaluate import UndecidableError
 from stepconf.core.symbolic.polynomials import (
     Monomial,
     Polynomial,
@@ -19,13 +19,16 @@ from stepconf.core.symbolic.polynomials import (
     substitute_value,
 )
 
-MAX_EQUATIONS = 40
+MAX_EQUATIONS = 24
+MAX_TOTAL_TERMS = 250
 _ROUNDS = 4
 
 
 def contradictory(equations: Sequence[Polynomial]) -> bool:
     """Whether `p = 0` for all `p` in `equations` is impossible. False where that is not found out."""
     rows = list(equations)[-MAX_EQUATIONS:]
+    if sum(len(row) for row in rows) > MAX_TOTAL_TERMS:
+        return False
     try:
         for _ in range(_ROUNDS):
             rows, impossible = _eliminate(rows)
@@ -42,7 +45,7 @@ def contradictory(equations: Sequence[Polynomial]) -> bool:
             if any(is_constant(row) and row for row in rows):
                 return True
             rows = [row for row in rows if row]
-    except Undecidable:
+    except UndecidableError:
         return False
     return False
 
@@ -57,7 +60,7 @@ def implied_value(equations: Sequence[Polynomial], name: str) -> Fraction | None
             if not values or name in values:
                 return values.get(name) if values else None
             rows = [row if _is_assignment(row) else _substituted(row, values) for row in rows]
-    except Undecidable:
+    except UndecidableError:
         return None
     return None
 

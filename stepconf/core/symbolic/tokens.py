@@ -8,19 +8,37 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from stepconf.core.symbolic.notation import (
+    ARROWS,
+    COMMANDS,
+    CONSTANTS,
+    DOTS,
+    FUNCTIONS,
+    GREEK,
+    LEX,
+    OPERATORS,
+    RELATIONS,
+    SILENT,
+    SUPERSCRIPTS,
+    TEXTUAL,
+    UNITS_OF_LETTERS,
+    VULGAR,
+)
+from stepconf.core.symbolic.zones import math_zones
+
 MAX_CHARS = 20_000
 MAX_DIGITS = 120
 
 # Kinds: num var word op rel open close func frac binom sqrt const pct deg fact bar comma dots sub arrow
-#        break (a sentence, clause or row ends) annot unitish(currency) other
+#        break (a sentence, clause or row ends) annot (<<2*3=6>>) currency text pmod choose vulgar other
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
     """`text[start:end]` read as `kind`; `name` is its canonical spelling, `value` and `decimals` a number's.
 
-    `math` says that it stands between LaTeX delimiters; `spaced` that white space or a delimiter stands before
-    it; `subscript` is the raw subscript of a variable or number.
+    `math` says that it stands between LaTeX delimiters; `spaced` that white space or a delimiter stands
+    before it. A subscript is part of a variable's name.
     """
 
     kind: str
@@ -33,112 +51,12 @@ class Token:
     decimals: int = 0
 
 
-_OPERATORS = {
-    "+": "+", "-": "-", "−": "-", "–": "-", "*": "*", "×": "*", "·": "*", "⋅": "*", "∙": "*", "•": "*",
-    "∗": "*", "/": "/", "÷": "/", "∕": "/", "⁄": "/", "^": "^",
-    "\\times": "*", "\\cdot": "*", "\\ast": "*", "\\div": "/", "\\bmod": "mod", "\\mod": "mod",
-}  # fmt: skip
-_RELATIONS = {
-    "=": "=", "==": "=", ":=": "=", "≈": "~", "≅": "~", "≃": "~", "\\approx": "~", "\\simeq": "~", "\\cong": "~",
-    "\\doteq": "~", "<": "<", ">": ">", "≤": "<=", "≥": ">=", "<=": "<=", ">=": ">=", "\\le": "<=", "\\leq": "<=",
-    "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\lt": "<", "\\gt": ">", "≠": "!=",
-    "!=": "!=", "\\ne": "!=", "\\neq": "!=", "≡": "===", "\\equiv": "===",
-}  # fmt: skip
-_FUNCTIONS = {
-    "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "arcsin", "arccos", "arctan", "gcd", "lcm",
-    "max", "min", "lg", "sinh", "cosh", "tanh",
-}  # fmt: skip
-_CONSTANTS = {"\\pi": "pi", "π": "pi"}
-_GREEK = {
-    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "theta", "lambda", "mu", "nu", "omega", "phi",
-    "varphi", "rho", "sigma", "tau", "zeta", "eta", "kappa", "xi", "chi", "psi", "ell", "Delta", "Omega",
-}  # fmt: skip
-_SILENT = {
-    "\\left", "\\right", "\\big", "\\Big", "\\bigg", "\\Bigg", "\\bigl", "\\bigr", "\\Bigl", "\\Bigr", "\\biggl",
-    "\\biggr", "\\middle", "\\displaystyle", "\\textstyle", "\\quad", "\\qquad", "\\limits", "\\nonumber",
-    "\\hspace", "\\,", "\\;", "\\:", "\\!", "\\ ", "\\>", "\\(", "\\)", "&", "\\&", "~",
-    "\\boxed", "\\fbox", "\\bf", "\\mathit", "\\color", "\\enspace", "\\thinspace",
-    "\\phantom", "\\hline", "\\it", "\\rm", "\\large", "\\Large", "\\underbrace", "\\cancel",
-}  # fmt: skip
-_TEXTUAL = {"\\text", "\\textbf", "\\textit", "\\textrm", "\\mathrm", "\\mbox", "\\operatorname", "\\mathsf",
-            "\\emph", "\\textsf", "\\texttt"}  # fmt: skip
-_ARROWS = {"\\Rightarrow", "\\implies", "\\to", "\\rightarrow", "\\longrightarrow", "\\Longrightarrow", "\\iff",
-           "\\Leftrightarrow", "\\leftrightarrow", "→", "⇒", "⟹", "⇔", "=>", "->", "-->", "==>", "\\therefore",
-           "∴", "\\because", "\\mapsto"}  # fmt: skip
-_DOTS = {"\\cdots", "\\ldots", "\\dots", "\\dotsb", "\\dotsc", "\\vdots", "\\ddots", "…", "⋯"}
-_SUPERSCRIPTS = {"²": 2, "³": 3, "⁴": 4, "⁵": 5, "¹": 1, "⁰": 0, "⁶": 6, "⁷": 7, "⁸": 8, "⁹": 9}
-_VULGAR = {
-    "½": (1, 2),
-    "¼": (1, 4),
-    "¾": (3, 4),
-    "⅓": (1, 3),
-    "⅔": (2, 3),
-    "⅕": (1, 5),
-    "⅛": (1, 8),
-    "⅜": (3, 8),
-}
-_UNITS_OF_LETTERS = {"cm", "mm", "km", "ft", "in", "mph", "kg", "mg", "lb", "lbs", "hr", "hrs", "min", "sec",
-                     "mi", "oz", "kph", "deg", "rad", "USD", "ml", "mL"}  # fmt: skip
-
-_LEX = re.compile(
-    r"""
-      (?P<space>[ \t\r\f\v\u00a0\u2009\u202f]+)
-    | (?P<newline>\n\s*)
-    | (?P<annot><<[^<>\n]{0,200}>>)
-    | (?P<shortfrac>\\[dtc]?frac[ ]*[0-9][ ]*[0-9])
-    | (?P<num>[0-9]{1,3}(?:(?:,|\{,\}|,\\!|\\,|\\!)[0-9]{3})+(?![0-9])(?:\.[0-9]+)?
-        | [0-9]+\.[0-9]+ | [0-9]+ | (?<![0-9A-Za-z)])\.[0-9]+)
-    | (?P<dots>\.\.+|…|⋯)
-    | (?P<display>\\\[|\\\]|\$\$)
-    | (?P<row>\\\\(?:\[[^\]\n]{0,10}\])?)
-    | (?P<degree>\^[ ]*\\circ | \^\{[ ]*\\circ[ ]*\} | ° | \\degree)
-    | (?P<command>\\(?:[A-Za-z]+|[^A-Za-z\s]))
-    | (?P<rel>==>|=>|-->|->|==|:=|<=|>=|!=|[=≈≅≃<>≤≥≠≡→⇒⟹⇔∴])
-    | (?P<bold>\*\*)
-    | (?P<op>[-+−–*×·⋅∙•∗/÷∕⁄^])
-    | (?P<super>[²³⁴⁵¹⁰⁶⁷⁸⁹])
-    | (?P<vulgar>[½¼¾⅓⅔⅕⅛⅜])
-    | (?P<open>[(\[{]) | (?P<close>[)\]}])
-    | (?P<letters>[A-Za-z]+(?:['’][a-z]+)?)
-    | (?P<currency>[$€£¥¢₹])
-    | (?P<pct>%) | (?P<bang>!+) | (?P<bar>\|) | (?P<sub>_)
-    | (?P<comma>,) | (?P<stop>[.;:?]+)
-    | (?P<root>√) | (?P<pi>π)
-    | (?P<other>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_ZONE = re.compile(
-    r"\\\((?P<a>.{1,4000}?)\\\)|\\\[(?P<b>.{1,4000}?)\\\]|(?<!\\)\$\$(?P<c>[^$]{1,4000})\$\$"
-    r"|\\begin\{(?P<env>align|aligned|equation|gather|eqnarray|cases|split)\*?\}(?P<d>.{1,8000}?)\\end\{(?P=env)\*?\}"
-    r"|(?<!\\)\$(?P<e>[^\s$](?:[^$]{0,2000}[^\s$\\])?)\$(?![0-9])",
-    re.DOTALL,
-)
-_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[ ,]+[A-Za-z]{2,}[ ,.]")
-_TEXT_ARGUMENT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname)\s*\{[^{}]*\}")
-
-
-def math_zones(text: str) -> list[tuple[int, int]]:
-    """The half-open spans of `text` that stand between LaTeX delimiters, in order.
-
-    A dollar sign is a delimiter only where it cannot be money: something that is not prose up to the next
-    dollar sign, no space inside either, no digit after the second.
-    """
-    zones: list[tuple[int, int]] = []
-    position = 0
-    while found := _ZONE.search(text, position):
-        inside = found["e"]
-        if inside is not None and _PROSE.search(_TEXT_ARGUMENT.sub("", inside) + " "):
-            position = found.start() + 1
-            continue
-        zones.append(found.span())
-        position = found.end()
-    return zones
-
-
 def tokenize(text: str) -> list[Token]:
-    """Tokens of the first `MAX_CHARS` characters of `text`, in order."""
-    return _Lexer(text[:MAX_CHARS]).run()
+    """Tokens of `text`, in order; of a longer text those of its first `MAX_CHARS` characters, up to a break."""
+    tokens = _Lexer(text[:MAX_CHARS]).run()
+    while len(text) > MAX_CHARS and tokens and tokens[-1].kind != "break":
+        tokens.pop()
+    return tokens
 
 
 class _Lexer:
@@ -157,7 +75,7 @@ class _Lexer:
             if self.text.startswith("[asy]", position):
                 position = self.skip_to("[/asy]", position)
                 continue
-            found = _LEX.match(self.text, position)
+            found = LEX.match(self.text, position)
             if found is None:  # pragma: no cover - the last alternative matches anything
                 break
             end = self.step(str(found.lastgroup), found[0], position)
@@ -198,12 +116,12 @@ class _Lexer:
             case "command":
                 return self.command(piece, start)
             case "rel":
-                kind = "arrow" if piece in _ARROWS else "rel"
-                self.add(kind, _RELATIONS.get(piece, piece), start, end)
+                kind = "arrow" if piece in ARROWS else "rel"
+                self.add(kind, RELATIONS.get(piece, piece), start, end)
             case "op" if piece in "-*•–" and self.begins_line(start) and not self.in_math(start):
                 self.add("break", ".", start, end)
             case "op":
-                self.add("op", _OPERATORS[piece], start, end)
+                self.add("op", OPERATORS[piece], start, end)
             case "bold":
                 self.bold(start, end)
             case "letters":
@@ -227,9 +145,9 @@ class _Lexer:
         match group:
             case "super":
                 self.add("op", "^", start, start)
-                self.add("num", piece, start, end, Fraction(_SUPERSCRIPTS[piece]))
+                self.add("num", piece, start, end, Fraction(SUPERSCRIPTS[piece]))
             case "vulgar":
-                self.add("vulgar", piece, start, end, Fraction(*_VULGAR[piece]))
+                self.add("vulgar", piece, start, end, Fraction(*VULGAR[piece]))
             case "bang":
                 after = self.text[end : end + 1]
                 factorial = (
@@ -302,7 +220,7 @@ class _Lexer:
     def letters(self, piece: str, start: int) -> int:
         end = start + len(piece)
         lower = piece.lower()
-        if lower in _FUNCTIONS and (self.in_math(start) or self.text[end : end + 1] in "(_^"):
+        if lower in FUNCTIONS and (self.in_math(start) or self.text[end : end + 1] in "(_^"):
             return self.add("func", lower, start, end)
         if piece == "mod":
             return self.add("op", "mod", start, end)
@@ -315,7 +233,7 @@ class _Lexer:
                 start,
                 end,
             )
-        if piece in _UNITS_OF_LETTERS or len(piece) >= 4:
+        if piece in UNITS_OF_LETTERS or len(piece) >= 4:
             return self.add("word", piece, start, end)
         if len(piece) > 1 and piece.isupper():
             return self.add("var", piece, start, end)
@@ -355,36 +273,30 @@ class _Lexer:
 
     def command(self, piece: str, start: int) -> int:
         end = start + len(piece)
-        if piece in _SILENT:
+        if piece in SILENT:
             self.spaced = self.spaced or piece not in ("\\left", "\\right")
             return self.skip_argument(end) if piece in ("\\hspace", "\\color", "\\phantom") else end
-        if piece in _OPERATORS:
-            return self.add("op", _OPERATORS[piece], start, end)
-        if piece in _RELATIONS:
-            return self.add("rel", _RELATIONS[piece], start, end)
-        if piece in _TEXTUAL:
+        if piece in OPERATORS:
+            return self.add("op", OPERATORS[piece], start, end)
+        if piece in RELATIONS:
+            return self.add("rel", RELATIONS[piece], start, end)
+        if piece in TEXTUAL:
             return self.textual(start, end)
         bare = piece[1:]
-        kinds = {
-            "frac": "frac", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "binom": "binom", "dbinom": "binom",
-            "tbinom": "binom", "sqrt": "sqrt", "%": "pct", "pmod": "pmod", "pod": "pmod", "lfloor": "floor",
-            "rfloor": "endfloor", "lceil": "ceil", "rceil": "endceil", "lvert": "bar", "rvert": "bar", "vert": "bar",
-            "mid": "other", "{": "other", "}": "other", "choose": "choose", "lbrack": "open", "rbrack": "close",
-        }  # fmt: skip
-        if bare in kinds:
-            return self.add(kinds[bare], {"lbrack": "[", "rbrack": "]"}.get(bare, bare), start, end)
-        if bare in _FUNCTIONS:
+        if bare in COMMANDS:
+            return self.add(COMMANDS[bare], {"lbrack": "[", "rbrack": "]"}.get(bare, bare), start, end)
+        if bare in FUNCTIONS:
             return self.add("func", bare, start, end)
-        if bare in _GREEK:
+        if bare in GREEK:
             return self.add("var", bare, start, end)
-        if piece in _CONSTANTS:
-            return self.add("const", _CONSTANTS[piece], start, end)
+        if piece in CONSTANTS:
+            return self.add("const", CONSTANTS[piece], start, end)
         if bare == "$":
             self.spaced = True
             return self.add("currency", "$", start, end)
-        if piece in _ARROWS:
+        if piece in ARROWS:
             return self.add("arrow", bare, start, end)
-        if piece in _DOTS:
+        if piece in DOTS:
             return self.add("dots", "...", start, end)
         if bare in ("begin", "end"):
             closed = self.text.find("}", end, end + 30)
@@ -409,7 +321,7 @@ class _Lexer:
             return self.add("other", "text", start, end)
         name = found[1].strip()
         self.spaced = True
-        if name.lower() in _FUNCTIONS:
+        if name.lower() in FUNCTIONS:
             self.add("func", name.lower(), start, found.end())
         elif name == "mod":
             self.add("op", "mod", start, found.end())
