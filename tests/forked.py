@@ -60,7 +60,7 @@ def forked(
     """Run a command in a forked child and wait for it and for all it started.
 
     Args:
-        scratch: a folder for its output.
+        scratch: a folder that it runs in, and for its output.
         kill_after: seconds after which it gets SIGKILL.
         at: ("module.function", n, "before" or "after"): its process group gets `sent` at the n-th call, from 1.
         file_bytes: RLIMIT_FSIZE.
@@ -113,7 +113,9 @@ def serve() -> None:
         pid = os.fork()
         if not pid:
             _child(order)
-        patience = None if order["kill_after"] is None else started + order["kill_after"] - time.perf_counter()
+        patience = order["kill_after"]
+        if patience is not None:
+            patience = max(0.0, started + patience - time.perf_counter())
         ended, _, _ = select.select([os.pidfd_open(pid)], [], [], patience)
         if not ended:
             os.kill(pid, signal.SIGKILL)
@@ -138,6 +140,7 @@ def _child(order: Mapping[str, Any]) -> None:
     scratch = Path(order["scratch"])
     try:
         os.setsid()
+        os.chdir(scratch)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(scratch / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
         calls: dict[str, int] = {}

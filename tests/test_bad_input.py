@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from tests.forked import forked
 from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import GIVEN, PROBLEMS, write_jsonl
-from tests.tiny import CONTEXT, VOCABULARY, Ended, stepconf, tiny_model, with_tiny
-
+from tests.tiny import CONTEXT, VOCABULARY, Ended, stepconf, with_tiny
 
 COMMAND = [sys.executable, "-c", "from stepconf.cli import main; main()"]
 
@@ -74,10 +73,14 @@ def test_no_problems_named() -> None:
 @pytest.mark.parametrize("command", ["generate", "segment", "score", "verify"])
 def test_missing_column(command: str, problems: Path, given_file: Path) -> None:
     if command == "generate":
-        check_refused(_generate("--problems", problems, "--answer-column", "gold"), "'gold'", "answer", "level")
+        check_refused(
+            _generate("--problems", problems, "--answer-column", "gold"), "'gold'", "answer", "level"
+        )
         return
     check_refused(stepconf(command, problems, "--out", "r"), "solution", "--solution-column", "question")
-    check_refused(stepconf(command, given_file, "--out", "r", "--problem-column", "task"), "'task'", "generator")
+    check_refused(
+        stepconf(command, given_file, "--out", "r", "--problem-column", "task"), "'task'", "generator"
+    )
     check_refused(stepconf(command, given_file, "--out", "r", "--id-column", "uid"), "'uid'", "generator")
 
 
@@ -99,7 +102,9 @@ def _half_gzip(path: Path) -> None:
 
 
 def _half_parquet(path: Path) -> None:
-    pl.DataFrame({"problem": ["1 + 1?"] * 100, "answer": ["2"] * 100, "solution": ["2"] * 100}).write_parquet(path)
+    pl.DataFrame({"problem": ["1 + 1?"] * 100, "answer": ["2"] * 100, "solution": ["2"] * 100}).write_parquet(
+        path
+    )
     path.write_bytes(path.read_bytes()[:-100])
 
 
@@ -247,7 +252,9 @@ def test_pairs_of_a_run_without_correct_steps(given_file: Path) -> None:
     made = stepconf("pairs", "r", "--tau", 0.5)
     assert made.code == 0, made.err
     check_refused(stepconf("pairs", "r", "--tau", 1.5), "tau", "1.5")
-    check_refused(stepconf("pairs", "r", "--set", "pairs.quantile=0.5"), "pairs.quantile", "pairs.tau_quantile")
+    check_refused(
+        stepconf("pairs", "r", "--set", "pairs.quantile=0.5"), "pairs.quantile", "pairs.tau_quantile"
+    )
 
 
 # Items among many: counted
@@ -326,7 +333,14 @@ def test_a_hundred_thousand_characters_in_one_line(command: str) -> None:
 
 def test_text_that_no_font_shows(problems: Path) -> None:
     """Control characters, lone surrogates, right-to-left marks, a null byte: kept, or counted."""
-    texts = ["a\x00b = 1", "\u202e1 + 1 = 2\u202c", "\x1b[31m2\x1b[0m", "2\u2028= 2", "e\u0301 = \u00e9", "𝟙 + 𝟙"]
+    texts = [
+        "a\x00b = 1",
+        "\u202e1 + 1 = 2\u202c",
+        "\x1b[31m2\x1b[0m",
+        "2\u2028= 2",
+        "e\u0301 = \u00e9",
+        "𝟙 + 𝟙",
+    ]
     rows = [{"problem": f"p{i}", "answer": "2", "solution": text} for i, text in enumerate(texts)]
     raw = "".join(json.dumps(row) + "\n" for row in [*rows, {"problem": "p", "solution": "lone \ud800"}])
     Path("s.jsonl").write_text(raw)
@@ -340,18 +354,12 @@ def test_text_that_no_font_shows(problems: Path) -> None:
 # A device without room, and a person who has had enough: in processes of their own
 
 
-def test_no_space_left_keeps_what_was_written(problems: Path) -> None:
-    whole = stepconf(*_arguments(problems))
-    assert whole.code == 0, whole.err
+def test_no_space_left_keeps_what_was_written(problems: Path, tmp_path: Path) -> None:
+    assert forked(_arguments(problems), tmp_path).code == 0
     Path("r").rename("whole")
-    sizes = [file.stat().st_size for file in Path("whole/solutions").iterdir()]
-    code = (
-        "import resource, sys; from stepconf.cli import main; from tests.tiny import tiny_model;"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({max(sizes) - 1}, {max(sizes) - 1}));"
-        f"sys.argv = ['stepconf', *{_arguments(problems)!r}]; main()"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    check_refused(Ended(ended.returncode, ended.stdout, ended.stderr), "too large", "committed is kept", "again")
+    largest = max(file.stat().st_size for file in Path("whole/solutions").iterdir())
+    ended = forked(_arguments(problems), tmp_path, file_bytes=largest - 1)
+    check_refused(Ended(ended.code, ended.out, ended.err), "too large", "committed is kept", "again")
     assert not list(Path("r").rglob("*.tmp"))
     kept = rows_of(Path("r"), "solutions")
     made = stepconf(*_arguments(problems))
@@ -375,34 +383,30 @@ def test_a_full_device_is_said_in_one_message(problems: Path, monkeypatch: pytes
         if calls == 5:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    check_refused(stepconf(*_arguments(problems)), "No space left on device", "committed is kept")
-    monkeypatch.undo()
-    assert len(rows_of(Path("r"), "solutions")) in (0, 8) and not list(Path("r").rglob("*.tmp"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        check_refused(stepconf(*_arguments(problems)), "No space left on device", "committed is kept")
+    assert len(rows_of(Path("r"), "solutions")) == 8 and not list(Path("r").rglob("*.tmp"))
 
 
-def test_ctrl_c_keeps_what_was_committed_and_exits_130(problems: Path) -> None:
-    many = write_jsonl(Path("many.jsonl"), [{"problem": f"{i} + 1?", "answer": str(i + 1)} for i in range(2000)])
-    arguments = ["generate", "--problems", str(many), "--out", "r", *with_tiny(), "--max-tokens", "40"]
-    running = subprocess.Popen(
-        [*COMMAND, *arguments, "--verify", "symbolic"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        while running.poll() is None and not list(Path("r").glob("manifests/*.json")):
-            with suppress(subprocess.TimeoutExpired):
-                running.wait(0.02)
-        os.killpg(running.pid, signal.SIGINT)  # to the whole group, as a terminal does
-        out, err = running.communicate(timeout=120)
-    finally:
-        running.kill()
-    assert running.returncode == 130, err
-    assert "Traceback" not in err and err.count("stepconf: ") == 1, err
-    assert "again to continue" in err and out == ""
+@pytest.mark.parametrize(
+    ("point", "committed"),
+    [(("stepconf.engines.transformers._draw", 41, "before"), 4), (("os.replace", 4, "after"), 1)],
+)
+def test_ctrl_c_keeps_what_was_made_and_exits_130(
+    point: tuple[str, int, str], committed: int, tmp_path: Path
+) -> None:
+    """While the model runs: chunks that are sampled are verified and written first. While one is written."""
+    rows = [{"problem": f"{i} + 1?", "answer": str(i + 1)} for i in range(40)]
+    many = write_jsonl(Path("many.jsonl"), rows)
+    options = ["--samples", 2, "--max-tokens", 5, "--verify", "symbolic", "--set", "verify.workers=1"]
+    arguments = ["generate", "--problems", many, "--out", "r", *with_tiny(), *options]
+    ended = forked(arguments, tmp_path, at=point, sent=signal.SIGINT)
+    assert ended.code == 130 and ended.out == "", ended
+    assert "Traceback" not in ended.err and ended.err.count("stepconf: ") == 1, ended.err
+    assert "again to continue" in ended.err
     solutions, _ = check_invariants(Path("r"), VOCABULARY)
-    assert 0 < len(solutions) < 8000
-    with pytest.raises(ProcessLookupError):
-        os.killpg(running.pid, 0)  # nothing of the group is left
+    assert len(solutions) == 4 * committed
+    again = stepconf(*arguments)
+    assert again.code == 0, again.err
+    assert len(check_invariants(Path("r"), VOCABULARY)[0]) == 80

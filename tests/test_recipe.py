@@ -20,7 +20,9 @@ RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), ROOT / "stepconf" / "demo.yam
 def test_every_recipe_in_the_repository_loads(file: Path) -> None:
     recipe = load_recipe(file)
     written = yaml.safe_load(file.read_text())
-    assert recipe.model_dump(exclude_unset=True) == Recipe.model_validate(written).model_dump(exclude_unset=True)
+    assert recipe.model_dump(exclude_unset=True) == Recipe.model_validate(written).model_dump(
+        exclude_unset=True
+    )
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 

@@ -33,7 +33,10 @@ FACTS = {"input": "x", "solutions": 1, "steps": 2, "tokens": 4, "drops": {}, "se
 
 def solved(index: int) -> Solved:
     text = "a = 1\nso b = 2"
-    verdicts = [Verdict("final", "1", "correct", 1.0, "", 0.01), Verdict("symbolic", "1", "unknown", None, "why")]
+    verdicts = [
+        Verdict("final", "1", "correct", 1.0, "", 0.01),
+        Verdict("symbolic", "1", "unknown", None, "why"),
+    ]
     scores = TokenScores([-0.5, -0.25, 0.0, -1.0], [0.1, 0.2, 0.0, 1.5], [0.9, 0.8, 1.0, 0.25])
     steps = build_steps(f"s{index}", "p", text, [(0, 6), (6, 14)], [5, 6, 7, 8], [0, 3, 6, 9], scores)
     steps[1] = replace(steps[1], verdicts=verdicts, label="correct", label_source="final")

@@ -1,0 +1,99 @@
+"""The declared tables: one declaration behind records, Arrow, JSON Schema and the files in schemas/."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from stepconf.core.records import Pair, Solution, Step, Verdict
+from stepconf.core.schema import TABLES, VERSION, arrow_schema, json_schema, solution_of, step_of, to_columns
+from stepconf.schema_files import check_schemas
+from tests.test_shards import rounded, solved
+
+ROOT = Path(__file__).parents[2]
+RECORDS = {"solutions": Solution, "steps": Step, "pairs": Pair}
+
+
+def test_the_files_in_the_repository_are_current() -> None:
+    check_schemas(ROOT / "schemas")
+    assert {file.stem for file in (ROOT / "schemas").glob("*.json")} == set(TABLES)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_columns_are_the_fields_of_the_record(table: str) -> None:
+    assert [field.name for field in TABLES[table]] == [field.name for field in fields(RECORDS[table])]
+    assert arrow_schema(table).names == [field.name for field in TABLES[table]]
+    assert all(field.meaning for field in TABLES[table])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_column_is_nullable_where_its_record_says_so(table: str) -> None:
+    for declared, field in zip(arrow_schema(table), fields(RECORDS[table]), strict=True):
+        assert declared.nullable == ("None" in str(field.type)), field.name
+
+
+def test_the_verdict_column_is_the_record() -> None:
+    declared = arrow_schema("steps").field("verdicts").type.value_type
+    assert [declared.field(i).name for i in range(declared.num_fields)] == [f.name for f in fields(Verdict)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_metadata_says_how_entropy_was_estimated(table: str) -> None:
+    metadata = arrow_schema(table, {"engine": "vllm"}).metadata
+    assert metadata[b"stepconf_schema"] == VERSION.encode()
+    assert metadata[b"entropy_unit"] == b"nats" and metadata[b"engine"] == b"vllm"
+    assert b"full vocabulary" in metadata[b"entropy_estimator"]
+    assert b"temperature 1" in metadata[b"entropy_distribution"]
+
+
+def test_rows_come_back_as_they_went() -> None:
+    one = solved(0)
+    solutions = pa.Table.from_pydict(to_columns("solutions", [one.solution]), arrow_schema("solutions"))
+    steps = pa.Table.from_pydict(to_columns("steps", one.steps), arrow_schema("steps"))
+    solutions.validate(full=True)
+    steps.validate(full=True)
+    assert [solution_of(row) for row in solutions.to_pylist()] == [one.solution]
+    assert [step_of(row) for row in steps.to_pylist()] == rounded(one).steps
+
+
+def _check(schema: dict[str, Any], value: Any, where: str) -> None:
+    """The part of JSON Schema that our files use."""
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    python = {
+        "string": str,
+        "boolean": bool,
+        "integer": int,
+        "number": (int, float),
+        "array": list,
+        "object": dict,
+        "null": type(None),
+    }
+    assert isinstance(value, tuple(t for k in kinds for t in _as_tuple(python[k]))), (where, value)
+    if isinstance(value, list):
+        for item in value:
+            _check(schema["items"], item, where)
+    if isinstance(value, dict):
+        assert set(schema.get("required", [])) <= set(value) <= set(schema["properties"]), where
+        for name, item in value.items():
+            _check(schema["properties"][name], item, f"{where}.{name}")
+
+
+def _as_tuple(kind: Any) -> tuple[type, ...]:
+    return kind if isinstance(kind, tuple) else (kind,)
+
+
+@pytest.mark.parametrize("table", ["solutions", "steps"])
+def test_written_rows_satisfy_the_json_schema(table: str) -> None:
+    some = [solved(index) for index in range(3)]
+    rows: list[Any] = [one.solution for one in some] if table == "solutions" else some[0].steps
+    schema = json_schema(table)
+    assert json.loads(json.dumps(schema)) == schema
+    for row in pa.Table.from_pydict(to_columns(table, rows), arrow_schema(table)).to_pylist():
+        _check(schema, row, table)
+        with pytest.raises(AssertionError):
+            _check(schema, row | {"more": 1}, table)
+        with pytest.raises(AssertionError):
+            _check(schema, row | {f"{table.removesuffix('s')}_id": None}, table)

