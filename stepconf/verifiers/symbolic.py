@@ -25,7 +25,9 @@ class SymbolicVerifier:
         """One list per solution, one verdict per step; `seconds` is the solution's time shared out evenly."""
         items = [(one.solution.problem, [step.text for step in one.steps]) for one in solved]
         outcomes = self.pool.map(_check, items)
-        return [self._verdicts(outcome, len(texts)) for outcome, (_, texts) in zip(outcomes, items, strict=True)]
+        return [
+            self._verdicts(outcome, len(texts)) for outcome, (_, texts) in zip(outcomes, items, strict=True)
+        ]
 
     def _verdicts(self, outcome: Outcome[Found], n_steps: int) -> list[Verdict | None]:
         seconds = outcome.seconds / max(1, n_steps)

@@ -92,7 +92,7 @@ class Line:
 
     def joined(self, op: str, a: Fraction, b: Fraction, left: str, right: str) -> tuple[Fraction, str, str]:
         value = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a}[op]
-        sign = self.rng.choice({"*": ["*", "×", "x"], "/": ["/", "÷"], "-": ["-", "−"]}.get(op, [op]))  # noqa: RUF001
+        sign = self.rng.choice({"*": ["*", "×", "x"], "/": ["/", "÷"], "-": ["-", "−"]}.get(op, [op]))
         tex = {"*": self.rng.choice([r"\times", r"\cdot"]), "/": r"\div"}.get(op, op)
         return value, f"{left} {sign} {right}", f"{left} {tex} {right}"
 
@@ -109,17 +109,31 @@ class Line:
         """The line with `value` for its result."""
         if self.latex:
             body = f"{self.tex} = {self.shown(value)}"
-            body = self.rng.choice([rf"\({body}\)", f"${body}$", rf"\[ {body} \]", rf"\[ \text{{Total}} = {body} \]"])
+            body = self.rng.choice(
+                [rf"\({body}\)", f"${body}$", rf"\[ {body} \]", rf"\[ \text{{Total}} = {body} \]"]
+            )
             return self.rng.choice(BEFORE) + body + self.rng.choice(["", "."])
         unit = " " + self.rng.choice(UNITS) if self.rng.random() < 0.4 else ""
-        money = "$" if not unit and value >= 0 and "/" not in self.shown(value) and self.rng.random() < 0.2 else ""
-        return self.rng.choice(BEFORE) + f"{self.plain} = {money}{self.shown(value)}{unit}" + self.rng.choice(AFTER)
+        money = (
+            "$"
+            if not unit and value >= 0 and "/" not in self.shown(value) and self.rng.random() < 0.2
+            else ""
+        )
+        return (
+            self.rng.choice(BEFORE)
+            + f"{self.plain} = {money}{self.shown(value)}{unit}"
+            + self.rng.choice(AFTER)
+        )
 
 
 def wrong(rng: random.Random, value: Fraction) -> Fraction:
     """A result as a model gets it wrong: off by a little, a digit, a sign or a factor of ten."""
     return rng.choice(
-        [value + rng.choice([-10, -2, -1, 1, 2, 10]), -value if value else Fraction(1), value * 10 or Fraction(3)]
+        [
+            value + rng.choice([-10, -2, -1, 1, 2, 10]),
+            -value if value else Fraction(1),
+            value * 10 or Fraction(3),
+        ]
     )
 
 
@@ -132,7 +146,8 @@ def test_lines_of_arithmetic(seed: int) -> None:
         lines = [Line(rng) for _ in range(4)]
         truths = [rng.random() < 0.6 for _ in lines]
         steps = [
-            line.text(line.value if true else wrong(rng, line.value)) for line, true in zip(lines, truths, strict=True)
+            line.text(line.value if true else wrong(rng, line.value))
+            for line, true in zip(lines, truths, strict=True)
         ]
         for step, true, found in zip(steps, truths, check_steps("", steps), strict=True):
             total += 1

@@ -157,7 +157,7 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
 
 
 _ENDS = {"break", "rel", "arrow", "comma", "close", "text", "word", "annot", "currency", "pmod"}
-_UNFINISHED = {"dots", "sub", "frac", "choose", "fact", "num", "other", "open", "pmod"}
+_UNFINISHED = {"dots", "sub", "frac", "choose", "fact", "num", "other", "open"}
 
 
 def _ending_at(tokens: Sequence[Token], low: int, end: int) -> Side | None:

@@ -7,11 +7,13 @@ from fractions import Fraction
 from stepconf.core.records import Label
 from stepconf.core.symbolic.chains import Relation, Side, prefixes, relations, suffixes
 from stepconf.core.symbolic.compare import Outcome, relation_holds, show
+from stepconf.core.symbolic.context import in_doubt, sentence, words
 from stepconf.core.symbolic.derivations import Trail
 from stepconf.core.symbolic.equations import Known, assigns, has_variables, measures, polynomial_of
 from stepconf.core.symbolic.evaluate import IMAGINARY_UNIT, UndecidableError, evaluate
 from stepconf.core.symbolic.facts import Fact, number_facts
 from stepconf.core.symbolic.nodes import (
+    Binary,
     Node,
     Num,
     Var,
@@ -74,19 +76,19 @@ class _Solution:
         tokens = tokenize(problem)
         self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
         self.known.given = frozenset(t.name for t in tokens if t.kind == "num" and t.decimals)
-        words = _words(tokens, 0, len(tokens))
-        if words & PLACES:
+        said = words(tokens, 0, len(tokens))
+        if said & PLACES:
             self.known.several |= {"x", "y"}
         for relation in relations(tokens)[:MAX_GIVEN]:
             if has_variables(relation) and not _measured(tokens, relation):
-                sentence = _sentence(tokens, relation.left.start, relation.right.end)
-                self.known.allows(relation, _words(tokens, *sentence) - GIVING, given=True)
+                around = sentence(tokens, relation.left.start, relation.right.end)
+                self.known.allows(relation, words(tokens, *around) - GIVING, given=True)
 
     def step(self, text: str) -> StepCheck:
         tokens = tokenize(text)
         self.supposing = False
         self.index += 1
-        if _words(tokens, 0, len(tokens)) & SECOND_THOUGHTS:
+        if words(tokens, 0, len(tokens)) & SECOND_THOUGHTS:
             self.known.retract()
         claims = self.chain_claims(text, tokens)
         claims += [_fact_claim(text, tokens, fact) for fact in number_facts(tokens)]
@@ -108,8 +110,11 @@ class _Solution:
 
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
-        if relation.modulus is not None:
-            return self.congruence(text, tokens, relation, relation.modulus)
+        modulus = relation.modulus
+        if relation.name == "===" and isinstance(right.node, Binary) and right.node.op == "mod":
+            modulus = right.node.right
+        if modulus is not None:
+            return self.congruence(text, tokens, relation, modulus)
         if has_variables(relation):
             return self.equation(text, tokens, relation)
         if not _is_numeric_claim(relation, tokens):
@@ -117,7 +122,7 @@ class _Solution:
         outcome = self.decide(relation)
         if outcome.reason.startswith("rounded"):
             self.rounded |= {n.name for n in walk(right.node) if isinstance(n, Num)}
-        if outcome.holds is False and _in_doubt(tokens, left.start, right.end, DENIALS):
+        if outcome.holds is False and in_doubt(tokens, left.start, right.end, DENIALS):
             outcome = Outcome(None, "stated in doubt")
         return _claim(text, tokens, relation, outcome.holds, outcome.reason)
 
@@ -133,7 +138,7 @@ class _Solution:
             return None
         holds = (a - b) % n == 0
         reason = "" if holds else f"{show(a)} and {show(b)} differ modulo {n}"
-        if not holds and _in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
+        if not holds and in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
             return None
         return _claim(text, tokens, relation, holds, reason)
 
@@ -145,7 +150,7 @@ class _Solution:
             "=", relation.left.node, relation.right.node, frozenset(), {"i": IMAGINARY_UNIT}
         )
         if outcome.holds is None or (
-            not outcome.holds and _in_doubt(tokens, relation.left.start, relation.right.end, DENIALS)
+            not outcome.holds and in_doubt(tokens, relation.left.start, relation.right.end, DENIALS)
         ):
             return None
         return _claim(text, tokens, relation, outcome.holds, outcome.reason)
@@ -154,9 +159,9 @@ class _Solution:
         """A relation between variables: it must not contradict what was said before."""
         if relation.spelled or _measured(tokens, relation):
             return None
-        sentence = _sentence(tokens, relation.left.start, relation.right.end)
-        words = _words(tokens, *sentence)
-        if words & {"case", "cases"}:
+        around = sentence(tokens, relation.left.start, relation.right.end)
+        said = words(tokens, *around)
+        if said & {"case", "cases"}:
             self.by_cases = True
         if self.complex and variables(relation.left.node) | variables(relation.right.node) == {"i"}:
             return self.complex_claim(text, tokens, relation)
@@ -165,7 +170,7 @@ class _Solution:
             return None
         polynomial = polynomial_of(relation)
         self.equations_left -= len(polynomial or ()) // 4
-        if polynomial is not None and not words & DENIALS:
+        if polynomial is not None and not said & DENIALS:
             follows = self.trail.follows(
                 polynomial,
                 self.index,
@@ -175,12 +180,12 @@ class _Solution:
             )
             if follows is False and not self.known.rounded(relation, self.trail.origin()):
                 return _claim(text, tokens, relation, False, "does not follow from the equation before it")
-        self.supposing = self.supposing or bool(words & SUPPOSITIONS)
+        self.supposing = self.supposing or bool(said & SUPPOSITIONS)
         if self.by_cases or self.supposing:
             return None
         if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
             return None  # a quantity named in words is only followed from line to line
-        allowed = self.known.allows(relation, words)
+        allowed = self.known.allows(relation, said)
         if allowed is None:
             return None
         return _claim(
@@ -210,34 +215,12 @@ def _claim(text: str, tokens: Sequence[Token], relation: Relation, holds: bool |
 
 def _fact_claim(text: str, tokens: Sequence[Token], fact: Fact) -> Claim:
     start, end = tokens[fact.start].start, tokens[fact.end - 1].end
-    doubted = not fact.holds and _in_doubt(tokens, fact.start, fact.end, DENIALS - {"not"})
+    doubted = not fact.holds and in_doubt(tokens, fact.start, fact.end, DENIALS - {"not"})
     return Claim(start, end, text[start:end], None if doubted else fact.holds, fact.reason)
 
 
 def _measured(tokens: Sequence[Token], relation: Relation) -> bool:
     return measures(tokens, relation.left) or measures(tokens, relation.right)
-
-
-def _sentence(tokens: Sequence[Token], start: int, end: int) -> tuple[int, int]:
-    low = start
-    while low > 0 and not (tokens[low - 1].kind == "break" and tokens[low - 1].name in (".", "?", "\n\n")):
-        low -= 1
-    high = end
-    while high < len(tokens) and not (
-        tokens[high].kind == "break" and tokens[high].name in (".", "?", "\n\n", ";")
-    ):
-        high += 1
-    return low, high
-
-
-def _words(tokens: Sequence[Token], low: int, high: int) -> frozenset[str]:
-    words = {w.lower() for t in tokens[low:high] if t.kind in ("word", "text") for w in t.name.split()}
-    following = zip(tokens[low:high], tokens[low + 1 : high + 1], strict=False)
-    # "for n = 3" is a condition, "for each box" is not.
-    trial = any(
-        a.name.lower() in ("for", "at", "with") and b.kind not in ("word", "text") for a, b in following
-    )
-    return frozenset(words | {"when"} if trial else words)
 
 
 def _annotations(text: str, tokens: Sequence[Token]) -> list[tuple[int, str]]:
@@ -274,15 +257,3 @@ def _units(tokens: Sequence[Token], side: Side) -> frozenset[str]:
     return frozenset(
         t.name.lower().rstrip("s.") for t in inside if t.kind in ("word", "text") and t.name != "of"
     )
-
-
-def _in_doubt(tokens: Sequence[Token], start: int, end: int, denials: frozenset[str]) -> bool:
-    """Whether the sentence around says that the relation is only supposed, or denied."""
-    low, high = _sentence(tokens, start, end)
-    if high < len(tokens) and tokens[high].name == "?":
-        return True
-    clause = max(
-        (i + 1 for i in range(low, start) if tokens[i].kind == "comma" or tokens[i].name == "then"),
-        default=low,
-    )
-    return bool(_words(tokens, low, high) & denials or _words(tokens, clause, high) & SUPPOSITIONS)

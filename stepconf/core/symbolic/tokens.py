@@ -26,7 +26,7 @@ from stepconf.core.symbolic.notation import (
 )
 from stepconf.core.symbolic.zones import math_zones
 
-MAX_CHARS = 20_000
+MAX_CHARS = 8_000
 MAX_DIGITS = 120
 
 # Kinds: num var word op rel open close func frac binom sqrt const pct deg fact bar comma dots sub arrow

@@ -1,0 +1,113 @@
+"""Equations with variables: what contradicts what was stated, and what must be left alone."""
+
+from fractions import Fraction
+
+import pytest
+import sympy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepconf.core.symbolic import check_steps
+from stepconf.core.symbolic.polynomials import Polynomial, add, constant, gcd, multiply
+from stepconf.core.symbolic.systems import contradictory
+
+WRONG = [
+    # (problem, steps, index of the step that must be flagged)
+    ("", [r"So \(2x + 3 = 9\).", r"Therefore \(x = 4\)."], 1),
+    ("", [r"\[ 2x + 3 = 9 \\ 2x = 12 \\ x = 6 \]"], 0),
+    ("", ["30 + x + 105 = 500. Simplifying, we get: 135 + x = 500. So x = 350 - 150."], 0),
+    ("", [r"\[S = 2B\]", r"\[(S + 2) + (B + 2) = 28\]", r"\[2B + 4 + B + 2 = 28\]"], 2),
+    ("", [r"We factor \(x^3 - 1 = (x + 1)(x^2 - x + 1)\)."], 0),
+    ("", [r"We have \(6r^2 = 12r\).", r"Dividing both sides by 2r gives \(3r = 12\)."], 1),
+    ("If $x + y = 10$ and $x - y = 4$, find $x$.", ["Adding gives $2x = 14$, so $x = 8$."], 0),
+    ("", ["Total = 9 + 3 + 4\nTotal = 18"], 0),
+    ("", [r"\( (x - 16 + 100) - 25 = x + 69 - 25 \)"], 0),
+    ("Find $z$ if $2 - 3iz = 3$.", [r"\[ \frac{1}{-5i} \cdot \frac{-i}{-i} = \frac{-i}{25} \]"], 0),
+    ("", ["Both 24 and 1199 are divisible by 3."], 0),
+    ("", [r"Since 91 is prime, we stop."], 0),
+    ("", [r"\( 7^{100} \equiv 2 \pmod{5} \)"], 0),
+    ("", [r"Thus $441 = 1202_7$."], 0),
+]
+RIGHT = [
+    ("", [r"\[ 2x + 3 = 9 \\ 2x = 6 \\ x = 3 \]"]),
+    ("", [r"\(x^2 = 9\), so \(x = 3\) or \(x = -3\)."]),
+    ("", [r"\((x - 2)(x + 5) = 0\)", r"\(x - 2 = 0\) and \(x + 5 = 0\) give both roots."]),
+    ("", [r"If \(x = 1\), then \(y = 4\).", r"If \(x = 2\), then \(y = 7\)."]),
+    ("", [r"Case 1: \(n = 3\).", r"Case 2: \(n = 5\)."]),
+    ("The lines $y = 2x + 1$ and $y = 2x + 3$ are parallel.", [r"The slope of \(y = 2x + 1\) is 2."]),
+    ("", [r"\(3x = 2\)", r"\(x = 0.67\)"]),
+    ("", [r"\(x^2 + 1 = 0\)", "has no real solution"]),
+    ("", [r"\(f(2) = 3\)", r"\(f(3) = 7\)"]),
+    ("", [r"We assume that \(a = 2\).", r"We could also take \(a = 5\)."]),
+    ("", ["Total = 5 + 3 = 8\nTotal = 8 + 4 = 12"]),
+    ("", [r"\(x = 4\).", "Wait, there was an error.", r"So \(x = 5 - 2\)."]),
+    ("", [r"\( x = 5 \text{ feet} = 60 \text{ inches} \)"]),
+    ("", [r"\( 7^{100} \equiv 1 \pmod{5} \)"]),
+    ("", ["97 is prime and 91 is not prime."]),
+    ("", ["The product of 3 and 7 is divisible by 3."]),
+    ("", [r"\(|x - 7| = 3\)", r"\(x - 7 = 3\)", r"\(x - 7 = -3\)"]),
+    ("", [r"[asy] int i; for (i = 0; i < 5; i = i + 1) { x = 3; x = 4; } [/asy]"]),
+]
+
+
+@pytest.mark.parametrize(("problem", "steps", "index"), WRONG)
+def test_what_cannot_hold_is_flagged(problem: str, steps: list[str], index: int) -> None:
+    labels = [found.label for found in check_steps(problem, steps)]
+    assert labels.index("incorrect") == index, check_steps(problem, steps)
+
+
+@pytest.mark.parametrize(("problem", "steps"), RIGHT)
+def test_what_may_hold_is_not_flagged(problem: str, steps: list[str]) -> None:
+    found = check_steps(problem, steps)
+    assert "incorrect" not in [one.label for one in found], found
+
+
+POLYNOMIALS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(-5, 5)), min_size=1, max_size=4
+).map(
+    lambda terms: {
+        tuple((name, e) for name, e in (("x", a), ("y", b)) if e): Fraction(c) for a, b, c in terms if c
+    }
+)
+X, Y = sympy.symbols("x y")
+
+
+def as_sympy(p: Polynomial) -> sympy.Expr:
+    symbols = {"x": X, "y": Y}
+    terms = (
+        (sympy.Rational(c.numerator, c.denominator), [symbols[n] ** e for n, e in m]) for m, c in p.items()
+    )
+    return sympy.Add(*(sympy.Mul(c, *factors) for c, factors in terms))
+
+
+@settings(max_examples=60, deadline=None)
+@given(POLYNOMIALS, POLYNOMIALS)
+def test_polynomials_agree_with_sympy(p: Polynomial, q: Polynomial) -> None:
+    assert sympy.expand(as_sympy(multiply(p, q)) - as_sympy(p) * as_sympy(q)) == 0
+    assert sympy.expand(as_sympy(add(p, q, Fraction(-2))) - (as_sympy(p) - 2 * as_sympy(q))) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(-4, 4), min_size=2, max_size=4), st.lists(st.integers(-4, 4), min_size=2, max_size=4)
+)
+def test_gcd_agrees_with_sympy(a: list[int], b: list[int]) -> None:
+    rows: list[Polynomial] = [
+        {((("x", i),) if i else ()): Fraction(c) for i, c in enumerate(row) if c} for row in (a, b)
+    ]
+    if not all(rows):
+        return
+    ours = as_sympy(gcd(rows[0], rows[1], "x"))
+    theirs = sympy.gcd(sympy.Poly(as_sympy(rows[0]), X), sympy.Poly(as_sympy(rows[1]), X)).monic().as_expr()
+    assert sympy.expand(ours - theirs) == 0
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(POLYNOMIALS, min_size=1, max_size=5), st.integers(-3, 3), st.integers(-3, 3))
+def test_equations_with_a_common_solution_never_contradict(rows: list[Polynomial], x: int, y: int) -> None:
+    """Shift each polynomial so that (x, y) is a root of it: no elimination may then call them impossible."""
+    shifted = []
+    for row in rows:
+        value = as_sympy(row).subs({X: x, Y: y})
+        shifted.append(add(row, constant(Fraction(int(value))), Fraction(-1)))
+    assert not contradictory(shifted)
