@@ -8,8 +8,6 @@ Text is hostile: every quantifier that could be retried is possessive, and a sea
 next opener of its kind, so that failed searches do not overlap.
 """
 
-
-
 import re
 
 Span = tuple[int, int]

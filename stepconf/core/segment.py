@@ -5,7 +5,6 @@
 3. `merge_short` and `split_long` bring the steps within the limits.
 """
 
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence

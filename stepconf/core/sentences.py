@@ -1,6 +1,5 @@
 """Where sentences begin inside a line of masked text (`stepconf.core.protected`), in linear time."""
 
-
 import re
 from collections.abc import Iterator
 

@@ -1,6 +1,5 @@
 """Segmentation: cases to read, laws on generated and real text, hostile text by work counted."""
 
-
 import re
 import sys
 from collections.abc import Callable
