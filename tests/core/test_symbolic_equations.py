@@ -46,6 +46,8 @@ RIGHT = [
     ("", ["97 is prime and 91 is not prime."]),
     ("", ["The product of 3 and 7 is divisible by 3."]),
     ("", [r"\(|x - 7| = 3\)", r"\(x - 7 = 3\)", r"\(x - 7 = -3\)"]),
+    ("Define the operation $a * b = 2a + 3b$.", [r"So $2 * 5 = 4 + 15 = 19$."]),
+    ("", [r"$6$ inches $\times 3$ feet $= .5$ feet $\times 3$ feet"]),
     ("", [r"[asy] int i; for (i = 0; i < 5; i = i + 1) { x = 3; x = 4; } [/asy]"]),
 ]
 

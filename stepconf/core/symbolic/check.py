@@ -1,7 +1,7 @@
 """What can be checked in the steps of one solution without a model, and what came out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from stepconf.core.records import Label
@@ -24,8 +24,9 @@ from stepconf.core.symbolic.nodes import (
     walk,
 )
 from stepconf.core.symbolic.tokens import Token, tokenize
-from stepconf.core.symbolic.vocabulary import DENIALS, GIVING, PLACES, SECOND_THOUGHTS, SUPPOSITIONS
+from stepconf.core.symbolic.vocabulary import DEFINING, DENIALS, GIVING, PLACES, SECOND_THOUGHTS, SUPPOSITIONS
 
+_STARS = ("*", "\\ast", "∗")
 MAX_GIVEN = 30  # equations of a problem
 MAX_EQUATIONS = 200  # of one solution that are compared with each other; long ones count more
 
@@ -65,18 +66,17 @@ class _Solution:
     """What has been stated so far."""
 
     def __init__(self, problem: str) -> None:
+        tokens = tokenize(problem)
+        said = words(tokens, 0, len(tokens))
         self.rounded: set[str] = set()
-        self.known = Known()
+        self.trail = Trail()
+        self.index = -1  # of the step
         self.by_cases = False
         self.supposing = False
-        self.complex = False
         self.equations_left = MAX_EQUATIONS
-        self.trail = Trail()
-        self.index = -1
-        tokens = tokenize(problem)
         self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
-        self.known.given = frozenset(t.name for t in tokens if t.kind == "num" and t.decimals)
-        said = words(tokens, 0, len(tokens))
+        self.redefined = _defines_a_star(tokens, problem, said)
+        self.known = Known(given=frozenset(t.name for t in tokens if t.kind == "num" and t.decimals))
         if said & PLACES:
             self.known.several |= {"x", "y"}
         for relation in relations(tokens)[:MAX_GIVEN]:
@@ -85,7 +85,7 @@ class _Solution:
                 self.known.allows(relation, words(tokens, *around) - GIVING, given=True)
 
     def step(self, text: str) -> StepCheck:
-        tokens = tokenize(text)
+        tokens = self.tokens_of(text)
         self.supposing = False
         self.index += 1
         if words(tokens, 0, len(tokens)) & SECOND_THOUGHTS:
@@ -100,6 +100,13 @@ class _Solution:
         if any(claim.holds for claim in claims):
             return StepCheck("correct", tuple(claims), "")
         return StepCheck("unknown", tuple(claims), "nothing that can be checked")
+
+    def tokens_of(self, text: str) -> list[Token]:
+        """The tokens of a step; a sign that the problem defines anew can stand in no expression."""
+        tokens = tokenize(text)
+        if self.redefined:
+            return [replace(t, kind="other") if text[t.start : t.end] in _STARS else t for t in tokens]
+        return tokens
 
     def chain_claims(self, text: str, tokens: Sequence[Token]) -> list[Claim]:
         return [
@@ -120,6 +127,9 @@ class _Solution:
         if not _is_numeric_claim(relation, tokens):
             return None
         outcome = self.decide(relation)
+        units = measures(tokens, left), measures(tokens, right)
+        if outcome.holds is False and units[0] and units[1] and units[0] != units[1]:
+            outcome = Outcome(None, "other units on the other side")
         if outcome.reason.startswith("rounded"):
             self.rounded |= {n.name for n in walk(right.node) if isinstance(n, Num)}
         if outcome.holds is False and in_doubt(tokens, left.start, right.end, DENIALS):
@@ -219,8 +229,18 @@ def _fact_claim(text: str, tokens: Sequence[Token], fact: Fact) -> Claim:
     return Claim(start, end, text[start:end], None if doubted else fact.holds, fact.reason)
 
 
+def _defines_a_star(tokens: Sequence[Token], problem: str, said: frozenset[str]) -> bool:
+    """Whether the problem gives `*` a meaning of its own: it says so, or writes it between two variables."""
+    for before, star, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if problem[star.start : star.end] in _STARS and (
+            said & DEFINING or (before.kind == after.kind == "var" and before.math)
+        ):
+            return True
+    return False
+
+
 def _measured(tokens: Sequence[Token], relation: Relation) -> bool:
-    return measures(tokens, relation.left) or measures(tokens, relation.right)
+    return bool(measures(tokens, relation.left) or measures(tokens, relation.right))
 
 
 def _annotations(text: str, tokens: Sequence[Token]) -> list[tuple[int, str]]:

@@ -142,15 +142,13 @@ def _connected(facts: Sequence[Polynomial], polynomial: Polynomial) -> list[Poly
         reached |= {name for fact in near for name in names(fact)}
 
 
-def measures(tokens: Sequence[Token], side: Side) -> bool:
-    """Whether a side carries a unit that can be converted into another."""
+def measures(tokens: Sequence[Token], side: Side) -> frozenset[str]:
+    """The units of a side that can be converted into others."""
     inside = tokens[side.start : side.end]
-    return any(
-        word.strip(".,") in MEASURES
-        for t in inside
-        if t.kind in ("word", "text")
-        for word in t.name.lower().split()
+    found = (
+        word.strip(".,") for t in inside if t.kind in ("word", "text") for word in t.name.lower().split()
     )
+    return frozenset(word for word in found if word in MEASURES)
 
 
 def has_variables(relation: Relation) -> bool:

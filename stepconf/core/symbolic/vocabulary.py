@@ -56,6 +56,9 @@ PLACES = _words(
     """
 )
 
+# A problem with one of these may give a sign a meaning of its own ("a * b = 2a + 3b").
+DEFINING = _words("operation operations operator operators define defined defines")
+
 # Units that can be converted into others.
 MEASURES = _words(
     """
