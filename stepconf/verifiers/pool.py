@@ -301,7 +301,8 @@ def _serve(control_fd: int, memory_bytes: int) -> None:
     gc.collect()
     gc.freeze()  # keeps the shared pages shared
     parent, workers = os.getppid(), set[int]()
-    with socket.socket(fileno=control_fd) as control:
+    gone = contextlib.suppress(BrokenPipeError, ConnectionResetError)  # the parent, before it had its answer
+    with socket.socket(fileno=control_fd) as control, gone:
         while os.getppid() == parent:
             if not select.select([control], [], [], 1.0)[0]:
                 continue  # wakes to look at the parent: a forked copy of it may keep the socket open
