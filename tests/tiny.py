@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 
 @cache
 def tiny_model(chat: bool = False) -> Path:
-    """The folder of a two-layer model with random weights, the same in every session; made once in each.
+    """The folder of a two-layer model with random weights, the same in every test run; made once in each.
 
     Its weights are wide enough that entropies range from near 0 to ln V, and line ends are likely, so that
     what it samples has several steps.
