@@ -50,7 +50,7 @@ class Run:
         try:
             self._settle_recipe(recipe)
             self._sweep()
-        except BaseException:
+        except BaseException:  # Ctrl-C too must give the lock back
             self._lock.close()
             raise
 

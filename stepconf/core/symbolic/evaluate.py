@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-import mpmath  # type: ignore[import-untyped]
+import mpmath  # type: ignore[import-untyped]  # it ships no types
 
 from stepconf.core.symbolic.nodes import Binary, Call, Const, Node, Num, Unary, Var, walk
 

@@ -261,7 +261,7 @@ class _Reader:
             raise NoExpressionError
         if applied and (token.name.split("_")[0] not in "abcxyznmkrst" or self.kind(2) == "close"):
             self.at += 1
-            self.group(following, depth)  # type: ignore[arg-type]
+            self.group(following, depth)  # type: ignore[arg-type]  # `applied` means that it is there
             raise NoExpressionError
         return Var(token.name)
 
