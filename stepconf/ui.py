@@ -63,6 +63,70 @@ class StageProgress:
             self._progress.advance(self._tasks[stage], n)
 
 
+class TrainProgress:
+    """A bar over the optimiser steps with the newest metrics beside it. Call it as `report(metrics)`."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            console=console,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "TrainProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def __call__(self, metrics: dict[str, Any]) -> None:
+        """`metrics` of one step, as `training.loop.optimise` reports them."""
+        stage = "reference" if "reference" in metrics else "train"
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=metrics["of"], metrics="")
+        shown = [
+            f"{name} {metrics[key]:.{digits}f}"
+            for name, key, digits in (
+                ("loss", "loss", 4),
+                ("accuracy", "accuracy", 2),
+                ("margin", "margin", 3),
+                ("pairs/s", "examples_per_second", 2),
+            )
+            if key in metrics
+        ]
+        done = metrics.get("reference", metrics.get("step"))
+        self._progress.update(self._tasks[stage], completed=done, metrics="  ".join(shown))
+
+
+def show_training(summary: dict[str, Any], out: Path) -> None:
+    """The table at the end of a training: on what, how it ended, and what to type next."""
+    table = Table(title=f"Training {out}", show_header=False, title_justify="left", min_width=60)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    last = summary["last_step"]
+    table.add_row("examples", f"{summary['examples']:,} ({summary['recipe']['objective']})")
+    if summary["dropped"]:
+        table.add_row("left out", _reasons(summary["dropped"]))
+    table.add_row("last step", f"{last['step']:,} of {last['of']:,}: loss {last['loss']:.4f}")
+    if "margin" in last:
+        rewards = f"chosen {last['reward_chosen']:.3f}, rejected {last['reward_rejected']:.3f}"
+        table.add_row("rewards", f"{rewards}; accuracy {last['accuracy']:.2f}")
+    table.add_row(
+        "speed", f"{last['examples_per_second']:,} examples/s, {last['tokens_per_second']:,} tokens/s"
+    )
+    output.print(table)
+    output.print(f"Files: {summary['model']}, {out}/metrics.jsonl", highlight=False, soft_wrap=True)
+    output.print(f"Next:  stepconf generate --model {summary['model']} ...", highlight=False, soft_wrap=True)
+
+
 def show_summary(summary: dict[str, Any], run: Path) -> None:
     """The table at the end of a run: what is in it, where it lies, and what to type next."""
     table = Table(title=f"Run {run}", show_header=False, title_justify="left", min_width=60)

@@ -15,7 +15,7 @@ INWARD = {
     "core": {"core", "errors"},
     "engines": {"engines", "core", "errors"},
     "verifiers": {"verifiers", "engines", "core", "errors"},
-    "training": {"training", "core", "errors"},
+    "training": {"training", "core", "errors", "recipe"},
 }
 
 # Each heavy package has a home; no other file names it, not even inside a function.

@@ -40,6 +40,19 @@ class Tokenizer:
                 ids.add(self._hf.convert_tokens_to_ids(token))
         return frozenset(ids - {None})
 
+    @property
+    def eos_id(self) -> int:
+        """The id that ends a sequence.
+
+        Raises:
+            StepconfError: the tokenizer has none.
+        """
+        if self._hf.eos_token_id is None:
+            raise StepconfError(
+                "the tokenizer names no end-of-sequence token.", "Set eos_token in its config."
+            )
+        return int(self._hf.eos_token_id)
+
     @cached_property
     def digest(self) -> str:
         """A digest of everything that maps text to ids; equal digests tokenise equally."""

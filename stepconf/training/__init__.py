@@ -1,0 +1,1 @@
+"""The trainer: packed trees in, a better policy out."""

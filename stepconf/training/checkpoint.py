@@ -1,0 +1,109 @@
+"""Checkpoints: parameters and optimiser state as safetensors, whole or not at all.
+
+FOLDER/checkpoint-000050/model.safetensors, optimizer.safetensors, state.json
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from stepconf.errors import StepconfError
+from stepconf.training.ranks import Ranks
+
+_PREFIX = "checkpoint-"
+
+
+def whole_state(policy: torch.nn.Module, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """All parameters on the CPU, gathered on the first rank (empty on the others); a tied one is there once."""
+    state = {}
+    for name, parameter in policy.named_parameters():
+        value = _gathered(parameter)
+        if ranks.first:
+            state[name] = value
+    return state
+
+
+def save_checkpoint(
+    folder: Path,
+    policy: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: dict[str, Any],
+    ranks: Ranks,
+) -> None:
+    """Write FOLDER/checkpoint-STEP for `state["step"]` steps done, then remove older ones."""
+    parameters = whole_state(policy, ranks)
+    moments = {}
+    for name, parameter in policy.named_parameters():
+        for key, value in optimiser.state[parameter].items():
+            whole = _gathered(value)
+            if ranks.first:
+                moments[f"{name}/{key}"] = whole
+    if ranks.first:
+        final = folder / f"{_PREFIX}{state['step']:06d}"
+        scratch = folder / f".{final.name}.tmp"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        save_file(parameters, scratch / "model.safetensors")
+        save_file(moments, scratch / "optimizer.safetensors")
+        (scratch / "state.json").write_text(json.dumps(state))
+        shutil.rmtree(final, ignore_errors=True)
+        scratch.rename(final)
+        for older in checkpoints(folder)[:-1]:
+            shutil.rmtree(older)
+    ranks.wait()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in a folder, oldest first."""
+    return sorted(folder.glob(f"{_PREFIX}*"))
+
+
+def load_checkpoint(
+    folder: Path, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, identity: str
+) -> int:
+    """Go back to the newest checkpoint; the number of steps done, 0 without one.
+
+    Raises:
+        StepconfError: the checkpoint is of other data, another model or another recipe.
+    """
+    found = checkpoints(folder)
+    if not found:
+        return 0
+    state = json.loads((found[-1] / "state.json").read_text())
+    if state["identity"] != identity:
+        raise StepconfError(
+            f"{found[-1]} is a checkpoint of other pairs, another model or another recipe.",
+            "Give another --out, or the options that it was made with.",
+        )
+    parameters = load_file(found[-1] / "model.safetensors")
+    moments: dict[str, dict[str, torch.Tensor]] = {}
+    for path, value in load_file(found[-1] / "optimizer.safetensors").items():
+        name, _, key = path.rpartition("/")
+        moments.setdefault(name, {})[key] = value
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            parameter.copy_(_placed(parameters[name], parameter))
+            own = {key: _placed(value, parameter) for key, value in moments.get(name, {}).items()}
+            if own:
+                optimiser.state[parameter] = own
+    return int(state["step"])
+
+
+def _gathered(value: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor that may be sharded, on the CPU."""
+    whole = value.full_tensor() if isinstance(value, DTensor) else value
+    return whole.detach().cpu().contiguous()
+
+
+def _placed(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A whole tensor as this process holds its parameter; a count of steps stays as it is."""
+    if value.dim() == 0:
+        return value
+    if isinstance(like, DTensor):
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value.to(like.device)

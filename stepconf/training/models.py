@@ -1,0 +1,93 @@
+"""Checkpoints of transformers: load one as a policy, save a policy as one."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stepconf.errors import StepconfError
+from stepconf.recipe import LoraRecipe, TrainRecipe
+from stepconf.training.checkpoint import whole_state
+from stepconf.training.policy import Policy
+from stepconf.training.ranks import Ranks, shard
+
+
+def open_policy(model: str, revision: str | None, recipe: TrainRecipe, ranks: Ranks) -> Policy:
+    """Load a checkpoint (safetensors only) with float32 parameters, ready to train, sharded over the processes.
+
+    Raises:
+        StepconfError: it cannot be loaded, or its logits are not a plain head over its hidden states.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    compute = getattr(torch, recipe.dtype)
+    flex = recipe.attention == "flex" or (recipe.attention == "auto" and ranks.device.startswith("cuda"))
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model, revision=revision, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StepconfError(
+            f"cannot load the model {model!r}: {first_line}",
+            "Give a Hub id (org/name), a local folder with config.json, or `demo`.",
+        ) from error
+    loaded = loaded.to(ranks.device)
+    if recipe.lora:
+        loaded = _with_adapters(loaded, recipe.lora, recipe.seed)
+    if recipe.gradient_checkpointing:
+        loaded.gradient_checkpointing_enable({"use_reentrant": False})
+    policy = Policy(loaded, compute, flex)
+    shard(policy, ranks, compute)
+    return policy
+
+
+def context_of(policy: Policy) -> int:
+    """The longest sequence, in tokens, that the model knows positions for."""
+    return int(policy.model.config.get_text_config().max_position_embeddings)
+
+
+def save_policy(
+    policy: Policy, tokenizer: str, revision: str | None, folder: Path, dtype: str, ranks: Ranks
+) -> None:
+    """Write an ordinary checkpoint with its tokenizer to `folder`, whole or not at all; adapters are merged."""
+    from transformers import AutoTokenizer
+
+    if hasattr(policy.model, "merge_and_unload"):
+        policy.model = policy.model.merge_and_unload()
+    kind = getattr(torch, dtype)
+    state = {
+        name.removeprefix(
+            "model.",
+        ): value.to(kind)
+        for name, value in whole_state(policy, ranks).items()
+    }
+    if ranks.first:
+        scratch = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(scratch, ignore_errors=True)
+        model = policy.model
+        model.config.dtype = kind
+        model.save_pretrained(scratch, state_dict=state)
+        AutoTokenizer.from_pretrained(tokenizer, revision=revision).save_pretrained(scratch)
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    ranks.wait()
+
+
+def _with_adapters(model: Any, lora: LoraRecipe, seed: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise StepconfError(f"train.lora needs peft: {error}", "Type: pip install peft") from error
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)

@@ -1,0 +1,183 @@
+"""The optimisation: what must not change its trajectory, what must stop it, what it leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stepconf.core.trees import Example
+from stepconf.errors import StepconfError
+from stepconf.recipe import TrainRecipe
+from stepconf.training.loop import optimise
+from stepconf.training.models import open_policy, save_policy
+from stepconf.training.ranks import Ranks
+from tests.tiny import VOCABULARY, tiny_model
+from tests.training.test_policy import step_pairs
+
+ALONE = Ranks(0, 1, "cpu")
+BASE: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 8, "epochs": 2, "tokens_per_batch": 200}
+
+
+def examples() -> list[Example]:
+    return step_pairs(seed=4, n_solutions=5, step=6, vocabulary=VOCABULARY)
+
+
+def run(
+    folder: Path, *, stop_at: int | None = None, data: list[Example] | None = None, **options: Any
+) -> Any:
+    """Parameters and metric lines of a training; `stop_at` breaks it off after that step, as a kill would."""
+    recipe = TrainRecipe(**(BASE | options))
+    policy = open_policy(str(tiny_model()), None, recipe, ALONE)
+
+    def report(metrics: dict[str, Any]) -> None:
+        if stop_at is not None and metrics.get("step") == stop_at:
+            raise InterruptedError
+
+    try:
+        optimise(policy, data or examples(), recipe, folder, "tiny", ALONE, report)
+    except InterruptedError:
+        assert stop_at is not None
+    parameters = torch.cat([p.detach().flatten() for p in policy.parameters()])
+    return parameters, lines(folder)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    untimed = []
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        metrics = json.loads(line)
+        untimed.append({k: v for k, v in metrics.items() if not k.endswith("per_second")})
+    return untimed
+
+
+@pytest.mark.parametrize("objective", ["dpo", "sft"])
+def test_resumed_training_has_the_same_trajectory(objective: str, tmp_path: Path) -> None:
+    whole, metrics = run(tmp_path / "a", objective=objective, checkpoint_every=2)
+    for stop in (1, 2, 3):  # before the first checkpoint, at one, between two
+        run(tmp_path / "b", objective=objective, checkpoint_every=2, stop_at=stop)
+    again, metrics_again = run(tmp_path / "b", objective=objective, checkpoint_every=2)
+    assert torch.equal(whole, again) and metrics == metrics_again
+    assert [line["step"] for line in metrics] == list(range(1, len(metrics) + 1)) and len(metrics) > 4
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
+    whole, metrics = run(tmp_path)
+    again, metrics_again = run(tmp_path, stop_at=1)
+    assert torch.equal(whole, again) and metrics == metrics_again
+
+
+@pytest.mark.parametrize("objective", ["dpo", "sft"])
+def test_micro_batches_do_not_change_the_result(objective: str, tmp_path: Path) -> None:
+    _, small = run(tmp_path / "a", objective=objective, tokens_per_batch=40)
+    _, large = run(tmp_path / "b", objective=objective, tokens_per_batch=10_000)
+    for a, b in zip(small, large, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
+    plain, _ = run(tmp_path / "a", epochs=1)
+    recomputed, _ = run(tmp_path / "b", epochs=1, gradient_checkpointing=True)
+    torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-7)
+
+
+def test_every_parameter_moves_and_pairs_are_learnt(tmp_path: Path) -> None:
+    recipe = TrainRecipe(**BASE | {"epochs": 8, "learning_rate": 3e-3, "schedule": "constant"})
+    policy = open_policy(str(tiny_model()), None, recipe, ALONE)
+    before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    metrics = optimise(policy, examples(), recipe, tmp_path, "tiny", ALONE, lambda _: None)
+    assert all(not torch.equal(before[name], p) for name, p in policy.named_parameters())
+    first = lines(tmp_path)[0]
+    assert first["margin"] == 0 and first["loss"] == pytest.approx(0.6931, abs=1e-4)
+    assert metrics["margin"] > 0 and metrics["loss"] < first["loss"] and metrics["accuracy"] > 0.9
+
+
+def test_sft_is_the_mean_negative_log_likelihood_of_the_sides(tmp_path: Path) -> None:
+    data = [Example(str(i), "p", (5, 6, 7), ((8, 9, 10 + i),)) for i in range(3)]
+    recipe = TrainRecipe(**BASE | {"objective": "sft", "epochs": 1})
+    policy = open_policy(str(tiny_model()), None, recipe, ALONE)
+    losses = []
+    for one in data:
+        ids = torch.tensor([one.prompt_ids + one.sides[0]])
+        losses.append(
+            policy.model(input_ids=ids, labels=ids.masked_fill(torch.arange(6) < 3, -100)).loss.item()
+        )
+    metrics = optimise(policy, data, recipe, tmp_path, "tiny", ALONE, lambda _: None)
+    assert metrics["loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: Path) -> None:
+    with pytest.raises(StepconfError, match=r"the loss is nan|gradient norm (nan|inf)") as error:
+        run(tmp_path, learning_rate=1e30, checkpoint_every=1, schedule="constant", warmup_ratio=0.0)
+    assert "pairs" in error.value.problem and "learning_rate" in error.value.hint
+    kept = load_file(next(tmp_path.glob("checkpoint-*")) / "model.safetensors")
+    assert kept and len(lines(tmp_path)) == 1
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    with pytest.raises(StepconfError, match="no reference log-probabilities of these pairs"):
+        run(tmp_path, epochs=1, beta=0.2)
+    run(tmp_path / "sft", objective="sft")
+    with pytest.raises(StepconfError, match="of other pairs, another model or another recipe"):
+        run(tmp_path / "sft", objective="sft", data=examples()[:4])
+
+
+def test_a_saved_policy_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from stepconf.engines.tokenizer import Tokenizer
+
+    recipe = TrainRecipe(**BASE)
+    policy = open_policy(str(tiny_model()), None, recipe, ALONE)
+    optimise(policy, examples(), recipe, tmp_path / "state", "tiny", ALONE, lambda _: None)
+    save_policy(policy, str(tiny_model()), None, tmp_path / "model", "float32", ALONE)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    for name, parameter in loaded.named_parameters():
+        assert torch.equal(parameter, policy.model.get_parameter(name)), name
+    assert Tokenizer(str(tmp_path / "model")).digest == Tokenizer(str(tiny_model())).digest
+
+
+PROCESSES = """
+import json, sys, torch
+from pathlib import Path
+from stepconf.recipe import TrainRecipe
+from stepconf.training.loop import optimise
+from stepconf.training.models import open_policy, save_policy
+from stepconf.training.ranks import join
+from tests.training.test_loop import examples
+model, out, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+recipe, ranks = TrainRecipe(**options), join()
+policy = open_policy(model, None, recipe, ranks)
+for attempt in range(2):  # the second finds all done and reads the checkpoint back into the shards
+    optimise(policy, examples(), recipe, out / "state", "tiny", ranks, lambda _: None)
+save_policy(policy, model, None, out / "model", "float32", ranks)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_have_the_trajectory_of_one(tmp_path: Path) -> None:
+    recipe = BASE | {"checkpoint_every": 3}
+    (tmp_path / "worker.py").write_text(PROCESSES)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+        tmp_path / "worker.py", tiny_model(), tmp_path / "two", json.dumps(recipe),
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, alone = run(tmp_path / "one", **recipe)
+    together = lines(tmp_path / "two" / "state")
+    assert len(alone) == len(together) > 4
+    for a, b in zip(alone, together, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
+        assert b["margin"] == pytest.approx(a["margin"], rel=1e-3, abs=1e-6)
+    one, _ = run(tmp_path / "one", **recipe)
+    two = load_file(tmp_path / "two" / "model" / "model.safetensors")
+    assert sum(t.numel() for t in two.values()) == one.numel()

@@ -1,0 +1,154 @@
+"""Packed against unpacked: the same log-probabilities, loss and gradients, on real architectures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+
+from stepconf.core.trees import Example, pack, plant
+from stepconf.demo_model import demo_model_path
+from stepconf.training.batches import collate
+from stepconf.training.losses import dpo_loss
+from stepconf.training.policy import Policy
+
+VOCABULARY = 600  # more heads than one chunk of the vocabulary product are used below
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL),
+    "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SMALL, head_dim=16),
+}
+
+
+def tiny(name: str) -> Any:
+    torch.manual_seed(3)
+    return AutoModelForCausalLM.from_config(CONFIGS[name])
+
+
+def step_pairs(seed: int, n_solutions: int, step: int, vocabulary: int) -> list[Example]:
+    """Pairs on the steps of solutions: a trunk of chosen steps, a rejected branch at each.
+
+    The second solution leaves the first in the middle of its second step, and a rejected branch is the trunk of
+    a pair of its own: branches within branches. Some pairs share the first tokens of their sides.
+    """
+    draw = torch.Generator().manual_seed(seed)
+
+    def some(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, vocabulary, (n,), generator=draw).tolist())
+
+    prompt, found = some(9), []
+    trunk: tuple[int, ...] = ()
+    for s in range(n_solutions):
+        trunk = trunk[: step + step // 2]
+        for k in range(4):
+            chosen, rejected = some(step), some(step - 2)
+            if k == 1:
+                rejected = chosen[:2] + rejected
+            found.append(Example(f"{s}/{k}", "p", prompt + trunk, (chosen, rejected)))
+            if k == 2:
+                inner = prompt + trunk + rejected
+                found.append(Example(f"{s}/{k}i", "p", inner, (some(3), some(5))))
+            trunk += chosen
+    return [*found, Example("other", "q", some(5), (some(1), some(2)))]
+
+
+def unpacked(model: Any, examples: Sequence[Example]) -> torch.Tensor:
+    """[P, 2]: each side in a forward of its own, float32, plain log-softmax."""
+    rows = []
+    for one in examples:
+        for side in one.sides:
+            ids = torch.tensor([one.prompt_ids + side])
+            logprobs = model(input_ids=ids).logits[0].float().log_softmax(-1)
+            start = len(one.prompt_ids)
+            rows.append(sum(logprobs[start - 1 + k, token] for k, token in enumerate(side)))
+    return torch.stack(rows).view(-1, 2)
+
+
+def packed(policy: Policy, examples: Sequence[Example], budget: int) -> torch.Tensor:
+    """[P, 2] in the order of `examples`."""
+    result = [torch.empty(0)] * len(examples)
+    for rows in pack(plant(examples, range(len(examples)), budget), budget):
+        batch = collate(rows)
+        for index, sides in zip(batch.examples, policy(batch).view(-1, 2), strict=True):
+            result[index] = sides
+    return torch.stack(result)
+
+
+def gradients(model: Any) -> torch.Tensor:
+    found = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    return found
+
+
+def compare(model: Any, examples: Sequence[Example], budget: int) -> None:
+    torch.manual_seed(1)
+    reference = torch.randn(len(examples), 2)
+    results = []
+    for logprobs in (lambda: unpacked(model, examples), lambda: packed(Policy(model), examples, budget)):
+        values = logprobs()
+        # The reference near the policy, so that no pair's sigmoid is saturated.
+        loss = dpo_loss(values, values.detach() + reference, beta=0.1)[0].mean()
+        loss.backward()
+        results.append((values.detach(), loss.item(), gradients(model)))
+    (lp, loss, grad), (lp_packed, loss_packed, grad_packed) = results
+    torch.testing.assert_close(lp_packed, lp, rtol=1e-4, atol=1e-3)
+    assert abs(loss_packed - loss) <= 1e-4 * abs(loss)
+    assert grad.norm() > 0 and (grad_packed - grad).norm() <= 1e-3 * grad.norm()
+
+
+@pytest.mark.parametrize("budget", [60, 100_000])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_loss_and_gradients_equal_unpacked_ones(name: str, budget: int) -> None:
+    compare(tiny(name), step_pairs(seed=5, n_solutions=9, step=10, vocabulary=VOCABULARY), budget)
+
+
+def test_loss_and_gradients_equal_unpacked_ones_on_the_demo_model() -> None:
+    model = AutoModelForCausalLM.from_pretrained(demo_model_path(), dtype=torch.float32)
+    compare(model, step_pairs(seed=6, n_solutions=2, step=7, vocabulary=49_000), budget=256)
+
+
+def test_sharing_saves_tokens() -> None:
+    examples = step_pairs(seed=5, n_solutions=9, step=10, vocabulary=VOCABULARY)
+    trees = plant(examples, range(len(examples)), 100_000)
+    alone = sum(len(one.prompt_ids) + len(side) for one in examples for side in one.sides)
+    assert sum(map(len, trees)) * 3 < alone
+
+
+def test_what_a_tree_hides_changes_nothing() -> None:
+    examples = step_pairs(seed=5, n_solutions=2, step=10, vocabulary=VOCABULARY)
+    with torch.no_grad():
+        policy = Policy(tiny("llama"))
+        whole = packed(policy, examples, 100_000)
+        alone = torch.cat([packed(policy, [one], 100_000) for one in examples])
+    torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-3)
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_gradients() -> None:
+    examples = step_pairs(seed=5, n_solutions=2, step=10, vocabulary=VOCABULARY)
+    model = tiny("qwen2")
+    exact = packed(Policy(model), examples, 100_000).detach()
+    rounded = packed(Policy(model, torch.bfloat16), examples, 100_000)
+    rounded.sum().backward()
+    assert rounded.dtype == torch.float32 and all(p.grad.dtype == torch.float32 for p in model.parameters())
+    assert ((rounded - exact).abs() / exact.abs()).median() < 0.03
+
+
+def test_a_model_that_caps_its_logits_is_refused() -> None:
+    from transformers import Gemma2Config
+
+    from stepconf.errors import StepconfError
+
+    config = Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=30.0)
+    with pytest.raises(StepconfError, match="caps or scales"):
+        Policy(AutoModelForCausalLM.from_config(config))
