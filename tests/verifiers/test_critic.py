@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -532,7 +532,8 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
             pytest.fail(f"the server does not answer: {log.read_text()[-2000:]}")
         yield url + "/v1"
     finally:
-        os.killpg(server.pid, 15)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, 15)
         if not ends_within(server, 20):
             os.killpg(server.pid, 9)
             server.wait()
