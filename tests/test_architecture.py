@@ -33,6 +33,7 @@ HOME = {
         "engines/transformers.py",
         "engines/tokenizer.py",
         "engines/reward.py",
+        "engines/reward_text.py",
         "demo_model.py",
         "training/",
     },

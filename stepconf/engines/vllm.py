@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp
 from typing import Any, Generic, TypeVar
@@ -58,7 +59,7 @@ class VllmEngine:
         tensor_parallel: int = 1,
         options: dict[str, Any] | None = None,
     ) -> None:
-        vllm = _import_vllm()
+        vllm = import_vllm()
         self.tokenizer = Tokenizer(model, revision)
         arguments: dict[str, Any] = {
             "model": model,
@@ -72,13 +73,13 @@ class VllmEngine:
             "use_tqdm_on_load": False,
             "worker_extension_cls": _TAP,
         }
-        arguments |= _cpu_defaults(self.tokenizer, model, revision, max_model_len) | (options or {})
+        arguments |= cpu_defaults(model, revision, max_model_len) | (options or {})
         arguments = {name: value for name, value in arguments.items() if value is not None}
         self._params = vllm.SamplingParams
         try:
             self._engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**arguments))
         except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise _start_failed(model, error) from error
+            raise start_failed(model, error) from error
         self.info = self._install_tap(vllm.__version__, model, revision)
         self._limit = self._engine.vllm_config.scheduler_config.max_num_seqs
         self._next_id = 0
@@ -187,16 +188,8 @@ class VllmEngine:
                         yield whole.request, whole.outputs
 
     def _step(self) -> list[Any]:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        try:
+        with dead_engine_is_told():
             return list(self._engine.step())
-        except EngineDeadError as error:
-            raise StepconfError(
-                "vLLM's engine process died; what was committed is kept.",
-                "If memory ran out, lower --set engine.options.max_num_seqs=16 or engine.max_model_len; "
-                "VLLM_LOGGING_LEVEL=INFO shows its log. Then type the same command again.",
-            ) from error
 
     def _add(self, prompt_ids: list[int], params: Any) -> None:
         self._engine.add_request(str(self._next_id), {"prompt_token_ids": prompt_ids}, params)
@@ -248,7 +241,12 @@ def _scores(flat: list[float]) -> TokenScores:
     return TokenScores(flat[0::3], flat[1::3], [exp(x) for x in flat[2::3]])
 
 
-def _import_vllm() -> Any:
+def import_vllm() -> Any:
+    """The package, told to be quiet.
+
+    Raises:
+        StepconfError: it is not installed, or told to use a model runner without exact entropies.
+    """
     # The tap fits the V1 runner; newer CUDA builds would take V2 unless told otherwise.
     os.environ.setdefault(_RUNNER_VARIABLE, "0")
     for variable, quiet in _QUIET.items():
@@ -268,9 +266,22 @@ def _import_vllm() -> Any:
     return vllm
 
 
-def _cpu_defaults(
-    tokenizer: Tokenizer, model: str, revision: str | None, max_model_len: int | None
-) -> dict[str, Any]:
+@contextmanager
+def dead_engine_is_told() -> Iterator[None]:
+    """Turns the end of vLLM's process into a StepconfError."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise StepconfError(
+            "vLLM's engine process died; what was committed is kept.",
+            "If memory ran out, lower --set engine.options.max_num_seqs=16 or engine.max_model_len; "
+            "VLLM_LOGGING_LEVEL=INFO shows its log. Then type the same command again.",
+        ) from error
+
+
+def cpu_defaults(model: str, revision: str | None, max_model_len: int | None) -> dict[str, Any]:
     """What vLLM needs on CPU.
 
     Chunked prefill is off because a discarded partial step would rewind the request's random generator,
@@ -302,7 +313,8 @@ def _context_of(model: str, revision: str | None) -> int:
     return int(getattr(config, "max_position_embeddings", 4096))
 
 
-def _start_failed(model: str, error: Exception) -> StepconfError:
+def start_failed(model: str, error: Exception) -> StepconfError:
+    """What to say where vLLM did not start."""
     text = str(error).strip() or type(error).__name__
     return StepconfError(
         f"vLLM did not start with {model!r}: {text.splitlines()[0]}",
