@@ -23,11 +23,22 @@ from stepconf.core.symbolic.nodes import (
     variables,
     walk,
 )
+from stepconf.core.symbolic.polynomials import Polynomial, is_constant
+from stepconf.core.symbolic.rewrites import announces, holds_everywhere, is_slip
 from stepconf.core.symbolic.tokens import Token, tokenize
-from stepconf.core.symbolic.vocabulary import DEFINING, DENIALS, GIVING, PLACES, SECOND_THOUGHTS, SUPPOSITIONS
+from stepconf.core.symbolic.vocabulary import (
+    CONDITIONS,
+    DEFINING,
+    DENIALS,
+    GIVING,
+    PLACES,
+    SECOND_THOUGHTS,
+    SUPPOSITIONS,
+)
 
 _STARS = ("*", "\\ast", "∗")
 MAX_GIVEN = 30  # equations of a problem
+MAX_IDENTITIES = 60  # of one solution that are tried at random points
 MAX_EQUATIONS = 200  # of one solution that are compared with each other; long ones count more
 
 
@@ -74,6 +85,8 @@ class _Solution:
         self.by_cases = False
         self.supposing = False
         self.equations_left = MAX_EQUATIONS
+        self.identities_left = MAX_IDENTITIES
+        self.rewrites = False  # all links of the chain so far are identities
         self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
         self.redefined = _defines_a_star(tokens, problem, said)
         self.known = Known(given=frozenset(t.name for t in tokens if t.kind == "num" and t.decimals))
@@ -117,13 +130,14 @@ class _Solution:
 
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
+        rewrites, self.rewrites = relation.chained and self.rewrites, False
         modulus = relation.modulus
         if relation.name == "===" and isinstance(right.node, Binary) and right.node.op == "mod":
             modulus = right.node.right
         if modulus is not None:
             return self.congruence(text, tokens, relation, modulus)
         if has_variables(relation):
-            return self.equation(text, tokens, relation)
+            return self.equation(text, tokens, relation, rewrites)
         if not _is_numeric_claim(relation, tokens):
             return None
         outcome = self.decide(relation)
@@ -165,8 +179,13 @@ class _Solution:
             return None
         return _claim(text, tokens, relation, outcome.holds, outcome.reason)
 
-    def equation(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
-        """A relation between variables: it must not contradict what was said before."""
+    def equation(
+        self, text: str, tokens: Sequence[Token], relation: Relation, rewrites: bool
+    ) -> Claim | None:
+        """A relation between variables: it must not contradict what was said before.
+
+        `rewrites`: whether it goes on a chain all links of which are identities.
+        """
         if relation.spelled or _measured(tokens, relation):
             return None
         around = sentence(tokens, relation.left.start, relation.right.end)
@@ -180,6 +199,11 @@ class _Solution:
             return None
         polynomial = polynomial_of(relation)
         self.equations_left -= len(polynomial or ()) // 4
+        identity = self.identity(relation, polynomial)
+        announced = rewrites or announces(tokens, relation)
+        self.rewrites = (
+            bool(identity) and (rewrites or not relation.chained) and is_compound(relation.left.node)
+        )
         if polynomial is not None and not said & DENIALS:
             follows = self.trail.follows(
                 polynomial,
@@ -190,17 +214,27 @@ class _Solution:
             )
             if follows is False and not self.known.rounded(relation, self.trail.origin()):
                 return _claim(text, tokens, relation, False, "does not follow from the equation before it")
+        if identity:
+            return _claim(text, tokens, relation, True, "")
         self.supposing = self.supposing or bool(said & SUPPOSITIONS)
         if self.by_cases or self.supposing:
             return None
         if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
             return None  # a quantity named in words is only followed from line to line
+        free = not said & (CONDITIONS | DENIALS) and self.known.nothing_of(relation)
+        if free and is_slip(relation, announced):
+            return _claim(text, tokens, relation, False, "the two sides are not the same")
         allowed = self.known.allows(relation, said)
-        if allowed is None:
+        if allowed is None or (identity is None and polynomial is not None and is_constant(polynomial)):
             return None
         return _claim(
             text, tokens, relation, allowed, "" if allowed else "contradicts what was stated before"
         )
+
+    def identity(self, relation: Relation, polynomial: Polynomial | None) -> bool | None:
+        """Whether the two sides are the same, or never the same, whatever the variables are."""
+        self.identities_left -= 1
+        return holds_everywhere(relation, polynomial) if self.identities_left >= 0 else None
 
     def decide(self, relation: Relation) -> Outcome:
         rounded = frozenset(self.rounded)
