@@ -136,7 +136,7 @@ HOLDS = [
 ]
 SLIPS = [
     r"\( (x + 1)^2 = (x + 1)(x + 1) = x^2 + x + 1 \)",
-    r"\( 3(x - 2)(x + 5) = 3(x^2 + 3x - 10) = 3x^2 + 9x - 10 \)".replace("9x - 10", "9x - 30"),
+    r"\( 3(x - 2)(x + 5) = 3(x^2 + 3x - 10) = 3x^2 + 6x - 30 \)",
     r"Expanding \( (x + 2)^2 = x^2 + 2x + 4 \).",
 ]
 OPEN = [
@@ -167,7 +167,7 @@ def test_what_may_be_an_equation_is_not_flagged(step: str) -> None:
     assert check_steps("", [step])[0].label != "incorrect"
 
 
-@pytest.mark.parametrize("given", ["Let $x^2 = x + 2$.", "The number $x$ satisfies $x = 0$."])
+@pytest.mark.parametrize("given", ["Let $x^2 = 3x$.", "The number $x$ satisfies $x = 0$."])
 def test_what_is_known_of_a_variable_may_have_been_used(given: str) -> None:
     assert check_steps(given, [SLIPS[0]])[0].label != "incorrect"
 

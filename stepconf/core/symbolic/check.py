@@ -12,16 +12,19 @@ from stepconf.core.symbolic.derivations import Trail
 from stepconf.core.symbolic.equations import Known, assigns, has_variables, measures, polynomial_of
 from stepconf.core.symbolic.evaluate import IMAGINARY_UNIT, UndecidableError, evaluate
 from stepconf.core.symbolic.facts import Fact, number_facts
+from stepconf.core.symbolic.inequalities import InequalityTrail
 from stepconf.core.symbolic.nodes import (
     Binary,
     Node,
     Num,
     Var,
     has_operation,
+    has_sign_choice,
     is_compound,
     is_literal,
     variables,
     walk,
+    with_sign,
 )
 from stepconf.core.symbolic.polynomials import Polynomial, is_constant
 from stepconf.core.symbolic.rewrites import announces, holds_everywhere, is_slip
@@ -81,6 +84,7 @@ class _Solution:
         said = words(tokens, 0, len(tokens))
         self.rounded: set[str] = set()
         self.trail = Trail()
+        self.inequalities = InequalityTrail()
         self.index = -1  # of the step
         self.by_cases = False
         self.supposing = False
@@ -93,7 +97,8 @@ class _Solution:
         if said & PLACES:
             self.known.several |= {"x", "y"}
         for relation in relations(tokens)[:MAX_GIVEN]:
-            if has_variables(relation) and not _measured(tokens, relation):
+            signed = has_sign_choice(relation.left.node) or has_sign_choice(relation.right.node)
+            if has_variables(relation) and not signed and not _measured(tokens, relation):
                 around = sentence(tokens, relation.left.start, relation.right.end)
                 self.known.allows(relation, words(tokens, *around) - GIVING, given=True)
 
@@ -132,6 +137,8 @@ class _Solution:
         left, right = relation.left, relation.right
         rewrites, self.rewrites = relation.chained and self.rewrites, False
         modulus = relation.modulus
+        if has_sign_choice(left.node) or has_sign_choice(right.node):
+            return self.both_signs(text, tokens, relation)
         if relation.name == "===" and isinstance(right.node, Binary) and right.node.op == "mod":
             modulus = right.node.right
         if modulus is not None:
@@ -149,6 +156,27 @@ class _Solution:
         if outcome.holds is False and in_doubt(tokens, left.start, right.end, DENIALS):
             outcome = Outcome(None, "stated in doubt")
         return _claim(text, tokens, relation, outcome.holds, outcome.reason)
+
+    def both_signs(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
+        """`(5 ± sqrt(49)) / 4 = (5 ± 7) / 4`: the values of one side are those of the other."""
+        sides = relation.left.node, relation.right.node
+        if relation.name != "=" or has_variables(relation) or not all(map(has_sign_choice, sides)):
+            return None
+        if relation.modulus is not None or in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
+            return None
+        left, right = ([with_sign(side, upper) for upper in (True, False)] for side in sides)
+        holds = [
+            [
+                relation_holds("=", a, b, frozenset(self.rounded), {}).holds
+                for a, b in zip(left, other, strict=True)
+            ]
+            for other in (right, right[::-1])
+        ]
+        if any(all(pair) for pair in holds):
+            return _claim(text, tokens, relation, True, "")
+        if all(False in pair for pair in holds):
+            return _claim(text, tokens, relation, False, "the values differ")
+        return None
 
     def congruence(
         self, text: str, tokens: Sequence[Token], relation: Relation, modulus: Node
@@ -188,6 +216,8 @@ class _Solution:
         """
         if relation.spelled or _measured(tokens, relation):
             return None
+        if relation.name in ("<", ">", "<=", ">="):
+            return self.inequality(text, tokens, relation)
         around = sentence(tokens, relation.left.start, relation.right.end)
         said = words(tokens, *around)
         if said & {"case", "cases"}:
@@ -230,6 +260,13 @@ class _Solution:
         return _claim(
             text, tokens, relation, allowed, "" if allowed else "contradicts what was stated before"
         )
+
+    def inequality(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
+        """An inequality between expressions with a variable: it must follow from what it is derived from."""
+        holds, reason = self.inequalities.follows(relation, self.index, tokens)
+        if holds is None or in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
+            return None
+        return _claim(text, tokens, relation, holds, reason)
 
     def identity(self, relation: Relation, polynomial: Polynomial | None) -> bool | None:
         """Whether the two sides are the same, or never the same, whatever the variables are."""
