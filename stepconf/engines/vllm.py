@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp
 from typing import Any, Generic, TypeVar
@@ -18,15 +17,18 @@ from stepconf.engines.base import (
     check_fits,
     finish,
 )
-from stepconf.engines.tokenizer import Tokenizer, model_not_found
+from stepconf.engines.tokenizer import Tokenizer
+from stepconf.engines.vllm_start import (
+    RUNNER_VARIABLE,
+    cpu_defaults,
+    dead_engine_is_told,
+    import_vllm,
+    start_failed,
+)
 from stepconf.errors import StepconfError
 
 _TAP = "stepconf.engines.vllm_tap.EntropyTap"
-_RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 _EXTRA_COLUMNS = 2
-_CPU_KV_BYTES = 1 << 30
-# vLLM's processes inherit these: what they print would run through the progress bars.
-_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
 
 R = TypeVar("R", SampleRequest, ScoreRequest)
 
@@ -93,7 +95,7 @@ class VllmEngine:
             raise StepconfError(
                 f"vLLM {version} runs {runners[0]['module']}.{runners[0]['runner']}; exact entropies need "
                 f"the runner of {RUNNER_MODULE}.",
-                f"Type: export {_RUNNER_VARIABLE}=0",
+                f"Type: export {RUNNER_VARIABLE}=0",
             )
         self._engine.collective_rpc("install_entropy_tap")
         self._engine.collective_rpc("end_with", args=(os.getpid(),))
@@ -239,84 +241,3 @@ def _final_only() -> Any:
 def _scores(flat: list[float]) -> TokenScores:
     """Columns of the tap: log p(token), entropy, log max p, token by token."""
     return TokenScores(flat[0::3], flat[1::3], [exp(x) for x in flat[2::3]])
-
-
-def import_vllm() -> Any:
-    """The package, told to be quiet.
-
-    Raises:
-        StepconfError: it is not installed, or told to use a model runner without exact entropies.
-    """
-    # The tap fits the V1 runner; newer CUDA builds would take V2 unless told otherwise.
-    os.environ.setdefault(_RUNNER_VARIABLE, "0")
-    for variable, quiet in _QUIET.items():
-        os.environ.setdefault(variable, quiet)
-    if os.environ[_RUNNER_VARIABLE] not in ("0", "false", "False"):
-        raise StepconfError(
-            f"{_RUNNER_VARIABLE}={os.environ[_RUNNER_VARIABLE]} is a model runner without exact entropies.",
-            f"Type: export {_RUNNER_VARIABLE}=0",
-        )
-    try:
-        import vllm
-    except ImportError as error:
-        raise StepconfError(
-            f"vLLM cannot be imported: {error}",
-            "Type: make environment in a checkout, or pip install vllm; or add --engine transformers",
-        ) from error
-    return vllm
-
-
-@contextmanager
-def dead_engine_is_told() -> Iterator[None]:
-    """Turns the end of vLLM's process into a StepconfError."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    try:
-        yield
-    except EngineDeadError as error:
-        raise StepconfError(
-            "vLLM's engine process died; what was committed is kept.",
-            "If memory ran out, lower --set engine.options.max_num_seqs=16 or engine.max_model_len; "
-            "VLLM_LOGGING_LEVEL=INFO shows its log. Then type the same command again.",
-        ) from error
-
-
-def cpu_defaults(model: str, revision: str | None, max_model_len: int | None) -> dict[str, Any]:
-    """What vLLM needs on CPU.
-
-    Chunked prefill is off because a discarded partial step would rewind the request's random generator,
-    which CPU generators cannot do; a step must then hold a whole prompt. Eager mode needs no C++ compiler.
-    Small cache blocks let short shared prefixes be shared.
-    """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return {}
-    limit = max_model_len or _context_of(model, revision)
-    return {
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(limit, 4096),
-        "kv_cache_memory_bytes": _CPU_KV_BYTES,
-        "block_size": 32,
-        "enforce_eager": True,
-        "max_num_seqs": 64,
-    }
-
-
-def _context_of(model: str, revision: str | None) -> int:
-    from vllm.transformers_utils.config import get_config
-
-    try:
-        config = get_config(model, trust_remote_code=False, revision=revision)
-    except (OSError, ValueError) as error:
-        raise model_not_found(model, error) from error
-    return int(getattr(config, "max_position_embeddings", 4096))
-
-
-def start_failed(model: str, error: Exception) -> StepconfError:
-    """What to say where vLLM did not start."""
-    text = str(error).strip() or type(error).__name__
-    return StepconfError(
-        f"vLLM did not start with {model!r}: {text.splitlines()[0]}",
-        "Its own log says more with VLLM_LOGGING_LEVEL=INFO; options of the engine go under engine.options.",
-    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from stepconf.engines.reward_text import RewardText
 from stepconf.engines.tokenizer import model_not_found
-from stepconf.engines.vllm import cpu_defaults, dead_engine_is_told, import_vllm, start_failed
+from stepconf.engines.vllm_start import cpu_defaults, dead_engine_is_told, import_vllm, start_failed
 from stepconf.errors import StepconfError
 
 _WORKER = "stepconf.engines.vllm_tap.EntropyTap"  # here only to end the workers with this process

@@ -60,32 +60,12 @@ class Trail:
             return False
         same = step == self.step
         between = tokens[self.end if same else 0 : start]
+        words = " ".join(token.name.lower() for token in between if token.kind in ("word", "text"))
+        if set(words.split()) & BRANCHING or any(token.kind == "comma" for token in between[-1:]):
+            return False
         if same and all(token.kind in _TRANSPARENT for token in between):
-            return not _branches(between)
-        return is_announced(between)
-
-
-def is_announced(between: Sequence[Token], arrow: bool = False) -> bool:
-    """Whether what stands between two statements says that the second is the first, rewritten.
-
-    Args:
-        between: the tokens.
-        arrow: whether nothing but an arrow may say so too.
-    """
-    if _branches(between):
-        return False
-    if arrow and all(token.kind in _TRANSPARENT for token in between):
-        return any(token.kind == "arrow" for token in between)
-    said = _words(between) + " "
-    return len(between) < 30 and any(word in said for word in REWRITING)
-
-
-def _branches(between: Sequence[Token]) -> bool:
-    return bool(set(_words(between).split()) & BRANCHING) or any(t.kind == "comma" for t in between[-1:])
-
-
-def _words(tokens: Sequence[Token]) -> str:
-    return " ".join(token.name.lower() for token in tokens if token.kind in ("word", "text"))
+            return True
+        return len(between) < 30 and any(word in words + " " for word in REWRITING)
 
 
 def _several_roots(earlier: Sequence[Polynomial], before: Polynomial, after: Polynomial) -> bool:

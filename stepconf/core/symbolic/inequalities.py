@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from stepconf.core.symbolic.chains import Relation
-from stepconf.core.symbolic.derivations import is_announced
 from stepconf.core.symbolic.evaluate import UndecidableError
 from stepconf.core.symbolic.nodes import Num, walk
 from stepconf.core.symbolic.polynomials import difference, is_constant
 from stepconf.core.symbolic.tokens import Token
+from stepconf.core.symbolic.vocabulary import BRANCHING
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+_SILENT = ("break", "arrow", "currency", "close", "annot")
+_BOTH_SIDES = 14  # tokens at most in "dividing both sides by 2, we get"
 _SLACK = 1  # two bounds that differ by no more may differ by rounding, or because the variable is whole
 
 
@@ -66,6 +68,7 @@ class InequalityTrail:
     last: HalfLine | None = None
     step: int = -1
     end: int = 0
+    closes: bool = False  # it ends its step
 
     def follows(self, relation: Relation, step: int, tokens: Sequence[Token]) -> tuple[bool | None, str]:
         """Note the next inequality; whether it follows from the one before it, if it is derived from that.
@@ -80,19 +83,28 @@ class InequalityTrail:
         ends = tokens[relation.left.start - 1 : relation.left.start], tokens[after : after + 1]
         double = any(token.kind == "rel" for end in ends for token in end)
         before, found = self.last, None if double else half_line(relation)
-        same = step == self.step
-        between = tokens[self.end if same else 0 : relation.left.start]
-        near = (same or step == self.step + 1) and not any(token.kind == "rel" for token in between)
+        between = tokens[self.end if step == self.step else 0 : relation.left.start]
+        near = step == self.step or (step == self.step + 1 and self.closes)
         self.last, self.step, self.end = found, step, after
+        self.closes = all(token.kind in _SILENT for token in tokens[after:])
         if before is None or found is None or before.name != found.name or not near:
             return None, ""
-        if not is_announced(between, arrow=same):
+        if not _derived(between):
             return None, ""
         if before == found:
             return True, ""
         if _has_decimals(relation) or before.within(found) is not False:
             return None, ""
         return False, f"what satisfies {before.name} {before.relation} {before.bound} need not satisfy it"
+
+
+def _derived(between: Sequence[Token]) -> bool:
+    """Whether what stands between says that the second is the first, rewritten: an arrow, or "both sides"."""
+    if all(token.kind in _SILENT for token in between):
+        return any(token.kind == "arrow" for token in between)
+    said = [token.name.lower() for token in between if token.kind in ("word", "text")]
+    other = any(token.kind == "rel" for token in between) or set(said) & BRANCHING
+    return "sides" in said and not other and len(between) <= _BOTH_SIDES
 
 
 def _has_decimals(relation: Relation) -> bool:
