@@ -45,7 +45,7 @@ from stepconf.core.symbolic.vocabulary import (
 
 _STARS = ("*", "\\ast", "∗")
 MAX_GIVEN = 30  # equations of a problem
-MAX_IDENTITIES = 60  # of one solution that are tried at random points
+MAX_SAMPLED = 2_000  # nodes of expressions in one solution that are evaluated at random points
 MAX_EQUATIONS = 200  # of one solution that are compared with each other; long ones count more
 
 
@@ -82,7 +82,7 @@ class _Solution:
         self.by_cases = False
         self.supposing = False
         self.equations_left = MAX_EQUATIONS
-        self.identities_left = MAX_IDENTITIES
+        self.nodes_left = MAX_SAMPLED
         self.rewrites = False  # all links of the chain so far are identities
         self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
         self.redefined = _defines_a_star(tokens, problem, said)
@@ -213,8 +213,8 @@ class _Solution:
 
     def identity(self, relation: Relation, polynomial: Polynomial | None) -> bool | None:
         """Whether the two sides are the same, or never the same, whatever the variables are."""
-        self.identities_left -= 1
-        if self.identities_left >= 0:
+        self.nodes_left -= sum(1 for side in (relation.left, relation.right) for _ in walk(side.node))
+        if self.nodes_left >= 0:
             return holds_everywhere(relation, polynomial)
         return not polynomial if polynomial is not None and is_constant(polynomial) else None
 
