@@ -1,6 +1,6 @@
 """Verifiers side by side: what each covers and costs, how far two of them agree, where they differ most."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -107,7 +107,7 @@ def agreement(rows: Iterable[tuple[str, Sequence[Verdict]]], n_disagreements: in
         n_disagreements: how many of the most contradicted steps to list; equal ones in the order of the rows.
     """
     counted: Counter[Said] = Counter()
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     contradicted: list[Disagreement] = []
     for step_id, verdicts in rows:
         counted[tuple((verdict.verifier, verdict.label) for verdict in verdicts)] += 1

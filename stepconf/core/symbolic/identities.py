@@ -116,10 +116,10 @@ def _residue(node: Node, point: Mapping[str, int], prime: int) -> int:
         case Unary():
             return int(evaluate(node, {})) % prime
         case Binary("^", base, exponent):
-            n, value = _whole(exponent), _residue(base, point, prime)
-            if value == 0 and n <= 0:
+            n, residue = _whole(exponent), _residue(base, point, prime)
+            if residue == 0 and n <= 0:
                 raise ZeroDivisionError
-            return pow(value, n, prime)
+            return pow(residue, n, prime)
         case Binary(op, left, right):
             a, b = _residue(left, point, prime), _residue(right, point, prime)
             if op == "/":
