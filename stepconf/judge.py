@@ -45,7 +45,7 @@ def _opened(
     if name == "critic":
         return model_verifiers.open_critic(recipe, engine, stack)
     if name == "prm":
-        return model_verifiers.open_prm(recipe.verify.prm)
+        return model_verifiers.open_prm(recipe.verify.prm, stack)
     if name == "rollout":
         if engine is None:
             raise ValueError("rollout needs the engine that shares_engine() asks for")

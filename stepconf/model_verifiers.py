@@ -12,7 +12,7 @@ from stepconf.models import Prompter, open_engine
 from stepconf.recipe import CriticRecipe, PrmRecipe, Recipe
 from stepconf.verifiers.critic import CriticVerifier, asking
 from stepconf.verifiers.pool import Pool
-from stepconf.verifiers.prm import PrmVerifier, form_of
+from stepconf.verifiers.prm import Form, PrmVerifier, Reader, form_of
 from stepconf.verifiers.rollout import RolloutOptions, RolloutVerifier
 
 
@@ -101,24 +101,40 @@ def open_rollout(recipe: Recipe, engine: Engine, pool: Pool, tokenizer: str) -> 
     return RolloutVerifier(engine, pool, how, prompter.ids, _shown(recipe.model))
 
 
-def open_prm(prm: PrmRecipe) -> PrmVerifier:
-    """The process reward model.
+def open_prm(prm: PrmRecipe, stack: ExitStack) -> PrmVerifier:
+    """The process reward model; `stack` ends its engine.
 
     Raises:
-        StepconfError: none is named, its form is not known, or it cannot be loaded.
+        StepconfError: none is named, its form is not known or does not fit its engine, or it cannot be loaded.
     """
     if not prm.model:
         raise StepconfError(
             "no process reward model is named.", "Add --set verify.prm.model=Qwen/Qwen2.5-Math-PRM-7B, say."
         )
     form = form_of(prm.form, prm.model)
+    if prm.engine == "vllm" and form.tokens is not None:
+        raise StepconfError(
+            f"the form {form.name!r} reads a language model's logits, which vLLM's pooling does not give.",
+            "Leave out verify.prm.engine, or choose transformers.",
+        )
+    return PrmVerifier(_reader(prm, form, stack), form, _shown(prm.model), prm.threshold)
+
+
+def _reader(prm: PrmRecipe, form: Form, stack: ExitStack) -> Reader:
+    model = resolve_model(prm.model)
+    if prm.engine == "vllm":
+        from stepconf.engines.vllm_reward import PooledRewardModel
+
+        pooled = PooledRewardModel(
+            model,
+            revision=prm.revision,
+            dtype=prm.dtype,
+            max_model_len=prm.max_model_len,
+            options=prm.options,
+        )
+        return stack.enter_context(closing(pooled))
     from stepconf.engines.reward import RewardModel
 
-    model = RewardModel(
-        resolve_model(prm.model),
-        form.tokens,
-        revision=prm.revision,
-        dtype=prm.dtype,
-        max_model_len=prm.max_model_len,
+    return RewardModel(
+        model, form.tokens, revision=prm.revision, dtype=prm.dtype, max_model_len=prm.max_model_len
     )
-    return PrmVerifier(model, form, _shown(prm.model), prm.threshold)

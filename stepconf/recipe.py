@@ -151,6 +151,10 @@ class PrmRecipe(Strict):
     revision: str | None = None
     form: Literal["auto", "qwen", "math-shepherd", "rlhflow"] = "auto"
     """What the model reads; auto goes by its name."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """vllm: its pooling runner, for the classifiers that it knows (form qwen)."""
+    options: dict[str, Any] = {}
+    """Further arguments of vLLM's EngineArgs, e.g. gpu_memory_utilization beside a model that samples."""
     threshold: float = Field(0.5, ge=0, le=1)
     """Scores below it are incorrect."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

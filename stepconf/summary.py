@@ -4,10 +4,12 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from stepconf.core.agreement import PairAgreement, VerifierSummary, tabulate
 from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
+from stepconf.core.records import Label
 from stepconf.errors import StepconfError
 from stepconf.shards import Run, read_manifests, shard_files
 
@@ -31,7 +33,11 @@ def write_summary(run: Run) -> dict[str, Any]:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Counts, drops by reason, seconds and rates by stage, verdicts, entropies and AUROC, pairs by kind."""
+    """Counts, drops by reason, seconds and rates by stage, verdicts, entropies and AUROC, pairs by kind.
+
+    By verifier: coverage (share of all steps that it decides), incorrect_rate (of those) and seconds; by two
+    verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
+    """
     manifests = read_manifests(path)
     chunks = [m for m in manifests if "tokens" in m]
     source = path / "source.json"
@@ -103,29 +109,67 @@ def _of_steps(path: Path) -> dict[str, Any]:
     import polars as pl
 
     if not shard_files(path, "steps"):
-        return {"verifiers": {}, "labels": {}, "entropy": {}}
+        return {"verifiers": {}, "agreement": [], "labels": {}, "entropy": {}}
     steps = _scan(path, "steps")
-    verdicts = (
-        steps.select(pl.col("verdicts").explode())
-        .unnest("verdicts")
-        .drop_nulls("verifier")
-        .group_by("verifier", "label")
-        .agg(pl.len().alias("n"), pl.col("seconds").sum())
-        .collect()
-    )
-    verifiers: dict[str, dict[str, Any]] = {}
-    for row in verdicts.sort("verifier", "label").to_dicts():
-        entry = verifiers.setdefault(
-            row["verifier"], {"correct": 0, "incorrect": 0, "unknown": 0, "seconds": 0.0}
-        )
-        entry[row["label"]] = row["n"]
-        entry["seconds"] = round(entry["seconds"] + row["seconds"], 3)
     labels = steps.group_by("label").agg(pl.len()).collect()
     return {
-        "verifiers": verifiers,
+        **_of_verifiers(steps),
         "labels": dict(sorted(labels.iter_rows())),
         "entropy": _entropy(steps),
     }
+
+
+def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
+    """Each verifier's labels, coverage and seconds, and how far two of them agree.
+
+    The steps are counted by what was said of them before Python sees them: that leaves a handful of rows.
+    """
+    import polars as pl
+
+    verdict = pl.element().struct
+    said = pl.concat_str(verdict.field("verifier"), verdict.field("label"), separator="\t")
+    counts = (
+        steps.select(pl.col("verdicts").list.eval(said).list.join("\n").alias("said"))
+        .group_by("said")
+        .agg(pl.len())
+        .collect()
+    )
+    seconds = (
+        steps.select(pl.col("verdicts").explode())
+        .unnest("verdicts")
+        .drop_nulls("verifier")
+        .group_by("verifier")
+        .agg(pl.col("seconds").sum())
+        .collect()
+    )
+    verifiers, pairs = tabulate(
+        {tuple(_verdict(line) for line in text.splitlines()): n for text, n in counts.iter_rows()},
+        dict(seconds.iter_rows()),
+    )
+    return {
+        "verifiers": {one.verifier: _verifier(one) for one in verifiers},
+        "agreement": [_agreement(pair) for pair in pairs],
+    }
+
+
+def _verdict(line: str) -> tuple[str, Label]:
+    verifier, _, label = line.rpartition("\t")
+    return verifier, cast(Label, label)
+
+
+def _verifier(one: VerifierSummary) -> dict[str, Any]:
+    return {
+        "correct": one.n_correct,
+        "incorrect": one.n_incorrect,
+        "unknown": one.n_unknown,
+        "coverage": one.coverage,
+        "incorrect_rate": one.incorrect_rate,
+        "seconds": round(one.seconds, 3),
+    }
+
+
+def _agreement(pair: PairAgreement) -> dict[str, Any]:
+    return asdict(pair) | {"steps": pair.n_both, "agreement": pair.agreement, "kappa": pair.kappa}
 
 
 def _entropy(steps: "pl.LazyFrame") -> dict[str, Any]:

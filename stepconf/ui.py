@@ -154,6 +154,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("answers", _counts(summary["answers"])))
     for name, found in summary["verifiers"].items():
         rows.append((f"steps by {name}", _counts(found)))
+    rows += [(f"{pair['first']} and {pair['second']}", _agreement(pair)) for pair in summary["agreement"]]
     if summary["labels"]:
         rows.append(("step labels", _counts(summary["labels"])))
     if entropy := summary["entropy"]:
@@ -178,6 +179,12 @@ def _counts(found: dict[str, Any]) -> str:
         else "none decided"
     )
     return f"{share}; {unknown:,} unknown"
+
+
+def _agreement(pair: dict[str, Any]) -> str:
+    if not pair["steps"]:
+        return "decide no step in common"
+    return f"agree on {pair['agreement']:.1%} of {pair['steps']:,} steps, kappa {_number(pair['kappa'])}"
 
 
 def _number(value: float | None, unit: str = "") -> str:

@@ -20,7 +20,7 @@ INWARD = {
 
 # Each heavy package has a home; no other file names it, not even inside a function.
 HOME = {
-    "vllm": {"engines/vllm.py", "engines/vllm_tap.py"},
+    "vllm": {"engines/vllm.py", "engines/vllm_start.py", "engines/vllm_tap.py"},
     "torch": {
         "engines/stats.py",
         "engines/transformers.py",
@@ -33,6 +33,7 @@ HOME = {
         "engines/transformers.py",
         "engines/tokenizer.py",
         "engines/reward.py",
+        "engines/reward_text.py",
         "demo_model.py",
         "training/",
     },

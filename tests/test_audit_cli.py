@@ -126,3 +126,21 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     assert (worst.says_correct, worst.says_incorrect) == (("symbolic",), ("final",))
     assert "\\boxed{5}" in shown[worst.step_id]["text"] and "\\boxed{5}" in ended.out
     assert len(render(found, shown)) == 3
+
+
+def test_the_summary_says_the_same_as_the_report(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "given.jsonl", LABELLED)
+    out = tmp_path / "run"
+    ended = stepconf("verify", file, "--verify", "final,symbolic", "--out", out, columns=160)
+    assert ended.code == 0, ended.err
+    summary, (found, _) = json.loads((out / "summary.json").read_text()), agreement_of(out)
+    for one in found.verifiers:
+        shown = summary["verifiers"][one.verifier]
+        assert (shown["coverage"], shown["incorrect_rate"]) == (one.coverage, one.incorrect_rate)
+        assert (shown["correct"], shown["incorrect"]) == (one.n_correct, one.n_incorrect)
+        assert shown["unknown"] == one.n_unknown
+        assert shown["seconds"] == pytest.approx(one.seconds, abs=1e-3)
+    (pair,), (said,) = found.pairs, summary["agreement"]
+    assert (said["first"], said["second"], said["steps"]) == ("final", "symbolic", pair.n_both)
+    assert (said["agreement"], said["kappa"]) == (pair.agreement, pair.kappa)
+    assert "final and symbolic" in ended.out

@@ -1,10 +1,14 @@
 """Verifiers side by side: what each covers and costs, how far two of them agree, where they differ most."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeAlias
 
 from stepconf.core.records import Label, Verdict
+
+Said: TypeAlias = tuple[tuple[str, Label], ...]  # (verifier, label) of one step's verdicts, in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +106,47 @@ def agreement(rows: Iterable[tuple[str, Sequence[Verdict]]], n_disagreements: in
             (as for labels), all their seconds do.
         n_disagreements: how many of the most contradicted steps to list; equal ones in the order of the rows.
     """
-    steps = [(step_id, _latest(verdicts), verdicts) for step_id, verdicts in rows]
-    names = sorted({name for _, said, _ in steps for name in said})
-    seconds = dict.fromkeys(names, 0.0)
-    for _, _, verdicts in steps:
+    counted: Counter[Said] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    contradicted: list[Disagreement] = []
+    for step_id, verdicts in rows:
+        counted[tuple((verdict.verifier, verdict.label) for verdict in verdicts)] += 1
         for verdict in verdicts:
             seconds[verdict.verifier] += verdict.seconds
-    contradicted = [
-        Disagreement(step_id, _who(said, "correct"), _who(said, "incorrect")) for step_id, said, _ in steps
-    ]
-    worst = sorted(
-        (each for each in contradicted if each.n_contradictions), key=lambda d: -d.n_contradictions
-    )
-    labels = [said for _, said, _ in steps]
-    return Agreement(
-        verifiers=tuple(_summary(name, labels, seconds[name]) for name in names),
-        pairs=tuple(_pair(first, second, labels) for first, second in combinations(names, 2)),
-        disagreements=tuple(worst[:n_disagreements]),
+        said = _latest((verdict.verifier, verdict.label) for verdict in verdicts)
+        each = Disagreement(step_id, _who(said, "correct"), _who(said, "incorrect"))
+        if each.n_contradictions:
+            contradicted.append(each)
+    worst = sorted(contradicted, key=lambda d: -d.n_contradictions)
+    verifiers, pairs = tabulate(counted, seconds)
+    return Agreement(verifiers, pairs, tuple(worst[:n_disagreements]))
+
+
+def tabulate(
+    counted: Mapping[Said, int], seconds: Mapping[str, float]
+) -> tuple[tuple[VerifierSummary, ...], tuple[PairAgreement, ...]]:
+    """The verifiers and the pairs of them, by name, from how many steps have which verdicts.
+
+    Args:
+        counted: the number of steps for each sequence of verdicts, none at all included.
+        seconds: by verifier, summed over its verdicts.
+    """
+    labels: Counter[Said] = Counter()
+    for said, n in counted.items():
+        labels[tuple(sorted(_latest(said).items()))] += n
+    table = [(dict(said), n) for said, n in labels.items()]
+    names = sorted({name for said, _ in table for name in said})
+    return (
+        tuple(_summary(name, table, seconds[name]) for name in names),
+        tuple(_pair(first, second, table) for first, second in combinations(names, 2)),
     )
 
 
-def _latest(verdicts: Sequence[Verdict]) -> dict[str, Label]:
+def _latest(verdicts: Iterable[tuple[str, Label]]) -> dict[str, Label]:
     said: dict[str, Label] = {}
-    for verdict in verdicts:
-        if verdict.label != "unknown" or verdict.verifier not in said:
-            said[verdict.verifier] = verdict.label
+    for verifier, label in verdicts:
+        if label != "unknown" or verifier not in said:
+            said[verifier] = label
     return said
 
 
@@ -134,26 +154,31 @@ def _who(said: dict[str, Label], label: Label) -> tuple[str, ...]:
     return tuple(sorted(name for name, its in said.items() if its == label))
 
 
-def _summary(name: str, labels: list[dict[str, Label]], seconds: float) -> VerifierSummary:
-    said = [its[name] for its in labels if name in its]
+def _summary(name: str, table: Sequence[tuple[dict[str, Label], int]], seconds: float) -> VerifierSummary:
+    found: Counter[Label] = Counter()
+    for said, n in table:
+        if name in said:
+            found[said[name]] += n
     return VerifierSummary(
         verifier=name,
-        n_steps=len(labels),
-        n_verdicts=len(said),
-        n_correct=said.count("correct"),
-        n_incorrect=said.count("incorrect"),
-        n_unknown=said.count("unknown"),
+        n_steps=sum(n for _, n in table),
+        n_verdicts=found.total(),
+        n_correct=found["correct"],
+        n_incorrect=found["incorrect"],
+        n_unknown=found["unknown"],
         seconds=seconds,
     )
 
 
-def _pair(first: str, second: str, labels: list[dict[str, Label]]) -> PairAgreement:
-    both = [(its.get(first), its.get(second)) for its in labels]
+def _pair(first: str, second: str, table: Sequence[tuple[dict[str, Label], int]]) -> PairAgreement:
+    both: Counter[tuple[Label | None, Label | None]] = Counter()
+    for said, n in table:
+        both[said.get(first), said.get(second)] += n
     return PairAgreement(
         first=first,
         second=second,
-        both_correct=both.count(("correct", "correct")),
-        both_incorrect=both.count(("incorrect", "incorrect")),
-        only_first_correct=both.count(("correct", "incorrect")),
-        only_second_correct=both.count(("incorrect", "correct")),
+        both_correct=both["correct", "correct"],
+        both_incorrect=both["incorrect", "incorrect"],
+        only_first_correct=both["correct", "incorrect"],
+        only_second_correct=both["incorrect", "correct"],
     )

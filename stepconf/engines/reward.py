@@ -5,20 +5,20 @@ No remote code runs. Qwen2.5-Math-PRM ships its head as code; here the head is r
 """
 
 import json
-from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from stepconf.engines.reward_text import RewardText
 from stepconf.engines.tokenizer import model_not_found
 from stepconf.errors import StepconfError
 
 BATCH_TOKENS = 16_384  # of one padded batch
 
 
-class RewardModel:
+class RewardModel(RewardText):
     """A loaded process reward model. Not safe to call from two threads at once.
 
     Args:
@@ -50,7 +50,7 @@ class RewardModel:
         verbosity = transformers.logging.get_verbosity()
         transformers.logging.set_verbosity_error()  # it reports a head that it does not know, in a table
         try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
+            super().__init__(model, revision)
             loaded: Any = auto.from_pretrained(
                 model, revision=revision, dtype=kind, use_safetensors=True, trust_remote_code=False
             )
@@ -62,31 +62,9 @@ class RewardModel:
         if tokens is None:
             self._body, self._head = loaded, _score_head(model, revision, loaded)
         else:
-            self._body, self._head = loaded.base_model, _token_head(self._tokenizer, tokens, loaded)
+            self._body, self._head = loaded.base_model, _token_head(self.tokenizer, tokens, loaded)
         config = loaded.config.get_text_config()
         self.max_model_len = max_model_len or int(config.max_position_embeddings)
-        added = self._tokenizer.get_added_vocab()
-        self._special = sorted({*added, *self._tokenizer.all_special_tokens}, key=len, reverse=True)
-
-    def template(self, messages: list[dict[str, str]], answer_next: bool) -> str:
-        """A conversation as text, by the model's chat template."""
-        if not self._tokenizer.chat_template:
-            raise StepconfError(
-                "the reward model has no chat template, which its form needs.",
-                "Choose another form: --set verify.prm.form=math-shepherd",
-            )
-        return cast(
-            str,
-            self._tokenizer.apply_chat_template(messages, add_generation_prompt=answer_next, tokenize=False),
-        )
-
-    def clean(self, text: str) -> str:
-        """The text without special tokens (which hostile text may spell) and lone surrogates."""
-        text = text.encode("utf-8", "replace").decode()
-        while any(token in text for token in self._special):  # again: taking one out may make another
-            for token in self._special:
-                text = text.replace(token, "")
-        return text
 
     def read(self, inputs: Sequence[tuple[str, list[int]]]) -> list[list[float] | None]:
         """Per text the probability of "good" at each mark; None where the text exceeds the context.
@@ -94,7 +72,7 @@ class RewardModel:
         A mark is a character offset: read is the last token that starts before it. Texts of like length share
         a batch, padded on the right, where a causal model does not look.
         """
-        encoded = [self._encoded(text, marks) for text, marks in inputs]
+        encoded = [self.encoded(text, marks) for text, marks in inputs]
         scores: list[list[float] | None] = [
             None if len(ids) > self.max_model_len else [] for ids, _ in encoded
         ]
@@ -111,16 +89,6 @@ class RewardModel:
                     logits = self._head(hidden[row, encoded[i][1]]).float()  # [marks, 2]
                     scores[i] = logits.softmax(-1)[:, 1].tolist()
         return scores
-
-    def _encoded(self, text: str, marks: list[int]) -> tuple[list[int], list[int]]:
-        """Token ids, and the position to read for each mark."""
-        # A rendered template holds its special tokens already; plain text gets those the model expects.
-        plain = not (self._tokenizer.bos_token and text.startswith(self._tokenizer.bos_token))
-        out = self._tokenizer(text, add_special_tokens=plain, return_offsets_mapping=True, verbose=False)
-        # Special tokens that were added have no place in the text.
-        real = [(start, i) for i, (start, end) in enumerate(out["offset_mapping"]) if end > start]
-        starts = [start for start, _ in real]
-        return out["input_ids"], [real[bisect_right(starts, mark - 1) - 1][1] for mark in marks]
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

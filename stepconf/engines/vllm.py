@@ -17,15 +17,18 @@ from stepconf.engines.base import (
     check_fits,
     finish,
 )
-from stepconf.engines.tokenizer import Tokenizer, model_not_found
+from stepconf.engines.tokenizer import Tokenizer
+from stepconf.engines.vllm_start import (
+    RUNNER_VARIABLE,
+    cpu_defaults,
+    dead_engine_is_told,
+    import_vllm,
+    start_failed,
+)
 from stepconf.errors import StepconfError
 
 _TAP = "stepconf.engines.vllm_tap.EntropyTap"
-_RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 _EXTRA_COLUMNS = 2
-_CPU_KV_BYTES = 1 << 30
-# vLLM's processes inherit these: what they print would run through the progress bars.
-_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
 
 R = TypeVar("R", SampleRequest, ScoreRequest)
 
@@ -58,7 +61,7 @@ class VllmEngine:
         tensor_parallel: int = 1,
         options: dict[str, Any] | None = None,
     ) -> None:
-        vllm = _import_vllm()
+        vllm = import_vllm()
         self.tokenizer = Tokenizer(model, revision)
         arguments: dict[str, Any] = {
             "model": model,
@@ -72,13 +75,13 @@ class VllmEngine:
             "use_tqdm_on_load": False,
             "worker_extension_cls": _TAP,
         }
-        arguments |= _cpu_defaults(self.tokenizer, model, revision, max_model_len) | (options or {})
+        arguments |= cpu_defaults(model, revision, max_model_len) | (options or {})
         arguments = {name: value for name, value in arguments.items() if value is not None}
         self._params = vllm.SamplingParams
         try:
             self._engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**arguments))
         except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise _start_failed(model, error) from error
+            raise start_failed(model, error) from error
         self.info = self._install_tap(vllm.__version__, model, revision)
         self._limit = self._engine.vllm_config.scheduler_config.max_num_seqs
         self._next_id = 0
@@ -92,7 +95,7 @@ class VllmEngine:
             raise StepconfError(
                 f"vLLM {version} runs {runners[0]['module']}.{runners[0]['runner']}; exact entropies need "
                 f"the runner of {RUNNER_MODULE}.",
-                f"Type: export {_RUNNER_VARIABLE}=0",
+                f"Type: export {RUNNER_VARIABLE}=0",
             )
         self._engine.collective_rpc("install_entropy_tap")
         self._engine.collective_rpc("end_with", args=(os.getpid(),))
@@ -187,16 +190,8 @@ class VllmEngine:
                         yield whole.request, whole.outputs
 
     def _step(self) -> list[Any]:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        try:
+        with dead_engine_is_told():
             return list(self._engine.step())
-        except EngineDeadError as error:
-            raise StepconfError(
-                "vLLM's engine process died; what was committed is kept.",
-                "If memory ran out, lower --set engine.options.max_num_seqs=16 or engine.max_model_len; "
-                "VLLM_LOGGING_LEVEL=INFO shows its log. Then type the same command again.",
-            ) from error
 
     def _add(self, prompt_ids: list[int], params: Any) -> None:
         self._engine.add_request(str(self._next_id), {"prompt_token_ids": prompt_ids}, params)
@@ -246,65 +241,3 @@ def _final_only() -> Any:
 def _scores(flat: list[float]) -> TokenScores:
     """Columns of the tap: log p(token), entropy, log max p, token by token."""
     return TokenScores(flat[0::3], flat[1::3], [exp(x) for x in flat[2::3]])
-
-
-def _import_vllm() -> Any:
-    # The tap fits the V1 runner; newer CUDA builds would take V2 unless told otherwise.
-    os.environ.setdefault(_RUNNER_VARIABLE, "0")
-    for variable, quiet in _QUIET.items():
-        os.environ.setdefault(variable, quiet)
-    if os.environ[_RUNNER_VARIABLE] not in ("0", "false", "False"):
-        raise StepconfError(
-            f"{_RUNNER_VARIABLE}={os.environ[_RUNNER_VARIABLE]} is a model runner without exact entropies.",
-            f"Type: export {_RUNNER_VARIABLE}=0",
-        )
-    try:
-        import vllm
-    except ImportError as error:
-        raise StepconfError(
-            f"vLLM cannot be imported: {error}",
-            "Type: make environment in a checkout, or pip install vllm; or add --engine transformers",
-        ) from error
-    return vllm
-
-
-def _cpu_defaults(
-    tokenizer: Tokenizer, model: str, revision: str | None, max_model_len: int | None
-) -> dict[str, Any]:
-    """What vLLM needs on CPU.
-
-    Chunked prefill is off because a discarded partial step would rewind the request's random generator,
-    which CPU generators cannot do; a step must then hold a whole prompt. Eager mode needs no C++ compiler.
-    Small cache blocks let short shared prefixes be shared.
-    """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return {}
-    limit = max_model_len or _context_of(model, revision)
-    return {
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(limit, 4096),
-        "kv_cache_memory_bytes": _CPU_KV_BYTES,
-        "block_size": 32,
-        "enforce_eager": True,
-        "max_num_seqs": 64,
-    }
-
-
-def _context_of(model: str, revision: str | None) -> int:
-    from vllm.transformers_utils.config import get_config
-
-    try:
-        config = get_config(model, trust_remote_code=False, revision=revision)
-    except (OSError, ValueError) as error:
-        raise model_not_found(model, error) from error
-    return int(getattr(config, "max_position_embeddings", 4096))
-
-
-def _start_failed(model: str, error: Exception) -> StepconfError:
-    text = str(error).strip() or type(error).__name__
-    return StepconfError(
-        f"vLLM did not start with {model!r}: {text.splitlines()[0]}",
-        "Its own log says more with VLLM_LOGGING_LEVEL=INFO; options of the engine go under engine.options.",
-    )

@@ -27,6 +27,11 @@ WRONG = [
     ("", [r"Since 91 is prime, we stop."], 0),
     ("", [r"\( 7^{100} \equiv 2 \pmod{5} \)"], 0),
     ("", [r"Thus $441 = 1202_7$."], 0),
+    ("", [r"\( 2x > 6 \implies x < 3 \)"], 0),
+    ("", [r"\( -2x > 6 \implies x > -3 \)"], 0),
+    ("", [r"\( 2x + 4 \ge 10 \)", r"Dividing both sides by 2, we get \( x + 2 \ge 10 \)."], 1),
+    ("", [r"\( \frac{5 \pm \sqrt{25 + 24}}{4} = \frac{5 \pm 8}{4} \)"], 0),
+    ("", [r"\( 2 \pm \sqrt{16} = 2 ± 8 \)"], 0),
 ]
 RIGHT = [
     ("", [r"\[ 2x + 3 = 9 \\ 2x = 6 \\ x = 3 \]"]),
@@ -48,6 +53,18 @@ RIGHT = [
     ("", [r"\(|x - 7| = 3\)", r"\(x - 7 = 3\)", r"\(x - 7 = -3\)"]),
     ("Define the operation $a * b = 2a + 3b$.", [r"So $2 * 5 = 4 + 15 = 19$."]),
     ("", [r"$6$ inches $\times 3$ feet $= .5$ feet $\times 3$ feet"]),
+    ("", [r"\( 2x > 6 \implies x > 3 \)"]),
+    ("", [r"\( 2x > 6 \implies x > 2 \)"]),
+    ("", [r"\( 2x > 7 \implies x \ge 4 \)"]),
+    ("", [r"\( -3 < 2x < 7 \implies -1.5 < x < 3.5 \)"]),
+    ("", [r"\( x - 2 \ge 0 \\ 7 - x \ge 0 \)"]),
+    ("", [r"\( (x - 1)(x - 9) > 0 \implies x > 9 \) or \( x < 1 \)"]),
+    ("", [r"\( x > 5 \), and \( x < 3 \) cannot be."]),
+    ("", [r"\( |x| > 2 \implies x > 2 \) or \( x < -2 \)"]),
+    ("", [r"\( \frac{5 \pm \sqrt{25 + 24}}{4} = \frac{5 \pm 7}{4} \)"]),
+    ("", [r"\( 2 \pm 3 = 5, -1 \)"]),
+    ("", [r"\( x = 2 \pm 3 \)", r"\( x = 5 \)"]),
+    ("", [r"\( \frac{-6 \mp 2}{-2} = 3 \pm 1 \)"]),
     ("", [r"[asy] int i; for (i = 0; i < 5; i = i + 1) { x = 3; x = 4; } [/asy]"]),
 ]
 
@@ -62,6 +79,21 @@ def test_what_cannot_hold_is_flagged(problem: str, steps: list[str], index: int)
 def test_what_may_hold_is_not_flagged(problem: str, steps: list[str]) -> None:
     found = check_steps(problem, steps)
     assert "incorrect" not in [one.label for one in found], found
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        r"\( 2x > 6 \implies x > 3 \)",
+        r"\( -2x \ge 6 \implies x \le -3 \)",
+        r"We have 2x + 4 >= 10. Subtracting 4 from both sides gives 2x >= 6.",
+        r"\( \frac{5 \pm \sqrt{25 + 24}}{4} = \frac{5 \pm 7}{4} \)",
+        r"\( \frac{-6 \mp 2}{-2} = 3 \pm 1 \)",
+        r"\( 3 \pm 1 = 3 \mp 1 \)",
+    ],
+)
+def test_transformed_inequalities_and_both_signs_hold(step: str) -> None:
+    assert check_steps("", [step])[0].label == "correct"
 
 
 POLYNOMIALS = st.lists(

@@ -4,7 +4,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepconf.core.symbolic import check_steps
@@ -80,6 +80,10 @@ PIECES = st.lists(
                 "&",
                 "case",
                 "if",
+                r"\pm",
+                r"\implies",
+                "expanding",
+                "sides",
             ),
         ]
     ),
@@ -100,6 +104,8 @@ def test_hostile_strings_neither_raise_nor_run(canary: Path) -> None:
 
 
 @settings(max_examples=600, deadline=None)
+@example("²_2.5")
+@example("12_7_2 = 3")
 @given(PIECES)
 def test_fuzzed_formulas(text: str) -> None:
     check_and_compare(text)

@@ -7,11 +7,10 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -486,6 +485,23 @@ def test_a_critic_of_the_runs_own_model_and_one_of_its_own(tmp_path: Path) -> No
 # A real server
 
 
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait for the end of `process`: a server that died is noticed at once."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 @contextmanager
 def vllm_server(model: str, log: Path) -> Iterator[str]:
     """vLLM's OpenAI-compatible server in a process group of its own, which ends with the block."""
@@ -508,18 +524,17 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(280):
-            assert server.poll() is None, log.read_text()[-2000:]
-            try:
-                with urllib.request.urlopen(url + "/health", timeout=5):
-                    break
-            except (urllib.error.URLError, OSError):
-                time.sleep(1)
+            if answers(url + "/health"):
+                break
+            ended = ends_within(server, 1.0)
+            assert not ended, log.read_text()[-2000:]
+        else:
+            pytest.fail(f"the server does not answer: {log.read_text()[-2000:]}")
         yield url + "/v1"
     finally:
-        os.killpg(server.pid, 15)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, 15)
+        if not ends_within(server, 20):
             os.killpg(server.pid, 9)
             server.wait()
 

@@ -7,6 +7,7 @@ for Math-Shepherd, the two-layer head over every position for Qwen2.5-Math-PRM.
 import json
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,15 @@ def _seeded() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def qwen_prm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
+    return qwen_model(tmp_path_factory.mktemp("qwen2.5-math-prm"), SIZES)
+
+
+def qwen_model(folder: Path, sizes: dict[str, int]) -> tuple[Path, Any, Any]:
     """In the layout of the published checkpoint: Qwen2 body, `score.0` and `score.2`, and code."""
-    folder = tmp_path_factory.mktemp("qwen2.5-math-prm")
+    width = sizes["hidden_size"]
     tokenizer = make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>", "<extra_0>"])
-    body = loud(Qwen2Model(Qwen2Config(vocab_size=len(tokenizer), **SIZES)))
-    head = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+    body = loud(Qwen2Model(Qwen2Config(vocab_size=len(tokenizer), **sizes)))
+    head = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 2))
     tokenizer.save_pretrained(folder)
     body.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -136,8 +141,9 @@ def rlhf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
 
 
 def scores(folder: Path, many: list[tuple[str, list[str]]], **options: Any) -> list[list[float | None]]:
-    verifier = open_prm(PrmRecipe(model=str(folder), dtype="float32", **options))
-    rows = verifier.verify([solved(problem, steps) for problem, steps in many])
+    with ExitStack() as stack:
+        verifier = open_prm(PrmRecipe(model=str(folder), dtype="float32", **options), stack)
+        rows = verifier.verify([solved(problem, steps) for problem, steps in many])
     return [[v.score for v in row if v is not None] for row in rows]
 
 
@@ -256,7 +262,7 @@ def test_labels_follow_the_threshold(qwen_prm: Any) -> None:
     found = scores(qwen_prm[0], [(PROBLEM, STEPS)])[0]
     middle = sorted(s for s in found if s is not None)[1]
     verifier = open_prm(
-        PrmRecipe(model=str(qwen_prm[0]), form="qwen", threshold=middle - 1e-4, dtype="float32")
+        PrmRecipe(model=str(qwen_prm[0]), form="qwen", threshold=middle - 1e-4, dtype="float32"), ExitStack()
     )
     (row,) = verifier.verify([solved(PROBLEM, STEPS)])
     assert [v and v.label for v in row] == [
@@ -266,7 +272,7 @@ def test_labels_follow_the_threshold(qwen_prm: Any) -> None:
 
 
 def test_what_exceeds_the_context_is_unknown(qwen_prm: Any) -> None:
-    verifier = open_prm(PrmRecipe(model=str(qwen_prm[0]), dtype="float32", max_model_len=200))
+    verifier = open_prm(PrmRecipe(model=str(qwen_prm[0]), dtype="float32", max_model_len=200), ExitStack())
     rows = verifier.verify([solved(PROBLEM, STEPS * 20), solved("q", ["a"])])
     assert {v and (v.label, v.reason) for v in rows[0]} == {
         ("unknown", "longer than the reward model's context")
@@ -315,11 +321,11 @@ def test_texts_of_the_forms() -> None:
 
 def test_models_that_do_not_fit_are_refused(shepherd: Any, rlhf: Any) -> None:
     with pytest.raises(StepconfError, match="no process reward model"):
-        open_prm(PrmRecipe())
+        open_prm(PrmRecipe(), ExitStack())
     with pytest.raises(StepconfError, match="no classifier with two classes"):
-        open_prm(PrmRecipe(model=str(rlhf[0]), form="qwen"))
+        open_prm(PrmRecipe(model=str(rlhf[0]), form="qwen"), ExitStack())
     with pytest.raises(StepconfError, match="cannot load the model"):
-        open_prm(PrmRecipe(model="/nothing/here", form="qwen"))
+        open_prm(PrmRecipe(model="/nothing/here", form="qwen"), ExitStack())
     with pytest.raises(StepconfError, match="no chat template"):
         scores(shepherd[0], [(PROBLEM, STEPS)], form="rlhflow")
 
@@ -333,3 +339,33 @@ def test_verify_from_the_command_line(qwen_prm: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "steps by prm" in done.out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@torch.inference_mode()
+def test_vllm_pooling_against_the_reference(tmp_path: Path) -> None:
+    """The same scores from vLLM's own implementation, batched, and unknown beyond the context."""
+    pytest.importorskip("vllm")
+    folder, _, _ = qwen_model(tmp_path, SIZES | {"hidden_size": 128})  # its kernels need heads of 32
+    many = [(PROBLEM, STEPS), ("q", ["a"]), ("", []), (PROBLEM * 3, STEPS * 2), (PROBLEM, STEPS * 40)]
+    limits = {"form": "qwen", "max_model_len": 400}
+    expected = scores(folder, many, **limits)
+    assert expected[-1] == [None] * 120
+    found = scores(folder, many, engine="vllm", **limits)
+    assert found[-1] == expected[-1]
+    for ours, reference in zip(found[:-1], expected[:-1], strict=True):
+        assert ours == pytest.approx(reference, abs=1e-4)
+    print(
+        "largest difference:",
+        max(
+            abs(a - b)
+            for x, y in zip(found[:-1], expected[:-1], strict=True)
+            for a, b in zip(x, y, strict=True)
+        ),
+    )
+
+
+def test_vllm_pools_no_language_model(shepherd: Any) -> None:
+    with pytest.raises(StepconfError, match="vLLM's pooling does not give"):
+        open_prm(PrmRecipe(model=str(shepherd[0]), form="math-shepherd", engine="vllm"), ExitStack())

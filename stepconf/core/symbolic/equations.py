@@ -52,6 +52,12 @@ class Known:
             self.facts = [*self.facts[-MAX_FACTS:], polynomial]
         return None
 
+    def nothing_of(self, relation: Relation) -> bool:
+        """Whether nothing was stated of the variables of `relation` that could make its sides equal."""
+        own = variables(relation.left.node) | variables(relation.right.node)
+        stated = {*self.literals, *self.several, *(name for fact in self.facts for name in names(fact))}
+        return not any(name in own or "(" in name for name in stated)
+
     def rounded(self, relation: Relation, facts: Sequence[Polynomial]) -> bool:
         """Whether the equation may differ from what follows from `facts` only because it is rounded."""
         sides = relation.left.node, relation.right.node

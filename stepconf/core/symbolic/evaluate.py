@@ -87,6 +87,8 @@ def _bounded(value: Fraction) -> Fraction:
 
 def _unary(op: str, arg: Node, env: Env, reading: Reading) -> Value:
     value = evaluate(arg, env, reading)
+    if op in ("pm", "mp"):
+        raise UndecidableError("a choice of signs")
     match op:
         case "neg":
             return -value
@@ -126,6 +128,8 @@ def _apply(op: str, a: Value, b: Value) -> Value:
     exact = isinstance(a, Fraction) and isinstance(b, Fraction)
     if op == "^":
         return _power(a, b)
+    if op in ("pm", "mp"):
+        raise UndecidableError("a choice of signs")
     if op == "mod":
         if not exact or b == 0:
             raise UndecidableError("remainder of what is not rational")

@@ -31,7 +31,10 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """`neg`, `pct` (per cent), `deg` (degrees), `fact`, `abs`, `floor` or `ceil` of one expression."""
+    """`neg`, `pct` (per cent), `deg` (degrees), `fact`, `abs`, `floor` or `ceil` of one expression.
+
+    Or `pm` (±) or `mp` (∓), which have no value: see `with_sign`.
+    """
 
     op: str
     arg: "Node"
@@ -39,7 +42,7 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """`+ - * / ^ mod`, or `implicit` (a product without a sign), `mixed` (2 1/2), `of` (a part of)."""
+    """`+ - * / ^ mod pm mp`, or `implicit` (a product without a sign), `mixed` (2 1/2), `of` (a part of)."""
 
     op: str
     left: "Node"
@@ -81,6 +84,28 @@ def walk(node: Node) -> Iterator[Node]:
 def variables(node: Node) -> frozenset[str]:
     """The names of the variables in `node`."""
     return frozenset(n.name for n in walk(node) if isinstance(n, Var))
+
+
+def has_sign_choice(node: Node) -> bool:
+    """Whether there is a ± or ∓ in `node`."""
+    return any(isinstance(n, Unary | Binary) and n.op in ("pm", "mp") for n in walk(node))
+
+
+def with_sign(node: Node, upper: bool) -> Node:
+    """`node` with its upper (+ for ±, - for ∓) or its lower signs."""
+    match node:
+        case Unary(op, arg):
+            inner = with_sign(arg, upper)
+            if op in ("pm", "mp"):
+                return inner if (op == "pm") == upper else Unary("neg", inner)
+            return Unary(op, inner)
+        case Binary(op, left, right):
+            if op in ("pm", "mp"):
+                op = "+" if (op == "pm") == upper else "-"
+            return Binary(op, with_sign(left, upper), with_sign(right, upper))
+        case Call(name, args):
+            return Call(name, tuple(with_sign(arg, upper) for arg in args))
+    return node
 
 
 def is_literal(node: Node) -> bool:

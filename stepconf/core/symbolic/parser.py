@@ -13,7 +13,16 @@ from stepconf.core.symbolic.units import after_units
 MAX_DEPTH = 40
 
 _POWER, _IMPLICIT, _PRODUCT, _SUM = 40, 30, 20, 10
-_BINDING = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "mod": _PRODUCT, "^": _POWER}
+_BINDING = {
+    "+": _SUM,
+    "-": _SUM,
+    "pm": _SUM,
+    "mp": _SUM,
+    "*": _PRODUCT,
+    "/": _PRODUCT,
+    "mod": _PRODUCT,
+    "^": _POWER,
+}
 _WORD_OPERATORS = {
     "plus": "+",
     "minus": "-",
@@ -186,6 +195,8 @@ class _Reader:
             case "op" if token.name in "+-":
                 inner = self.expression(_PRODUCT, depth + 1)
                 return Unary("neg", inner) if token.name == "-" else inner
+            case "op" if token.name in ("pm", "mp"):
+                return Unary(token.name, self.expression(_PRODUCT, depth + 1))
             case "num":
                 return self.mixed(Num(token.value, token.decimals, token.name), depth)
             case "vulgar":

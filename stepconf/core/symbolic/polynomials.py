@@ -110,7 +110,7 @@ def fraction_of(node: Node) -> tuple[Polynomial, Polynomial]:
 def _binary(op: str, left: Node, right: Node, node: Node) -> tuple[Polynomial, Polynomial]:
     if op == "^":
         return _power(left, right, node)
-    if op == "mod":
+    if op in ("mod", "pm", "mp"):
         return _opaque(node)
     (a, b), (c, d) = fraction_of(left), fraction_of(right)
     if op in ("+", "-", "mixed"):

@@ -265,6 +265,8 @@ class _Lexer:
         last = self.tokens[-1]
         if not base.isascii() or not base.isdigit() or not 2 <= int(base[:4]) <= 10 or last.decimals:
             return False
+        if not (last.name.isascii() and last.name.isdigit()):  # "²" is none, nor is what has a base already
+            return False
         if any(int(digit) >= int(base) for digit in last.name):
             return False
         value = Fraction(int(last.name, int(base)))

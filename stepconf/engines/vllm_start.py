@@ -1,0 +1,95 @@
+"""How vLLM is started: its import, what it needs on a CPU, and what to say when it fails."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stepconf.engines.tokenizer import model_not_found
+from stepconf.errors import StepconfError
+
+RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
+_CPU_KV_BYTES = 1 << 30
+# vLLM's processes inherit these: what they print would run through the progress bars.
+_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+
+
+def import_vllm() -> Any:
+    """The package, told to be quiet.
+
+    Raises:
+        StepconfError: it is not installed, or told to use a model runner without exact entropies.
+    """
+    # The tap fits the V1 runner; newer CUDA builds would take V2 unless told otherwise.
+    os.environ.setdefault(RUNNER_VARIABLE, "0")
+    for variable, quiet in _QUIET.items():
+        os.environ.setdefault(variable, quiet)
+    if os.environ[RUNNER_VARIABLE] not in ("0", "false", "False"):
+        raise StepconfError(
+            f"{RUNNER_VARIABLE}={os.environ[RUNNER_VARIABLE]} is a model runner without exact entropies.",
+            f"Type: export {RUNNER_VARIABLE}=0",
+        )
+    try:
+        import vllm
+    except ImportError as error:
+        raise StepconfError(
+            f"vLLM cannot be imported: {error}",
+            "Type: make environment in a checkout, or pip install vllm; or add --engine transformers",
+        ) from error
+    return vllm
+
+
+@contextmanager
+def dead_engine_is_told() -> Iterator[None]:
+    """Turns the end of vLLM's process into a StepconfError."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise StepconfError(
+            "vLLM's engine process died; what was committed is kept.",
+            "If memory ran out, lower --set engine.options.max_num_seqs=16 or engine.max_model_len; "
+            "VLLM_LOGGING_LEVEL=INFO shows its log. Then type the same command again.",
+        ) from error
+
+
+def cpu_defaults(model: str, revision: str | None, max_model_len: int | None) -> dict[str, Any]:
+    """What vLLM needs on CPU.
+
+    Chunked prefill is off because a discarded partial step would rewind the request's random generator,
+    which CPU generators cannot do; a step must then hold a whole prompt. Eager mode needs no C++ compiler.
+    Small cache blocks let short shared prefixes be shared.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {}
+    limit = max_model_len or _context_of(model, revision)
+    return {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(limit, 4096),
+        "kv_cache_memory_bytes": _CPU_KV_BYTES,
+        "block_size": 32,
+        "enforce_eager": True,
+        "max_num_seqs": 64,
+    }
+
+
+def _context_of(model: str, revision: str | None) -> int:
+    from vllm.transformers_utils.config import get_config
+
+    try:
+        config = get_config(model, trust_remote_code=False, revision=revision)
+    except (OSError, ValueError) as error:
+        raise model_not_found(model, error) from error
+    return int(getattr(config, "max_position_embeddings", 4096))
+
+
+def start_failed(model: str, error: Exception) -> StepconfError:
+    """What to say where vLLM did not start."""
+    text = str(error).strip() or type(error).__name__
+    return StepconfError(
+        f"vLLM did not start with {model!r}: {text.splitlines()[0]}",
+        "Its own log says more with VLLM_LOGGING_LEVEL=INFO; options of the engine go under engine.options.",
+    )
