@@ -44,7 +44,7 @@ HOME = {
     "reasoning_gym": {"problems.py"},
     "pyarrow": {"core/schema.py", "shards.py"},
     "polars": {"summary.py"},
-    "huggingface_hub": {"hub.py"},
+    "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
 LIGHT_START = {"torch", "vllm", "transformers", "datasets", "polars", "sympy", "pyarrow", "numpy"}
 IMPURE_IN_CORE = {"os", "pathlib", "time", "random", "socket", "subprocess", "datetime", "tempfile", "shutil"}

