@@ -231,17 +231,35 @@ def pairs(
 
 @app.command()
 def train(
-    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with pairs.")],
     out: Annotated[Path, typer.Option("--out", help="Folder; the same command again continues it.")],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run with pairs. Without one: iterative rounds.")
+    ] = None,
     model: Model = None,
     objective: Annotated[str | None, typer.Option(help="dpo (default) or sft.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of sampling, pairs and training.")] = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Optimise a model: step-level DPO on a run's pairs, or SFT on its right solutions."""
+    """Optimise a model: step-level DPO on a run's pairs, SFT on its right solutions, or whole rounds."""
     from stepconf.recipe import load_recipe
 
-    loaded = load_recipe(recipe, {"model": model, "train.objective": objective}, sets)
+    options = {"model": model, "train.objective": objective, "loop.rounds": rounds}
+    loaded = load_recipe(recipe, options, sets)
+    if source is not None and rounds is not None:
+        raise StepconfError(
+            "a run and --rounds are both given.", "Rounds make runs of their own: leave RUN out."
+        )
+    if not loaded.model:
+        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
+    if source is None:
+        from stepconf.rounds import train_rounds
+        from stepconf.ui import LoopProgress, show_rounds
+
+        with LoopProgress() as progress:
+            measured = train_rounds(loaded, out, progress.announce, progress.tick, progress.report)
+        show_rounds(measured, out)
+        return
     from stepconf.train import train as run_train
     from stepconf.ui import TrainProgress, show_training
 

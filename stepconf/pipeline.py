@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from hashlib import blake2b
 from itertools import chain
@@ -39,14 +39,19 @@ from stepconf.solve import imported, sampled
 from stepconf.summary import summarise
 
 
-def generate(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
-    """Sample, segment, score and verify solutions of the recipe's problems into the run folder `out`."""
+def generate(
+    recipe: Recipe, out: Path, tick: Tick, engine_of: Callable[[], Engine] | None = None
+) -> dict[str, Any]:
+    """Sample, segment, score and verify solutions of the recipe's problems into the run folder `out`.
+
+    `engine_of` gives the recipe's model where the caller has it loaded, and keeps it.
+    """
     loaded = load_problems(recipe.problems.source, ProblemOptions(**_source_options(recipe)))
     with Run(out, _command_identity("generate", recipe)) as run:
         todo = list(pending(run, loaded.problems, recipe.chunk))
         tick("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
         if todo:
-            with closing(open_engine(recipe)) as engine:
+            with nullcontext(engine_of()) if engine_of else closing(open_engine(recipe)) as engine:
                 run.metadata = _metadata(engine, recipe)
                 _drive(run, recipe, tick, todo, lambda c: sample(c, engine, recipe, tick), engine)
         return summarise(run, loaded.dropped)

@@ -249,6 +249,28 @@ class TrainRecipe(Strict):
     seed: int = Field(42, ge=0)
 
 
+class EvaluationRecipe(Strict):
+    """Held-out problems on which every round's policy is measured."""
+
+    source: str = ""
+    """As problems.source. Problems that are in it are left out of training."""
+    split: str | None = None
+    limit: int | None = Field(None, ge=1)
+    samples: int = Field(4, ge=1, le=4096)
+    """Solutions per problem."""
+    temperature: float = Field(0.7, ge=0, le=10)
+    seed: int = Field(7, ge=0)
+
+
+class LoopRecipe(Strict):
+    """Iterative training: sample, verify, pair, optimise, measure, and again with the new policy."""
+
+    rounds: int = Field(1, ge=1, le=100)
+    temperatures: list[float] = []
+    """Of each round's sampling; the last one goes on. Empty: sampling.temperature."""
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+
+
 class Recipe(Strict):
     """One run, whole."""
 
@@ -265,11 +287,17 @@ class Recipe(Strict):
     verify: VerifyRecipe = VerifyRecipe()
     pairs: PairsRecipe = PairsRecipe()
     train: TrainRecipe = TrainRecipe()
+    loop: LoopRecipe = LoopRecipe()
 
 
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
 _CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts"}
-_NOT_IDENTITY = {"verify": {"workers": True, "critic": _CRITIC_CONNECTION}, "pairs": True, "train": True}
+_NOT_IDENTITY = {
+    "verify": {"workers": True, "critic": _CRITIC_CONNECTION},
+    "pairs": True,
+    "train": True,
+    "loop": True,
+}
 
 
 def load_recipe(

@@ -6,6 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from stepconf.core.agreement import PairAgreement, VerifierSummary, tabulate
 from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 RESAMPLES = 1000
+Column = npt.NDArray[Any]
 
 
 def summarise(run: Run, source_drops: Counter[str]) -> dict[str, Any]:
@@ -84,6 +88,33 @@ def confidence_quantile(path: Path, quantile: float) -> float:
     return float(value)
 
 
+def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
+    """Of the steps that are labelled correct or incorrect: problem id, mean entropy, confidence, correct."""
+    import polars as pl
+
+    if not shard_files(path, "steps"):
+        return tuple(np.empty(0) for _ in range(4))  # type: ignore[return-value]
+    frame = (
+        _scan(path, "steps")
+        .filter(pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null())
+        .select("problem_id", "entropy_mean", "confidence", (pl.col("label") == "correct").alias("correct"))
+        .collect()
+    )
+    problems, entropy, confidence, correct = (column.to_numpy() for column in frame.get_columns())
+    return problems, entropy, confidence, correct
+
+
+def answer_columns(path: Path) -> tuple[Column, Column]:
+    """Of the solutions whose answer was decided: problem id, whether it is right."""
+    import polars as pl
+
+    if not shard_files(path, "solutions"):
+        return np.empty(0), np.empty(0)
+    decided = pl.col("answer_correct").is_not_null()
+    frame = _scan(path, "solutions").filter(decided).select("problem_id", "answer_correct").collect()
+    return frame["problem_id"].to_numpy(), frame["answer_correct"].to_numpy()
+
+
 def _scan(path: Path, table: str) -> "pl.LazyFrame":
     import polars as pl
 
@@ -115,7 +146,7 @@ def _of_steps(path: Path) -> dict[str, Any]:
     return {
         **_of_verifiers(steps),
         "labels": dict(sorted(labels.iter_rows())),
-        "entropy": _entropy(steps),
+        "entropy": _entropy(path),
     }
 
 
@@ -172,29 +203,15 @@ def _agreement(pair: PairAgreement) -> dict[str, Any]:
     return asdict(pair) | {"steps": pair.n_both, "agreement": pair.agreement, "kappa": pair.kappa}
 
 
-def _entropy(steps: "pl.LazyFrame") -> dict[str, Any]:
-    import polars as pl
-
-    frame = (
-        steps.filter(pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null())
-        .select("problem_id", "entropy_mean", (pl.col("label") == "correct").alias("correct"))
-        .collect()
-    )
-    if frame.is_empty():
+def _entropy(path: Path) -> dict[str, Any]:
+    problems, entropy, _, correct = step_columns(path)
+    if not correct.size:
         return {}
-    means = dict(frame.group_by("correct").agg(pl.col("entropy_mean").mean()).iter_rows())
-    interval = cluster_bootstrap(
-        auroc,
-        frame["problem_id"].to_list(),
-        -frame["entropy_mean"].to_numpy(),
-        frame["correct"].to_numpy(),
-        n_resamples=RESAMPLES,
-    )
-    return {
-        "mean_correct": means.get(True),
-        "mean_incorrect": means.get(False),
-        "auroc": asdict(interval),
-    }
+    means = [
+        float(entropy[correct == kind].mean()) if (correct == kind).any() else None for kind in (True, False)
+    ]
+    interval = cluster_bootstrap(auroc, problems, -entropy, correct, n_resamples=RESAMPLES)
+    return {"mean_correct": means[0], "mean_incorrect": means[1], "auroc": asdict(interval)}
 
 
 def _of_pairs(path: Path, manifests: list[dict[str, Any]]) -> dict[str, Any]:

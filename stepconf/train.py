@@ -8,7 +8,7 @@ OUT/state/                the checkpoint to continue from, the reference log-pro
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, TrainRecipe
-from stepconf.shards import read_metadata, read_shards, write_atomically
+from stepconf.shards import check_is_run, read_metadata, read_shards, write_atomically
 
 Report = Callable[[dict[str, Any]], None]
 _PAIR_COLUMNS = [
@@ -28,8 +28,12 @@ _SOLUTION_COLUMNS = [
 ]  # fmt: skip
 
 
-def train(source: Path, recipe: Recipe, out: Path, report: Report) -> dict[str, Any]:
+def train(
+    source: Path, recipe: Recipe, out: Path, report: Report, exclude: Set[str] = frozenset()
+) -> dict[str, Any]:
     """Optimise the recipe's model on a run; returns the summary that is written to OUT.
+
+    `exclude`: ids of problems that must not be learnt from, those that the model is measured on.
 
     Raises:
         StepconfError: no usable example, pairs of another tokenizer, or what `training.loop.optimise` raises.
@@ -37,16 +41,18 @@ def train(source: Path, recipe: Recipe, out: Path, report: Report) -> dict[str, 
     if not recipe.model:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     model = resolve_model(recipe.model)
+    check_is_run(source)
     tokenizer = Tokenizer(model, recipe.model_revision)
     _check_tokenizer(source, tokenizer)
     from stepconf.training.loop import optimise
     from stepconf.training.models import context_of, open_policy, save_policy
     from stepconf.training.ranks import join
+    from stepconf.training.trackers import tracker
 
     ranks = join()
     policy = open_policy(model, recipe.model_revision, recipe.train, ranks)
     limit = min(recipe.train.max_length, context_of(policy))
-    examples, dropped = usable(examples_of(source, recipe.train, tokenizer.eos_id), limit)
+    examples, dropped = usable(examples_of(source, recipe.train, tokenizer.eos_id), limit, exclude)
     if not examples:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items()) or "there are none"
         raise StepconfError(
@@ -54,8 +60,14 @@ def train(source: Path, recipe: Recipe, out: Path, report: Report) -> dict[str, 
             f"Type: stepconf pairs {source}; or raise --set train.max_length",
         )
     name = f"{recipe.model}@{recipe.model_revision or ''}"
-    quiet = report if ranks.first else _silent
-    metrics = optimise(policy, examples, recipe.train, out / "state", name, ranks, quiet)
+    track = tracker(recipe.train.log_to if ranks.first else "none", out)
+
+    def tell(metrics: dict[str, Any]) -> None:
+        if ranks.first:
+            report(metrics)
+            track(metrics)
+
+    metrics = optimise(policy, examples, recipe.train, out / "state", name, ranks, tell)
     save_policy(policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks)
     summary = {
         "model": str(out / "model"),
@@ -93,11 +105,15 @@ def examples_of(source: Path, recipe: TrainRecipe, eos_id: int) -> Iterator[Exam
                 yield Example(row["solution_id"], row["problem_id"], prompt, (side,))
 
 
-def usable(examples: Iterator[Example], limit: int) -> tuple[list[Example], Counter[str]]:
+def usable(
+    examples: Iterator[Example], limit: int, exclude: Set[str] = frozenset()
+) -> tuple[list[Example], Counter[str]]:
     """The examples that can be trained on, and why the others cannot, counted."""
     kept, dropped = [], Counter[str]()
     for example in examples:
-        if not example.prompt_ids:
+        if example.group in exclude:
+            dropped["held-out problem"] += 1
+        elif not example.prompt_ids:
             dropped["no prompt"] += 1
         elif not all(example.sides):
             dropped["empty side"] += 1
@@ -118,7 +134,3 @@ def _check_tokenizer(source: Path, tokenizer: Tokenizer) -> None:
             "ids mean something else to this model.",
             "Give the --model that made the run, or one that was trained from it; or make the run anew with this one.",
         )
-
-
-def _silent(metrics: dict[str, Any]) -> None:
-    """Ranks but the first say nothing."""

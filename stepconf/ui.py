@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -104,6 +104,62 @@ class TrainProgress:
         ]
         done = metrics.get("reference", metrics.get("step"))
         self._progress.update(self._tasks[stage], completed=done, metrics="  ".join(shown))
+
+
+class LoopProgress:
+    """Progress of whole rounds: a line for each stage, and below it the stage's own bars."""
+
+    def __init__(self) -> None:
+        self._shown: StageProgress | TrainProgress | None = None
+
+    def __enter__(self) -> "LoopProgress":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._show(None)
+
+    def announce(self, text: str) -> None:
+        """A new stage begins."""
+        self._show(None)
+        console.print(text, highlight=False)
+
+    def tick(self, stage: str, n: int) -> None:
+        """As `StageProgress`."""
+        if not isinstance(self._shown, StageProgress):
+            self._show(StageProgress())
+        cast(StageProgress, self._shown)(stage, n)
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """As `TrainProgress`."""
+        if not isinstance(self._shown, TrainProgress):
+            self._show(TrainProgress())
+        cast(TrainProgress, self._shown)(metrics)
+
+    def _show(self, progress: StageProgress | TrainProgress | None) -> None:
+        if self._shown is not None:
+            self._shown.__exit__(None, None, None)
+        self._shown = progress
+        if progress is not None:
+            progress.__enter__()
+
+
+def show_rounds(measured: list[dict[str, Any]], out: Path) -> None:
+    """The figures of every round on the held-out problems, with intervals."""
+    table = Table(
+        title=f"Rounds {out}: held-out problems, 95 % intervals over problems", title_justify="left"
+    )
+    table.add_column("", style="bold")
+    for one in measured:
+        table.add_column(f"round {one['round']}", justify="right")
+    for name in [key for key in measured[0] if key not in ("round", "policy")]:
+        cells = [
+            "-" if one[name] is None or one[name]["estimate"] is None
+            else f"{one[name]['estimate']:.3f}\n[{_number(one[name]['low'])}, {_number(one[name]['high'])}]"
+            for one in measured
+        ]  # fmt: skip
+        table.add_row(name.replace("_", " "), *cells)
+    output.print(table)
+    output.print(f"Files: {out}/rounds.json, {measured[-1]['policy']}", highlight=False, soft_wrap=True)
 
 
 def show_training(summary: dict[str, Any], out: Path) -> None:

@@ -144,7 +144,7 @@ def _child(order: Mapping[str, Any]) -> None:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(scratch / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
         calls: dict[str, int] = {}
-        for point in ("os.replace", "os.fsync", "stepconf.engines.transformers._draw"):
+        for point in ("os.replace", "os.rename", "os.fsync", "stepconf.engines.transformers._draw"):
             _count(point, calls, order["at"], order["sent"])
         if order["file_bytes"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"],) * 2)

@@ -1,0 +1,117 @@
+"""The iterative loop (arXiv 2605.07353, eq. 3): each round learns from what the policy before it wrote.
+
+OUT/round-0/eval                       the policy to begin with, on held-out problems
+OUT/round-1/run, training, eval        sampled by policy 0 -> pairs -> policy 1 -> the same held-out problems
+OUT/rounds.json                        the figures of every round so far
+
+Every stage continues where it was stopped: type the same command again.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stepconf.chunks import Tick
+from stepconf.engines.base import Engine
+from stepconf.errors import StepconfError
+from stepconf.measures import measure_run
+from stepconf.models import open_engine
+from stepconf.pipeline import generate
+from stepconf.preference import make_pairs
+from stepconf.recipe import Recipe
+from stepconf.shards import pairs_manifest, read_shards, write_atomically
+from stepconf.train import Report, train
+
+Announce = Callable[[str], None]
+
+
+def train_rounds(
+    recipe: Recipe, out: Path, announce: Announce, tick: Tick, report: Report
+) -> list[dict[str, Any]]:
+    """Run the recipe's rounds; the measures of each round on held-out problems, round 0 first.
+
+    Raises:
+        StepconfError: no problems or no held-out problems are named, or what a stage raises.
+    """
+    if not recipe.problems.source or not recipe.loop.evaluation.source:
+        raise StepconfError(
+            "rounds need problems to learn from and others to be measured on.",
+            "Name problems.source and loop.evaluation.source in the recipe; see recipes/.",
+        )
+    policy, measured = recipe.model, []
+    for number in range(recipe.loop.rounds + 1):
+        folder = out / f"round-{number}"
+        held_out = out / f"round-{number}" / "eval"
+        with _engine_of(recipe, policy) as engine:
+            announce(f"round {number}: held-out problems")
+            generate(evaluation_recipe(recipe, policy), held_out, tick, engine)
+            measured.append({"round": number, "policy": policy, **measure_run(held_out)})
+            write_atomically(out / "rounds.json", json.dumps(measured, indent=1).encode())
+            if number == recipe.loop.rounds:
+                break
+            folder = out / f"round-{number + 1}"
+            announce(f"round {number + 1}: sample")
+            generate(round_recipe(recipe, policy, number + 1), folder / "run", tick, engine)
+        announce(f"round {number + 1}: pairs")
+        if pairs_manifest(folder / "run") is None:
+            make_pairs(folder / "run", recipe.pairs.model_copy(update={"round": number + 1}), tick)
+        announce(f"round {number + 1}: train")
+        if not (folder / "training" / "summary.json").exists():
+            learner = recipe.model_copy(update={"model": policy, "model_revision": _revision(recipe, policy)})
+            train(folder / "run", learner, folder / "training", report, exclude=_problem_ids(held_out))
+        policy = str(folder / "training" / "model")
+    return measured
+
+
+def round_recipe(recipe: Recipe, policy: str, number: int) -> Recipe:
+    """What round `number` samples: with the round's temperature, and seeds of its own."""
+    temperatures = recipe.loop.temperatures or [recipe.sampling.temperature]
+    temperature = temperatures[min(number, len(temperatures)) - 1]
+    sampling = recipe.sampling.model_copy(
+        update={"temperature": temperature, "seed": recipe.sampling.seed + 1000 * number}
+    )
+    update = {"model": policy, "model_revision": _revision(recipe, policy), "sampling": sampling}
+    return recipe.model_copy(update=update)
+
+
+def evaluation_recipe(recipe: Recipe, policy: str) -> Recipe:
+    """What every round is measured on: the same problems, samples and seeds."""
+    held_out = recipe.loop.evaluation
+    problems = recipe.problems.model_copy(
+        update={"source": held_out.source, "split": held_out.split, "limit": held_out.limit}
+    )
+    sampling = recipe.sampling.model_copy(
+        update={"samples": held_out.samples, "temperature": held_out.temperature, "seed": held_out.seed}
+    )
+    update = {
+        "model": policy,
+        "model_revision": _revision(recipe, policy),
+        "problems": problems,
+        "sampling": sampling,
+    }
+    return recipe.model_copy(update=update)
+
+
+def _revision(recipe: Recipe, policy: str) -> str | None:
+    return recipe.model_revision if policy == recipe.model else None
+
+
+@contextmanager
+def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Engine]]:
+    """The policy's engine, loaded when first asked for: a stage that is done already needs none."""
+    with ExitStack() as stack:
+
+        @cache
+        def engine() -> Engine:
+            loaded = open_engine(round_recipe(recipe, policy, 1))
+            stack.callback(loaded.close)
+            return loaded
+
+        yield engine
+
+
+def _problem_ids(run: Path) -> set[str]:
+    return {row["problem_id"] for rows in read_shards(run, "solutions", ["problem_id"]) for row in rows}

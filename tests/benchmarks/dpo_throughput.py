@@ -1,0 +1,212 @@
+"""Step-level DPO against TRL's DPOTrainer: pairs per second and peak memory on the same pairs, in one run.
+
+Pairs: at each step of N solutions, the step against a slip in it (one digit changed), after the exact steps before.
+Both sides: the same model, float type, AdamW, batch of 64 pairs an optimiser step, reference forward included,
+loading and saving left out, each in a process of its own. TRL runs without gradient checkpointing, at whichever
+batch per device passes most pairs per second on a few of them.
+
+    python -m tests.benchmarks.dpo_throughput [--data gsm8k|math] [--solutions 40] [--dtype float32|bfloat16]
+"""
+
+import argparse
+import json
+import random
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from stepconf.core.segment import segment
+from stepconf.core.trees import Example
+
+BATCH = 64
+PROBED = (1, 2, 4, 8)  # TRL's batches per device
+PROBE_PAIRS = 16
+Row = dict[str, Any]
+
+
+def step_pairs(data: str, solutions: int) -> list[Row]:
+    """Text pairs: prompt, chosen, rejected, the solution's number and whether the step is its last."""
+    from tests.shared_data import shared_rows
+
+    draw = random.Random(7)
+    rows: list[Row] = []
+    for number, row in enumerate(shared_rows(f"{data}/train.jsonl.gz")[:solutions]):
+        question = row.get("question") or row["problem"]
+        text = row.get("answer") or row["solution"]
+        prompt = f"Question: {question}\nAnswer:\n"
+        spans = segment(text)
+        for k, (start, end) in enumerate(spans):
+            chosen = text[start:end]
+            slip = with_a_slip(chosen, draw)
+            if slip != chosen:
+                last = k == len(spans) - 1
+                rows.append(
+                    {
+                        "prompt": prompt + text[:start],
+                        "chosen": chosen,
+                        "rejected": slip,
+                        "of": number,
+                        "last": last,
+                    }
+                )
+    return rows
+
+
+def with_a_slip(step: str, draw: random.Random) -> str:
+    """The step with one digit changed; with a word doubled where it has none."""
+    digits = [m.start() for m in re.finditer(r"\d", step)]
+    if not digits:
+        first, space, rest = step.partition(" ")
+        return f"{first}{space}{first}{space}{rest}"
+    at = draw.choice(digits)
+    return step[:at] + str((int(step[at]) + draw.randint(1, 9)) % 10) + step[at + 1 :]
+
+
+def run_ours(model: str, rows: list[Row], dtype: str) -> Row:
+    """Train on the pairs with stepconf; seconds, and tokens with and without sharing."""
+    from stepconf.engines.tokenizer import Tokenizer
+    from stepconf.recipe import TrainRecipe
+    from stepconf.training.loop import optimise
+    from stepconf.training.models import open_policy
+    from stepconf.training.ranks import join
+
+    recipe = TrainRecipe.model_validate({"batch_size": BATCH, "dtype": dtype, "tokens_per_batch": 2048})
+    tokenizer, ranks = Tokenizer(model), join()
+    policy = open_policy(model, None, recipe, ranks)
+    ends: list[float] = []
+    tokens: list[Row] = []
+
+    def report(metrics: Row) -> None:
+        if "step" in metrics:
+            ends.append(time.perf_counter())
+            tokens.append(metrics)
+
+    started = time.perf_counter()
+    examples = [
+        Example(
+            str(i),
+            str(row["of"]),
+            tuple(tokenizer.encode(row["prompt"])),
+            tuple(
+                (*tokenizer.encode(row[side]), *([tokenizer.eos_id] if row["last"] else []))
+                for side in ("chosen", "rejected")
+            ),
+        )
+        for i, row in enumerate(rows)
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        optimise(policy, examples, recipe, Path(scratch), model, ranks, report)
+    return {
+        "seconds": ends[-1] - started,
+        "tokens": sum(m["tokens"] for m in tokens),
+        "tokens_unpacked": sum(m["tokens_unpacked"] for m in tokens),
+    }
+
+
+def run_trl(model: str, rows: list[Row], dtype: str, per_device: int) -> Row:
+    """Train on the pairs with TRL; seconds."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    kind = getattr(torch, dtype)
+    policy, reference = (AutoModelForCausalLM.from_pretrained(model, dtype=kind) for _ in range(2))
+    with tempfile.TemporaryDirectory() as scratch:
+        config = DPOConfig(
+            output_dir=scratch,
+            per_device_train_batch_size=per_device,
+            gradient_accumulation_steps=max(BATCH // per_device, 1),
+            gradient_checkpointing=False,
+            num_train_epochs=1,
+            learning_rate=5e-7,
+            beta=0.1,
+            max_length=None,
+            bf16=dtype == "bfloat16" and torch.cuda.is_available(),
+            optim="adamw_torch_fused",
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        columns = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
+        started = time.perf_counter()
+        trainer = DPOTrainer(
+            model=policy,
+            ref_model=reference,
+            args=config,
+            train_dataset=Dataset.from_dict(columns),
+            processing_class=AutoTokenizer.from_pretrained(model),
+        )
+        trainer.train()
+        return {"seconds": time.perf_counter() - started}
+
+
+def apart(model: str, rows: list[Row], dtype: str, per_device: int) -> Row:
+    """One of the two in a process of its own (`per_device` 0 is ours), with its peak memory in GB."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(rows, file)
+        file.flush()
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.dpo_throughput",
+            "--one",
+            file.name,
+            str(per_device),
+        ]
+        done = subprocess.run(
+            [*command, "--model", model, "--dtype", dtype], capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    result: Row = json.loads(done.stdout.splitlines()[-1])
+    return result | {"rate": len(rows) / result["seconds"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", choices=["gsm8k", "math"], default="gsm8k")
+    parser.add_argument("--solutions", type=int, default=40)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    from stepconf.demo_model import resolve_model
+
+    model = resolve_model(args.model)
+    if args.one:
+        rows, per_device = json.loads(Path(args.one[0]).read_text()), int(args.one[1])
+        result = (
+            run_trl(model, rows, args.dtype, per_device) if per_device else run_ours(model, rows, args.dtype)
+        )
+        print(json.dumps(result | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+        return
+    rows = step_pairs(args.data, args.solutions)
+    print(f"{len(rows)} step pairs of {args.solutions} {args.data} solutions, {args.dtype}, batch {BATCH}")
+    ours = apart(model, rows, args.dtype, 0)
+    print(
+        f"stepconf: {ours['rate']:.2f} pairs/s, peak {ours['peak_gb']:.2f} GB; tokens {ours['tokens']:,}",
+        end=" ",
+    )
+    print(f"of {ours['tokens_unpacked']:,} unpacked", flush=True)
+    probes = {n: apart(model, rows[:PROBE_PAIRS], args.dtype, n)["rate"] for n in PROBED}
+    print(
+        "TRL on a few pairs, by batch per device:",
+        {n: round(rate, 2) for n, rate in probes.items()},
+        flush=True,
+    )
+    theirs = apart(model, rows, args.dtype, max(probes, key=probes.__getitem__))
+    print(f"TRL: {theirs['rate']:.2f} pairs/s, peak {theirs['peak_gb']:.2f} GB")
+    print(f"ratio pairs_per_second_over_trl: {ours['rate'] / theirs['rate']:.2f}")
+    print(f"ratio peak_memory_over_trl: {ours['peak_gb'] / theirs['peak_gb']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Whole rounds on the tiny model: sample, verify, pair, optimise, measure; killed in every stage and continued."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.forked import Forked, forked
+from tests.invariants import check_invariants, rows_of
+from tests.test_pipeline import write_jsonl
+from tests.tiny import VOCABULARY, stepconf, tiny_model, with_tiny
+
+SAMPLING = ["--set", "sampling.samples=6", "--set", "sampling.max_tokens=12"]
+OPTIONS = [
+    *SAMPLING,
+    *["--set", "verify.verifiers=[final]", "--set", "verify.workers=1", "--set", "pairs.tau=1.0"],
+    *["--set", "train.learning_rate=1e-3", "--set", "train.batch_size=4", "--set", "train.checkpoint_every=1"],
+    *["--set", "loop.temperatures=[0.7, 1.0]", "--set", "loop.evaluation.samples=3"],
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Problems that a random model solves sometimes: the gold answer is one that it gave in a trial."""
+    folder = tmp_path_factory.mktemp("problems")
+    asked = [{"problem": f"What is {i} + {i}?", "answer": "0"} for i in range(16)]
+    file = write_jsonl(folder / "asked.jsonl", asked)
+    options = ["--samples", 6, "--max-tokens", 12, "--verify", "", "--seed", 1042]
+    assert (
+        stepconf("generate", "--problems", file, "--out", folder / "trial", *with_tiny(), *options).code == 0
+    )
+    for row in rows_of(folder / "trial", "solutions"):
+        if row["predicted_answer"]:
+            next(one for one in asked if one["problem"] == row["problem"])["answer"] = row["predicted_answer"]
+    return write_jsonl(folder / "problems.jsonl", asked)
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [{"problem": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(6)]
+    rows.append({"problem": "What is 3 + 3?", "answer": "6"})  # is among the problems to learn from, too
+    return write_jsonl(tmp_path_factory.mktemp("held") / "held.jsonl", rows)
+
+
+def rounds(problems: Path, held_out: Path, out: Path) -> list[Any]:
+    sources = ["--set", f"problems.source={problems}", "--set", f"loop.evaluation.source={held_out}"]
+    return ["train", "--rounds", 2, "--out", out, *with_tiny(), *sources, *OPTIONS]
+
+
+def measures(out: Path) -> list[dict[str, Any]]:
+    rows = json.loads((out / "rounds.json").read_text())
+    return [{key: value for key, value in row.items() if key != "policy"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(problems: Path, held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Forked]:
+    folder = tmp_path_factory.mktemp("whole")
+    ended = forked(rounds(problems, held_out, folder / "r"), folder)
+    assert ended.code == 0, ended.err
+    return folder / "r", ended
+
+
+def test_each_round_learns_from_the_policy_before(whole: tuple[Path, Forked]) -> None:
+    out, ended = whole
+    assert [row["round"] for row in measures(out)] == [0, 1, 2]
+    for number in (1, 2):
+        folder = out / f"round-{number}"
+        solutions, _ = check_invariants(folder / "run", VOCABULARY)
+        before = str(out / f"round-{number - 1}" / "training" / "model") if number > 1 else str(tiny_model())
+        assert {one["model"] for one in solutions} == {before}
+        assert {one["temperature"] for one in solutions} == {0.7 if number == 1 else 1.0}
+        pairs = rows_of(folder / "run", "pairs")
+        assert pairs and {pair["round"] for pair in pairs} == {number}
+        assert json.loads((folder / "training" / "summary.json").read_text())["from"] == before
+    assert "round 2" in ended.out and "final accuracy" in ended.out
+
+
+def test_held_out_problems_are_not_learnt_from(whole: tuple[Path, Forked]) -> None:
+    out, _ = whole
+    dropped = json.loads((out / "round-1" / "training" / "summary.json").read_text())["dropped"]
+    held = {one["problem_id"] for one in rows_of(out / "round-0" / "eval", "solutions")}
+    both = [pair for pair in rows_of(out / "round-1" / "run", "pairs") if pair["problem_id"] in held]
+    assert dropped.get("held-out problem", 0) == len(both)
+
+
+def test_measures_are_those_of_the_rows(whole: tuple[Path, Forked]) -> None:
+    out, _ = whole
+    for row in measures(out):
+        run = out / f"round-{row['round']}" / "eval"
+        right = [
+            one["answer_correct"] for one in rows_of(run, "solutions") if one["answer_correct"] is not None
+        ]
+        assert row["final_accuracy"]["estimate"] == pytest.approx(sum(right) / len(right))
+        steps = [s for s in rows_of(run, "steps") if s["label"] != "unknown" and s["confidence"] is not None]
+        squares = [(s["confidence"] - (s["label"] == "correct")) ** 2 for s in steps]
+        assert row["brier"]["estimate"] == pytest.approx(sum(squares) / len(squares))
+        assert row["brier"]["n_clusters"] == len({s["problem_id"] for s in steps})
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+def test_killed_in_any_stage_and_continued(
+    share: float, problems: Path, held_out: Path, whole: tuple[Path, Forked], tmp_path: Path
+) -> None:
+    """The kill comes at a file's sync: every stage has some. The figures are those of the whole run."""
+    out, ended = whole
+    command = rounds(problems, held_out, tmp_path / "r")
+    point = max(1, int(share * ended.calls["os.fsync"]))
+    killed = forked(command, tmp_path, at=("os.fsync", point, "before"))
+    assert killed.code == -9, killed.err
+    again = forked(command, tmp_path)
+    assert again.code == 0, again.err
+    assert measures(tmp_path / "r") == measures(out)

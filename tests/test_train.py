@@ -1,0 +1,169 @@
+"""`stepconf train` on a run of the tiny model: what it learns from, what it leaves, what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stepconf.engines.tokenizer import Tokenizer
+from stepconf.recipe import TrainRecipe
+from stepconf.train import examples_of, usable
+from tests.forked import forked
+from tests.invariants import rows_of
+from tests.test_pipeline import GIVEN, write_jsonl
+from tests.tiny import Ended, stepconf, tiny_model, with_tiny
+
+FAST = ["--set", "train.learning_rate=1e-3", "--set", "train.batch_size=2", "--set", "train.epochs=3"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Given solutions, right and wrong, scored by the tiny model; with pairs."""
+    folder = tmp_path_factory.mktemp("run")
+    wrong = GIVEN[2] | {"steps": ["7 - 3 = 5.\n\nThe answer is \\boxed{5}"]}  # differs in a step that ends
+    given = [*GIVEN, wrong]
+    answers = ["9", "9", "4", "4"]
+    rows = [
+        row | {"answer": answer, "id": str(i)}
+        for i, (row, answer) in enumerate(zip(given, answers, strict=True))
+    ]
+    file = write_jsonl(folder / "given.jsonl", rows)
+    assert stepconf("score", file, "--out", folder / "run", *with_tiny()).code == 0
+    assert stepconf("pairs", folder / "run", "--tau", 1.0).code == 0
+    assert rows_of(folder / "run", "pairs")
+    return folder / "run"
+
+
+def train(run: Path, out: Path, *options: object) -> Ended:
+    return stepconf("train", run, "--model", tiny_model(), "--out", out, *FAST, *options)
+
+
+def test_a_model_comes_out_that_every_command_accepts(run: Path, tmp_path: Path) -> None:
+    ended = train(run, tmp_path / "t")
+    assert ended.code == 0, ended.err
+    summary = json.loads((tmp_path / "t" / "summary.json").read_text())
+    assert summary["examples"] == len(rows_of(run, "pairs")) and summary["last_step"]["margin"] > 0
+    assert (
+        len((tmp_path / "t" / "state" / "metrics.jsonl").read_text().splitlines())
+        == summary["last_step"]["of"]
+    )
+    again = stepconf(
+        "score",
+        run.parent / "given.jsonl",
+        "--out",
+        tmp_path / "again",
+        *with_tiny(),
+        "--model",
+        tmp_path / "t/model",
+    )
+    assert again.code == 0, again.err
+    before, after = rows_of(run, "steps"), rows_of(tmp_path / "again", "steps")
+    assert [s["text"] for s in before] == [s["text"] for s in after]
+    assert [s["logprob_sum"] for s in before] != [s["logprob_sum"] for s in after]
+    assert "chosen" in ended.out and str(tmp_path / "t/model") in ended.out.replace("\n", "")
+
+
+def test_sft_learns_right_solutions_and_no_others(run: Path, tmp_path: Path) -> None:
+    ended = train(run, tmp_path / "t", "--objective", "sft")
+    assert ended.code == 0, ended.err
+    right = [row for row in rows_of(run, "solutions") if row["answer_correct"]]
+    assert json.loads((tmp_path / "t" / "summary.json").read_text())["examples"] == len(right) > 0
+    assert len(right) < len(rows_of(run, "solutions"))
+
+
+def test_only_sides_that_end_a_solution_get_the_end_token(run: Path) -> None:
+    eos = Tokenizer(str(tiny_model())).eos_id
+    pairs = {row["pair_id"]: row for row in rows_of(run, "pairs")}
+    examples = list(examples_of(run, TrainRecipe(), eos))
+    assert {one.key for one in examples} == set(pairs)
+    endings = set()
+    for one in examples:
+        row = pairs[one.key]
+        for side, name in zip(one.sides, ("chosen", "rejected"), strict=True):
+            terminal = row[f"{name}_is_terminal"]
+            assert side == (*row[f"{name}_ids"], *([eos] if terminal else []))
+            endings.add(terminal)
+    assert endings == {True, False}
+
+
+def test_what_cannot_be_learnt_from_is_counted(run: Path) -> None:
+    examples = list(examples_of(run, TrainRecipe(), 0))
+    kept, dropped = usable(iter(examples), 10_000, {examples[0].group})
+    assert dropped["held-out problem"] == len(examples) - len(kept) > 0
+    _, dropped = usable(iter(examples), 5)
+    assert dropped == {"longer than 5 tokens": len(examples)}
+
+
+@pytest.mark.parametrize("point", [("os.replace", 1), ("os.rename", 1), ("os.rename", 2)])
+def test_killed_and_continued(point: tuple[str, int], run: Path, tmp_path: Path) -> None:
+    """While the reference is kept, a checkpoint is put in place, the model is put in place."""
+    command = ["train", run, "--model", tiny_model(), *FAST, "--set", "train.checkpoint_every=2"]
+    assert forked([*command, "--out", tmp_path / "whole"], tmp_path).code == 0
+    killed = forked([*command, "--out", tmp_path / "t"], tmp_path, at=(*point, "before"))
+    assert killed.code == -9, killed.err
+    again = forked([*command, "--out", tmp_path / "t"], tmp_path)
+    assert again.code == 0, again.err
+    weights = "model/model.safetensors"
+    assert (tmp_path / "t" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_pairs_of_another_tokenizer_are_refused(run: Path, tmp_path: Path) -> None:
+    model = tiny_model(chat=False)
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in model.iterdir():
+        text = file.read_bytes()
+        if file.name == "tokenizer.json":
+            data = json.loads(text)
+            a, b = list(data["model"]["vocab"])[200:202]
+            vocabulary = data["model"]["vocab"]
+            vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+            text = json.dumps(data).encode()
+        (other / file.name).write_bytes(text)
+    ended = stepconf("train", run, "--model", other, "--out", tmp_path / "t")
+    assert ended.code == 1 and "another tokenizer" in ended.err and "--model" in ended.err
+
+
+def test_bad_input_is_one_clear_message(run: Path, tmp_path: Path) -> None:
+    cases = [
+        ([run, "--out", tmp_path / "t"], "no model is named"),
+        ([tmp_path, "--model", tiny_model(), "--out", tmp_path / "t"], "not a run folder"),
+        ([run, "--model", tiny_model(), "--rounds", 2, "--out", tmp_path / "t"], "both given"),
+        (["--model", tiny_model(), "--rounds", 2, "--out", tmp_path / "t"], "rounds need problems"),
+        (
+            [run, "--model", tiny_model(), "--out", tmp_path / "t", "--set", "train.max_length=5"],
+            "longer than 5",
+        ),
+        ([run, "--model", "no/such", "--out", tmp_path / "t"], "'no/such'"),
+        ([run, "--model", tiny_model(), "--out", tmp_path / "t", "--set", "train.beta=0"], "train.beta"),
+    ]
+    for arguments, said in cases:
+        ended = stepconf("train", *arguments)
+        assert ended.code == 1 and said in " ".join(ended.err.split()), (arguments, ended.err)
+        assert "Traceback" not in ended.err
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(run: Path, tmp_path: Path) -> None:
+    assert train(run, tmp_path / "t", "--objective", "sft").code == 0
+    ended = train(run, tmp_path / "t", "--objective", "sft", "--set", "train.seed=1")
+    assert ended.code == 1 and "another recipe" in " ".join(ended.err.split()) and "--out" in ended.err
+
+
+def test_adapters_are_trained_and_merged(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    import torch
+    from safetensors.torch import load_file
+
+    ended = train(run, tmp_path / "t", "--set", "train.lora={rank: 2}")
+    assert ended.code == 0, ended.err
+    before = load_file(tiny_model() / "model.safetensors")
+    after = load_file(tmp_path / "t" / "model" / "model.safetensors")
+    assert set(before) == set(after)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all("proj" in name for name in moved)
+
+
+def test_metrics_go_to_tensorboard_if_asked(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    assert train(run, tmp_path / "t", "--set", "train.log_to=tensorboard").code == 0
+    assert list((tmp_path / "t" / "tensorboard").glob("events*"))
