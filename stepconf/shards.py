@@ -229,14 +229,16 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return loaded
 
 
-def shard_files(run: Path, table: str) -> list[Path]:
-    """The committed shards of one table, in order."""
-    names = [name for m in read_manifests(run) for name in m["files"] if name.startswith(table + "/")]
+def shard_files(run: Path, table: str, stem: str = "") -> list[Path]:
+    """The committed shards of one table, in order; only those whose names begin with `stem` (a split)."""
+    names = [name for m in read_manifests(run) for name in m["files"] if name.startswith(f"{table}/{stem}")]
     return [run / name for name in sorted(names)]
 
 
-def read_tables(run: Path, table: str, columns: list[str] | None = None) -> Iterator[Any]:
+def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: str = "") -> Iterator[Any]:
     """One `pyarrow.Table` per committed shard of a table; `columns` may name fields inside lists.
+
+    `stem`: only the shards whose names begin so, such as the split `train` of the table `pairs`.
 
     Raises:
         StepconfError: a shard is missing or cannot be read; it names the file.
@@ -244,7 +246,7 @@ def read_tables(run: Path, table: str, columns: list[str] | None = None) -> Iter
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for file in shard_files(run, table):
+    for file in shard_files(run, table, stem):
         try:
             with pq.ParquetFile(file) as shard:
                 read = shard.read(columns)
@@ -258,17 +260,16 @@ def read_tables(run: Path, table: str, columns: list[str] | None = None) -> Iter
         yield read
 
 
-def read_shards(run: Path, table: str, columns: list[str] | None = None) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one table as plain values, one committed shard at a time; raises as `read_tables` does."""
-    return (read.to_pylist() for read in read_tables(run, table, columns))
+def read_shards(
+    run: Path, table: str, columns: list[str] | None = None, stem: str = ""
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one table as plain values, one committed shard at a time; otherwise as `read_tables`."""
+    return (read.to_pylist() for read in read_tables(run, table, columns, stem))
 
 
 def read_pairs(run: Path, split: Literal["train", "validation"] = "train") -> Iterator[list[Pair]]:
     """The pairs of one split, one shard at a time; none where `stepconf pairs` has not run to its end."""
-    names = [file.stem for file in shard_files(run, "pairs")]
-    for name, rows in zip(names, read_shards(run, "pairs"), strict=True):
-        if name.startswith(split):
-            yield [Pair(**row) for row in rows]
+    return ([Pair(**row) for row in rows] for rows in read_shards(run, "pairs", stem=split))
 
 
 def pairs_manifest(run: Path) -> dict[str, Any] | None:
