@@ -211,22 +211,51 @@ def audit(
 @app.command()
 def pairs(
     run: Annotated[Path, typer.Argument(help="A run folder with scored steps.")],
-    tau: Annotated[
-        float | None, typer.Option(help="Confidence at or below which a correct step is uncertain.")
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="caspo (default) or step-dpo: steps; dpo-vp or pcpo: whole solutions."),
     ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="caspo: confidence at or below which a correct step is uncertain.")
+    ] = None,
+    export: Annotated[
+        Literal["trl", "trl-stepwise", "openrlhf", "llamafactory", "axolotl"] | None,
+        typer.Option(help="Also write the pairs as this library reads them (trl-stepwise: labelled steps)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New folder of the export.")] = None,
+    form: Annotated[
+        Literal["step", "trajectory"],
+        typer.Option(help="Export steps, or steps continued to the end, which stock trainers need."),
+    ] = "step",
+    conversational: Annotated[
+        bool, typer.Option("--conversational", help="Export messages, not rendered text.")
+    ] = False,
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Make preference pairs (CASPO's rules) from the steps in a run; replaces older ones."""
+    """Make preference pairs out of a run; replaces older ones. Candidates, caps, splits: --set pairs.KEY.
+
+    With --export and no other option, the pairs that the run has are exported.
+    """
     from stepconf.recipe import load_recipe
 
-    loaded = load_recipe(recipe, {"pairs.tau": tau}, sets)
-    from stepconf.preference import make_pairs
-    from stepconf.ui import StageProgress, show_summary
+    loaded = load_recipe(recipe, {"pairs.strategy": strategy, "pairs.tau": tau}, sets)
+    if (export is None) != (out is None):
+        given, other = ("--out", "--export trl, say") if out else ("--export", "--out FOLDER")
+        raise StepconfError(f"{given} is given alone.", f"Add {other}.")
+    from stepconf.exports import check_folder, export_pairs
+    from stepconf.preference import has_pairs, make_pairs
+    from stepconf.ui import StageProgress, show_export, show_summary
 
-    with StageProgress() as tick:
-        summary = make_pairs(run, loaded.pairs, tick)
-    show_summary(summary, run)
+    if out is not None:
+        check_folder(out)
+    options = loaded.pairs if strategy or tau or recipe or sets else None
+    if export is None or (export != "trl-stepwise" and not has_pairs(run, options)):
+        with StageProgress() as tick:
+            summary = make_pairs(run, loaded.pairs, tick)
+        show_summary(summary, run)
+    if export is not None and out is not None:
+        show_export(out, *export_pairs(run, export, out, form, conversational, loaded.pairs.validation))
 
 
 @app.command()

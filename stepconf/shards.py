@@ -3,27 +3,30 @@
 RUN/solutions/part-00003.parquet   one shard per table and chunk of problems
 RUN/steps/part-00003.parquet
 RUN/manifests/00003.json           written last: no manifest, no shard
-RUN/pairs/part-00003.parquet       made later, with RUN/manifests/pairs-00003.json
+RUN/pairs/train-00003.parquet      made later, all or none (and validation-00003.parquet), with one manifest,
+RUN/manifests/pairs.json           written last; until they are whole they lie in RUN/.pairs
 RUN/recipe.yaml                    the resolved recipe; RUN/summary.json, the counts
 """
 
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import yaml
 
-from stepconf.core.records import Solved, Step
+from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import TABLES, arrow_schema, solution_of, step_of, to_columns
 from stepconf.errors import StepconfError
 
-PAIRS_PREFIX = "pairs-"
+PAIRS = "pairs"  # name of their manifest
+_STAGED = ".pairs"
 
 
 class Run:
@@ -41,6 +44,7 @@ class Run:
     def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
         self.path = path
         self.metadata: dict[str, str] = {}
+        self._staged: dict[Path, dict[str, Any]] = {}
         if path.exists() and not path.is_dir():
             raise StepconfError(f"{path} is a file, not a folder.", "Give another --out.")
         if path.is_dir() and not (path / "recipe.yaml").exists() and any(_visible(path)):
@@ -93,16 +97,48 @@ class Run:
                     file.unlink()
         for file in self.path.rglob("*.tmp"):
             file.unlink()
+        shutil.rmtree(self.path / _STAGED, ignore_errors=True)
 
     def manifests(self) -> list[dict[str, Any]]:
         """The manifests of all committed chunks of solutions and steps, in order."""
-        return [m for m in read_manifests(self.path) if not m["chunk"].startswith(PAIRS_PREFIX)]
+        return [m for m in read_manifests(self.path) if m["chunk"] != PAIRS]
 
     def clear_pairs(self) -> None:
-        """Take the pairs out of the run: their manifests first, which unmakes them, then the shards."""
-        for file in (self.path / "manifests").glob(f"{PAIRS_PREFIX}*.json"):
+        """Take the pairs out of the run: their manifest first, which unmakes them, then the shards."""
+        (self.path / "manifests" / f"{PAIRS}.json").unlink(missing_ok=True)
+        for file in (self.path / PAIRS).glob("*"):
             file.unlink()
-        self._sweep()
+
+    def stage_pairs(self, name: str, pairs: Sequence[Pair]) -> None:
+        """Write a shard of pairs (`train-00003`) where no reader looks, until `commit_pairs`."""
+        file = self.path / _STAGED / f"{name}.parquet"
+        self._staged[file] = {"rows": len(pairs), **self._write_shard("pairs", file, pairs)}
+
+    def drop_staged(self, pair_ids: set[str]) -> None:
+        """Take pairs out of the staged shards."""
+        import pyarrow.parquet as pq
+
+        for file in list(self._staged) if pair_ids else ():
+            rows = pq.read_table(file).to_pylist()
+            kept = [Pair(**row) for row in rows if row["pair_id"] not in pair_ids]
+            if kept:
+                self.stage_pairs(file.stem, kept)
+            else:
+                file.unlink()
+                del self._staged[file]
+
+    def commit_pairs(self, facts: dict[str, Any]) -> None:
+        """Put the staged pairs in the place of older ones, all at once, then write their manifest."""
+        self.clear_pairs()
+        staged, folder = self.path / _STAGED, self.path / PAIRS
+        if self._staged:
+            staged.replace(folder)
+        files = {f"{PAIRS}/{file.name}": found for file, found in sorted(self._staged.items())}
+        write_atomically(
+            self.path / "manifests" / f"{PAIRS}.json",
+            json.dumps({"chunk": PAIRS, "files": files, **facts}, indent=1).encode(),
+        )
+        self._staged = {}
 
     def commit(self, name: str, tables: dict[str, Sequence[Any]], facts: dict[str, Any]) -> None:
         """Write one shard per table, then the manifest, which makes them part of the run.
@@ -112,7 +148,7 @@ class Run:
         started = time.perf_counter()
         files = {}
         for table, rows in tables.items():
-            file = self.path / table / f"part-{name.removeprefix(PAIRS_PREFIX)}.parquet"
+            file = self.path / table / f"part-{name}.parquet"
             files[f"{table}/{file.name}"] = {"rows": len(rows), **self._write_shard(table, file, rows)}
         seconds = facts.get("seconds", {}) | {"write": round(time.perf_counter() - started, 3)}
         manifest = {"chunk": name, "files": files, **facts, "seconds": seconds}
@@ -152,6 +188,20 @@ def write_atomically(file: Path, data: bytes) -> None:
         raise
 
 
+def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of plain values for other programs: JSON lines, or Parquet of an inferred schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_atomically(file, text.encode("utf-8", "surrogatepass"))
+        return
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows)), sink, compression="zstd")
+    write_atomically(file, sink.getvalue().to_pybytes())
+
+
 def read_manifests(run: Path) -> list[dict[str, Any]]:
     """The manifests of a run folder, in the order of their names."""
     files = sorted((run / "manifests").glob("*.json"))
@@ -179,14 +229,16 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return loaded
 
 
-def shard_files(run: Path, table: str) -> list[Path]:
-    """The committed shards of one table, in order."""
-    names = [name for m in read_manifests(run) for name in m["files"] if name.startswith(table + "/")]
+def shard_files(run: Path, table: str, stem: str = "") -> list[Path]:
+    """The committed shards of one table, in order; only those whose names begin with `stem` (a split)."""
+    names = [name for m in read_manifests(run) for name in m["files"] if name.startswith(f"{table}/{stem}")]
     return [run / name for name in sorted(names)]
 
 
-def read_shards(run: Path, table: str, columns: list[str] | None = None) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one table as plain values, one committed shard at a time.
+def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: str = "") -> Iterator[Any]:
+    """One `pyarrow.Table` per committed shard of a table; `columns` may name fields inside lists.
+
+    `stem`: only the shards whose names begin so, such as the split `train` of the table `pairs`.
 
     Raises:
         StepconfError: a shard is missing or cannot be read; it names the file.
@@ -194,15 +246,35 @@ def read_shards(run: Path, table: str, columns: list[str] | None = None) -> Iter
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for file in shard_files(run, table):
+    for file in shard_files(run, table, stem):
         try:
-            yield pq.read_table(file, columns=columns).to_pylist()
+            with pq.ParquetFile(file) as shard:
+                read = shard.read(columns)
         except (OSError, pa.ArrowInvalid) as error:
+            manifest = PAIRS if table == "pairs" else file.stem.removeprefix("part-")
             raise StepconfError(
                 f"the shard {file} cannot be read: {error}",
-                f"Delete {run / 'manifests' / (file.stem.removeprefix('part-') + '.json')} and run the same "
-                "command again to make it anew.",
+                f"Delete {run / 'manifests' / (manifest + '.json')} and run the same command again to make it "
+                "anew.",
             ) from error
+        yield read
+
+
+def read_shards(
+    run: Path, table: str, columns: list[str] | None = None, stem: str = ""
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one table as plain values, one committed shard at a time; otherwise as `read_tables`."""
+    return (read.to_pylist() for read in read_tables(run, table, columns, stem))
+
+
+def read_pairs(run: Path, split: Literal["train", "validation"] = "train") -> Iterator[list[Pair]]:
+    """The pairs of one split, one shard at a time; none where `stepconf pairs` has not run to its end."""
+    return ([Pair(**row) for row in rows] for rows in read_shards(run, "pairs", stem=split))
+
+
+def pairs_manifest(run: Path) -> dict[str, Any] | None:
+    """What is known of the run's pairs (options, tau, counts, drops); None where it has none."""
+    return next((m for m in read_manifests(run) if m["chunk"] == PAIRS), None)
 
 
 def read_solved(run: Path) -> Iterator[tuple[str, list[Solved]]]:

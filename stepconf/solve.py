@@ -42,7 +42,7 @@ def sampled(
         finish_reason=completion.finish_reason,
         predicted_answer=extract_answer(text, answer_type, guess=guess),
     )
-    spans = segment(text, _segment_options(recipe))
+    spans = segment(text, segment_options(recipe))
     return _with_steps(solution, spans, starts_of(completion.pieces), completion.scores)
 
 
@@ -57,7 +57,7 @@ def imported(
     """A given solution with its steps, tokenised if a tokenizer is given, scored if scores are."""
     if item.steps is None:
         text = item.text or ""
-        spans = segment(text, _segment_options(recipe))
+        spans = segment(text, segment_options(recipe))
     elif any(not part.strip() for part in item.steps):
         return "blank step"
     else:
@@ -125,6 +125,7 @@ def _with_steps(
     return Solved(finished, steps)
 
 
-def _segment_options(recipe: Recipe) -> SegmentOptions:
+def segment_options(recipe: Recipe) -> SegmentOptions:
+    """How the recipe divides a text into steps."""
     options = recipe.segment
     return SegmentOptions(options.mode, options.min_chars, options.max_chars)

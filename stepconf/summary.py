@@ -14,7 +14,7 @@ from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
 from stepconf.core.records import Label
 from stepconf.errors import StepconfError
-from stepconf.shards import Run, read_manifests, shard_files
+from stepconf.shards import Run, pairs_manifest, read_manifests, shard_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,14 +29,17 @@ def summarise(run: Run, source_drops: Counter[str]) -> dict[str, Any]:
     return write_summary(run)
 
 
-def write_summary(run: Run) -> dict[str, Any]:
-    """Compute the summary from what the run holds and write RUN/summary.json."""
-    summary = read_summary(run.path)
+def write_summary(run: Run, same_steps: bool = False) -> dict[str, Any]:
+    """Compute the summary from what the run holds and write RUN/summary.json.
+
+    `same_steps`: the steps are those of the last summary, if it counts their labels as they are.
+    """
+    summary = read_summary(run.path, same_steps)
     run.write_json("summary.json", summary)
     return summary
 
 
-def read_summary(path: Path) -> dict[str, Any]:
+def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     """Counts, drops by reason, seconds and rates by stage, verdicts, entropies and AUROC, pairs by kind.
 
     By verifier: coverage (share of all steps that it decides), incorrect_rate (of those) and seconds; by two
@@ -60,8 +63,8 @@ def read_summary(path: Path) -> dict[str, Any]:
         "seconds": {stage: round(value, 2) for stage, value in sorted(seconds.items())},
         "drops": dict(drops.most_common()),
         **_of_solutions(path),
-        **_of_steps(path),
-        **_of_pairs(path, [m for m in manifests if "tau" in m]),
+        **_of_steps(path, same_steps),
+        **_of_pairs(path),
     }
 
 
@@ -136,18 +139,18 @@ def _of_solutions(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_steps(path: Path) -> dict[str, Any]:
+def _of_steps(path: Path, same_steps: bool) -> dict[str, Any]:
     import polars as pl
 
     if not shard_files(path, "steps"):
         return {"verifiers": {}, "agreement": [], "labels": {}, "entropy": {}}
     steps = _scan(path, "steps")
-    labels = steps.group_by("label").agg(pl.len()).collect()
-    return {
-        **_of_verifiers(steps),
-        "labels": dict(sorted(labels.iter_rows())),
-        "entropy": _entropy(path),
-    }
+    labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect().iter_rows()))
+    file = path / "summary.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if same_steps and file.exists() else {}
+    if known.get("labels") == labels:  # a thousand resamples of a million steps take minutes
+        return {key: known[key] for key in ("verifiers", "agreement", "labels", "entropy")}
+    return {**_of_verifiers(steps), "labels": labels, "entropy": _entropy(path)}
 
 
 def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
@@ -214,17 +217,15 @@ def _entropy(path: Path) -> dict[str, Any]:
     return {"mean_correct": means[0], "mean_incorrect": means[1], "auroc": asdict(interval)}
 
 
-def _of_pairs(path: Path, manifests: list[dict[str, Any]]) -> dict[str, Any]:
-    import polars as pl
-
-    if not manifests:
+def _of_pairs(path: Path) -> dict[str, Any]:
+    found = pairs_manifest(path)
+    if found is None:
         return {}
-    drops: Counter[str] = Counter()
-    for manifest in manifests:
-        drops.update(manifest["drops"])
-    kinds = _scan(path, "pairs").group_by("kind").agg(pl.len()).collect()
     return {
-        "pairs": dict(sorted(kinds.iter_rows())),
-        "pair_drops": dict(drops.most_common()),
-        "tau": manifests[0]["tau"],
+        "pairs": found["kinds"],
+        "pair_splits": found["splits"],
+        "pair_drops": found["drops"],
+        "pair_candidates": found["candidates"],
+        "strategy": found["options"]["strategy"],
+        "tau": found["tau"],
     }

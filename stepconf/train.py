@@ -90,7 +90,8 @@ def examples_of(source: Path, recipe: TrainRecipe, eos_id: int) -> Iterator[Exam
     table, columns = (
         ("pairs", _PAIR_COLUMNS) if recipe.objective == "dpo" else ("solutions", _SOLUTION_COLUMNS)
     )
-    for rows in read_shards(source, table, columns):
+    stem = "train" if table == "pairs" else ""
+    for rows in read_shards(source, table, columns, stem):
         for row in rows:
             if recipe.objective == "dpo":
                 sides = tuple(

@@ -194,7 +194,24 @@ def show_summary(summary: dict[str, Any], run: Path) -> None:
     output.print(f"Files: {run}/solutions/*.parquet, {run}/steps/*.parquet", highlight=False, soft_wrap=True)
     if summary.get("pairs"):
         output.print(f"       {run}/pairs/*.parquet", highlight=False, soft_wrap=True)
+    if "pairs" in summary and not summary["pairs"]:
+        output.print(no_pairs(summary), highlight=False, soft_wrap=True)
     output.print(f"Next:  {_next(summary, run)}", highlight=False, soft_wrap=True)
+
+
+def show_export(out: Path, counts: dict[str, int], dropped: dict[str, int], warning: str) -> None:
+    """What was exported, what was not, and what to beware of."""
+    sizes = ", ".join(f"{n:,} {split}" for split, n in counts.items())
+    output.print(f"Export: {sizes} rows in {out}; how to load them: {out}/README.md", soft_wrap=True)
+    if dropped:
+        output.print(f"Left out: {_reasons(dropped)}", soft_wrap=True)
+    if warning:
+        output.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
+
+
+def no_pairs(summary: dict[str, Any]) -> str:
+    """One sentence that says why a run has no pairs."""
+    return f"No pairs by {summary['strategy']}: {_reasons(summary['pair_drops'])}."
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -219,8 +236,14 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("AUROC of entropy", _interval(entropy["auroc"])))
     if "pairs" in summary:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in summary["pairs"].items()) or "none"
-        rows.append(("pairs", f"{kinds} (tau {summary['tau']:.3f})"))
-        rows.append(("steps without a pair", _reasons(summary["pair_drops"])))
+        how = summary["strategy"] + (f", tau {summary['tau']:.3f}" if summary["tau"] is not None else "")
+        rows.append(("pairs", f"{kinds} ({how})"))
+        rows.append(
+            ("  by split", ", ".join(f"{n:,} {split}" for split, n in summary["pair_splits"].items()))
+        )
+        if summary["pair_candidates"]:
+            rows.append(("candidates", _reasons(summary["pair_candidates"])))
+        rows.append(("without a pair", _reasons(summary["pair_drops"])))
     if summary["drops"]:
         rows.append(("left out", _reasons(summary["drops"])))
     rows.append(("seconds", ", ".join(f"{stage} {s:,.1f}" for stage, s in summary["seconds"].items())))
@@ -262,5 +285,6 @@ def _next(summary: dict[str, Any], run: Path) -> str:
     if not summary["tokens"]:
         return f"polars.scan_parquet('{run}/steps/*.parquet')"
     if summary.get("pairs"):
-        return f"datasets.load_dataset('parquet', data_files='{run}/pairs/*.parquet')"
+        files = ", ".join(f"'{split}': '{run}/pairs/{split}-*.parquet'" for split in summary["pair_splits"])
+        return f"datasets.load_dataset('parquet', data_files={{{files}}})"
     return f"stepconf pairs {run}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stepconf.shards import read_pairs
 from tests.forked import Forked, forked
 from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
@@ -39,7 +40,7 @@ def without_seconds(run: Path) -> dict[str, list[dict[str, Any]]]:
 def check_clean(run: Path) -> None:
     """Nothing but committed files is in the folder."""
     assert not list(run.rglob("*.tmp"))
-    chunks = {file.stem for file in (run / "manifests").iterdir() if not file.name.startswith("pairs-")}
+    chunks = {file.stem for file in (run / "manifests").iterdir() if file.stem != "pairs"}
     for table in ("solutions", "steps"):
         assert {file.stem.removeprefix("part-") for file in (run / table).iterdir()} == chunks
 
@@ -124,20 +125,22 @@ def test_killed_with_a_file_half_way(
     check_resumes(problems, out, tmp_path, undisturbed)
 
 
-def test_pairs_killed_half_way_are_made_again(tmp_path: Path) -> None:
+def test_pairs_killed_anywhere_are_all_there_or_not_at_all(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "given.jsonl", [row | {"id": str(i)} for i in range(3) for row in GIVEN])
     for name in ("a", "b"):
         assert forked(["score", file, "--out", tmp_path / name, *with_tiny()], tmp_path).code == 0
-        ended = forked(["pairs", tmp_path / "a", "--tau", 0.9], tmp_path)
-        assert ended.code == 0, ended.err
-    assert (
-        forked(["pairs", tmp_path / "b", "--tau", 0.9], tmp_path, at=("os.replace", 3, "before")).code == -9
-    )
-    assert (
-        forked(["pairs", tmp_path / "b", "--tau", 0.5], tmp_path, at=("os.replace", 4, "before")).code == -9
-    )
+    ended = forked(["pairs", tmp_path / "a", "--tau", 0.9], tmp_path)
+    assert ended.code == 0, ended.err
+    whole, n_replaced = rows_of(tmp_path / "a", "pairs"), ended.calls["os.replace"]
+    assert whole and n_replaced >= 3
+    for n in range(1, n_replaced + 1):
+        killed = forked(["pairs", tmp_path / "b", "--tau", 0.9], tmp_path, at=("os.replace", n, "before"))
+        assert killed.code == -9
+        assert rows_of(tmp_path / "b", "pairs") in ([], whole), "what a glob sees"
+        read = [p for split in ("train", "validation") for s in read_pairs(tmp_path / "b", split) for p in s]
+        assert len(read) in (0, len(whole))
     assert forked(["pairs", tmp_path / "b", "--tau", 0.9], tmp_path).code == 0
-    assert rows_of(tmp_path / "a", "pairs") == rows_of(tmp_path / "b", "pairs") != []
+    assert rows_of(tmp_path / "b", "pairs") == whole
 
 
 def test_a_finished_run_is_not_touched(problems: Path, undisturbed: Undisturbed, tmp_path: Path) -> None:

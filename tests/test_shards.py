@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from stepconf.core.records import Solution, Solved, TokenScores, Verdict
+from stepconf.core.records import Pair, Solution, Solved, TokenScores, Verdict
 from stepconf.core.steps import build_steps
 from stepconf.errors import StepconfError
 from stepconf.shards import (
-    PAIRS_PREFIX,
     Run,
     check_is_run,
+    pairs_manifest,
     read_manifests,
     read_metadata,
+    read_pairs,
     read_recipe,
     read_shards,
     read_solved,
@@ -160,15 +161,47 @@ def test_opening_sweeps_what_a_kill_left(tmp_path: Path) -> None:
     assert not list(out.rglob("*.tmp"))
 
 
+def pair(i: int) -> Pair:
+    values: dict[str, Any] = dict.fromkeys((field.name for field in fields(Pair)), "")
+    values |= {"pair_id": f"pair{i}", "step_index": i, "kind": "incorrect", "round": 0}
+    values |= {f"{side}_ids": [1, i] for side in ("prompt", "chosen", "rejected")}
+    values |= {f"{side}_is_terminal": False for side in ("chosen", "rejected")}
+    values |= {f"{side}_confidence": None for side in ("chosen", "rejected")}
+    return Pair(**(values | {"messages": [{"role": "user", "content": "?"}]}))
+
+
 def test_pairs_come_and_go_without_the_rest(tmp_path: Path) -> None:
     out = tmp_path / "r"
     with Run(out, RECIPE) as run:
         commit(run, "00000", solved(0))
-        run.commit(PAIRS_PREFIX + "00000", {"pairs": []}, {"drops": {}})
-        assert len(shard_files(out, "pairs")) == 1 and len(run.manifests()) == 1
+        for pairs in ([pair(0), pair(1)], [pair(2)]):
+            run.stage_pairs("train-00000", pairs)
+            run.stage_pairs("validation-00000", [pair(9)])
+            run.commit_pairs({"drops": {}})
+            assert list(read_pairs(out)) == [pairs] and list(read_pairs(out, "validation")) == [[pair(9)]]
+            assert len(shard_files(out, "pairs")) == 2 and len(run.manifests()) == 1
+        for name, file in pairs_manifest(out)["files"].items():  # type: ignore[index]  # it is there
+            assert (out / name).stat().st_size == file["bytes"] and file["rows"] == 1
         run.clear_pairs()
         assert shard_files(out, "pairs") == [] and not list((out / "pairs").iterdir())
+        assert list(read_pairs(out)) == [] and pairs_manifest(out) is None
     assert len(read_manifests(out)) == 1 and len(list(read_solved(out))) == 1
+
+
+def test_staged_pairs_are_not_there_until_they_are_committed(tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    with Run(out, RECIPE) as run:
+        commit(run, "00000", solved(0))
+        run.stage_pairs("train-00000", [pair(0)])
+        run.stage_pairs("train-00001", [pair(1), pair(2)])
+        assert list(read_pairs(out)) == [] and not (out / "pairs").exists()
+        run.drop_staged({"pair0", "pair2"})
+        run.commit_pairs({})
+        assert list(read_pairs(out)) == [[pair(1)]]
+        run.stage_pairs("train-00000", [pair(3)])
+    Run(out, RECIPE).__exit__(None, None, None)
+    assert list(read_pairs(out)) == [[pair(1)]], "older pairs stand until new ones are whole"
+    assert not (out / ".pairs").exists()
 
 
 @pytest.mark.parametrize("kind", ["differs", "extra", "missing"])

@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     file = write_jsonl(folder / "given.jsonl", rows)
     assert stepconf("score", file, "--out", folder / "run", *with_tiny()).code == 0
-    assert stepconf("pairs", folder / "run", "--tau", 1.0).code == 0
+    assert stepconf("pairs", folder / "run", "--tau", 1.0, "--set", "pairs.validation=0").code == 0
     assert rows_of(folder / "run", "pairs")
     return folder / "run"
 

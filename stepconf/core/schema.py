@@ -100,8 +100,8 @@ PAIRS = (
     Field("rejected_is_terminal", "bool", "the solution ends after rejected"),
     Field("chosen_confidence", "float64?", "exp(-mean entropy) of chosen, (0, 1]"),
     Field("rejected_confidence", "float64?", "exp(-mean entropy) of rejected, (0, 1]"),
-    Field("chosen_source", "string", "where chosen comes from: step, candidate or critic"),
-    Field("rejected_source", "string", "where rejected comes from: step or candidate"),
+    Field("chosen_source", "string", "where chosen comes from: step, candidate, critic or solution"),
+    Field("rejected_source", "string", "where rejected comes from: step, candidate or solution"),
     Field("round", "int32", "round of iterative training, from 0"),
     Field("policy", "string", "the model whose samples these are"),
 )

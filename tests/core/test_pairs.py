@@ -1,5 +1,6 @@
 """CASPO's pairs against a second, literal reading of the rules, on random small runs."""
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +9,9 @@ from typing import Any, Literal, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepconf.core.pairs import caspo
+from stepconf.core.pairs.select import unique
+from stepconf.core.pairs.steps import StepRule, caspo, step_outcomes
+from stepconf.core.pairs.traces import Draft, Place, Side, Trace, to_bytes, to_pair
 from stepconf.core.records import Label, Pair, Solution, Solved, TokenScores
 from stepconf.core.steps import build_steps
 
@@ -72,11 +75,68 @@ def make(sample: Sample, index: int) -> Solved:
     return Solved(Solution(**values), labelled)
 
 
+def trace_of(one: Solved) -> Trace:
+    """What `stepconf.traces` reads of a solution."""
+    solution = one.solution
+    trace = Trace(
+        solution_id=solution.solution_id,
+        problem_id=solution.problem_id,
+        problem=solution.problem,
+        prompt_ids=to_bytes(solution.prompt_token_ids),
+        text=solution.text,
+        ids=to_bytes(solution.token_ids),
+        finished=solution.finish_reason != "length",
+        answer_correct=solution.answer_correct,
+        confidence=solution.confidence,
+        model=solution.model,
+        gold_answer=solution.gold_answer,
+        extra="{}",
+        places=[],
+        logprobs=array("f", [x for step in one.steps for x in step.token_logprobs]).tobytes(),
+    )
+    wrong = False
+    for step in one.steps:
+        n = len(step.token_ids)
+        side = Side(
+            text=step.text,
+            ids=to_bytes(step.token_ids),
+            label=step.label,
+            confidence=step.confidence,
+            mean_logprob=(step.logprob_sum or 0.0) / n if n else float("-inf"),
+            is_terminal=step.step_index == step.n_steps - 1 and trace.finished,
+            source="step",
+            tie=step.step_id,
+            reaches=trace.answer_correct,
+        )
+        references = tuple(v.reference for v in step.verdicts if v.reference)
+        first = step.label == "incorrect" and not wrong
+        place = Place(
+            trace, step.step_index, step.char_start, step.token_start, wrong, first, side, references
+        )
+        trace.places.append(place)
+        wrong = wrong or step.label == "incorrect"
+    return trace
+
+
+def encode(text: str) -> bytes:
+    return to_bytes([1000 + ord(character) for character in text])
+
+
+def paired(solved: list[Solved], rule: StepRule) -> tuple[list[Pair], Counter[str]]:
+    dropped: Counter[str] = Counter()
+    drafts = []
+    for _, outcome in step_outcomes([trace_of(one) for one in solved], rule, {}):
+        if isinstance(outcome, Draft):
+            drafts.append(outcome)
+        else:
+            dropped[outcome] += 1
+    kept = unique(drafts, dropped)
+    return [to_pair(draft, lambda trace: f"<{trace.problem}>", 3) for draft in kept], dropped
+
+
 def run(samples: list[Sample], tau: float, after_error: Any) -> tuple[list[Solved], list[Pair], Counter[str]]:
     solved = [make(sample, index) for index, sample in enumerate(samples)]
-    dropped: Counter[str] = Counter()
-    pairs = list(caspo(solved, tau, after_error, lambda s: f"<{s.problem}>", dropped))
-    return solved, pairs, dropped
+    return solved, *paired(solved, caspo(tau, after_error, encode))
 
 
 class Wanted(NamedTuple):
@@ -140,7 +200,8 @@ def test_laws_of_pairs(samples: list[Sample], tau: float, after_error: str) -> N
     assert len(pairs) + dropped.total() == sum(len(one.steps) for one in solved), (
         "every step is accounted for"
     )
-    assert len({pair.pair_id for pair in pairs}) == len(pairs)
+    tokens = {(tuple(p.prompt_ids), tuple(p.chosen_ids), tuple(p.rejected_ids)) for p in pairs}
+    assert len({pair.pair_id for pair in pairs}) == len(pairs) == len(tokens)
     by_id = {one.solution.solution_id: one for one in solved}
     for pair in pairs:
         origin = by_id[pair.solution_id]
@@ -188,7 +249,7 @@ def test_the_order_of_samples_does_not_matter(samples: list[Sample], tau: float,
     def made(some: list[Solved]) -> set[tuple[str, str]]:
         return {
             (p.pair_id, p.kind)
-            for p in caspo(some, tau, "stop", lambda s: "", Counter())
+            for p in paired(some, caspo(tau, "stop", encode))[0]
             if p.kind == "incorrect" or p.kind == "correct_uncertain"
         }
 
@@ -198,10 +259,10 @@ def test_the_order_of_samples_does_not_matter(samples: list[Sample], tau: float,
 def test_steps_without_tokens_make_no_pair() -> None:
     solved = make(Sample(0, [("a\n", "correct", 0.5)], "stop"), 0)
     plain = replace(solved.steps[0], token_ids=[], confidence=None, logprob_sum=None, token_logprobs=[])
-    dropped: Counter[str] = Counter()
     bare = Solved(solved.solution, [plain])
     other = make(Sample(0, [("b\n", "incorrect", 0.5)], "stop"), 1)
-    assert list(caspo([bare, other], 1.0, "stop", lambda s: "", dropped)) == []
+    pairs, dropped = paired([bare, other], caspo(1.0, "stop", encode))
+    assert pairs == []
     assert dropped == {"no tokens": 1, "no correct step for the incorrect one": 1}
 
 

@@ -1,0 +1,64 @@
+"""Which of the pairs are kept, and for what: by hashes of ids, so that no order decides."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from stepconf.core.ids import content_id
+from stepconf.core.pairs.traces import Draft
+from stepconf.core.records import Pair
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+_BITS = 80  # of a content id
+
+
+def unique(drafts: Iterable[Draft], dropped: Counter[str]) -> Iterator[Draft]:
+    """Each pair of token sequences once; all that may be equal must be among `drafts`."""
+    seen: set[tuple[bytes, bytes, bytes]] = set()
+    for draft in drafts:
+        tokens = draft.prefix_ids, draft.chosen.ids, draft.rejected.ids
+        if tokens in seen:
+            dropped["same pair again"] += 1
+        else:
+            seen.add(tokens)
+            yield draft
+
+
+def capped(pairs: Iterable[Pair], limit: int | None, seed: int, dropped: Counter[str]) -> Iterator[Pair]:
+    """At most `limit` pairs of each problem, chosen by hashes with `seed`; in the order given."""
+    if limit is None:
+        yield from pairs
+        return
+    by_problem: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        by_problem[pair.problem_id].append(pair)
+    for own in by_problem.values():
+        kept = set(_first([pair.pair_id for pair in own], limit, seed))
+        dropped["beyond the cap of its problem"] += len(own) - len(kept)
+        yield from (pair for pair in own if pair.pair_id in kept)
+
+
+def surplus(kinds: dict[str, str], seed: int) -> set[str]:
+    """The ids of pairs to drop so that `correct_uncertain` and `incorrect` are equally many.
+
+    Args:
+        kinds: the kind of each pair, by id; other kinds are left alone.
+        seed: of the hashes that choose.
+    """
+    ids: dict[str, list[str]] = {"correct_uncertain": [], "incorrect": []}
+    for pair_id, kind in kinds.items():
+        if kind in ids:
+            ids[kind].append(pair_id)
+    size = min(map(len, ids.values()))
+    return {pair_id for own in ids.values() for pair_id in set(own) - set(_first(own, size, seed))}
+
+
+def split_of(problem_id: str, validation: float) -> Split:
+    """`validation` for that share of all problems, by a hash: the same in every run, whatever else is in it."""
+    drawn = int(content_id("validation", problem_id), 16) / 2**_BITS
+    return "validation" if drawn < validation else "train"
+
+
+def _first(ids: list[str], n: int, seed: int) -> list[str]:
+    return sorted(ids, key=lambda pair_id: content_id(seed, pair_id))[:n]

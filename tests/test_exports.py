@@ -1,0 +1,158 @@
+"""Exports: TRL's are loaded by TRL, the others' rows have the documented keys; what is unsafe is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stepconf.core.exports import STEP_WARNING
+from stepconf.shards import pairs_manifest
+from tests.invariants import rows_of
+from tests.test_pipeline import GIVEN, write_jsonl
+from tests.tiny import END, Ended, stepconf, tiny_model, with_tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports")
+    rows = [row | {"answer": answer} for row, answer in zip(GIVEN, ("9", "9", "4"), strict=True)]
+    file = write_jsonl(folder / "given.jsonl", rows)
+    ended = stepconf("score", file, "--out", folder / "run", *with_tiny(chat=True))
+    assert ended.code == 0, ended.err
+    return folder / "run"
+
+
+def export(run: Path, library: str, out: Path, *options: object) -> Ended:
+    sets = ["--set", "pairs.validation=0"]
+    ended = stepconf("pairs", run, "--tau", 0.001, "--export", library, "--out", out, *options, *sets)
+    assert ended.code == 0, ended.err
+    assert (out / "README.md").exists() and "README.md" in ended.out
+    return ended
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    if (out / "train.jsonl").exists():
+        return [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    from datasets import load_dataset
+
+    files = {"train": str(out / "train.parquet")}
+    loaded: list[dict[str, Any]] = load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(out.parent / "cache")
+    ).to_list()
+    return loaded
+
+
+RIGHT, WRONG = ("\n\n".join(GIVEN[i]["steps"]) for i in (0, 1))
+
+
+@pytest.mark.parametrize("library", ["trl", "openrlhf", "llamafactory", "axolotl"])
+def test_step_pairs_come_with_a_warning_and_trajectories_without(
+    run: Path, library: str, tmp_path: Path
+) -> None:
+    step = export(run, library, tmp_path / "step")
+    whole = export(run, library, tmp_path / "whole", "--form", "trajectory")
+    assert STEP_WARNING in step.out.replace("\n", " ") and "Warning" not in whole.out
+    assert STEP_WARNING in (tmp_path / "step/README.md").read_text()
+    assert STEP_WARNING not in (tmp_path / "whole/README.md").read_text()
+    (short,), (long,) = rows(tmp_path / "step"), rows(tmp_path / "whole")
+    (pair,) = rows_of(run, "pairs")
+    prompt = "instruction" if library == "llamafactory" else "prompt"
+    assert short[prompt] == long[prompt] == pair["prompt"]
+    assert (short["chosen"], short["rejected"]) == (pair["chosen"], pair["rejected"])
+    assert pair["prefix"] + long["chosen"] == RIGHT and pair["prefix"] + long["rejected"] == WRONG
+
+
+@pytest.mark.parametrize("library", ["trl", "openrlhf", "llamafactory", "axolotl"])
+def test_conversations(run: Path, library: str, tmp_path: Path) -> None:
+    export(run, library, tmp_path / "x", "--form", "trajectory", "--conversational")
+    (row,) = rows(tmp_path / "x")
+    name = "prompt" if library in ("trl", "openrlhf") else "messages"
+    (asked,) = row[name]
+    assert asked["role"] == "user" and asked["content"].startswith(GIVEN[0]["problem"])
+    assert "\\boxed{}" in asked["content"], "the run's own instruction"
+    chosen, rejected = row["chosen"], row["rejected"]
+    if name == "prompt":
+        (chosen,), (rejected,) = chosen, rejected
+    assert chosen == {"role": "assistant", "content": RIGHT}
+    assert rejected == {"role": "assistant", "content": WRONG}
+
+
+def test_llamafactory_is_told_where_the_columns_are(run: Path, tmp_path: Path) -> None:
+    for name, options in (("alpaca", []), ("sharegpt", ["--conversational"])):
+        export(run, "llamafactory", tmp_path / name, *options)
+        info = json.loads((tmp_path / name / "dataset_info.json").read_text())["stepconf_train"]
+        (row,) = rows(tmp_path / name)
+        assert info["ranking"] is True and (tmp_path / name / info["file_name"]).exists()
+        assert set(info["columns"].values()) == row.keys()
+        assert info.get("formatting", "alpaca") == name
+        if name == "sharegpt":
+            assert {info["tags"]["role_tag"], info["tags"]["content_tag"]} == row["chosen"].keys()
+
+
+def test_axolotl_is_told_where_the_columns_are(run: Path, tmp_path: Path) -> None:
+    for name, options in (("plain", []), ("chat", ["--conversational"])):
+        export(run, "axolotl", tmp_path / name, *options)
+        config = yaml.safe_load((tmp_path / name / "axolotl.yaml").read_text())
+        (stanza,) = config["datasets"]
+        (row,) = rows(tmp_path / name)
+        assert config["rl"] == "dpo" and Path(stanza["path"]).exists() and stanza["ds_type"] == "json"
+        fields = stanza if name == "chat" else stanza["type"]
+        assert {value for key, value in fields.items() if key.startswith("field_")} == row.keys()
+
+
+def test_stepwise_supervision(run: Path, tmp_path: Path) -> None:
+    ended = stepconf(
+        "pairs", run, "--export", "trl-stepwise", "--out", tmp_path / "x", "--set", "pairs.validation=0"
+    )
+    assert ended.code == 0, ended.err
+    found = {tuple(row["completions"]): row for row in rows(tmp_path / "x")}
+    assert all(row.keys() == {"prompt", "completions", "labels"} for row in found.values())
+    wrong = next(row for row in found.values() if False in row["labels"])
+    assert wrong["prompt"] == GIVEN[1]["problem"] and wrong["labels"] == [True, False]
+    assert wrong["completions"] == [step.strip() for step in GIVEN[1]["steps"][:2]]
+    assert all(not any(a is False for a in row["labels"][:-1]) for row in found.values())
+
+
+def test_pairs_made_with_the_same_options_are_exported_as_they_are(run: Path, tmp_path: Path) -> None:
+    export(run, "trl", tmp_path / "a")
+    before = (run / "manifests/pairs.json").stat().st_mtime_ns
+    export(run, "trl", tmp_path / "b")
+    assert (run / "manifests/pairs.json").stat().st_mtime_ns == before
+    assert stepconf("pairs", run, "--export", "trl", "--out", tmp_path / "as-they-are").code == 0
+    assert (run / "manifests/pairs.json").stat().st_mtime_ns == before
+    made = stepconf("pairs", run, "--tau", 0.002, "--export", "trl", "--out", tmp_path / "c")
+    assert made.code == 0 and pairs_manifest(run)["tau"] == 0.002  # type: ignore[index]  # it is there
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+@pytest.mark.parametrize("form", ["step", "trajectory"])
+def test_trl_reads_what_was_exported(run: Path, form: str, conversational: bool, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    options = ["--conversational"] if conversational else []
+    export(run, "trl", tmp_path / "x", "--form", form, *options)
+    exported = rows(tmp_path / "x")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(chat=True))
+    arguments = trl.DPOConfig(
+        str(tmp_path / "out"), report_to="none", use_cpu=True, bf16=False, precompute_ref_log_probs=False
+    )
+    trainer = trl.DPOTrainer(
+        str(tiny_model(chat=True)),
+        args=arguments,
+        train_dataset=Dataset.from_list(exported),
+        processing_class=tokenizer,
+    )
+    (row,) = trainer.train_dataset
+    (pair,) = rows_of(run, "pairs")
+    said = {side: tokenizer.decode(row[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")}
+    if conversational:
+        assert said["prompt"] + said["chosen"] == pair["prompt"][: -len(pair["prefix"])] + (
+            exported[0]["chosen"][0]["content"] + "\n"
+        )
+    else:
+        assert said["prompt"] + said["chosen"] == pair["prompt"] + exported[0]["chosen"] + END
+        assert said["rejected"].endswith(END), "this is what the warning is about"

@@ -1,0 +1,169 @@
+"""`stepconf pairs` through the command line: counts against an independent query, splits, candidates, strategies."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepconf.core.segment import segment
+from stepconf.engines.tokenizer import Tokenizer
+from stepconf.shards import pairs_manifest, read_pairs
+from tests.benchmarks.pairs_at_size import counted_by_polars, make_run
+from tests.invariants import rows_of
+from tests.test_pipeline import GIVEN, write_jsonl
+from tests.tiny import Ended, stepconf, tiny_model, with_tiny
+
+N_PROBLEMS = 48
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("synthetic") / "run"
+    make_run(run, N_PROBLEMS, 20)
+    return run
+
+
+def paired(run: Path, *options: object) -> dict[str, Any]:
+    """The manifest of the pairs that the command makes with these options."""
+    ended = stepconf("pairs", run, *options)
+    assert ended.code == 0, ended.err
+    found = pairs_manifest(run)
+    assert found is not None and sum(found["splits"].values()) == sum(found["kinds"].values())
+    assert sum(file["rows"] for file in found["files"].values()) == sum(found["kinds"].values())
+    return found
+
+
+def sets(*values: str) -> list[str]:
+    return [part for value in values for part in ("--set", f"pairs.{value}")]
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+def test_as_many_pairs_as_an_independent_query_counts(synthetic: Path, quantile: float) -> None:
+    found = paired(synthetic, *sets(f"tau_quantile={quantile}"))
+    assert sum(found["kinds"].values()) == counted_by_polars(synthetic, quantile) > 100
+    assert found["drops"]["same pair again"] > 50, "siblings are there"
+
+
+def test_every_step_is_a_pair_or_counted(synthetic: Path) -> None:
+    found = paired(synthetic)
+    n_steps = N_PROBLEMS * 8 * 5
+    assert sum(found["kinds"].values()) + sum(found["drops"].values()) == n_steps
+    again = paired(synthetic, *sets("max_per_problem=3", "balance=true", "validation=0.4"))
+    assert sum(again["kinds"].values()) + sum(again["drops"].values()) == n_steps
+    assert again["drops"]["beyond the cap of its problem"] > 0 and again["drops"]["surplus of its kind"] > 0
+
+
+def test_caps_balance_and_splits(synthetic: Path) -> None:
+    paired(synthetic, *sets("max_per_problem=3", "balance=true", "validation=0.4"))
+    train = [pair for shard in read_pairs(synthetic) for pair in shard]
+    held_out = [pair for shard in read_pairs(synthetic, "validation") for pair in shard]
+    assert {p.problem_id for p in train}.isdisjoint({p.problem_id for p in held_out})
+    for pairs in (train, held_out):
+        kinds = Counter(pair.kind for pair in pairs)
+        assert kinds["incorrect"] == kinds["correct_uncertain"] > 0
+    assert max(Counter(p.problem_id for p in train + held_out).values()) == 3
+    everything = {row["pair_id"] for row in rows_of(synthetic, "pairs")}
+    assert everything == {p.pair_id for p in train + held_out}
+
+
+def test_pairs_load_as_a_dataset_with_splits(synthetic: Path) -> None:
+    from datasets import load_dataset
+
+    found = paired(synthetic, *sets("validation=0.4"))
+    files = {split: str(synthetic / f"pairs/{split}-*.parquet") for split in ("train", "validation")}
+    data = load_dataset("parquet", data_files=files, cache_dir=str(synthetic.parent / "cache"))
+    assert {split: data[split].num_rows for split in data} == found["splits"]
+
+
+@pytest.fixture(scope="module")
+def given_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two solutions of one problem that part after the first step, and one of another."""
+    folder = tmp_path_factory.mktemp("given")
+    rows = [row | {"answer": answer} for row, answer in zip(GIVEN, ("9", "9", "4"), strict=True)]
+    file = write_jsonl(folder / "given.jsonl", rows)
+    ended = stepconf("score", file, "--out", folder / "run", *with_tiny())
+    assert ended.code == 0, ended.err
+    return folder / "run"
+
+
+@pytest.mark.parametrize("strategy", ["step-dpo", "dpo-vp", "pcpo"])
+def test_other_strategies(given_run: Path, strategy: str) -> None:
+    found = paired(given_run, "--strategy", strategy, *sets("validation=0", "round=2"))
+    assert found["tau"] is None
+    (pair,) = (pair for shard in read_pairs(given_run) for pair in shard)
+    wrong, right = GIVEN[1]["steps"], GIVEN[0]["steps"]
+    assert pair.round == 2
+    if strategy == "step-dpo":
+        assert (pair.kind, pair.step_index) == ("incorrect", 1)
+        assert (pair.chosen.strip(), pair.rejected.strip()) == (right[1], wrong[1])
+        assert found["drops"] == {"not a first error": 6}
+    else:
+        assert pair.kind == "trajectory" and pair.prefix == "" and pair.chosen_is_terminal
+        assert pair.chosen.split() == " ".join(right).split()
+        assert pair.rejected.split() == " ".join(wrong).split()
+        assert (pair.chosen_source, pair.rejected_source) == ("solution", "solution")
+        assert found["drops"] == {"all decided answers of the problem are alike": 1}
+        assert "trajectory" in stepconf("pairs", given_run, "--strategy", strategy).out
+
+
+def test_candidates_are_sampled_where_a_side_is_missing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    file = write_jsonl(tmp_path / "given.jsonl", GIVEN[:1])
+    assert stepconf("score", file, "--out", run, *with_tiny()).code == 0
+    none = paired(run, "--tau", 1.0, *sets("validation=0"))
+    n_missing = none["drops"]["no competing candidate"]
+    assert none["kinds"] == {} and n_missing >= 2
+    more = sets("validation=0", "candidates=6", "candidate_temperature=1.5", "candidate_max_tokens=120")
+    found = paired(run, "--tau", 1.0, *more)
+    pairs = [pair for shard in read_pairs(run) for pair in shard]
+    assert pairs and found["candidates"]["sampled"] == 6 * n_missing
+    (solution,) = rows_of(run, "solutions")
+    steps = {step["step_index"]: step for step in rows_of(run, "steps")}
+    tokenizer = Tokenizer(str(tiny_model()))
+    for pair in pairs:
+        step = steps[pair.step_index]
+        assert pair.prompt_ids == solution["prompt_token_ids"] + solution["token_ids"][: step["token_start"]]
+        assert (pair.chosen_source, pair.rejected_source) == ("step", "candidate")
+        assert pair.chosen == step["text"] and pair.chosen.split() != pair.rejected.split()
+        before = len(pair.prefix)
+        ends = [end for _, end in segment(pair.prefix + pair.rejected) if end > before]
+        assert ends == [before + len(pair.rejected)], "one step"
+        pieces = tokenizer.pieces(pair.rejected_ids)
+        assert "".join(pieces[:-1]) == pair.rejected[: len("".join(pieces[:-1]))]
+        assert 0 < pair.rejected_confidence <= 1  # type: ignore[operator]  # sampled: it is known
+    before_rows = rows_of(run, "pairs")
+    paired(run, "--tau", 1.0, *more)
+    assert rows_of(run, "pairs") == before_rows, "the same seed, the same candidates"
+
+
+def check_refused(ended: Ended, *said: str) -> None:
+    assert ended.code in (1, 2) and "Traceback" not in ended.err
+    for part in said:
+        assert part in ended.err, ended.err
+
+
+def test_bad_input(given_run: Path, tmp_path: Path) -> None:
+    check_refused(stepconf("pairs", given_run, "--strategy", "ppo"), "'ppo'", "pairs.strategy", "step-dpo")
+    check_refused(
+        stepconf("pairs", given_run, "--strategy", "pcpo", *sets("candidates=3")), "candidates=3", "pcpo"
+    )
+    check_refused(stepconf("pairs", given_run, *sets("validation=1")), "pairs.validation", "1")
+    check_refused(stepconf("pairs", given_run, "--export", "trl"), "--export", "--out")
+    check_refused(stepconf("pairs", given_run, "--out", tmp_path / "x"), "--out", "--export")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine").write_text("mine")
+    full = stepconf("pairs", given_run, "--tau", 0.5, "--export", "trl", "--out", tmp_path / "full")
+    check_refused(full, "is not empty", "--out")
+    assert [file.name for file in (tmp_path / "full").iterdir()] == ["mine"]
+
+
+def test_no_pairs_is_said_with_the_reasons(given_run: Path, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "given.jsonl", GIVEN[2:])
+    assert stepconf("score", file, "--out", tmp_path / "r", *with_tiny()).code == 0
+    made = stepconf("pairs", tmp_path / "r", "--tau", 0.001, columns=200)
+    assert made.code == 0 and "No pairs by caspo: 1 correct and confident." in made.out
+    exported = stepconf("pairs", tmp_path / "r", "--tau", 0.001, "--export", "trl", "--out", tmp_path / "x")
+    check_refused(exported, "nothing to export", "1 correct and confident")
+    assert json.loads((tmp_path / "r/summary.json").read_text())["pairs"] == {}
