@@ -72,7 +72,7 @@ def generate(
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Sample solutions, cut them into steps, score and verify them, write the dataset."""
+    """Sample solutions, cut them into steps, score and verify."""
     options = {
         "problems.source": problems,
         "model": model,
@@ -123,7 +123,7 @@ def score(
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Score given solutions: exact token entropies under a model, step by step."""
+    """Exact token entropies of given solutions under a model."""
     columns = _columns(file, limit, problem_column, answer_column, solution_column, id_column)
     own = {"model": model, "engine.name": engine, "verify.verifiers": _names(verify)}
     _run_stage("score", out, recipe, columns | own, sets)
@@ -148,7 +148,7 @@ def verify(
         bool, typer.Option("--report", help="Coverage, cost, agreement, and the steps in dispute.")
     ] = False,
 ) -> None:
-    """Verify given solutions, or those of a run (which keeps its scores)."""
+    """Verify given solutions, or a run; it keeps its scores."""
     columns = _columns(file, limit, problem_column, answer_column, solution_column, id_column)
     own = {"model": model, "engine.name": engine, "verify.verifiers": _names(verify), "verify.policy": policy}
     _run_stage("verify", out, recipe, columns | own, sets)
@@ -168,7 +168,10 @@ def relabel(
         typer.Option(help="first-decided, consensus, majority, critic-first or symbolic-veto."),
     ],
 ) -> None:
-    """Label a run's steps anew from its verdicts; no verifier runs. Pairs made before are removed."""
+    """Label a run's steps anew; no verifier runs.
+
+    Pairs made before are removed.
+    """
     from stepconf.relabel import relabel as run_relabel
     from stepconf.ui import StageProgress, show_summary
 
@@ -188,7 +191,10 @@ def audit(
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Verifiers against people's step labels: ProcessBench's metric, precision and recall of flags, cost."""
+    """Measure verifiers against people's step labels.
+
+    ProcessBench's own metric, precision and recall of flagged steps with intervals, cost per verifier.
+    """
     from stepconf.recipe import load_recipe
 
     options = {"verify.verifiers": _names(verify), "model": model, "engine.name": engine}
@@ -233,7 +239,9 @@ def pairs(
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Make preference pairs out of a run; replaces older ones. Candidates, caps, splits: --set pairs.KEY.
+    """Make preference pairs out of a run, or export them.
+
+    Older pairs are replaced. Candidates, caps and splits: --set pairs.KEY.
 
     With --export and no other option, the pairs that the run has are exported.
     """
@@ -270,7 +278,12 @@ def train(
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Optimise a model: step-level DPO on a run's pairs, SFT on its right solutions, or whole rounds."""
+    """Optimise a model: step-level DPO, SFT, or whole rounds.
+
+    With RUN: DPO on its pairs, or SFT on its right solutions. Without: rounds of sampling, pairs and training,
+    each measured on held-out problems (keys problems and loop of the recipe; see recipes/).
+    Several GPUs: torchrun --nproc-per-node 8 -m stepconf train RUN ...
+    """
     from stepconf.recipe import load_recipe
 
     options = {"model": model, "train.objective": objective, "loop.rounds": rounds}
@@ -302,7 +315,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("demo-run"),
     sets: Sets = None,
 ) -> None:
-    """The main job on the built-in model: sample, score, verify, make pairs (minutes on two CPU cores)."""
+    """The main job, small, on the built-in model (minutes)."""
     from stepconf.demo import run_demo
 
     run_demo(out, sets or [])
@@ -314,7 +327,7 @@ def doctor(
     engine: Annotated[str, typer.Option("--engine", help="vllm or transformers.")] = "vllm",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
-    """Versions, device, model runner; entropy against the reference; what exact entropy costs."""
+    """Check this machine: versions, exactness, overhead."""
     from stepconf.doctor import examine
 
     if not examine(model, engine, dtype):
@@ -328,7 +341,7 @@ def schema(
     ] = False,
     folder: Annotated[Path, typer.Option(help="Where the JSON Schemas lie.")] = Path("schemas"),
 ) -> None:
-    """Write the JSON Schema of each table, or check that the files are current."""
+    """Write the tables' JSON Schemas, or check them."""
     from stepconf.schema_files import check_schemas, write_schemas
 
     if check:

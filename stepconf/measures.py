@@ -49,6 +49,6 @@ def _share(correct: npt.ArrayLike, weights: npt.ArrayLike) -> float:
 def _mean_where(wanted: bool) -> Callable[..., float | None]:
     def mean(values: npt.ArrayLike, correct: npt.ArrayLike, weights: npt.ArrayLike) -> float | None:
         counts = np.asarray(weights) * (np.asarray(correct) == wanted)
-        return float(np.average(values, weights=counts)) if counts.any() else None
+        return float(np.average(np.asarray(values), weights=counts)) if counts.any() else None
 
     return mean

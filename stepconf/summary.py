@@ -14,7 +14,7 @@ from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
 from stepconf.core.records import Label
 from stepconf.errors import StepconfError
-from stepconf.shards import Run, pairs_manifest, read_manifests, shard_files
+from stepconf.shards import Run, pairs_manifest, read_manifests, read_recipe, shard_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,6 +56,7 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     engine_seconds = seconds.get("sample", 0.0) + seconds.get("score", 0.0)
     tokens = sum(m["tokens"] for m in chunks)
     return {
+        "model": str(read_recipe(path)["model"]),
         "solutions": sum(m["solutions"] for m in chunks),
         "steps": sum(m["steps"] for m in chunks),
         "tokens": tokens,

@@ -285,6 +285,5 @@ def _next(summary: dict[str, Any], run: Path) -> str:
     if not summary["tokens"]:
         return f"polars.scan_parquet('{run}/steps/*.parquet')"
     if summary.get("pairs"):
-        files = ", ".join(f"'{split}': '{run}/pairs/{split}-*.parquet'" for split in summary["pair_splits"])
-        return f"datasets.load_dataset('parquet', data_files={{{files}}})"
+        return f"stepconf train {run} --model {summary['model'] or 'MODEL'} --out {run}-dpo"
     return f"stepconf pairs {run}"

@@ -11,11 +11,13 @@ from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import write_jsonl
 from tests.tiny import VOCABULARY, stepconf, tiny_model, with_tiny
 
-SAMPLING = ["--set", "sampling.samples=6", "--set", "sampling.max_tokens=12"]
+# A line ends a solution: random text has answers only where it ends by itself.
+LINE = ["--set", 'prompt.stop=["\\n"]']
+SAMPLING = [*LINE, "--set", "sampling.samples=8", "--set", "sampling.max_tokens=32"]
 OPTIONS = [
     *SAMPLING,
     *["--set", "verify.verifiers=[final]", "--set", "verify.workers=1", "--set", "pairs.tau=1.0"],
-    *["--set", "train.learning_rate=1e-3", "--set", "train.batch_size=4", "--set", "train.checkpoint_every=1"],
+    *["--set", "train.learning_rate=1e-3", "--set", "train.batch_size=8", "--set", "train.checkpoint_every=2"],
     *["--set", "loop.temperatures=[0.7, 1.0]", "--set", "loop.evaluation.samples=3"],
 ]  # fmt: skip
 
@@ -24,14 +26,14 @@ OPTIONS = [
 def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Problems that a random model solves sometimes: the gold answer is one that it gave in a trial."""
     folder = tmp_path_factory.mktemp("problems")
-    asked = [{"problem": f"What is {i} + {i}?", "answer": "0"} for i in range(16)]
+    asked = [{"problem": f"What is {i} + {i}?", "answer": "0"} for i in range(10)]
     file = write_jsonl(folder / "asked.jsonl", asked)
-    options = ["--samples", 6, "--max-tokens", 12, "--verify", "", "--seed", 1042]
+    options = [*LINE, "--samples", 8, "--max-tokens", 32, "--verify", "", "--seed", 1042]
     assert (
         stepconf("generate", "--problems", file, "--out", folder / "trial", *with_tiny(), *options).code == 0
     )
     for row in rows_of(folder / "trial", "solutions"):
-        if row["predicted_answer"]:
+        if row["predicted_answer"] and row["n_steps"] == 1:  # the label of a lone step is its answer's
             next(one for one in asked if one["problem"] == row["problem"])["answer"] = row["predicted_answer"]
     return write_jsonl(folder / "problems.jsonl", asked)
 
@@ -45,7 +47,8 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rounds(problems: Path, held_out: Path, out: Path) -> list[Any]:
     sources = ["--set", f"problems.source={problems}", "--set", f"loop.evaluation.source={held_out}"]
-    return ["train", "--rounds", 2, "--out", out, *with_tiny(), *sources, *OPTIONS]
+    engine = ["--model", tiny_model(), "--set", "engine.name=transformers", "--set", "chunk=2"]
+    return ["train", "--rounds", 2, "--out", out, *engine, *sources, *OPTIONS]
 
 
 def measures(out: Path) -> list[dict[str, Any]]:
@@ -98,7 +101,7 @@ def test_measures_are_those_of_the_rows(whole: tuple[Path, Forked]) -> None:
         assert row["brier"]["n_clusters"] == len({s["problem_id"] for s in steps})
 
 
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.7, 0.95])
 def test_killed_in_any_stage_and_continued(
     share: float, problems: Path, held_out: Path, whole: tuple[Path, Forked], tmp_path: Path
 ) -> None:

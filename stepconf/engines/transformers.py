@@ -53,7 +53,9 @@ class TransformersEngine:
         device: str | None = None,
     ) -> None:
         import transformers
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # loading takes a moment, and its bar would run into ours
         self.tokenizer = Tokenizer(model, revision)
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         kind = torch.float32 if dtype == "auto" else getattr(torch, dtype)
