@@ -167,3 +167,16 @@ def test_metrics_go_to_tensorboard_if_asked(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     assert train(run, tmp_path / "t", "--set", "train.log_to=tensorboard").code == 0
     assert list((tmp_path / "t" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("limit", [60_000, 200_000, 1_000_000])
+def test_no_room_for_a_file_is_one_clear_message(limit: int, run: Path, tmp_path: Path) -> None:
+    """Too little for parameters or moments; then enough for all."""
+    command = ["train", run, "--model", tiny_model(), *FAST, "--out", tmp_path / "t"]
+    ended = forked(command, tmp_path, file_bytes=limit)
+    if limit == 1_000_000:
+        assert ended.code == 0, ended.err
+        return
+    assert ended.code == 1 and "Traceback" not in ended.err, ended.err
+    assert "cannot write" in " ".join(ended.err.split()) and "same command again" in ended.err
+    assert forked(command, tmp_path).code == 0

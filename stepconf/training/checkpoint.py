@@ -5,10 +5,13 @@ FOLDER/checkpoint-000050/model.safetensors, optimizer.safetensors, state.json
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -48,14 +51,27 @@ def save_checkpoint(
         scratch = folder / f".{final.name}.tmp"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        save_file(parameters, scratch / "model.safetensors")
-        save_file(moments, scratch / "optimizer.safetensors")
+        with writing(scratch):
+            save_file(parameters, scratch / "model.safetensors")
+            save_file(moments, scratch / "optimizer.safetensors")
         (scratch / "state.json").write_text(json.dumps(state))
         shutil.rmtree(final, ignore_errors=True)
         scratch.rename(final)
         for older in checkpoints(folder)[:-1]:
             shutil.rmtree(older)
     ranks.wait()
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Say what a failed write of tensors means; safetensors raises errors of its own, without a number."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise StepconfError(
+            f"cannot write {place}: {error}",
+            "The last checkpoint is kept. Make room, then type the same command again.",
+        ) from error
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from stepconf.core.trees import Example, pack, plant
 from stepconf.errors import StepconfError
 from stepconf.recipe import TrainRecipe
 from stepconf.training.batches import Batch, collate
-from stepconf.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from stepconf.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, writing
 from stepconf.training.losses import dpo_loss
 from stepconf.training.policy import Policy
 from stepconf.training.ranks import Ranks
@@ -209,7 +209,8 @@ def reference_logprobs(
         folder.mkdir(parents=True, exist_ok=True)
         stored = {"logprobs": result, "identity": torch.tensor(list(identity.encode()), dtype=torch.uint8)}
         scratch = file.with_name(f".{file.name}.tmp")
-        save_file(stored, scratch)
+        with writing(file):
+            save_file(stored, scratch)
         scratch.replace(file)
     ranks.wait()
     return result

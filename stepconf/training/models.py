@@ -8,7 +8,7 @@ import torch
 
 from stepconf.errors import StepconfError
 from stepconf.recipe import LoraRecipe, TrainRecipe
-from stepconf.training.checkpoint import whole_state
+from stepconf.training.checkpoint import whole_state, writing
 from stepconf.training.policy import Policy
 from stepconf.training.ranks import Ranks, shard
 
@@ -70,7 +70,8 @@ def save_policy(
         shutil.rmtree(scratch, ignore_errors=True)
         model = policy.model
         model.config.dtype = kind
-        model.save_pretrained(scratch, state_dict=state)
+        with writing(folder):
+            model.save_pretrained(scratch, state_dict=state)
         AutoTokenizer.from_pretrained(tokenizer, revision=revision).save_pretrained(scratch)
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
