@@ -270,7 +270,8 @@ def pairs(
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder; the same command again continues it.")],
     source: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run with pairs. Without one: iterative rounds.")
+        Path | None,
+        typer.Argument(metavar="[RUN|PAIRS]", help="A run, or a Parquet file of pairs. Without: rounds."),
     ] = None,
     model: Model = None,
     objective: Annotated[str | None, typer.Option(help="dpo (default) or sft.")] = None,

@@ -230,7 +230,12 @@ def read_recipe(run: Path) -> dict[str, Any]:
 
 
 def shard_files(run: Path, table: str, stem: str = "") -> list[Path]:
-    """The committed shards of one table, in order; only those whose names begin with `stem` (a split)."""
+    """The committed shards of one table, in order; only those whose names begin with `stem` (a split).
+
+    A Parquet file outside a run is its own only shard.
+    """
+    if run.suffix == ".parquet":
+        return [run]
     names = [name for m in read_manifests(run) for name in m["files"] if name.startswith(f"{table}/{stem}")]
     return [run / name for name in sorted(names)]
 

@@ -41,7 +41,7 @@ def train(
     if not recipe.model:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     model = resolve_model(recipe.model)
-    check_is_run(source)
+    _check_source(source, recipe.train)
     tokenizer = Tokenizer(model, recipe.model_revision)
     _check_tokenizer(source, tokenizer)
     from stepconf.training.loop import optimise
@@ -125,6 +125,24 @@ def usable(
         else:
             kept.append(example)
     return kept, dropped
+
+
+def _check_source(source: Path, recipe: TrainRecipe) -> None:
+    """A run, or for DPO a Parquet file with the columns of `pairs`."""
+    if source.suffix != ".parquet":
+        check_is_run(source)
+        return
+    if recipe.objective == "sft":
+        raise StepconfError(
+            f"SFT learns from the solutions of a run, and {source} is a file.", "Give the run folder."
+        )
+    first: list[dict[str, Any]] = next(read_shards(source, "pairs", _PAIR_COLUMNS))
+    missing = [name for name in _PAIR_COLUMNS if first and name not in first[0]]
+    if missing:
+        raise StepconfError(
+            f"{source} has no column {missing[0]!r}.",
+            f"Pairs have: {', '.join(_PAIR_COLUMNS)}; see schemas/pairs.json",
+        )
 
 
 def _check_tokenizer(source: Path, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from stepconf.engines.tokenizer import Tokenizer
@@ -61,6 +62,24 @@ def test_a_model_comes_out_that_every_command_accepts(run: Path, tmp_path: Path)
     assert [s["text"] for s in before] == [s["text"] for s in after]
     assert [s["logprob_sum"] for s in before] != [s["logprob_sum"] for s in after]
     assert "chosen" in ended.out and str(tmp_path / "t/model") in ended.out.replace("\n", "")
+
+
+def test_a_file_of_pairs_is_as_good_as_its_run(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.parquet"
+    pl.concat([pl.read_parquet(shard) for shard in sorted((run / "pairs").glob("*.parquet"))]).write_parquet(
+        file
+    )
+    assert train(run, tmp_path / "a").code == 0
+    ended = train(file, tmp_path / "b")
+    assert ended.code == 0, ended.err
+    a, b = (tmp_path / name / "model" / "model.safetensors" for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+    refused = train(file, tmp_path / "c", "--objective", "sft")
+    assert refused.code == 1 and "SFT learns from the solutions" in " ".join(refused.err.split())
+    other = train(next((run / "steps").glob("*.parquet")), tmp_path / "d")
+    assert other.code == 1 and "has no column 'pair_id'" in " ".join(other.err.split())
+    absent = train(tmp_path / "no.parquet", tmp_path / "e")
+    assert absent.code == 1 and "no.parquet" in absent.err and "Traceback" not in absent.err
 
 
 def test_sft_learns_right_solutions_and_no_others(run: Path, tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def _step(
             totals.loss += float(loss.detach()) / n_units
             totals.tokens += batch.n_tokens
             totals.places += batch.token_ids.numel()
-    sums = ranks.sum(torch.tensor([getattr(totals, name) for name in Totals.__slots__], dtype=torch.float64))
+    own = [getattr(totals, name) for name in Totals.__slots__]
+    sums = ranks.sum(torch.tensor(own, dtype=torch.float64, device=ranks.device))
     totals = Totals(*sums.tolist())
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)

@@ -46,8 +46,11 @@ def open_policy(model: str, revision: str | None, recipe: TrainRecipe, ranks: Ra
 
 
 def context_of(policy: Policy) -> int:
-    """The longest sequence, in tokens, that the model knows positions for."""
-    return int(policy.model.config.get_text_config().max_position_embeddings)
+    """The longest sequence, in tokens, that the model reads whole: within its positions and sliding window."""
+    config = policy.model.config.get_text_config()
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or [])
+    window = config.sliding_window if slides and config.sliding_window else config.max_position_embeddings
+    return int(min(config.max_position_embeddings, window))
 
 
 def save_policy(

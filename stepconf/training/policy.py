@@ -1,5 +1,6 @@
 """The model as the trainer sees it: packed trees in, log-probabilities of their edges out."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,7 +31,7 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         super().__init__()
         self.model = model
         self._compute, self._flex = compute, flex
-        model.config._attn_implementation = "flex_attention" if flex else "sdpa"
+        model.set_attn_implementation("flex_attention" if flex else "sdpa")
         config = model.config.get_text_config()
         if getattr(config, "final_logit_softcapping", None) or getattr(config, "logit_scale", 1.0) != 1.0:
             raise StepconfError(
@@ -76,11 +77,17 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
             return visible(ends)
         from torch.nn.attention.flex_attention import create_block_mask
 
-        def sees(row: Any, _head: Any, query: Any, key: Any) -> Any:
-            return (key <= query) & (query < ends[row, key])
-
         rows, length = ends.shape
-        return create_block_mask(sees, rows, None, length, length, device=str(ends.device))
+        return create_block_mask(sees(ends), rows, None, length, length, device=str(ends.device))
+
+
+def sees(ends: torch.Tensor) -> Callable[[Any, Any, Any, Any], Any]:
+    """FlexAttention's form of `batches.visible`."""
+
+    def mask(row: Any, _head: Any, query: Any, key: Any) -> Any:
+        return (key <= query) & (query < ends[row, key])
+
+    return mask
 
 
 class _EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed

@@ -148,6 +148,15 @@ def run_trl(model: str, rows: list[Row], dtype: str, per_device: int) -> Row:
         return {"seconds": time.perf_counter() - started}
 
 
+def peak_gb() -> float:
+    """This process's peak memory so far: the GPU's where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def apart(model: str, rows: list[Row], dtype: str, per_device: int) -> Row:
     """One of the two in a process of its own (`per_device` 0 is ours), with its peak memory in GB."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -186,7 +195,7 @@ def main() -> None:
         result = (
             run_trl(model, rows, args.dtype, per_device) if per_device else run_ours(model, rows, args.dtype)
         )
-        print(json.dumps(result | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+        print(json.dumps(result | {"peak_gb": peak_gb()}))
         return
     rows = step_pairs(args.data, args.solutions)
     print(f"{len(rows)} step pairs of {args.solutions} {args.data} solutions, {args.dtype}, batch {BATCH}")

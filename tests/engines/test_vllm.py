@@ -40,7 +40,7 @@ def run(engine: VllmEngine, requests: list[SampleRequest]) -> dict[str, list[Com
 
 
 def test_numbers_equal_a_float32_forward(engine: VllmEngine) -> None:
-    requests = ask(engine, n=1, max_tokens=48, stop=("\n\n",))
+    requests = ask(engine, n=1, max_tokens=32, stop=("\n\n",))
     sampled = run(engine, requests)
     assert sorted(sampled) == sorted(r.key for r in requests)
     gaps: list[float] = []
@@ -49,7 +49,7 @@ def test_numbers_equal_a_float32_forward(engine: VllmEngine) -> None:
             if completion.token_ids:
                 _, entropies, _ = token_numbers(engine.info.model, request.prompt_ids, completion.token_ids)
                 gaps += [abs(a - b) for a, b in zip(entropies, completion.scores.entropies, strict=True)]
-    assert len(gaps) > 500
+    assert len(gaps) > 300
     assert fmean(gaps) <= {"float32": 0.001, "bfloat16": 0.03}[engine.info.dtype], fmean(gaps)
 
 

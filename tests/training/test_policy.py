@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from stepconf.core.trees import Example, pack, plant
 from stepconf.demo_model import demo_model_path
-from stepconf.training.batches import collate
+from stepconf.training.batches import collate, visible
 from stepconf.training.losses import dpo_loss
-from stepconf.training.policy import Policy
+from stepconf.training.policy import Policy, sees
 from tests.tiny import needs_demo_model
 
 VOCABULARY = 600  # more heads than one chunk of the vocabulary product are used below
@@ -154,3 +154,14 @@ def test_a_model_that_caps_its_logits_is_refused() -> None:
     config = Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=30.0)
     with pytest.raises(StepconfError, match="caps or scales"):
         Policy(AutoModelForCausalLM.from_config(config))
+
+
+def test_flex_attention_sees_what_the_dense_mask_shows() -> None:
+    from torch.nn.attention.flex_attention import create_mask
+
+    examples = step_pairs(seed=5, n_solutions=3, step=6, vocabulary=VOCABULARY)
+    batch = collate(pack(plant(examples, range(len(examples)), 90), 200)[0])
+    rows, length = batch.ends.shape
+    assert torch.equal(
+        create_mask(sees(batch.ends), rows, 1, length, length, device="cpu"), visible(batch.ends)
+    )

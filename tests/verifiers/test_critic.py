@@ -547,7 +547,7 @@ def test_a_real_vllm_server_with_the_demo_model(tmp_path: Path) -> None:
     from stepconf.demo_model import demo_model_path
 
     with vllm_server(str(demo_model_path()), tmp_path / "log") as url:
-        real = Endpoint(url, "judge", max_tokens=400, timeout_s=120, concurrency=4)
+        real = Endpoint(url, "judge", max_tokens=96, timeout_s=120, concurrency=4)
         real.check()
         free = CriticVerifier(real.ask, "judge", PROMPT).verify([ONE, ONE])
         held = CriticVerifier(real.ask, "judge", PROMPT, structured=True).verify([ONE])
