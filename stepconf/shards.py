@@ -112,7 +112,16 @@ class Run:
     def stage_pairs(self, name: str, pairs: Sequence[Pair]) -> None:
         """Write a shard of pairs (`train-00003`) where no reader looks, until `commit_pairs`."""
         file = self.path / _STAGED / f"{name}.parquet"
-        self._staged[file] = {"rows": len(pairs), **self._write_shard("pairs", file, pairs)}
+        self._staged[file] = self._write_shard(file, self._table("pairs", pairs))
+
+    def stage_table(self, name: str, pairs: Any) -> None:
+        """As `stage_pairs`, of an Arrow table from elsewhere.
+
+        Raises:
+            ValueError: it has other columns than the schema.
+        """
+        file = self.path / _STAGED / f"{name}.parquet"
+        self._staged[file] = self._write_shard(file, self._as_declared("pairs", pairs))
 
     def drop_staged(self, pair_ids: set[str]) -> None:
         """Take pairs out of the staged shards."""
@@ -134,10 +143,7 @@ class Run:
         if self._staged:
             staged.replace(folder)
         files = {f"{PAIRS}/{file.name}": found for file, found in sorted(self._staged.items())}
-        write_atomically(
-            self.path / "manifests" / f"{PAIRS}.json",
-            json.dumps({"chunk": PAIRS, "files": files, **facts}, indent=1).encode(),
-        )
+        self._write_manifest(PAIRS, files, facts)
         self._staged = {}
 
     def commit(self, name: str, tables: dict[str, Sequence[Any]], facts: dict[str, Any]) -> None:
@@ -146,27 +152,56 @@ class Run:
         `name` is the chunk's; `facts` (counts, drops, seconds, input digest) are kept in the manifest.
         """
         started = time.perf_counter()
-        files = {}
-        for table, rows in tables.items():
-            file = self.path / table / f"part-{name}.parquet"
-            files[f"{table}/{file.name}"] = {"rows": len(rows), **self._write_shard(table, file, rows)}
+        files = self._write_shards(name, {table: self._table(table, rows) for table, rows in tables.items()})
         seconds = facts.get("seconds", {}) | {"write": round(time.perf_counter() - started, 3)}
-        manifest = {"chunk": name, "files": files, **facts, "seconds": seconds}
-        folder = self.path / "manifests"
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
+        self._write_manifest(name, files, facts | {"seconds": seconds})
 
-    def _write_shard(self, table: str, file: Path, rows: Sequence[Any]) -> dict[str, Any]:
+    def commit_tables(self, name: str, tables: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Make a chunk of a run that lay elsewhere part of this one: its Arrow tables and its manifest's facts.
+
+        None stands for a table without rows.
+
+        Raises:
+            ValueError: a table has other columns than the schema.
+        """
+        declared = {table: self._as_declared(table, rows) for table, rows in tables.items()}
+        self._write_manifest(name, self._write_shards(name, declared), facts)
+
+    def _table(self, table: str, rows: Sequence[Any]) -> Any:
+        import pyarrow as pa
+
+        return pa.Table.from_pydict(to_columns(table, rows), schema=arrow_schema(table, self.metadata))
+
+    def _as_declared(self, table: str, rows: Any) -> Any:
+        """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
+        if rows is None:
+            return arrow_schema(table, self.metadata).empty_table()
+        return rows.cast(arrow_schema(table, _plain(rows.schema.metadata)))
+
+    def _write_shards(self, name: str, tables: dict[str, Any]) -> dict[str, Any]:
+        return {
+            f"{table}/part-{name}.parquet": self._write_shard(self.path / table / f"part-{name}.parquet", rows)
+            for table, rows in tables.items()
+        }
+
+    def _write_shard(self, file: Path, rows: Any) -> dict[str, Any]:
+        """Write an Arrow table; what its manifest is to say of it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = arrow_schema(table, self.metadata)
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pydict(to_columns(table, rows), schema=schema), sink, compression="zstd")
+        pq.write_table(rows, sink, compression="zstd")
         data = sink.getvalue().to_pybytes()
         file.parent.mkdir(exist_ok=True)
         write_atomically(file, data)
-        return {"bytes": len(data), "blake2b": blake2b(data, digest_size=16).hexdigest()}
+        digest = blake2b(data, digest_size=16).hexdigest()
+        return {"rows": len(rows), "bytes": len(data), "blake2b": digest}
+
+    def _write_manifest(self, name: str, files: dict[str, Any], facts: dict[str, Any]) -> None:
+        folder = self.path / "manifests"
+        folder.mkdir(exist_ok=True)
+        manifest = {"chunk": name, "files": files, **facts}
+        write_atomically(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
 
     def write_json(self, name: str, value: Any) -> None:
         """Write RUN/name."""
@@ -301,8 +336,11 @@ def read_metadata(run: Path) -> dict[str, str]:
     import pyarrow.parquet as pq
 
     files = shard_files(run, "steps")
-    found = pq.read_schema(files[0]).metadata if files else None
-    return {key.decode(): value.decode() for key, value in (found or {}).items()}
+    return _plain(pq.read_schema(files[0]).metadata if files else None)
+
+
+def _plain(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (metadata or {}).items()}
 
 
 def _visible(path: Path) -> Iterator[Path]:

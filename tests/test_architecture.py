@@ -42,8 +42,8 @@ HOME = {
     "math_verify": {"verifiers/final.py"},
     "datasets": {"problems.py"},
     "reasoning_gym": {"problems.py"},
-    "pyarrow": {"core/schema.py", "shards.py"},
-    "polars": {"summary.py"},
+    "pyarrow": {"core/schema.py", "core/checks/", "shards.py", "check.py", "hub_folder.py"},
+    "polars": {"summary.py", "check.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
 LIGHT_START = {"torch", "vllm", "transformers", "datasets", "polars", "sympy", "pyarrow", "numpy"}

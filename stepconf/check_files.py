@@ -1,0 +1,146 @@
+"""A run's files, before anyone reads their rows: manifests, shards as they were written, and what is missing."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from stepconf.core.checks.findings import Findings
+from stepconf.core.schema import TABLES
+from stepconf.shards import PAIRS_PREFIX
+
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:
+    """The manifests that can be read. What is wrong with them or with a shard goes into `found`."""
+    manifests = []
+    for file in sorted((run / "manifests").glob("*.json")):
+        manifest = _manifest(file)
+        if isinstance(manifest, str):
+            found.add("manifest", f"manifests/{file.name}: {manifest}")
+        else:
+            manifests.append(manifest)
+            found.add("manifest", *(f"manifests/{file.name}: {what}" for what in _miscounts(manifest)))
+    named = {name: facts for manifest in manifests for name, facts in manifest["files"].items()}
+    for name, facts in named.items():
+        if problem := _damage(run / name, facts):
+            check, what = problem
+            found.add(check, f"{name}: {what}")
+    for table in TABLES:
+        for file in sorted((run / table).glob("*.parquet")):
+            if f"{table}/{file.name}" not in named:
+                found.add("shard-stray", f"{table}/{file.name}")
+    return manifests
+
+
+def missing_parts(run: Path) -> list[str]:
+    """Why the run is not finished, a line each; empty where it is."""
+    reasons = []
+    if _is_locked(run):
+        reasons.append("another process is writing it")
+    manifests = [
+        m for file in sorted((run / "manifests").glob("*.json")) if isinstance(m := _manifest(file), dict)
+    ]
+    chunks = [m for m in manifests if not m["chunk"].startswith(PAIRS_PREFIX)]
+    names = {m["chunk"] for m in chunks}
+    last = max((int(name) for name in names if name.isdigit()), default=-1)
+    absent = [name for i in range(last + 1) if (name := f"{i:05d}") not in names]
+    if absent:
+        reasons.append(f"chunks {_some(absent)} are missing")
+    summary = _summary(run)
+    if not chunks:
+        reasons.append("it holds no chunk yet")
+    elif summary is None:
+        reasons.append(f"it was stopped after {len(chunks):,} chunks: there is no summary.json yet")
+    elif (there := sum(m["solutions"] for m in chunks)) < summary["solutions"]:
+        reasons.append(f"{there:,} of the {summary['solutions']:,} solutions in its summary are there")
+    with_pairs = {
+        m["chunk"].removeprefix(PAIRS_PREFIX) for m in manifests if m["chunk"].startswith(PAIRS_PREFIX)
+    }
+    if with_pairs and (unpaired := sorted(names - with_pairs)):
+        reasons.append(f"pairs of chunks {_some(unpaired)} are missing")
+    return reasons
+
+
+def stale_summary(run: Path, manifests: list[dict[str, Any]]) -> str | None:
+    """How summary.json differs from the manifests; None where it does not, or is not there."""
+    summary = _summary(run)
+    if summary is None:
+        return None
+    counted = {key: sum(m[key] for m in manifests if key in m) for key in ("solutions", "steps", "tokens")}
+    differing = [f"{key} {summary.get(key)}, now {n}" for key, n in counted.items() if summary.get(key) != n]
+    return "; ".join(differing) or None
+
+
+def _manifest(file: Path) -> dict[str, Any] | str:
+    """What the file holds, or what is wrong with it."""
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"not JSON: {error}"
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return "names no files"
+    if manifest.get("chunk") != file.stem:
+        return f"is of chunk {manifest.get('chunk')!r}"
+    for name, facts in manifest["files"].items():
+        table, _, shard = name.partition("/")
+        if table not in TABLES or Path(shard).name != shard:
+            return f"names {name!r}, which is no shard of a run"
+        if not {"rows", "bytes", "blake2b"} <= facts.keys():
+            return f"says too little of {name}"
+    return manifest
+
+
+def _miscounts(manifest: dict[str, Any]) -> Iterator[str]:
+    for table in ("solutions", "steps"):
+        rows = sum(f["rows"] for name, f in manifest["files"].items() if name.startswith(table + "/"))
+        if table in manifest and manifest[table] != rows:
+            yield f"says {manifest[table]} {table}, its shard has {rows}"
+
+
+def _damage(file: Path, facts: dict[str, Any]) -> tuple[str, str] | None:
+    if not file.exists():
+        return "shard-missing", "is not there"
+    size = file.stat().st_size
+    if size != facts["bytes"]:
+        return "shard-size", f"{size:,} bytes, {facts['bytes']:,} were written"
+    digest = file_digest(file)
+    if digest != facts["blake2b"]:
+        return "shard-checksum", f"BLAKE2b {digest}, {facts['blake2b']} was written"
+    return None
+
+
+def file_digest(file: Path) -> str:
+    """The BLAKE2b hash (128 bits, hex) of a file's bytes."""
+    digest = blake2b(digest_size=16)
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _summary(run: Path) -> dict[str, Any] | None:
+    try:
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) and "solutions" in summary else None
+
+
+def _is_locked(run: Path) -> bool:
+    """Whether a process is writing the run."""
+    try:
+        with (run / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

@@ -1,0 +1,64 @@
+"""What one table's columns must be, whatever is in the others: schema, missing values, allowed values, pairs."""
+
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stepconf.core.checks.findings import Findings
+from stepconf.core.checks.steps import numbers
+from stepconf.core.records import FinishReason, Label, PairKind
+from stepconf.core.schema import ENTROPY_METADATA, VERSION, arrow_schema
+
+IDS = {"solutions": "solution_id", "steps": "step_id", "pairs": "pair_id"}
+_VALUES = {
+    "solutions": {"finish_reason": get_args(FinishReason)},
+    "steps": {"label": get_args(Label)},
+    "pairs": {"kind": get_args(PairKind)},
+}
+
+
+def check_schema(table: str, schema: Any, where: str, found: Findings) -> bool:
+    """Whether the shard `where` has the declared columns, so that its rows can be looked at."""
+    declared = arrow_schema(table)
+    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    if metadata.get("stepconf_schema") != VERSION:
+        found.add("schema", f"{where}: schema version {metadata.get('stepconf_schema')!r}, not {VERSION!r}")
+    for key, value in ENTROPY_METADATA.items():
+        if metadata.get(key) != value:
+            found.add("schema", f"{where}: metadata {key} is {metadata.get(key)!r}")
+    fits = True
+    for name in dict.fromkeys([*declared.names, *schema.names]):
+        there = [s.field(name).type if name in s.names else None for s in (declared, schema)]
+        if there[0] != there[1]:
+            fits = False
+            found.add(
+                "schema", f"{where}: column {name} is {there[1] or 'absent'}, not {there[0] or 'there'}"
+            )
+    return fits
+
+
+def check_values(table: str, rows: Any, found: Findings) -> None:
+    """Missing values and values that the column may not have."""
+    ids = rows[IDS[table]]
+    for field in arrow_schema(table):
+        if not field.nullable and rows[field.name].null_count:
+            found.add_rows("null", numbers(rows[field.name].is_null()), ids, field.name)
+    for name, allowed in _VALUES[table].items():
+        wrong = ~numbers(pc.is_in(rows[name], value_set=pa.array(allowed)))
+        found.add_rows("value", wrong, ids, name)
+    for name in ("confidence", "cumulative_confidence", "chosen_confidence", "rejected_confidence"):
+        if name in rows.column_names:
+            value = rows[name].combine_chunks().to_numpy(zero_copy_only=False).astype(np.float64)
+            # A product over many steps may be too small for a float.
+            low = value < 0 if name == "cumulative_confidence" else value <= 0
+            found.add_rows("value", low | (value > 1), ids, name)
+
+
+def check_pair_sides(pairs: Any, found: Findings) -> None:
+    """Two sides that differ, each with tokens."""
+    chosen, rejected = pairs["chosen_ids"], pairs["rejected_ids"]
+    empty = (numbers(pc.list_value_length(chosen)) == 0) | (numbers(pc.list_value_length(rejected)) == 0)
+    same = numbers(pc.equal(pairs["chosen"], pairs["rejected"]))
+    found.add_rows("pair-sides", empty | same, pairs["pair_id"])

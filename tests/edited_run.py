@@ -1,0 +1,72 @@
+"""Copies of a run with one thing changed, its manifests put right, so that nothing else is wrong with them."""
+
+import json
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.test_pipeline import write_jsonl
+from tests.tiny import stepconf, with_tiny
+
+Row = dict[str, Any]
+PROBLEMS = [{"question": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1), "level": i} for i in range(6)]
+
+
+def command(folder: Path, out: Path) -> list[object]:
+    """`generate` of six problems with four samples each, in chunks of two problems."""
+    problems = write_jsonl(folder / "problems.jsonl", PROBLEMS)
+    options = ["--verify", "final,symbolic", "--samples", 4, "--max-tokens", 48]
+    return ["generate", "--problems", problems, "--out", out, *with_tiny(), *options]
+
+
+def make_run(folder: Path) -> Path:
+    """A run of the tiny model with pairs: `folder`/run."""
+    out = folder / "run"
+    made = stepconf(*command(folder, out))
+    assert made.code == 0, made.err
+    label_some(out)
+    paired = stepconf("pairs", out, "--tau", 0.99)
+    assert paired.code == 0, paired.err
+    return out
+
+
+def label_some(run: Path) -> None:
+    """Verdicts of an invented verifier on every step: what a random model writes, no real one decides."""
+
+    def speak(row: Row) -> None:
+        label = "correct" if row["step_index"] % 2 == 0 and "a" not in row["text"] else "incorrect"
+        row["verdicts"].append(
+            {"verifier": "prm", "version": "1", "label": label, "score": 0.5, "reason": "", "seconds": 0.0}
+            | {"reference": None}
+        )
+
+    edit(run, "steps", lambda rows: [speak(row) for row in rows])
+    relabelled = stepconf("relabel", run, "--policy", "first-decided")
+    assert relabelled.code == 0, relabelled.err
+
+
+def edit(run: Path, table: str, change: Callable[[list[Row]], Any], chunk: str | None = None) -> None:
+    """Apply `change` to the rows of the table's shards (of one chunk), in place, and mend the manifests."""
+    for file in sorted((run / table).glob(f"part-{chunk or '*'}.parquet")):
+        read = pq.read_table(file)
+        rows = read.to_pylist()
+        change(rows)
+        rewrite(run, file, pa.Table.from_pylist(rows, schema=read.schema))
+
+
+def rewrite(run: Path, file: Path, rows: pa.Table) -> None:
+    """Replace a shard, and say so in its manifest."""
+    pq.write_table(rows, file, compression="zstd")
+    name = f"{file.parent.name}/{file.name}"
+    for manifest in sorted((run / "manifests").glob("*.json")):
+        held = json.loads(manifest.read_text())
+        if name in held["files"]:
+            digest = blake2b(file.read_bytes(), digest_size=16).hexdigest()
+            held["files"][name] = {"rows": len(rows), "bytes": file.stat().st_size, "blake2b": digest}
+            if file.parent.name in held:
+                held[file.parent.name] = len(rows)
+            manifest.write_text(json.dumps(held))
