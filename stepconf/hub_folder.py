@@ -211,7 +211,10 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
                     raise StepconfError(f"{where} names a table {table!r}, which no run has.")
                 tables[table] = streams[table].take(facts["rows"], where)
             if chunk not in there:
-                run.commit_tables(chunk, tables, manifest)
+                try:
+                    run.commit_tables(chunk, tables, manifest)
+                except ValueError as error:  # Arrow's, of columns and types
+                    raise StepconfError(f"{where}: its tables are not those of a run: {error}") from error
             tick("unpack", 1)
         for file in ("source.json", "summary.json"):
             if (about / file).exists():

@@ -1,7 +1,10 @@
 """Copies of a run with one thing changed, its manifests put right, so that nothing else is wrong with them."""
 
+import atexit
 import json
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -23,10 +26,13 @@ def command(folder: Path, out: Path) -> list[object]:
     return ["generate", "--problems", problems, "--out", out, *with_tiny(), *options]
 
 
-def make_run(folder: Path) -> Path:
-    """A run of the tiny model with pairs: `folder`/run."""
-    out = folder / "run"
-    made = stepconf(*command(folder, out))
+@cache
+def good_run() -> Path:
+    """A run of the tiny model with pairs, made once for all tests; copy it before changing anything."""
+    scratch = tempfile.TemporaryDirectory(prefix="stepconf-run-")
+    atexit.register(scratch.cleanup)
+    out = Path(scratch.name) / "run"
+    made = stepconf(*command(Path(scratch.name), out))
     assert made.code == 0, made.err
     label_some(out)
     paired = stepconf("pairs", out, "--tau", 0.99)
@@ -38,7 +44,7 @@ def label_some(run: Path) -> None:
     """Verdicts of an invented verifier on every step: what a random model writes, no real one decides."""
 
     def speak(row: Row) -> None:
-        label = "correct" if row["step_index"] % 2 == 0 and "a" not in row["text"] else "incorrect"
+        label = "incorrect" if len(row["text"]) % 2 else "correct"
         row["verdicts"].append(
             {"verifier": "prm", "version": "1", "label": label, "score": 0.5, "reason": "", "seconds": 0.0}
             | {"reference": None}

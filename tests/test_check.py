@@ -12,7 +12,7 @@ import pytest
 
 from stepconf.core.checks.findings import CATALOGUE
 from stepconf.core.ids import problem_id
-from tests.edited_run import Row, edit, make_run, rewrite
+from tests.edited_run import Row, edit, good_run, rewrite
 from tests.test_pipeline import write_jsonl
 from tests.tiny import VOCABULARY, stepconf
 
@@ -24,8 +24,8 @@ CLIPS = (
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("good"))
+def good() -> Path:
+    return good_run()
 
 
 @pytest.fixture

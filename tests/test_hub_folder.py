@@ -1,0 +1,152 @@
+"""What `push --dry-run` writes: a data set that `datasets` reads as declared, and a card that claims no more."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from stepconf import hub_folder
+from stepconf.core.schema import TABLES, arrow_schema
+from stepconf.hub_folder import read_folder, write_folder
+from tests.edited_run import edit, good_run
+from tests.invariants import rows_of
+from tests.test_hub import FILES
+from tests.test_pipeline import GIVEN, write_jsonl
+from tests.tiny import stepconf
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dry run of a good run."""
+    out = tmp_path_factory.mktemp("dry") / "out"
+    ended = stepconf("push", good_run(), "me/set", "--dry-run", "--out", out)
+    assert ended.code == 0, ended.err
+    assert all(name.rpartition("/")[2] in ended.out for name in FILES[1:]) and "Nothing was sent" in ended.out
+    return out
+
+
+def front(folder: Path) -> Any:
+    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+def test_datasets_loads_every_config_with_the_declared_features(folder: Path, tmp_path: Path) -> None:
+    from datasets import Features, load_dataset
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    for table in TABLES:
+        name = None if table == "steps" else table  # the default config
+        loaded = load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path))
+        assert loaded.features == Features.from_arrow_schema(arrow_schema(table))
+        assert loaded.to_list() == rows_of(good_run(), table)
+
+
+def test_the_card_passes_the_clients_own_validation(folder: Path) -> None:
+    from huggingface_hub import DatasetCard, metadata_load
+
+    card = DatasetCard.load(folder / "README.md")
+    assert metadata_load(folder / "README.md") == card.data.to_dict() == front(folder)
+    assert [config["config_name"] for config in front(folder)["configs"]] == ["steps", "solutions", "pairs"]
+    assert front(folder)["license"] == "other" and "To be filled in" in card.text
+
+
+def test_the_card_says_what_the_run_says(folder: Path) -> None:
+    text, summary = (folder / "README.md").read_text(), json.loads((good_run() / "summary.json").read_text())
+    for label, n in summary["labels"].items():
+        assert f"{n:,} {label}" in text
+    assert f"{summary['entropy']['auroc']['estimate']:.3f}" in text
+    assert "temperature 0.7" in text and "seed 42" in text and "V = 384" in text
+    for table, fields in TABLES.items():
+        assert f"### {table}" in text and all(f"| `{field.name}` |" in text for field in fields)
+    assert str(good_run().parent) not in text, "no path of this machine"
+
+
+def test_a_card_states_nothing_that_the_run_lacks(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "given|<b>.jsonl", [GIVEN[0] | {"problem": "Is <script> *2*?"}])
+    assert stepconf("segment", file, "--out", tmp_path / "run").code == 0
+    out = tmp_path / "out"
+    ended = stepconf("push", tmp_path / "run", "me/set", "--dry-run", "--out", out, "--license", "cc-by-4.0")
+    assert ended.code == 0, ended.err
+    text = (out / "README.md").read_text()
+    assert front(out)["license"] == "cc-by-4.0" and "To be filled in" not in text
+    assert [config["config_name"] for config in front(out)["configs"]] == ["steps", "solutions"]
+    for absent in (
+        "AUROC",
+        "mean entropy",
+        "| engine",
+        "| sampling",
+        "| model",
+        "### pairs",
+        "tau",
+        "exact full",
+    ):
+        assert absent not in text
+    assert "preference" not in front(out)["tags"] and "given¦<b>.jsonl" in text
+
+
+def test_row_groups_and_files_are_bounded_and_keep_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_folder, "GROUP_ROWS", 7)
+    monkeypatch.setattr(hub_folder, "FILE_BYTES", 6000)
+    out, back = tmp_path / "out", tmp_path / "back"
+    write_folder(good_run(), out, "set", None, False, lambda stage, n: None)
+    files = sorted((out / "data/steps").iterdir())
+    assert len(files) > 2
+    assert [file.name for file in files] == [
+        f"train-{i:05d}-of-{len(files):05d}.parquet" for i in range(len(files))
+    ]
+    rows = []
+    for file in files:
+        metadata = pq.ParquetFile(file).metadata
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        assert all(group.num_rows <= 7 for group in groups)
+        assert all(group.column(0).has_offset_index and group.column(0).has_column_index for group in groups)
+        rows += pq.read_table(file).to_pylist()
+    assert rows == rows_of(good_run(), "steps")
+    read_folder(out, back, "me/set", lambda stage, n: None)
+    for table in TABLES:
+        assert rows_of(back, table) == rows_of(good_run(), table)
+    assert stepconf("check", back).code == 0
+
+
+def test_chunks_are_cut_by_content(tmp_path: Path) -> None:
+    """A row put in front moves all others, and most of the file's bytes are as before: little is sent again."""
+    # Incompressible and much longer than a chunk, so that the cuts are what decides.
+    import numpy as np
+    import pyarrow as pa
+
+    noise = np.random.default_rng(7).bytes(8 << 20).hex()
+    texts = [noise[i : i + 1000] for i in range(0, len(noise), 1000)]
+    written = []
+    for name, rows in (("a", texts), ("b", ["new", *texts])):
+        table = pa.table({"text": rows})
+        with hub_folder._writer(tmp_path / name, table.schema) as writer:
+            writer.write_table(table)
+        written.append((tmp_path / name).read_bytes())
+    old, new = written
+    probes = [old[i : i + 64] for i in range(0, len(old) - 64, len(old) // 50)]
+    assert sum(probe in new for probe in probes) > 0.7 * len(probes)
+
+
+def test_what_is_not_published(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(good_run(), tmp_path / "run"))
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("x")
+    refused = stepconf("push", run, "me/set", "--dry-run", "--out", full)
+    assert refused.code == 1 and "not an empty folder" in refused.err
+    assert "--dry-run" in stepconf("push", run, "me/set", "--out", tmp_path / "new").err
+    edit(run, "solutions", lambda rows: rows[0].update(extra='{"k": "hf_' + "aB3" * 11 + '"}'))
+    secret = stepconf("push", run, "me/set", "--dry-run", "--out", tmp_path / "new")
+    assert secret.code == 1 and "secret" in secret.err and "aB3aB3" not in secret.err
+    assert not (tmp_path / "new").exists()
+    (run / "summary.json").unlink()
+    (run / "steps/part-00001.parquet").unlink()
+    damaged = stepconf("push", run, "me/set", "--dry-run", "--partial", "--out", tmp_path / "new")
+    assert damaged.code == 1 and "shard-missing" in damaged.err
+    assert "not a run folder" in stepconf("push", tmp_path, "me/set", "--dry-run").err
