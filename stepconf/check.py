@@ -18,7 +18,7 @@ from stepconf.core.checks.findings import Finding, Findings, worst
 from stepconf.core.checks.problems import ProblemChecks
 from stepconf.core.checks.secrets import finds, hits
 from stepconf.core.checks.steps import check_chunk, numbers
-from stepconf.shards import check_is_run
+from stepconf.shards import PAIRS, check_is_run
 
 _READ_TEXTS = {
     "solutions": ("problem", "gold_answer", "text", "external_id", "source", "extra"),
@@ -66,7 +66,7 @@ def check(run: Path, against: dict[str, list[str]], partial: bool, tick: Tick) -
     state = _State(run, found, ProblemChecks(against))
     tick("check", -sum(len(manifest["files"]) for manifest in manifests))
     # Pairs speak of solutions: first all solutions, then the pairs.
-    for manifest in sorted(manifests, key=lambda m: "tau" in m or m["chunk"].startswith("pairs-")):
+    for manifest in sorted(manifests, key=lambda m: m["chunk"] == PAIRS):
         state.check_manifest(manifest)
         tick("check", len(manifest["files"]))
     state.finish()
@@ -98,16 +98,17 @@ class _State:
             self.ids[table].append(_hashed(rows[IDS[table]]))
             self.rows[table] += len(rows)
             self._scan_texts(table, rows)
-            tables[table] = rows
+            if table == "pairs":
+                check_pair_sides(rows, self.found)
+                self._check_pairs(rows)
+            else:
+                tables[table] = rows
         if "solutions" in tables:
             self._take_solutions(tables["solutions"])
         if "solutions" in tables and "steps" in tables:
             check_chunk(tables["solutions"], tables["steps"], _vocabulary(tables["steps"]), self.found)
         if "steps" in tables:
             self._take_steps(tables["steps"])
-        if "pairs" in tables:
-            check_pair_sides(tables["pairs"], self.found)
-            self._check_pairs(tables["pairs"])
 
     def _read(self, table: str, name: str, n_rows: int) -> Any:
         """The rows of a shard; None where they cannot be looked at."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepconf.core.checks.findings import Findings
 from stepconf.core.schema import TABLES
-from stepconf.shards import PAIRS_PREFIX
+from stepconf.shards import PAIRS
 
 _BLOCK = 1 << 20  # bytes read at a time
 
@@ -44,24 +44,23 @@ def missing_parts(run: Path) -> list[str]:
     manifests = [
         m for file in sorted((run / "manifests").glob("*.json")) if isinstance(m := _manifest(file), dict)
     ]
-    chunks = [m for m in manifests if not m["chunk"].startswith(PAIRS_PREFIX)]
+    chunks = [m for m in manifests if m["chunk"] != PAIRS]
     names = {m["chunk"] for m in chunks}
     last = max((int(name) for name in names if name.isdigit()), default=-1)
     absent = [name for i in range(last + 1) if (name := f"{i:05d}") not in names]
     if absent:
         reasons.append(f"chunks {_some(absent)} are missing")
     summary = _summary(run)
+    there = sum(m["solutions"] for m in chunks)
     if not chunks:
         reasons.append("it holds no chunk yet")
     elif summary is None:
         reasons.append(f"it was stopped after {len(chunks):,} chunks: there is no summary.json yet")
-    elif (there := sum(m["solutions"] for m in chunks)) < summary["solutions"]:
+    elif there < summary["solutions"]:
         reasons.append(f"{there:,} of the {summary['solutions']:,} solutions in its summary are there")
-    with_pairs = {
-        m["chunk"].removeprefix(PAIRS_PREFIX) for m in manifests if m["chunk"].startswith(PAIRS_PREFIX)
-    }
-    if with_pairs and (unpaired := sorted(names - with_pairs)):
-        reasons.append(f"pairs of chunks {_some(unpaired)} are missing")
+    paired = next((m["solutions"] for m in manifests if m["chunk"] == PAIRS), there)
+    if paired != there:
+        reasons.append(f"its pairs are those of {paired:,} of {there:,} solutions")
     return reasons
 
 
@@ -70,7 +69,11 @@ def stale_summary(run: Path, manifests: list[dict[str, Any]]) -> str | None:
     summary = _summary(run)
     if summary is None:
         return None
-    counted = {key: sum(m[key] for m in manifests if key in m) for key in ("solutions", "steps", "tokens")}
+    chunks = [m for m in manifests if m["chunk"] != PAIRS]
+    counted: dict[str, Any] = {
+        key: sum(m[key] for m in chunks if key in m) for key in ("solutions", "steps", "tokens")
+    }
+    counted["pairs"] = next((m["kinds"] for m in manifests if m["chunk"] == PAIRS), None)
     differing = [f"{key} {summary.get(key)}, now {n}" for key, n in counted.items() if summary.get(key) != n]
     return "; ".join(differing) or None
 
@@ -95,6 +98,11 @@ def _manifest(file: Path) -> dict[str, Any] | str:
 
 
 def _miscounts(manifest: dict[str, Any]) -> Iterator[str]:
+    if manifest["chunk"] == PAIRS:
+        rows = sum(facts["rows"] for facts in manifest["files"].values())
+        if sum(manifest.get("kinds", {}).values()) != rows:
+            yield f"says {sum(manifest.get('kinds', {}).values())} pairs, its shards have {rows}"
+        return
     for table in ("solutions", "steps"):
         rows = sum(f["rows"] for name, f in manifest["files"].items() if name.startswith(table + "/"))
         if table in manifest and manifest[table] != rows:

@@ -2,6 +2,7 @@
 
 README.md                                  the card
 data/steps/train-00000-of-00002.parquet    each table's shards, joined into few files, rows in the same order
+data/pairs/validation-00000-of-00001...    beside train, where pairs are split
 stepconf/recipe.yaml, summary.json, source.json
 stepconf/manifests.jsonl                   the run's manifests, a line each: they say which rows were whose
 stepconf/checksums.json                    BLAKE2b of each file of data/
@@ -21,6 +22,7 @@ from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.problem_sets import NAMED_SETS
 from stepconf.shards import (
+    PAIRS,
     Run,
     check_is_run,
     read_manifests,
@@ -33,7 +35,8 @@ from stepconf.shards import (
 GROUP_ROWS = 10_000  # the viewer reads a row group at a time, and gives up above some 100 MB
 GROUP_BYTES = 64 << 20  # uncompressed
 FILE_BYTES = 1 << 30  # uncompressed; well below half of it on disk
-_CHUNK_NAME = re.compile(r"(pairs-)?\d{5,9}")
+_CHUNK_NAME = re.compile(r"\d{5,9}")
+_PAIRS_FILE = re.compile(r"pairs/((train|validation)-\d{5,9})\.parquet")
 _GENERATORS = {"reasoning-gym": "Apache-2.0"}
 
 
@@ -54,12 +57,13 @@ def write_folder(
             f"{run} is not finished: {'; '.join(missing)}.",
             "Type the command that made it again, or add --partial to go on without the rest.",
         )
-    tables = [table for table in CONFIGS if _rows(run, table)]
-    if "solutions" not in tables:
+    rows = {table: by_split for table in CONFIGS if (by_split := _rows(run, table))}
+    if "solutions" not in rows:
         raise StepconfError(f"{run} holds no solutions, so there is nothing to publish.")
-    tick("write", -sum(len(shard_files(run, table)) for table in tables))
-    for table in tables:
-        _write_table(run, table, folder / "data" / table, tick)
+    tick("write", -sum(len(shard_files(run, table)) for table in rows))
+    for table, by_split in rows.items():
+        for split in by_split:
+            _write_table(_shards(run, table, split), folder / "data" / table, split, tick)
     about = folder / "stepconf"
     about.mkdir(parents=True)
     for file in ("recipe.yaml", "source.json", "summary.json"):
@@ -70,12 +74,14 @@ def write_folder(
     data = sorted((folder / "data").rglob("*.parquet"))
     sums = {file.relative_to(folder).as_posix(): file_digest(file) for file in data}
     (about / "checksums.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
-    text = card(_published(run, name, tables, licence, missing))
+    text = card(_published(run, name, rows, licence, missing))
     (folder / "README.md").write_text(text, encoding="utf-8")
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
-def _published(run: Path, name: str, tables: list[str], licence: str | None, missing: list[str]) -> Published:
+def _published(
+    run: Path, name: str, rows: dict[str, dict[str, int]], licence: str | None, missing: list[str]
+) -> Published:
     from stepconf.summary import read_summary
 
     file = run / "summary.json"
@@ -85,7 +91,7 @@ def _published(run: Path, name: str, tables: list[str], licence: str | None, mis
         recipe=read_recipe(run),
         summary=json.loads(file.read_text(encoding="utf-8")) if current else read_summary(run),
         metadata=read_metadata(run),
-        rows={table: _rows(run, table) for table in tables},
+        rows=rows,
         sources=_sources(run),
         version=__version__,
         licence=licence,
@@ -109,17 +115,32 @@ def _licence_of(source: str) -> str | None:
     return named.licence if named else _GENERATORS.get(source.partition(":")[0])
 
 
-def _rows(run: Path, table: str) -> int:
-    files = (pair for manifest in read_manifests(run) for pair in manifest["files"].items())
-    return sum(facts["rows"] for name, facts in files if name.startswith(table + "/"))
+def _rows(run: Path, table: str) -> dict[str, int]:
+    """Rows of a table by split; only splits that have some."""
+    counts: dict[str, int] = {}
+    for manifest in read_manifests(run):
+        for name, facts in manifest["files"].items():
+            if name.startswith(table + "/") and facts["rows"]:
+                counts[_split(name)] = counts.get(_split(name), 0) + facts["rows"]
+    return dict(sorted(counts.items()))
 
 
-def _write_table(run: Path, table: str, folder: Path, tick: Tick) -> None:
-    """The table's shards as few files: unnamed while their number is not known."""
-    folder.mkdir(parents=True)
+def _split(shard: str) -> str:
+    """The split of `pairs/validation-00003.parquet`; chunks of solutions and steps are `train`."""
+    stem = shard.rpartition("/")[2].partition("-")[0]
+    return "train" if stem == "part" else stem
+
+
+def _shards(run: Path, table: str, split: str) -> list[Path]:
+    return shard_files(run, table, split if table == "pairs" else "part")
+
+
+def _write_table(shards: list[Path], folder: Path, split: str, tick: Tick) -> None:
+    """The shards of a table as few files: without their number while it is not known."""
+    folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     writer, size = None, 0
-    for group in _groups(shard_files(run, table), tick):
+    for group in _groups(shards, tick):
         # Another engine version or model goes on in a file of its own: metadata belong to a file.
         if (
             writer is None
@@ -128,14 +149,14 @@ def _write_table(run: Path, table: str, folder: Path, tick: Tick) -> None:
         ):
             if writer is not None:
                 writer.close()
-            files.append(folder / f"{len(files):05d}.parquet")
+            files.append(folder / f"{split}.{len(files):05d}")
             writer, size = _writer(files[-1], group.schema), 0
         writer.write_table(group, row_group_size=len(group))
         size += group.nbytes
     if writer is not None:
         writer.close()
     for index, file in enumerate(files):
-        file.rename(folder / f"train-{index:05d}-of-{len(files):05d}.parquet")
+        file.rename(folder / f"{split}-{index:05d}-of-{len(files):05d}.parquet")
 
 
 def _writer(file: Path, schema: Any) -> Any:
@@ -195,30 +216,47 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
     _check_sums(folder, where)
     manifests = [json.loads(line) for line in (about / "manifests.jsonl").read_text("utf-8").splitlines()]
     recipe = read_recipe(about)
-    streams = {table: _Rows(sorted((folder / "data" / table).glob("*.parquet"))) for table in TABLES}
+    streams = {
+        (table, split): _Rows(sorted((folder / "data" / table).glob(f"{split}-*.parquet")), where)
+        for table in TABLES
+        for split in ("train", "validation")
+    }
     with Run(out, recipe) as run:
         run.metadata = _metadata(folder)
         there = {manifest["chunk"] for manifest in read_manifests(out)}
         tick("unpack", -len(manifests))
         for manifest in manifests:
-            chunk = manifest["chunk"]
-            if not _CHUNK_NAME.fullmatch(chunk):
-                raise StepconfError(f"{where} names a chunk {chunk!r}, which no run has.")
-            tables = {}
-            for file, facts in manifest["files"].items():
-                table = file.partition("/")[0]
-                if table not in TABLES:
-                    raise StepconfError(f"{where} names a table {table!r}, which no run has.")
-                tables[table] = streams[table].take(facts["rows"], where)
-            if chunk not in there:
+            rows = {name: _rows_of(name, f["rows"], streams, where) for name, f in manifest["files"].items()}
+            if manifest["chunk"] not in there:
                 try:
-                    run.commit_tables(chunk, tables, manifest)
+                    _restore(run, manifest, rows, where)
                 except ValueError as error:  # Arrow's, of columns and types
                     raise StepconfError(f"{where}: its tables are not those of a run: {error}") from error
             tick("unpack", 1)
         for file in ("source.json", "summary.json"):
             if (about / file).exists():
                 write_atomically(out / file, (about / file).read_bytes())
+
+
+def _rows_of(name: str, n: int, streams: dict[tuple[str, str], "_Rows"], where: str) -> Any:
+    """The next n rows of the table and split of the shard `name`; None for none of an absent table."""
+    stream = streams.get((name.partition("/")[0], _split(name)))
+    if stream is None:
+        raise StepconfError(f"{where} names a shard {name!r}, which no run has.")
+    return stream.take(n)
+
+
+def _restore(run: Run, manifest: dict[str, Any], rows: dict[str, Any], where: str) -> None:
+    chunk = manifest["chunk"]
+    facts = {key: value for key, value in manifest.items() if key not in ("chunk", "files")}
+    if chunk == PAIRS and all(_PAIRS_FILE.fullmatch(name) for name in rows):
+        for name, pairs in rows.items():
+            run.stage_table(Path(name).stem, pairs)
+        run.commit_pairs(facts)
+    elif _CHUNK_NAME.fullmatch(chunk):
+        run.commit_tables(chunk, {name.partition("/")[0]: table for name, table in rows.items()}, facts)
+    else:
+        raise StepconfError(f"{where} names a chunk {chunk!r}, which no run has.")
 
 
 def _check_sums(folder: Path, where: str) -> None:
@@ -243,10 +281,9 @@ def _metadata(folder: Path) -> dict[str, str]:
 class _Rows:
     """The rows of some Parquet files in order, taken n at a time; holds one row group."""
 
-    def __init__(self, files: list[Path]) -> None:
-        self._groups = self._read(files)
+    def __init__(self, files: list[Path], where: str) -> None:
+        self._groups, self._where = self._read(files), where
         self._held: Any = None
-        self._schema: Any = None
 
     def _read(self, files: list[Path]) -> Iterator[Any]:
         import pyarrow.parquet as pq
@@ -256,7 +293,7 @@ class _Rows:
                 for index in range(file.num_row_groups):
                     yield file.read_row_group(index)
 
-    def take(self, n: int, where: str) -> Any:
+    def take(self, n: int) -> Any:
         """The next n rows."""
         import pyarrow as pa
 
@@ -267,7 +304,7 @@ class _Rows:
                 if self._held is None:
                     if n == 0:
                         return None
-                    raise StepconfError(f"{where}: there are fewer rows than its manifests say.")
+                    raise StepconfError(f"{self._where}: there are fewer rows than its manifests say.")
                 continue
             parts.append(self._held.slice(0, n))
             n -= len(parts[-1])

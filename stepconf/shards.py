@@ -180,7 +180,9 @@ class Run:
 
     def _write_shards(self, name: str, tables: dict[str, Any]) -> dict[str, Any]:
         return {
-            f"{table}/part-{name}.parquet": self._write_shard(self.path / table / f"part-{name}.parquet", rows)
+            f"{table}/part-{name}.parquet": self._write_shard(
+                self.path / table / f"part-{name}.parquet", rows
+            )
             for table, rows in tables.items()
         }
 

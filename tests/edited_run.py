@@ -35,7 +35,7 @@ def good_run() -> Path:
     made = stepconf(*command(Path(scratch.name), out))
     assert made.code == 0, made.err
     label_some(out)
-    paired = stepconf("pairs", out, "--tau", 0.99)
+    paired = stepconf("pairs", out, "--tau", 0.99, "--set", "pairs.validation=0.5")
     assert paired.code == 0, paired.err
     return out
 
@@ -57,7 +57,7 @@ def label_some(run: Path) -> None:
 
 def edit(run: Path, table: str, change: Callable[[list[Row]], Any], chunk: str | None = None) -> None:
     """Apply `change` to the rows of the table's shards (of one chunk), in place, and mend the manifests."""
-    for file in sorted((run / table).glob(f"part-{chunk or '*'}.parquet")):
+    for file in sorted((run / table).glob(f"*-{chunk or '*'}.parquet")):
         read = pq.read_table(file)
         rows = read.to_pylist()
         change(rows)

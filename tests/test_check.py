@@ -61,6 +61,7 @@ def many_steps(rows: list[Row]) -> Row:
 
 
 def seed(table: str, change: Callable[[list[Row]], Any]) -> Seed:
+    """Change the rows of one chunk."""
     return lambda run: edit(run, table, change, "00001")
 
 
@@ -173,8 +174,8 @@ SEEDS: dict[str, tuple[Seed, set[str]]] = {
         {"incomplete", "summary", "shard-stray", "orphan-pair"},
     ),
     "a torn manifest": (
-        lambda run: (run / "manifests/pairs-00001.json").write_text('{"chunk": "pairs-0'),  # type: ignore[misc]
-        {"manifest", "incomplete", "shard-stray"},
+        lambda run: (run / "manifests/pairs.json").write_text('{"chunk": "pai'),  # type: ignore[misc]
+        {"manifest", "summary", "shard-stray"},
     ),
     "a stopped run": (lambda run: (run / "summary.json").unlink(), {"incomplete"}),
     "a column less": (no_column, {"schema"}),

@@ -23,7 +23,12 @@ from tests.hub_server import (
 from tests.invariants import rows_of
 from tests.tiny import Ended, stepconf
 
-DATA = [f"data/{table}/train-00000-of-00001.parquet" for table in ("pairs", "solutions", "steps")]
+DATA = [
+    "data/pairs/train-00000-of-00001.parquet",
+    "data/pairs/validation-00000-of-00001.parquet",
+    "data/solutions/train-00000-of-00001.parquet",
+    "data/steps/train-00000-of-00001.parquet",
+]
 FILES = [
     ".gitattributes",
     "README.md",
@@ -91,7 +96,7 @@ def test_what_is_pushed_arrives_whole_and_once_and_comes_back(run: Path, tmp_pat
         assert not any(server.faults.values()), "every fault was met"
         assert sorted(server.files("me/set")) == FILES
         assert len(server.repos["me/set"].branches["main"]) == 2, "one commit beside the first"
-        assert len(server.stored) == 3 and set(server.stored.values()) == {1}
+        assert len(server.stored) == len(DATA) and set(server.stored.values()) == {1}
         assert server.tokens == {TOKEN} and not server.repos["me/set"].private
         assert contents(run) == before and f"{server.url}/datasets/me/set/commit/" in pushed.out
 
@@ -107,7 +112,7 @@ def test_what_is_pushed_arrives_whole_and_once_and_comes_back(run: Path, tmp_pat
         assert len(server.repos["me/set"].branches["main"]) == 2 and set(server.stored.values()) == {1}
         assert stepconf("relabel", run, "--policy", "majority").code == 0
         assert hub(server, "push", run, "me/set", home=tmp_path).code == 0
-        assert DATA[0] not in server.files("me/set") and DATA[1] in server.files("me/set")
+        assert set(DATA) & set(server.files("me/set")) == set(DATA[2:])
         assert len(server.repos["me/set"].branches["main"]) == 3
 
 
@@ -156,9 +161,9 @@ def test_a_public_set_is_not_taken_for_a_private_one(run: Path, tmp_path: Path) 
         wrong = hub(server, "pull", "me/set", "--revision", "v9", "--out", tmp_path / "p", home=tmp_path)
         assert "no such revision" in said(wrong)
         tree = server.files("me/set")
-        tree[DATA[2]] = tree[DATA[2]][:-100]
+        tree[DATA[3]] = tree[DATA[3]][:-100]
         cut_off = hub(server, "pull", "me/set", "--out", tmp_path / "p", home=tmp_path)
-        assert f"{DATA[2]} is missing or not what was published" in said(cut_off)
+        assert f"{DATA[3]} is missing or not what was published" in said(cut_off)
         del tree["stepconf/recipe.yaml"]
         foreign = hub(server, "pull", "me/set", "--out", tmp_path / "q", home=tmp_path)
         assert "holds no run" in said(foreign)
@@ -167,8 +172,13 @@ def test_a_public_set_is_not_taken_for_a_private_one(run: Path, tmp_path: Path) 
 def test_an_unfinished_run_goes_out_on_request_and_goes_on_where_it_is_pulled(
     good: Path, run: Path, tmp_path: Path
 ) -> None:
-    for file in (*run.rglob("*00002*"), run / "summary.json"):
-        file.unlink()
+    for file in (
+        *run.glob("pairs/*"),
+        *run.rglob("*00002*"),
+        run / "manifests/pairs.json",
+        run / "summary.json",
+    ):
+        file.unlink(missing_ok=True)
     with hub_server() as server:
         refused = said(hub(server, "push", run, "me/set", home=tmp_path))
         assert "not finished" in refused and "summary.json" in refused and "--partial" in refused

@@ -32,7 +32,7 @@ class Source:
 class Published:
     """What a card is written from.
 
-    `recipe`, `summary` and `metadata` are those of the run; `rows` counts those of each table there is.
+    `recipe`, `summary` and `metadata` are those of the run; `rows` counts those of each table and split there is.
     `missing` says what an unfinished run lacks. `licence` is a Hub licence id that the user gave.
     """
 
@@ -40,7 +40,7 @@ class Published:
     recipe: dict[str, Any]
     summary: dict[str, Any]
     metadata: dict[str, str]
-    rows: dict[str, int]
+    rows: dict[str, dict[str, int]]
     sources: Sequence[Source]
     version: str
     licence: str | None = None
@@ -66,11 +66,11 @@ def card(run: Published) -> str:
 def front_matter(run: Published) -> dict[str, Any]:
     """The card's YAML: licence, tags, size, and where each config's files lie."""
     tags = ["math", "reasoning", "step-level", *(["preference"] if "pairs" in run.rows else []), "stepconf"]
-    biggest = max(run.rows.values(), default=0)
+    biggest = max((_total(run, table) for table in run.rows), default=0)
     configs = []
     for table in CONFIGS:
         if table in run.rows:
-            files = [{"split": "train", "path": f"data/{table}/train-*.parquet"}]
+            files = [{"split": s, "path": f"data/{table}/{s}-*.parquet"} for s in run.rows[table]]
             default = {} if configs else {"default": True}
             configs.append({"config_name": table, "data_files": files, **default})
     return {
@@ -90,7 +90,7 @@ def _licence_id(sources: Sequence[Source]) -> str:
 
 
 def _title(run: Published) -> str:
-    rows = ", ".join(f"{run.rows[table]:,} {table}" for table in CONFIGS if table in run.rows)
+    rows = ", ".join(f"{_total(run, table):,} {table}" for table in CONFIGS if table in run.rows)
     scored = bool(run.summary.get("tokens"))
     what = "with the exact full-vocabulary entropy of every token, " if scored else ""
     text = (
@@ -102,6 +102,10 @@ def _title(run: Published) -> str:
     if run.missing:
         text += "\n\n**The run is not finished:** " + "; ".join(_plain(part) for part in run.missing) + "."
     return text
+
+
+def _total(run: Published, table: str) -> int:
+    return sum(run.rows[table].values())
 
 
 def _use(run: Published) -> str:
@@ -150,8 +154,11 @@ def _made(run: Published) -> str:
         rows.append(
             ("verifiers", ", ".join(map(_code, verifiers)) + f"; labels by {_code(verify['policy'])}")
         )
-    if "tau" in run.summary:
-        rows.append(("pairs", f"CASPO's rules, tau {run.summary['tau']:.4g}"))
+    if "pairs" in run.rows:
+        tau = run.summary.get("tau")
+        rows.append(
+            ("pairs", f"strategy {_code(run.summary['strategy'])}" + (f", tau {tau:.4g}" if tau else ""))
+        )
     rows.append(("versions", f"stepconf {run.version}, schema {VERSION}"))
     return (
         "## How it was made\n\n"
@@ -187,6 +194,7 @@ def _figures(run: Published) -> str:
         rows.append(("AUROC of entropy against the labels", text))
     if "pairs" in run.rows:
         rows.append(("pairs by kind", _counts(summary.get("pairs", {}))))
+        rows.append(("pairs by split (by problem)", _counts(run.rows["pairs"])))
     if summary.get("drops"):
         rows.append(("left out", _counts(summary["drops"])))
     rows = [row for row in rows if row[1]]
