@@ -1,4 +1,4 @@
-"""The published form of a run: the folder that `push` uploads, and the way back from it to a run.
+"""The published form of a run: the folder that `push` uploads (`hub_restore.py` makes a run of it again).
 
 README.md                                  the card
 data/steps/train-00000-of-00002.parquet    each table's shards, joined into few files, rows in the same order
@@ -9,7 +9,6 @@ stepconf/checksums.json                    BLAKE2b of each file of data/
 """
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,19 @@ from stepconf import __version__
 from stepconf.check_files import file_digest, missing_parts, stale_summary
 from stepconf.chunks import Tick
 from stepconf.core.card import CONFIGS, Published, Source, card
-from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.problem_sets import NAMED_SETS
 from stepconf.shards import (
-    PAIRS,
-    Run,
     check_is_run,
     read_manifests,
     read_metadata,
     read_recipe,
     shard_files,
-    write_atomically,
 )
 
 GROUP_ROWS = 10_000  # the viewer reads a row group at a time, and gives up above some 100 MB
 GROUP_BYTES = 64 << 20  # uncompressed
 FILE_BYTES = 1 << 30  # uncompressed; well below half of it on disk
-_CHUNK_NAME = re.compile(r"\d{5,9}")
-_PAIRS_FILE = re.compile(r"pairs/((train|validation)-\d{5,9})\.parquet")
 _GENERATORS = {"reasoning-gym": "Apache-2.0"}
 
 
@@ -121,11 +114,11 @@ def _rows(run: Path, table: str) -> dict[str, int]:
     for manifest in read_manifests(run):
         for name, facts in manifest["files"].items():
             if name.startswith(table + "/") and facts["rows"]:
-                counts[_split(name)] = counts.get(_split(name), 0) + facts["rows"]
+                counts[split_of(name)] = counts.get(split_of(name), 0) + facts["rows"]
     return dict(sorted(counts.items()))
 
 
-def _split(shard: str) -> str:
+def split_of(shard: str) -> str:
     """The split of `pairs/validation-00003.parquet`; chunks of solutions and steps are `train`."""
     stem = shard.rpartition("/")[2].partition("-")[0]
     return "train" if stem == "part" else stem
@@ -196,117 +189,3 @@ def _groups(files: list[Path], tick: Tick) -> Iterator[Any]:
             held.append(part)
     if held:
         yield pa.concat_tables(held).combine_chunks()
-
-
-# The way back
-
-
-def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
-    """Make the run `out` from a published folder; what `out` already holds of it is kept.
-
-    Raises:
-        StepconfError: the folder was not written by `push`, or is not whole; `out` holds something else.
-    """
-    about = folder / "stepconf"
-    if not (about / "recipe.yaml").exists() or not (about / "manifests.jsonl").exists():
-        raise StepconfError(
-            f"{where} holds no run (no stepconf/recipe.yaml in it).",
-            "pull brings back what stepconf push has published; any other set is read with datasets.",
-        )
-    _check_sums(folder, where)
-    manifests = [json.loads(line) for line in (about / "manifests.jsonl").read_text("utf-8").splitlines()]
-    recipe = read_recipe(about)
-    streams = {
-        (table, split): _Rows(sorted((folder / "data" / table).glob(f"{split}-*.parquet")), where)
-        for table in TABLES
-        for split in ("train", "validation")
-    }
-    with Run(out, recipe) as run:
-        run.metadata = _metadata(folder)
-        there = {manifest["chunk"] for manifest in read_manifests(out)}
-        tick("unpack", -len(manifests))
-        for manifest in manifests:
-            rows = {name: _rows_of(name, f["rows"], streams, where) for name, f in manifest["files"].items()}
-            if manifest["chunk"] not in there:
-                try:
-                    _restore(run, manifest, rows, where)
-                except ValueError as error:  # Arrow's, of columns and types
-                    raise StepconfError(f"{where}: its tables are not those of a run: {error}") from error
-            tick("unpack", 1)
-        for file in ("source.json", "summary.json"):
-            if (about / file).exists():
-                write_atomically(out / file, (about / file).read_bytes())
-
-
-def _rows_of(name: str, n: int, streams: dict[tuple[str, str], "_Rows"], where: str) -> Any:
-    """The next n rows of the table and split of the shard `name`; None for none of an absent table."""
-    stream = streams.get((name.partition("/")[0], _split(name)))
-    if stream is None:
-        raise StepconfError(f"{where} names a shard {name!r}, which no run has.")
-    return stream.take(n)
-
-
-def _restore(run: Run, manifest: dict[str, Any], rows: dict[str, Any], where: str) -> None:
-    chunk = manifest["chunk"]
-    facts = {key: value for key, value in manifest.items() if key not in ("chunk", "files")}
-    if chunk == PAIRS and all(_PAIRS_FILE.fullmatch(name) for name in rows):
-        for name, pairs in rows.items():
-            run.stage_table(Path(name).stem, pairs)
-        run.commit_pairs(facts)
-    elif _CHUNK_NAME.fullmatch(chunk):
-        run.commit_tables(chunk, {name.partition("/")[0]: table for name, table in rows.items()}, facts)
-    else:
-        raise StepconfError(f"{where} names a chunk {chunk!r}, which no run has.")
-
-
-def _check_sums(folder: Path, where: str) -> None:
-    sums = json.loads((folder / "stepconf" / "checksums.json").read_text(encoding="utf-8"))
-    for name, digest in sums.items():
-        file = folder / name
-        if ".." in Path(name).parts or not file.is_file() or file_digest(file) != digest:
-            raise StepconfError(
-                f"{where}: {name} is missing or not what was published.", "Type the same command again."
-            )
-
-
-def _metadata(folder: Path) -> dict[str, str]:
-    """The schema metadata of the steps (engine, model, ...), for shards without rows."""
-    import pyarrow.parquet as pq
-
-    files = sorted((folder / "data" / "steps").glob("*.parquet"))
-    found = pq.read_schema(files[0]).metadata if files else None
-    return {key.decode(): value.decode() for key, value in (found or {}).items()}
-
-
-class _Rows:
-    """The rows of some Parquet files in order, taken n at a time; holds one row group."""
-
-    def __init__(self, files: list[Path], where: str) -> None:
-        self._groups, self._where = self._read(files), where
-        self._held: Any = None
-
-    def _read(self, files: list[Path]) -> Iterator[Any]:
-        import pyarrow.parquet as pq
-
-        for path in files:
-            with pq.ParquetFile(path) as file:
-                for index in range(file.num_row_groups):
-                    yield file.read_row_group(index)
-
-    def take(self, n: int) -> Any:
-        """The next n rows."""
-        import pyarrow as pa
-
-        parts: list[Any] = []
-        while n > 0 or self._held is None:
-            if self._held is None or len(self._held) == 0:
-                self._held = next(self._groups, None)
-                if self._held is None:
-                    if n == 0:
-                        return None
-                    raise StepconfError(f"{self._where}: there are fewer rows than its manifests say.")
-                continue
-            parts.append(self._held.slice(0, n))
-            n -= len(parts[-1])
-            self._held = self._held.slice(len(parts[-1]))
-        return pa.concat_tables(parts) if parts else self._held.slice(0, 0)

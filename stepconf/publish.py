@@ -9,7 +9,8 @@ from stepconf.check import check
 from stepconf.chunks import Tick
 from stepconf.errors import StepconfError
 from stepconf.hub import check_card, check_name, download, upload
-from stepconf.hub_folder import read_folder, write_folder
+from stepconf.hub_folder import write_folder
+from stepconf.hub_restore import read_folder
 from stepconf.shards import check_is_run
 
 

@@ -11,7 +11,9 @@ import yaml
 
 from stepconf import hub_folder
 from stepconf.core.schema import TABLES, arrow_schema
-from stepconf.hub_folder import read_folder, write_folder
+from stepconf.errors import StepconfError
+from stepconf.hub_folder import write_folder
+from stepconf.hub_restore import read_folder
 from tests.edited_run import edit, good_run
 from tests.invariants import rows_of
 from tests.test_hub import FILES
@@ -115,6 +117,45 @@ def test_row_groups_and_files_are_bounded_and_keep_the_order(
     for table in TABLES:
         assert rows_of(back, table) == rows_of(good_run(), table)
     assert stepconf("check", back).code == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("manifests.jsonl", '"chunk": "00001"', '"chunk": "../../x"'),
+        ("manifests.jsonl", "steps/part-00001", "../steps/part-00001"),
+        ("manifests.jsonl", "pairs/train-", "pairs/../../train-"),
+        ("manifests.jsonl", '"rows": ', '"rows": -'),
+        ("manifests.jsonl", '"rows": ', '"rows": 99'),
+        ("manifests.jsonl", "{", "["),
+        ("checksums.json", "{", ""),
+        ("checksums.json", "data/steps", "../steps"),
+    ],
+)
+def test_a_set_that_was_tampered_with_is_refused(
+    folder: Path, tmp_path: Path, file: str, old: str, new: str
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    changed = copy / "stepconf" / file
+    text = changed.read_text()
+    assert old in text
+    changed.write_text(text.replace(old, new))
+    with pytest.raises(StepconfError, match="me/set"):
+        read_folder(copy, tmp_path / "a" / "b" / "out", "me/set", lambda stage, n: None)
+    assert {p.name for p in tmp_path.iterdir()} <= {"copy", "a"} and not list((tmp_path / "a").glob("[!b]*"))
+
+
+def test_what_is_there_is_kept_or_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    read_folder(folder, out, "me/set", lambda stage, n: None)
+    kept = (out / "manifests/00000.json").stat().st_mtime_ns
+    (out / "manifests/00001.json").unlink()
+    read_folder(folder, out, "me/set", lambda stage, n: None)
+    assert (out / "manifests/00000.json").stat().st_mtime_ns == kept
+    assert rows_of(out, "steps") == rows_of(good_run(), "steps")
+    edit(out, "solutions", lambda rows: rows.pop(), "00001")
+    with pytest.raises(StepconfError, match=r"chunk 00001 of .*out is not that of me/set"):
+        read_folder(folder, out, "me/set", lambda stage, n: None)
 
 
 def test_chunks_are_cut_by_content(tmp_path: Path) -> None:
