@@ -50,6 +50,20 @@ def check_name(repo_id: str) -> None:
         raise StepconfError(f"{repo_id!r} is not a name for a data set.", "Give OWNER/NAME.")
 
 
+def check_login(repo_id: str) -> None:
+    """Raise before any work is done where the Hub cannot be reached or does not know the user.
+
+    Raises:
+        StepconfError: no token, one that is not valid, or a network that stays down.
+    """
+    from huggingface_hub import HfApi
+
+    def ask() -> None:
+        HfApi(library_name="stepconf").whoami()
+
+    _persist(ask, repo_id, "write to")
+
+
 def upload(folder: Path, repo_id: str, private: bool, revision: str | None, message: str) -> str:
     """Push all files of `folder` in one commit, and take away what an earlier push left; the commit's address.
 

@@ -8,7 +8,7 @@ from typing import Any
 from stepconf.check import check
 from stepconf.chunks import Tick
 from stepconf.errors import StepconfError
-from stepconf.hub import check_card, check_name, download, upload
+from stepconf.hub import check_card, check_login, check_name, download, upload
 from stepconf.hub_folder import write_folder
 from stepconf.hub_restore import read_folder
 from stepconf.shards import check_is_run
@@ -51,6 +51,8 @@ def push(
         StepconfError: as `prepare` and `hub.upload`.
     """
     check_is_run(run)
+    check_name(repo_id)
+    check_login(repo_id)
     # In the run, where there is room: it is about as large.
     with tempfile.TemporaryDirectory(prefix=".push-", dir=run) as scratch:
         folder = Path(scratch) / "set"

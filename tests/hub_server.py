@@ -220,7 +220,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {"errors": [], "warnings": []})
 
     def on_whoami(self) -> None:
-        self.send(200, {"name": "me", "type": "user"})
+        known = self.token in (TOKEN, READER)
+        self.send(
+            200 if known else 401, {"name": "me", "type": "user"} if known else {"error": "Unauthorized"}
+        )
 
     def on_branch(self, repo: Repo, branch: str) -> None:
         self.body()

@@ -23,6 +23,7 @@ from tests.hub_server import (
 from tests.invariants import rows_of
 from tests.tiny import Ended, stepconf
 
+ROOT = Path(__file__).parents[1]
 DATA = [
     "data/pairs/train-00000-of-00001.parquet",
     "data/pairs/validation-00000-of-00001.parquet",
@@ -64,7 +65,11 @@ def hub(
         f"import sys; from stepconf.cli import main; sys.argv = ['stepconf', *sys.argv[1:]]; {first}\nmain()"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert TOKEN not in ended.stdout + ended.stderr and "Traceback" not in ended.stderr, ended.stderr
     return Ended(ended.returncode, ended.stdout, ended.stderr)
@@ -97,7 +102,7 @@ def test_what_is_pushed_arrives_whole_and_once_and_comes_back(run: Path, tmp_pat
         assert sorted(server.files("me/set")) == FILES
         assert len(server.repos["me/set"].branches["main"]) == 2, "one commit beside the first"
         assert len(server.stored) == len(DATA) and set(server.stored.values()) == {1}
-        assert server.tokens == {TOKEN} and not server.repos["me/set"].private
+        assert server.tokens <= {TOKEN, None} and not server.repos["me/set"].private
         assert contents(run) == before and f"{server.url}/datasets/me/set/commit/" in pushed.out
 
         server.faults = {"info_at": [status(500, Retry_After="0")], "resolve": [cut_in_answer]}
@@ -140,6 +145,7 @@ def test_one_clear_message_and_exit_code_one(run: Path, tmp_path: Path) -> None:
             return text
 
         assert "does not know you" in refused("push", run, "me/set", token=None)
+        assert "does not know you" in refused("push", run, "me/set", token="hf_" + "mistyped" * 4)
         assert "no right to write to me/set" in refused("push", run, "me/set", token=READER)
         assert "no right to write to you/set" in refused("push", run, "you/set")
         assert "OWNER/NAME" in refused("push", run, "my set")
