@@ -82,9 +82,9 @@ def test_a_card_states_nothing_that_the_run_lacks(tmp_path: Path) -> None:
     for absent in (
         "AUROC",
         "mean entropy",
-        "| engine",
-        "| sampling",
-        "| model",
+        "| engine |",
+        "| sampling |",
+        "| model |",
         "### pairs",
         "tau",
         "exact full",

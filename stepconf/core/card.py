@@ -67,7 +67,7 @@ def front_matter(run: Published) -> dict[str, Any]:
     """The card's YAML: licence, tags, size, and where each config's files lie."""
     tags = ["math", "reasoning", "step-level", *(["preference"] if "pairs" in run.rows else []), "stepconf"]
     biggest = max((_total(run, table) for table in run.rows), default=0)
-    configs = []
+    configs: list[dict[str, Any]] = []
     for table in CONFIGS:
         if table in run.rows:
             files = [{"split": s, "path": f"data/{table}/{s}-*.parquet"} for s in run.rows[table]]

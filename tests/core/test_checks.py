@@ -85,8 +85,17 @@ def test_leak_grams_are_shared_where_thirteen_words_are(letters: list[str], data
         n = min(LEAK_WORDS, len(some)) if len(some) >= 8 else len(some) + 1
         return {tuple(some[i : i + n]) for i in range(len(some) - n + 1)}
 
-    ours = set(leak_grams(words(" ".join(letters)))) & set(leak_grams(words(" ".join(other))))
+    ours = set(leak_grams(" ".join(letters))) & set(leak_grams(" ".join(other)))
     assert len(ours) == len(tuples(letters) & tuples(other))
+
+
+def test_leak_grams_take_figures_out_and_formulas_as_one_word() -> None:
+    figure = "[asy]\ndraw((0,0)--(1,0)--(1,1)--cycle); draw((0,0)--(1,1)); label(a); label(b);\n[/asy]"
+    assert len(leak_grams(figure)) == 0
+    assert len(leak_grams("What is the least value of $x^2 + y^2 + z^2$ for all $x$?")) == 2
+    assert set(leak_grams(CLIPS.upper())) & set(leak_grams("Once upon a time " + CLIPS)) == set(
+        leak_grams(CLIPS)
+    )
 
 
 def test_estimated_similarity_is_jaccards() -> None:

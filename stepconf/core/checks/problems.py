@@ -40,7 +40,7 @@ class ProblemChecks:
         told = pa.table({name: solutions[name] for name in names} | {"hash": id_hashes})
         # One id with two texts is two rows here: each is compared with the id.
         for row in told.group_by([*names, "hash"], use_threads=False).aggregate([]).to_pylist():
-            self._problem(row["hash"], *(row[name] for name in names), found)
+            self._problem(row["hash"], row["problem_id"], row["problem"], row["gold_answer"], found)
         self._count_repeats(solutions)
 
     def _problem(self, key: int, name: str, text: str, gold: str | None, found: Findings) -> None:
@@ -55,7 +55,7 @@ class ProblemChecks:
         self._numbers.append(read.numbers & (2**64 - 1))
         self._signatures.append(signature(read))
         for benchmark, grams in self._against.items():
-            shared = _among(leak_grams(read), grams)
+            shared = _among(leak_grams(text), grams)
             if shared.any():
                 self._leaks[benchmark] += 1
                 found.add("leak", f"{name} with {benchmark}: {_passage(text, int(shared.argmax()))}")
@@ -98,7 +98,7 @@ class ProblemChecks:
 
 
 def _grams(texts: list[str]) -> np.ndarray:
-    grams = [leak_grams(words(text)) for text in texts]
+    grams = [leak_grams(text) for text in texts]
     return np.unique(np.concatenate(grams)) if grams else np.zeros(0, np.uint64)
 
 

@@ -21,7 +21,7 @@ _TOKEN_LISTS = ("token_ids", "token_logprobs", "token_entropies", "token_max_pro
 class Grouped(NamedTuple):
     """Steps in the order of their solutions: `code` (n,) is the row of each one's solution.
 
-    `first` and `last` (n,) mark the ends of each solution's steps; `count` (m,) is how many it has.
+    `first` and `last` (n,) mark the ends of each solution's steps; `size` (m,) is how many it has.
     """
 
     steps: Any
@@ -29,7 +29,7 @@ class Grouped(NamedTuple):
     code: np.ndarray
     first: Mask
     last: Mask
-    count: np.ndarray
+    size: np.ndarray
 
 
 def check_chunk(solutions: Any, steps: Any, vocabulary: int | None, found: Findings) -> None:
@@ -72,11 +72,11 @@ def group(solutions: Any, steps: Any, found: Findings) -> Grouped:
 
 
 def _counts(g: Grouped, found: Findings) -> None:
-    found.add_rows("no-steps", g.count == 0, g.solutions["solution_id"])
-    wrong = (g.count != numbers(g.solutions["n_steps"])) & (g.count > 0)
+    found.add_rows("no-steps", g.size == 0, g.solutions["solution_id"])
+    wrong = (g.size != numbers(g.solutions["n_steps"])) & (g.size > 0)
     found.add_rows("step-count", wrong, g.solutions["solution_id"])
     place = np.arange(len(g.code)) - np.flatnonzero(g.first)[np.cumsum(g.first) - 1]
-    wrong = (numbers(g.steps["step_index"]) != place) | (numbers(g.steps["n_steps"]) != g.count[g.code])
+    wrong = (numbers(g.steps["step_index"]) != place) | (numbers(g.steps["n_steps"]) != g.size[g.code])
     found.add_rows("step-count", wrong, g.steps["step_id"])
     theirs = g.solutions["problem_id"].take(pa.array(g.code))
     found.add_rows(
@@ -91,9 +91,9 @@ def _texts(g: Grouped, found: Findings) -> None:
     wrong = _gaps(start, end, whole, g) | (start >= end)
     wrong |= numbers(pc.utf8_length(g.steps["text"])) != end - start
     found.add_rows("char-spans", wrong, g.steps["step_id"])
-    offsets = np.concatenate([[0], np.cumsum(g.count)]).astype(np.int32)
+    offsets = np.concatenate([[0], np.cumsum(g.size)]).astype(np.int32)
     joined = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), _one(g.steps["text"])), "")
-    wrong = numbers(pc.not_equal(joined, g.solutions["text"])) & (g.count > 0)
+    wrong = numbers(pc.not_equal(joined, g.solutions["text"])) & (g.size > 0)
     found.add_rows("step-text", wrong, g.solutions["solution_id"])
 
 
@@ -177,7 +177,7 @@ def _over_solutions(
     per_step[lengths > 0] = means
     running = np.cumsum(per_step)
     before = (running - per_step)[np.flatnonzero(g.first)]
-    running -= np.repeat(before, g.count[g.count > 0])
+    running -= np.repeat(before, g.size[g.size > 0])
     tokens = np.bincount(g.code, lengths, len(g.solutions))
     scored = (tokens > 0)[g.code]
     wrong = numbers(pc.is_valid(g.steps["cumulative_confidence"])) != scored
@@ -191,7 +191,7 @@ def _over_solutions(
         values = mean if name == "entropy_mean" else np.exp(-mean)
         wrong = numbers(pc.is_valid(g.solutions[name])) != some
         wrong[some] |= ~np.isclose(_floats(g.solutions[name]), values, rtol=1e-4, atol=1e-5)[some]
-        found.add_rows("aggregate", wrong & (g.count > 0), g.solutions["solution_id"], name)
+        found.add_rows("aggregate", wrong & (g.size > 0), g.solutions["solution_id"], name)
 
 
 def _labels(g: Grouped, found: Findings) -> None:
@@ -218,7 +218,8 @@ def _gaps(start: np.ndarray, end: np.ndarray, whole: np.ndarray, g: Grouped) -> 
     """Steps whose span does not begin where the one before ends, or misses the ends 0 and `whole`."""
     before = np.concatenate([[0], end[:-1]])
     wrong: Mask = start != np.where(g.first, 0, before)
-    return wrong | (g.last & (end != whole))
+    wrong |= g.last & (end != whole)
+    return wrong
 
 
 def _rows_with(flags: np.ndarray, lengths: np.ndarray) -> Mask:

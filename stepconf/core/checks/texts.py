@@ -21,6 +21,7 @@ _BANDS = 16  # of 4 hashes: at a similarity of 0.8 all but one in ten thousand p
 NEAR = 0.8  # estimated Jaccard similarity of shingles from which two problems are near duplicates
 
 _WORD = re.compile(r"[^\W_]+|[-+*/^=<>%|×÷·√≤≥≠±−]")
+_FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 _NUMBER = re.compile(r"\d")
 _random = np.random.default_rng(7)
 _FACTORS = _random.integers(1, 2**63, _HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -47,10 +48,17 @@ def whole(text: Words) -> int:
     return int(_windows(text.hashes, len(text.hashes))[0]) if len(text.hashes) else 0
 
 
-def leak_grams(text: Words) -> np.ndarray:
-    """Hashes of every 13 words in a row; of all words where there are fewer, but at least 8."""
-    n = len(text.hashes)
-    return _windows(text.hashes, LEAK_WORDS if n >= LEAK_WORDS else n if n >= SHORTEST_LEAK else n + 1)
+def leak_grams(text: str) -> np.ndarray:
+    """Hashes of every 13 words in a row; of all words where there are fewer, but at least 8.
+
+    Words are what white space parts, as in the usual checks: in `$x^2+1$` the signs are not words by themselves.
+    The code of figures (`[asy]`) is left out: its opening lines are the same in many problems.
+    """
+    text = unicodedata.normalize("NFKC", _FIGURE.sub(" ", text)).casefold()
+    parted = ["".join(inner) for part in text.split() if (inner := _WORD.findall(part))]
+    hashes = np.fromiter(map(_hash, parted), np.uint64, len(parted))
+    n = len(hashes)
+    return _windows(hashes, LEAK_WORDS if n >= LEAK_WORDS else n if n >= SHORTEST_LEAK else n + 1)
 
 
 def signature(text: Words) -> np.ndarray:
