@@ -54,3 +54,17 @@ def test_golden_rows_hold_the_laws() -> None:
     check_chunk(tables["solutions"], tables["steps"], 64, found)
     check_pair_sides(tables["pairs"], found)
     assert found.all() == []
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_chunk_without_rows_holds_them_too(kept: int) -> None:
+    """No solution at all, or one that was not scored alone."""
+    solutions, steps = (
+        pa.Table.from_pylist(
+            [row for row in golden(table) if kept and row["n_steps"] == 1], arrow_schema(table)
+        )
+        for table in ("solutions", "steps")
+    )
+    found = Findings()
+    check_chunk(solutions, steps, 64, found)
+    assert found.all() == [] and len(solutions) == kept
