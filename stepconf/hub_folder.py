@@ -34,22 +34,14 @@ _GENERATORS = {"reasoning-gym": "Apache-2.0"}
 
 
 def write_folder(
-    run: Path, folder: Path, name: str, licence: str | None, partial: bool, tick: Tick
+    run: Path, folder: Path, repo_id: str, licence: str | None, partial: bool, tick: Tick
 ) -> list[Path]:
     """Write the published form of `run` into the empty or absent `folder`; its files, in order.
 
     Raises:
         StepconfError: not a run, an unfinished one without `partial`, an empty one, or the folder is not empty.
     """
-    check_is_run(run)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StepconfError(f"{folder} is not an empty folder.", "Give another one with --out.")
-    missing = missing_parts(run)
-    if missing and not partial:
-        raise StepconfError(
-            f"{run} is not finished: {'; '.join(missing)}.",
-            "Type the command that made it again, or add --partial to go on without the rest.",
-        )
+    missing = check_ready(run, folder, partial)
     rows = {table: by_split for table in CONFIGS if (by_split := _rows(run, table))}
     if "solutions" not in rows:
         raise StepconfError(f"{run} holds no solutions, so there is nothing to publish.")
@@ -67,20 +59,34 @@ def write_folder(
     data = sorted((folder / "data").rglob("*.parquet"))
     sums = {file.relative_to(folder).as_posix(): file_digest(file) for file in data}
     (about / "checksums.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
-    text = card(_published(run, name, rows, licence, missing))
+    text = card(_published(run, repo_id, rows, licence, missing))
     (folder / "README.md").write_text(text, encoding="utf-8")
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
+def check_ready(run: Path, folder: Path, partial: bool) -> list[str]:
+    """What an unfinished run lacks; raises what `write_folder` raises, before anything is read or written."""
+    check_is_run(run)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StepconfError(f"{folder} is not an empty folder.", "Give another one with --out.")
+    missing = missing_parts(run)
+    if missing and not partial:
+        raise StepconfError(
+            f"{run} is not finished: {'; '.join(missing)}.",
+            "Type the command that made it again, or add --partial to go on without the rest.",
+        )
+    return missing
+
+
 def _published(
-    run: Path, name: str, rows: dict[str, dict[str, int]], licence: str | None, missing: list[str]
+    run: Path, repo_id: str, rows: dict[str, dict[str, int]], licence: str | None, missing: list[str]
 ) -> Published:
     from stepconf.summary import read_summary
 
     file = run / "summary.json"
     current = file.exists() and not missing and not stale_summary(run, read_manifests(run))
     return Published(
-        name=name,
+        repo_id=repo_id,
         recipe=read_recipe(run),
         summary=json.loads(file.read_text(encoding="utf-8")) if current else read_summary(run),
         metadata=read_metadata(run),

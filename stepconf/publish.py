@@ -9,7 +9,7 @@ from stepconf.check import check
 from stepconf.chunks import Tick
 from stepconf.errors import StepconfError
 from stepconf.hub import check_card, check_login, check_name, download, upload
-from stepconf.hub_folder import write_folder
+from stepconf.hub_folder import check_ready, write_folder
 from stepconf.hub_restore import read_folder
 from stepconf.shards import check_is_run
 
@@ -22,17 +22,15 @@ def prepare(
     Raises:
         StepconfError: the name is wrong, the run is not finished (without `partial`), or `check` finds errors.
     """
-    check_is_run(run)
     check_name(repo_id)
+    check_ready(run, folder, partial)
     report = check(run, {}, True, tick)
     if not report.ok:
         errors = [one for one in report.findings if one.severity == "error"]
         said = "; ".join(f"{one.count:,} x {one.check} ({one.examples[0]})" for one in errors[:3])
         raise StepconfError(f"{run} has errors and is not published: {said}.", f"Type: stepconf check {run}")
-    files = write_folder(run, folder, repo_id.partition("/")[2], licence, partial, tick)
-    readme = folder / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8").replace("REPO_ID", repo_id), encoding="utf-8")
-    check_card(readme.read_text(encoding="utf-8"))
+    files = write_folder(run, folder, repo_id, licence, partial, tick)
+    check_card((folder / "README.md").read_text(encoding="utf-8"))
     return files
 
 

@@ -99,7 +99,7 @@ def test_row_groups_and_files_are_bounded_and_keep_the_order(
     monkeypatch.setattr(hub_folder, "GROUP_ROWS", 7)
     monkeypatch.setattr(hub_folder, "FILE_BYTES", 6000)
     out, back = tmp_path / "out", tmp_path / "back"
-    write_folder(good_run(), out, "set", None, False, lambda stage, n: None)
+    write_folder(good_run(), out, "me/set", None, False, lambda stage, n: None)
     files = sorted((out / "data/steps").iterdir())
     assert len(files) > 2
     assert [file.name for file in files] == [

@@ -36,7 +36,7 @@ class Published:
     `missing` says what an unfinished run lacks. `licence` is a Hub licence id that the user gave.
     """
 
-    name: str
+    repo_id: str
     recipe: dict[str, Any]
     summary: dict[str, Any]
     metadata: dict[str, str]
@@ -45,6 +45,11 @@ class Published:
     version: str
     licence: str | None = None
     missing: Sequence[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The set's own name."""
+        return self.repo_id.rpartition("/")[2]
 
 
 def card(run: Published) -> str:
@@ -114,9 +119,9 @@ def _use(run: Published) -> str:
     for table in CONFIGS:
         if table in run.rows:
             config = "" if table == first else f', "{table}"'
-            lines.append(f'{table} = load_dataset("REPO_ID"{config}, split="train")')
+            lines.append(f'{table} = load_dataset("{run.repo_id}"{config}, split="train")')
     return "\n".join(
-        [*lines, "```", "", "`stepconf pull REPO_ID --out RUN` brings the run back, recipe and all."]
+        [*lines, "```", "", f"`stepconf pull {run.repo_id} --out RUN` brings the run back, recipe and all."]
     )
 
 
