@@ -24,8 +24,8 @@ from stepconf.core.segment import segment
 from stepconf.core.trees import Example
 
 BATCH = 64
-PROBED = (1, 2, 4, 8)  # TRL's batches per device
-PROBE_PAIRS = 16
+PROBED = (1, 4, 8)  # TRL's batches per device
+PROBE_PAIRS = 8
 Row = dict[str, Any]
 
 
