@@ -5,8 +5,8 @@ goes with what it heads, a block is not cut), so a plain line is imagined behind
 there, the step is whole; if not, the model goes on. Sampled tokens are kept as they are; those behind the cut
 are dropped, and count as spent.
 
-Two things differ from `segment` over the whole text, which can look ahead: a blank line leads the step behind
-it, and a line in small letters behind a displayed formula is a step of its own.
+What differs from `segment` over the whole text, which can look ahead: a blank line leads the step behind it,
+and a displayed block is a step of its own, apart from the line before it and from small letters behind it.
 """
 
 from collections.abc import Generator, Sequence

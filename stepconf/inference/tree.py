@@ -106,6 +106,7 @@ class _Tree:
             found = yield from self._stepper.steps([(branch.data.path, k) for branch in active])
         else:
             found = yield from self._stepper.steps([(branch.data.path, 1) for branch in active])
+            # A candidate that adds nothing, or found no room, is no reason to stop looking.
             doubtful = [not row or _confidence(row[0]) < expand_below for row in found]
             more = yield from self._stepper.steps(
                 [

@@ -40,7 +40,7 @@ def next_step(whole: str, before: str = "", ends: bool = True, **options: object
 TEXTS = [
     "3 + 4 = 7\n7 - 2 = 5\nThe answer is 5",
     "### First\n\nWe add the numbers.\n\n3 + 4 = 7\n\nSo it is 7.\n",
-    "We have\n\\[\nx = 3\n\\]\nThen 2x is 6.\nAnd 3x is 9.",
+    "\\[\nx = 3\n\\]\nThen 2x is 6.\nAnd 3x is 9.",
     "a = 1\n\n\nb = 2\n\nc = 3",
     "Step 1: add.\nStep 2: so 3 + 4 = 7. The answer is 7.",
 ]
