@@ -29,7 +29,7 @@ from stepconf.core.records import Problem
 from stepconf.core.votes import majority
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.infer import answers, open_pool, row
+from stepconf.infer import answers, equality, open_pool, row
 from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
 from stepconf.models import open_engine
@@ -225,8 +225,7 @@ def _of_samples(rows: Sequence[dict[str, Any]], ids: Sequence[str], pool: Pool) 
     voted = []
     for one in rows:
         said = [sample["answer"] for sample in one["samples"]]
-        kind = one["answer_type"]
-        tallies = majority(said, lambda a, b, kind=kind: compare(pool, [(a, b, kind)])[0].value is True)
+        tallies = majority(said, equality(pool, one["answer_type"]))
         voted.append(float(bool(tallies) and one["samples"][tallies[0].members[0]]["correct"] is True))
     return {"pass@k": passed, f"maj@{n}": asdict(mean_interval(ids, voted))}
 

@@ -107,7 +107,7 @@ def answers(
         SegmentOptions(options.mode, options.min_chars, options.max_chars),
         prompters[0].stop,
         engine.info.max_model_len,
-        lambda kind: _equal(pool, kind),
+        lambda kind: equality(pool, kind),
         watch,
     )
 
@@ -131,7 +131,9 @@ def prompts_of(strategy: str, prompt: PromptRecipe) -> list[PromptRecipe]:
     return [prompt]
 
 
-def _equal(pool: Pool, kind: str) -> Equal:
+def equality(pool: Pool, kind: str) -> Equal:
+    """Whether two answers of a type are the same, as the `final` verifier compares them; undecided is no."""
+
     def equal(a: str, b: str) -> bool:
         return compare(pool, [(a, b, kind)])[0].value is True
 
@@ -141,9 +143,9 @@ def _equal(pool: Pool, kind: str) -> Equal:
 def row(result: Result, problem: Problem) -> dict[str, Any]:
     """A result as it is written: one object, the costs at its top level."""
     fields = asdict(result)
-    spent = fields.pop("spent")
+    spent: dict[str, Any] = fields.pop("spent")
     fields.pop("key")
-    head = {
+    head: dict[str, Any] = {
         "problem_id": problem.problem_id,
         "external_id": problem.external_id,
         "gold_answer": problem.gold_answer,

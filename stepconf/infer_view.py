@@ -19,9 +19,9 @@ class TreeView:
     """A table of the trees that are growing. `grow` and `done` are what `infer.infer` tells."""
 
     def __init__(self) -> None:
-        self._live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._table)
         self._trees: dict[str, Growth] = {}
         self._answered = self._of = self._tokens = 0
+        self._live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._table)
 
     def __enter__(self) -> "TreeView":
         self._live.start()

@@ -46,7 +46,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     """
     n = only_first + only_second
     tail = sum(comb(n, i) for i in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, float(2 * tail / 2**n))
 
 
 def _mean(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]) -> float | None:

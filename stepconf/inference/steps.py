@@ -152,6 +152,8 @@ def _settle(draft: _Draft, completion: Completion, stop: tuple[str, ...], option
         elif completion.finish_reason == "length":
             draft.end(len(draft.token_ids), draft.limit)
         return
+    if completion.finish_reason == "until" and stopped is None and _in_block(text):
+        return
     # At the end of a solution, or of its tokens, no line follows.
     behind = _NEXT_LINE if completion.finish_reason == "until" and stopped is None else ""
     spans = segment(text + behind, options)
@@ -163,6 +165,14 @@ def _settle(draft: _Draft, completion: Completion, stop: tuple[str, ...], option
         draft.end(keep, "solution")
     elif completion.finish_reason == "length":
         draft.end(keep, draft.limit)
+
+
+def _in_block(text: str) -> bool:
+    """Whether a displayed formula or a block of code has begun and not ended: `segment` will not cut it."""
+    pairs = (("\\[", "\\]"), ("\\begin{", "\\end{"))
+    return any(text.count(a) > text.count(b) for a, b in pairs) or any(
+        text.count(fence) % 2 for fence in ("$$", "```")
+    )
 
 
 def _stop_at(before: str, text: str, stop: tuple[str, ...]) -> int | None:
