@@ -209,19 +209,13 @@ def _kind(failure: str) -> str:
 
 
 def _of_samples(rows: Sequence[dict[str, Any]], ids: Sequence[str], pool: Pool) -> dict[str, Any]:
-    """pass@k and maj@k where the samples of each problem are independent draws."""
-    n = min(len(one["samples"]) for one in rows)
+    """pass@k and maj@k where the samples of each problem are independent draws; one that had no room is wrong."""
+    n = max(len(one["samples"]) for one in rows)
     if not n:
         return {}
     right = [sum(sample["correct"] is True for sample in one["samples"]) for one in rows]
-    sizes = [len(one["samples"]) for one in rows]
     ks = [k for k in _PASS_AT if k <= n]
-    passed = {
-        str(k): asdict(
-            mean_interval(ids, [pass_at_k(size, c, k) for size, c in zip(sizes, right, strict=True)])
-        )
-        for k in ks
-    }
+    passed = {str(k): asdict(mean_interval(ids, [pass_at_k(n, c, k) for c in right])) for k in ks}
     voted = []
     for one in rows:
         said = [sample["answer"] for sample in one["samples"]]

@@ -6,7 +6,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from stepconf.core.records import Problem
+from stepconf.evaluate import Cell, _graded, compared, figures
 from stepconf.infer_view import printable
+from stepconf.inference.base import Question, Result, Sample, Spent, failed
+from stepconf.verifiers.pool import Pool
 from tests.tiny import stepconf, with_tiny
 
 SMALL = ["--k", 2, "--max-tokens", 24, "--set", "sampling.temperature=1.0"]
@@ -130,3 +134,82 @@ def test_evaluate_names_what_is_unknown(file: Path, tmp_path: Path) -> None:
         "evaluate", "--benchmark", file, "--strategy", "best", "--out", tmp_path / "y", *with_tiny()
     )
     assert ended.code == 1 and "unknown strategy 'best'" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "answer"),
+    [
+        ("math", "What is half of 1?", "\\frac{1}{2}"),
+        ("number", "What is 3 + 4?", "7"),
+        ("choice", "Which is even? A) 1 B) 2", "B"),
+        ("yesno", "Is 4 even?", "yes"),
+        ("string", "What is the capital of France?", "Paris"),
+    ],
+)
+def test_evaluate_every_answer_type(kind: str, text: str, answer: str, tmp_path: Path) -> None:
+    rows = [{"problem": f"{text} ({i})", "answer": answer} for i in range(2)]
+    path = tmp_path / "b.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = [*with_tiny(), *SMALL, "--set", f"problems.answer_type={kind}", "--json"]
+    ended = stepconf(
+        "evaluate",
+        "--benchmark",
+        path,
+        "--strategy",
+        "self-consistency,cat",
+        "--out",
+        tmp_path / "o",
+        *options,
+    )
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
+    assert [one["questions"] for one in report["results"]] == [2, 2]
+
+
+def test_code_is_not_graded_by_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    path.write_text(json.dumps({"problem": "Write f.", "answer": "assert f()"}) + "\n")
+    ended = stepconf(
+        "evaluate",
+        "--benchmark",
+        path,
+        "--out",
+        tmp_path / "o",
+        *with_tiny(),
+        "--set",
+        "problems.answer_type=code",
+    )
+    assert ended.code == 1 and "graded by running code" in ended.err
+
+
+def test_answers_are_graded_and_compared() -> None:
+    """Grading and figures over scripted answers: one right by value, one wrong, one without an answer."""
+    problems = [Problem(name, name, "1/2", "math", "test", "") for name in "abc"]
+
+    def said(name: str, answer: str, samples: list[str | None]) -> Result:
+        found = [Sample(one, 0.5, 3) for one in samples]
+        return Result(
+            name, name, "self-consistency", answer, "", answer, [1], [2], [], 0.5, found, Spent(tokens=9)
+        )
+
+    with Pool(1) as pool:
+        results = [
+            said("a", "0.5", ["0.5", "\\frac{1}{2}", "3"]),
+            said("b", "3", ["3", "3", "1/2"]),
+            failed(
+                Question("c", "c", ([1],)),
+                "self-consistency",
+                "no solution has an answer: 3 cut",
+                Spent(tokens=9),
+            ),
+        ]
+        rows = _graded(results[::-1], problems, pool)
+        assert [row["correct"] for row in rows] == [True, False, False]
+        one = Cell("b", "self-consistency", rows, 6.0, 0.6, 1.0)
+        two = Cell("b", "cat", [row | {"correct": True, "tokens": 3} for row in rows], 3.0, 0.3, 1.0)
+        found = figures(one, pool)
+    assert found["pass@1"]["estimate"] == pytest.approx(1 / 3)
+    assert found["failures"] == {"no solution has an answer": 1} and found["seconds_per_question"] == 2
+    paired = compared(two, one)
+    assert (paired["only_first_right"], paired["only_second_right"]) == (2, 0)
+    assert paired["tokens_ratio"]["estimate"] == pytest.approx(1 / 3) and paired["mcnemar_p"] == 0.5

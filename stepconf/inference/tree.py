@@ -127,8 +127,8 @@ class _Tree:
         path = Path(before.path.token_ids + step.token_ids, before.path.text + step.text)
         is_final = step.ending == "solution" or marked_answer(step.text, kind)
         if not is_final and step.ending != "step":
-            counter = "context_full" if step.ending == "context_full" else "out_of_tokens"
-            setattr(self.spent, counter, getattr(self.spent, counter) + 1)
+            self.spent.context_full += step.ending == "context_full"
+            self.spent.out_of_tokens += step.ending == "out_of_tokens"
             return None
         answer = extract_answer(path.text, kind) if is_final else None
         if is_final and answer is None:

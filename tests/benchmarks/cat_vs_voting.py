@@ -1,8 +1,8 @@
 """Accuracy and tokens of CaT against greedy, self-consistency, best-of-n and deepconf, in one run of vLLM.
 
-Problems: arithmetic chains (reasoning-gym chain_sum), none of which an SFT on seed 7 has seen. Two CaTs: `cat`
-takes K candidates of every branch, as algorithm 2 has it; `cat-lazy` takes one, and the other K - 1 only where
-its confidence is below `--expand-below`. float32, temperature 0.7.
+Problems: arithmetic chains (reasoning-gym chain_sum, seed 1234). Two CaTs: `cat` takes K candidates of every
+branch, as algorithm 2 has it; `cat-lazy` takes one, and the other K - 1 only where its confidence is below
+`--expand-below`. float32, temperature 0.7.
 
     python -m tests.benchmarks.cat_vs_voting [--model FOLDER --zero-shot] [--limit N] [--k K] [--tau T]
 """
