@@ -54,6 +54,8 @@ def infer(
     """
     if out is not None and out.suffix not in (".jsonl", ".parquet"):
         raise StepconfError(f"{out} is neither .jsonl nor .parquet.", "Give --out answers.jsonl, say.")
+    if out is not None and not out.parent.is_dir():
+        raise StepconfError(f"there is no folder {out.parent}.", f"Type: mkdir -p {out.parent}")
     problems = questions_of(source, recipe)
     clock = Clock()
     found: dict[str, Result] = {}

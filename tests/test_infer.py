@@ -72,6 +72,7 @@ def test_the_same_in_every_format(file: Path, tmp_path: Path) -> None:
         (["--strategy", "mcts"], "unknown strategy 'mcts'"),
         (["--set", "prompt.style=chat"], "no chat template"),
         (["--out", "answers.csv"], "neither .jsonl nor .parquet"),
+        (["--out", "no/such/folder/a.jsonl"], "there is no folder no/such/folder"),
     ],
 )
 def test_bad_input(options: list[object], said: str) -> None:

@@ -2,18 +2,22 @@
 
 Problems: arithmetic chains (reasoning-gym chain_sum, seed 1234). Two CaTs: `cat` takes K candidates of every
 branch, as algorithm 2 has it; `cat-lazy` takes one, and the other K - 1 only where its confidence is below
-`--expand-below`. float32, temperature 0.7.
+`--expand-below`. best-of-n and deepconf choose among the very samples of self-consistency (one seed), so these are
+drawn once and their seconds are shared. float32, temperature 0.7.
 
     python -m tests.benchmarks.cat_vs_voting [--model FOLDER --zero-shot] [--limit N] [--k K] [--tau T]
 """
 
 import argparse
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from rich.console import Console
 
 from stepconf.core.evaluation import paired_difference, ratio_interval
 from stepconf.demo import RECIPE
+from stepconf.engines.base import Completion, Engine, SampleRequest
 from stepconf.evaluate import Cell, answered, compared, figures
 from stepconf.evaluate_view import interval, render
 from stepconf.infer import open_pool
@@ -23,6 +27,37 @@ from stepconf.recipe import Recipe, load_recipe
 
 TERMS = "min_terms=3&max_terms=5&min_digits=1&max_digits=2"
 STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat")
+
+
+class Replay:
+    """An engine that answers a request it has had before from memory."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.info, self.tokenizer, self._engine = engine.info, engine.tokenizer, engine
+        self._known: dict[tuple[object, ...], list[Completion]] = {}
+        self.score, self.close = engine.score, engine.close
+
+    def sample(
+        self, requests: Iterable[SampleRequest | None]
+    ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
+        """Known requests first, the others as the engine answers them."""
+        known: list[SampleRequest] = []
+
+        def unknown() -> Iterator[SampleRequest | None]:
+            for request in requests:
+                if request is not None and _content(request) in self._known:
+                    known.append(request)
+                else:
+                    yield request
+
+        for request, completions in self._engine.sample(unknown()):
+            self._known[_content(request)] = completions
+            yield request, completions
+        yield from ((request, self._known[_content(request)]) for request in known)
+
+
+def _content(request: SampleRequest) -> tuple[object, ...]:
+    return (tuple(request.prompt_ids), request.n, request.seed, request.sampling)
 
 
 def main() -> None:
@@ -36,12 +71,14 @@ def main() -> None:
     )
     cells: dict[str, Cell] = {}
     with closing(open_engine(recipe)) as engine, open_pool(recipe) as pool:
+        replay = Replay(engine)
         for name in (*STRATEGIES, "cat-lazy"):
             strategy, how = ("cat", lazy) if name == "cat-lazy" else (name, recipe)
-            cell = answered(engine, pool, "chain_sum", problems, strategy, how, lambda stage, n: None)
-            cells[name] = Cell(
-                "chain_sum", name, cell.rows, cell.seconds, cell.seconds_outside_engine, cell.occupancy
-            )
+            cell = answered(replay, pool, "chain_sum", problems, strategy, how, lambda stage, n: None)
+            timed = cells["self-consistency"] if name in ("best-of-n", "deepconf") else cell
+            cells[name] = replace(timed, strategy=name, rows=cell.rows)
+            right = sum(row["correct"] is True for row in cell.rows)
+            print(f"{name}: {right} of {len(problems)} right, {timed.seconds:.1f} s", flush=True)
         found = [figures(cell, pool) for cell in cells.values()]
     pairs = [compared(cells[name], cells["self-consistency"]) for name in cells if name != "self-consistency"]
     for table in render({"model": options.model, "results": found, "comparisons": pairs}):
