@@ -26,6 +26,7 @@ from stepconf.problems import ProblemOptions, load_problems
 from stepconf.recipe import Recipe, load_recipe
 
 TERMS = "min_terms=3&max_terms=5&min_digits=1&max_digits=2"
+SHARED = ("self-consistency", "best-of-n", "deepconf")
 STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat")
 
 
@@ -74,8 +75,10 @@ def main() -> None:
         replay = Replay(engine)
         for name in (*STRATEGIES, "cat-lazy"):
             strategy, how = ("cat", lazy) if name == "cat-lazy" else (name, recipe)
-            cell = answered(replay, pool, "chain_sum", problems, strategy, how, lambda stage, n: None)
-            timed = cells["self-consistency"] if name in ("best-of-n", "deepconf") else cell
+            # A tree makes requests out of answers: it must not wait for what is held back.
+            asked = replay if strategy in SHARED else engine
+            cell = answered(asked, pool, "chain_sum", problems, strategy, how, lambda stage, n: None)
+            timed = cells["self-consistency"] if strategy in SHARED[1:] else cell
             cells[name] = replace(timed, strategy=name, rows=cell.rows)
             right = sum(row["correct"] is True for row in cell.rows)
             print(f"{name}: {right} of {len(problems)} right, {timed.seconds:.1f} s", flush=True)
