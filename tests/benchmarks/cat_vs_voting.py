@@ -31,7 +31,7 @@ STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat")
 
 
 class Replay:
-    """An engine that answers a request it has had before from memory."""
+    """An engine that remembers its first pass over some requests, and answers every later pass from memory."""
 
     def __init__(self, engine: Engine) -> None:
         self.info, self.tokenizer, self._engine = engine.info, engine.tokenizer, engine
@@ -41,20 +41,15 @@ class Replay:
     def sample(
         self, requests: Iterable[SampleRequest | None]
     ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
-        """Known requests first, the others as the engine answers them."""
-        known: list[SampleRequest] = []
-
-        def unknown() -> Iterator[SampleRequest | None]:
+        """As the engine answered them the first time."""
+        if self._known:
             for request in requests:
-                if request is not None and _content(request) in self._known:
-                    known.append(request)
-                else:
-                    yield request
-
-        for request, completions in self._engine.sample(unknown()):
+                if request is not None:
+                    yield request, self._known[_content(request)]
+            return
+        for request, completions in self._engine.sample(requests):
             self._known[_content(request)] = completions
             yield request, completions
-        yield from ((request, self._known[_content(request)]) for request in known)
 
 
 def _content(request: SampleRequest) -> tuple[object, ...]:
@@ -75,7 +70,6 @@ def main() -> None:
         replay = Replay(engine)
         for name in (*STRATEGIES, "cat-lazy"):
             strategy, how = ("cat", lazy) if name == "cat-lazy" else (name, recipe)
-            # A tree makes requests out of answers: it must not wait for what is held back.
             asked = replay if strategy in SHARED else engine
             cell = answered(asked, pool, "chain_sum", problems, strategy, how, lambda stage, n: None)
             timed = cells["self-consistency"] if strategy in SHARED[1:] else cell
