@@ -40,7 +40,7 @@ from stepconf.verifiers.final import compare
 from stepconf.verifiers.pool import Pool
 
 _SAMPLING = ("self-consistency", "best-of-n", "deepconf", "dipt")  # whose samples are independent draws
-_PASS_AT = (1, 2, 4, 5, 8, 10, 16, 32, 64, 128, 256, 512, 1024)
+_PASS_AT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # and at the number of samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ def _of_samples(rows: Sequence[dict[str, Any]], ids: Sequence[str], pool: Pool) 
     if not n:
         return {}
     right = [sum(sample["correct"] is True for sample in one["samples"]) for one in rows]
-    ks = [k for k in _PASS_AT if k <= n]
+    ks = sorted({n, *(k for k in _PASS_AT if k < n)})
     passed = {str(k): asdict(mean_interval(ids, [pass_at_k(n, c, k) for c in right])) for k in ks}
     voted = []
     for one in rows:

@@ -143,7 +143,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--tau", type=float, default=0.05)
     parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--expand-below", type=float, default=0.8)
+    parser.add_argument("--expand-below", type=float, default=0.9)
     return parser.parse_args()
 
 
