@@ -60,7 +60,11 @@ def show(results: Sequence[Result], clock: Clock) -> None:
         _show_many(results)
     own = clock.own / clock.seconds if clock.seconds else 0.0
     occupancy = f"{clock.occupancy:.1f} continuations under way on average, {clock.peak_under_way} at most"
-    output.print(f"{clock.seconds:.1f} s, {own:.1%} of them outside the engine; {occupancy}", highlight=False)
+    output.print(
+        f"{clock.seconds:.1f} s, {own:.1%} of them outside the engine; {occupancy}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _show_answer(result: Result) -> None:
@@ -81,6 +85,7 @@ def _show_answer(result: Result) -> None:
         f"{result.strategy}: {spent.tokens:,} tokens in {spent.requests} requests, at most "
         f"{spent.peak_branches} branches at once{given_up}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -1,6 +1,7 @@
 """`stepconf infer` and `stepconf evaluate`, as from a shell, on a real tiny model."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -29,8 +30,9 @@ def test_a_question_answered_by_the_tree() -> None:
     assert ended.code == 0, ended.err
     assert "cat: " in ended.out and "tokens in" in ended.out and "outside the engine" in ended.out
     # Every step has its number: colour is never the only cue.
-    steps = [line for line in ended.out.splitlines() if line.strip()[:2] in ("1 ", "2 ", "3 ")]
-    assert all(0 < float(line.split()[1]) <= 1 for line in steps)
+    found = json.loads(stepconf("infer", "What is 3 + 4?", *with_tiny(), *SMALL, "--tau", 0, "--json").out)
+    numbers = re.findall(r"^ {0,2}\d+  (\d\.\d{3})  ", ended.out, re.MULTILINE)
+    assert numbers == [f"{step['confidence']:.3f}" for step in found["steps"]]
 
 
 @pytest.mark.parametrize("strategy", ["cat", "self-consistency", "cot", "dipt"])
@@ -116,7 +118,7 @@ def test_evaluate_and_continue(file: Path, tmp_path: Path) -> None:
     voting = report["results"][1]
     assert set(voting["pass@k"]) == {"1", "2"} and "maj@2" in voting
     assert voting["maj@2"]["estimate"] == voting["pass@1"]["estimate"]
-    assert "McNemar" in ended.out and "self-consistency" in ended.out
+    assert "paired by problem" in ended.out and f"{out}/report.json" in ended.out
 
 
 def test_evaluate_refuses_another_recipe(file: Path, tmp_path: Path) -> None:
