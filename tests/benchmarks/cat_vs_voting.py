@@ -25,7 +25,7 @@ from stepconf.models import open_engine
 from stepconf.problems import ProblemOptions, load_problems
 from stepconf.recipe import Recipe, load_recipe
 
-TERMS = "min_terms=3&max_terms=5&min_digits=1&max_digits=2"
+TERMS = "min_terms=3&max_terms=4&min_digits=1&max_digits=1"  # as the demo's
 SHARED = ("self-consistency", "best-of-n", "deepconf")
 STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat")
 
@@ -60,7 +60,7 @@ def main() -> None:
     """Print the table, the pairs and the ratios."""
     options = _options()
     recipe = _recipe(options)
-    source = f"reasoning-gym:chain_sum?{TERMS}&size={2 * options.limit}"
+    source = f"reasoning-gym:chain_sum?{options.terms}&size={2 * options.limit}"
     problems = load_problems(source, ProblemOptions(limit=options.limit, seed=1234)).problems
     lazy = recipe.model_copy(
         update={"infer": recipe.infer.model_copy(update={"expand_below": options.expand_below})}
@@ -139,6 +139,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--zero-shot", action="store_true", help="for a model trained on such problems")
+    parser.add_argument("--terms", default=TERMS, help="of reasoning-gym's chain_sum")
     parser.add_argument("--limit", type=int, default=24)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--tau", type=float, default=0.05)
