@@ -27,7 +27,7 @@ from stepconf.recipe import Recipe, load_recipe
 
 TERMS = "min_terms=3&max_terms=4&min_digits=1&max_digits=1"  # as the demo's
 SHARED = ("self-consistency", "best-of-n", "deepconf")
-STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat")
+STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat-lazy", "cat")
 
 
 class Replay:
@@ -68,14 +68,14 @@ def main() -> None:
     cells: dict[str, Cell] = {}
     with closing(open_engine(recipe)) as engine, open_pool(recipe) as pool:
         replay = Replay(engine)
-        for name in (*STRATEGIES, "cat-lazy"):
+        for name in STRATEGIES:
             strategy, how = ("cat", lazy) if name == "cat-lazy" else (name, recipe)
             asked = replay if strategy in SHARED else engine
             cell = answered(asked, pool, "chain_sum", problems, strategy, how, lambda stage, n: None)
             timed = cells["self-consistency"] if strategy in SHARED[1:] else cell
             cells[name] = replace(timed, strategy=name, rows=cell.rows)
-            right = sum(row["correct"] is True for row in cell.rows)
-            print(f"{name}: {right} of {len(problems)} right, {timed.seconds:.1f} s", flush=True)
+            right, tokens = (sum(row[key] or 0 for row in cell.rows) for key in ("correct", "tokens"))
+            print(f"{name}: {right} of {len(problems)}, {tokens:,} tokens, {timed.seconds:.1f} s", flush=True)
         found = [figures(cell, pool) for cell in cells.values()]
     pairs = [compared(cells[name], cells["self-consistency"]) for name in cells if name != "self-consistency"]
     for table in render({"model": options.model, "results": found, "comparisons": pairs}):
@@ -140,7 +140,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--zero-shot", action="store_true", help="for a model trained on such problems")
     parser.add_argument("--terms", default=TERMS, help="of reasoning-gym's chain_sum")
-    parser.add_argument("--limit", type=int, default=24)
+    parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--tau", type=float, default=0.05)
     parser.add_argument("--temperature", type=float, default=0.7)
