@@ -321,7 +321,10 @@ def check(
     partial: Annotated[bool, typer.Option("--partial", help="The run need not be finished.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:
-    """Is a run whole, consistent and fit to publish? Exit code 1 on errors, not on warnings."""
+    """Is a run whole, consistent and fit to publish?
+
+    Exit code 1 on errors, not on warnings.
+    """
     from stepconf.shards import check_is_run
 
     check_is_run(run)
@@ -357,7 +360,7 @@ def push(
     licence: Annotated[str | None, typer.Option("--license", help="Hub licence id, e.g. mit.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Publish an unfinished run.")] = False,
 ) -> None:
-    """Publish a run on the Hub, with a card written from it, in one commit."""
+    """Publish a run on the Hub, with a card, in one commit."""
     from stepconf.shards import check_is_run
 
     check_is_run(run)
@@ -391,6 +394,103 @@ def pull(
     with StageProgress() as tick:
         publish.pull(repo_id, out, revision, tick)
     output.print(f"Run {out}. Next: stepconf check {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def infer(
+    question: Annotated[str, typer.Argument(metavar="QUESTION|FILE", help="A question, or a file of them.")],
+    model: Model = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="cat (default), greedy, cot, self-consistency, dipt, best-of-n, deepconf or beam."),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Most steps of a branch.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON lines, and nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="FILE.jsonl or FILE.parquet.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the samples and candidates.")] = None,
+    seed: Seed = None,
+    engine: EngineName = None,
+    limit: Limit = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Answer questions by tree search (CaT) or another strategy."""
+    from stepconf.recipe import load_recipe
+
+    tree = {"strategy": strategy, "k": k, "tau": tau, "max_steps": max_steps}
+    sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    options: dict[str, Any] = {f"infer.{name}": value for name, value in tree.items()}
+    options |= {f"sampling.{name}": value for name, value in sampling.items()}
+    own = {"model": model, "engine.name": engine, "problems.limit": limit}
+    loaded = load_recipe(recipe, options | own, sets)
+    from stepconf.infer import infer as run_infer
+    from stepconf.infer_view import TreeView, show
+
+    with TreeView() as view:
+        answered = run_infer(loaded, question, out, view.grow, view.done)
+    if json_:
+        for row in answered.rows:
+            typer.echo(json.dumps(row))
+    else:
+        show(answered.results, answered.clock)
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option("--out", help="Folder; the same command again continues it.")],
+    benchmark: Annotated[
+        str, typer.Option(help="Comma-separated: math500, gsm8k@FILE, FILE, reasoning-gym:TASK, ...")
+    ],
+    strategy: Annotated[str, typer.Option(help="Comma-separated; see infer.")] = "greedy",
+    model: Model = None,
+    limit: Limit = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
+    seed: Seed = None,
+    engine: EngineName = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
+    ] = False,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Answer benchmarks: accuracy, cost, strategies in pairs."""
+    from stepconf.recipe import load_recipe
+
+    options = {
+        "model": model,
+        "problems.limit": limit,
+        "infer.k": k,
+        "infer.tau": tau,
+        "sampling.max_tokens": max_tokens,
+        "sampling.seed": seed,
+        "engine.name": engine,
+    }
+    loaded = load_recipe(recipe, options, sets)
+    from stepconf.evaluate import evaluate as run_evaluate
+    from stepconf.evaluate_view import render
+    from stepconf.ui import StageProgress, output
+
+    with StageProgress() as tick:
+        report = run_evaluate(loaded, _names(benchmark) or [], _names(strategy) or [], out, tick)
+    if json_:
+        typer.echo(json.dumps(report, indent=1))
+        return
+    for table in render(report):
+        output.print(table)
+    output.print(f"Files: {out}/report.json, {out}/answers/", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from stepconf.core.labels import POLICIES
 from stepconf.core.prompts import INSTRUCTION
 from stepconf.errors import StepconfError
 
+STRATEGIES = ("greedy", "cot", "self-consistency", "dipt", "best-of-n", "deepconf", "beam", "cat")
 VERIFIERS = ("final", "symbolic", "critic", "rollout", "prm")
 
 
@@ -299,6 +300,39 @@ class LoopRecipe(Strict):
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
 
+class InferRecipe(Strict):
+    """How a question is answered. Temperature, top_p, seed and the length of a solution are as in `sampling`."""
+
+    strategy: str = "cat"
+    k: int = Field(10, ge=1, le=1024)
+    """Samples of a question; in a tree, candidates of a branch and branches that survive a level."""
+    tau: float = Field(0.001, ge=0, le=1)
+    """Cumulative confidence below which a branch is pruned; 0 prunes none."""
+    max_steps: int = Field(64, ge=1)
+    """Most steps of a branch."""
+    length_normalised: bool = False
+    """C as the geometric mean of the steps' confidences; their product (the paper's) otherwise."""
+    stop_early: bool = True
+    """Drop branches that can no longer beat the best answer. False grows algorithm 2's whole tree, to the same
+    answer (unless length_normalised)."""
+    expand_below: float | None = Field(None, gt=0, le=1)
+    """One candidate first, and the other K - 1 only where its confidence is below this; None takes K always."""
+    token_budget: int | None = Field(None, ge=1)
+    """Tokens after which a tree grows no further level; None sets no limit."""
+    beam_width: int = Field(2, ge=1)
+    """Candidates of each beam; k / beam_width beams are kept."""
+    deepconf_keep: float = Field(0.9, gt=0, le=1)
+    """Share of the samples, the most confident, that may vote."""
+
+    @model_validator(mode="after")
+    def _strategy_is_known(self) -> Self:
+        if self.strategy not in STRATEGIES:
+            raise StepconfError(
+                f"unknown strategy {self.strategy!r}.", f"Choose from: {', '.join(STRATEGIES)}."
+            )
+        return self
+
+
 class Recipe(Strict):
     """One run, whole."""
 
@@ -316,6 +350,7 @@ class Recipe(Strict):
     pairs: PairsRecipe = PairsRecipe()
     train: TrainRecipe = TrainRecipe()
     loop: LoopRecipe = LoopRecipe()
+    infer: InferRecipe = InferRecipe()
 
 
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
@@ -325,6 +360,7 @@ _NOT_IDENTITY = {
     "pairs": True,
     "train": True,
     "loop": True,
+    "infer": True,
 }
 
 

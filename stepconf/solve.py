@@ -39,7 +39,7 @@ def sampled(
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
         seed=request.seed + index,
-        finish_reason=completion.finish_reason,
+        finish_reason="stop" if completion.finish_reason == "stop" else "length",
         predicted_answer=extract_answer(text, answer_type, guess=guess),
     )
     spans = segment(text, segment_options(recipe))

@@ -16,6 +16,7 @@ INWARD = {
     "engines": {"engines", "core", "errors"},
     "verifiers": {"verifiers", "engines", "core", "errors"},
     "training": {"training", "core", "errors", "recipe"},
+    "inference": {"inference", "engines", "core", "errors", "recipe"},
 }
 
 # Each heavy package has a home; no other file names it, not even inside a function.

@@ -159,6 +159,7 @@ NOT_IDENTITY = [
     "verify.critic.attempts=2",
     "pairs.tau=0.3",
     "pairs.after_error=continue",
+    "infer.k=3",
 ]
 
 

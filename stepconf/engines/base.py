@@ -10,12 +10,16 @@ from stepconf.engines.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. `temperature` 0 is greedy; `stop` strings end a completion and are not part of it."""
+    """How to sample. `temperature` 0 is greedy; `stop` strings end a completion and are not part of it.
+
+    `until` strings end it too, and the token that completes one is its last: a place to go on from.
+    """
 
     temperature: float
     max_tokens: int
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    until: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,15 @@ class Completion:
     """A sampled continuation. `pieces[i]` is the text that token i adds; their join is the text.
 
     The end-of-sequence token and stop strings are not part of it: `finish_reason` "stop" says that the model
-    ended by itself, "length" that the token limit did.
+    ended by itself, "length" that the token limit did, "until" that a string of `Sampling.until` was reached.
+    `n_sampled` counts all tokens that were drawn, those that are not part of it too.
     """
 
     token_ids: list[int]
     pieces: list[str]
     scores: TokenScores
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "until"]
+    n_sampled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +110,24 @@ def finish(
     token_ids: list[int],
     scores: TokenScores,
     ended_by_model: bool,
-    stop: tuple[str, ...],
+    sampling: Sampling,
     tokenizer: Tokenizer,
 ) -> Completion:
     """A completion without its end-of-sequence token and without what a stop string cut off."""
-    keep = len(token_ids)
+    keep, paused = len(token_ids), False
     while keep and token_ids[keep - 1] in tokenizer.end_ids:
         keep, ended_by_model = keep - 1, True
     pieces = tokenizer.pieces(token_ids[:keep])
-    cut = cut_at_stop(pieces, stop)
+    cut = cut_at_stop(pieces, sampling.stop)
     if cut is not None:
         keep, ended_by_model = cut, True
+    elif (last := cut_behind(pieces, sampling.until)) is not None:
+        # What an engine drew behind the place is not wanted; an end of sequence right there still ends it.
+        ended_by_model, paused = ended_by_model and last == keep < len(token_ids), True
+        keep = last
     trimmed = TokenScores(scores.logprobs[:keep], scores.entropies[:keep], scores.max_probs[:keep])
-    reason: Literal["stop", "length"] = "stop" if ended_by_model else "length"
-    return Completion(token_ids[:keep], pieces[:keep], trimmed, reason)
+    reason: Literal["stop", "length", "until"] = "stop" if ended_by_model else "until" if paused else "length"
+    return Completion(token_ids[:keep], pieces[:keep], trimmed, reason, len(token_ids))
 
 
 def cut_at_stop(pieces: list[str], stop: tuple[str, ...]) -> int | None:
@@ -134,4 +144,18 @@ def cut_at_stop(pieces: list[str], stop: tuple[str, ...]) -> int | None:
         if position >= at:
             return index
         position += len(piece)
+    return len(pieces)
+
+
+def cut_behind(pieces: list[str], until: tuple[str, ...]) -> int | None:
+    """How many tokens to keep so that the last one completes the first of the strings; None without one."""
+    text = "".join(pieces)
+    ends = [at + len(s) for at, s in ((text.find(s), s) for s in until) if at >= 0]
+    if not ends:
+        return None
+    end, position = min(ends), 0
+    for index, piece in enumerate(pieces):
+        position += len(piece)
+        if position >= end:
+            return index + 1
     return len(pieces)

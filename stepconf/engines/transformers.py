@@ -123,19 +123,20 @@ class TransformersEngine:
                 if not ended[i]:
                     tokens[i].append(token)
                     rows[i].append(stats[i])
-                    ended[i] = token in self.tokenizer.end_ids or self._stopped(tokens[i], sampling.stop)
+                    ended[i] = token in self.tokenizer.end_ids or self._stopped(tokens[i], sampling)
             if all(ended):
                 break
             ids = chosen[:, None]
         return [
-            finish(t, _scores(r), e, sampling.stop, self.tokenizer)
+            finish(t, _scores(r), e, sampling, self.tokenizer)
             for t, r, e in zip(tokens, rows, ended, strict=True)
         ]
 
-    def _stopped(self, token_ids: list[int], stop: tuple[str, ...]) -> bool:
+    def _stopped(self, token_ids: list[int], sampling: Sampling) -> bool:
         # A stop string ends within the newest tokens: a window over them suffices.
-        window = max((len(s) for s in stop), default=0) + 8
-        return bool(stop) and cut_at_stop(self.tokenizer.pieces(token_ids[-window:]), stop) is not None
+        ends = sampling.stop + sampling.until
+        window = max((len(s) for s in ends), default=0) + 8
+        return bool(ends) and cut_at_stop(self.tokenizer.pieces(token_ids[-window:]), ends) is not None
 
     def score(self, requests: Iterable[ScoreRequest | None]) -> Iterator[tuple[ScoreRequest, TokenScores]]:
         """Teacher-forced scores: one forward over prefix and tokens, the head in chunks."""

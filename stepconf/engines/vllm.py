@@ -203,10 +203,10 @@ class VllmEngine:
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             seed=seed if sampling.temperature > 0 else None,
-            stop=list(sampling.stop) or None,
-            include_stop_str_in_output=bool(sampling.stop),
+            stop=list(sampling.stop + sampling.until) or None,
+            include_stop_str_in_output=bool(sampling.stop + sampling.until),
             stop_token_ids=sorted(self.tokenizer.end_ids),
-            detokenize=bool(sampling.stop),
+            detokenize=bool(sampling.stop + sampling.until),
             logprobs=_EXTRA_COLUMNS,
             flat_logprobs=True,
             output_kind=_final_only(),
@@ -215,9 +215,8 @@ class VllmEngine:
     def _completion(self, output: Any, sampling: Sampling) -> Completion:
         done = output.outputs[0]
         ids = list(done.token_ids)
-        return finish(
-            ids, _scores(done.logprobs.logprobs), done.finish_reason == "stop", sampling.stop, self.tokenizer
-        )
+        ended = done.finish_reason == "stop"
+        return finish(ids, _scores(done.logprobs.logprobs), ended, sampling, self.tokenizer)
 
 
 @dataclass(slots=True)

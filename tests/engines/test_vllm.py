@@ -71,6 +71,20 @@ def test_generated_equal_teacher_forced(engine: VllmEngine) -> None:
     assert max(gaps) <= limit, (fmean(gaps), max(gaps))
 
 
+def test_until_ends_behind_its_string(engine: VllmEngine) -> None:
+    how = Sampling(0.8, 40, stop=("\n\n",), until=("\n", ". "))
+    asked = [SampleRequest(r.key, r.prompt_ids, 1, r.seed, how) for r in ask(engine, n=1, max_tokens=40)]
+    found = [one for completions in run(engine, asked).values() for one in completions]
+    assert "until" in {one.finish_reason for one in found}
+    for one in found:
+        inside = "".join(one.pieces[:-1])
+        assert "\n" not in inside and ". " not in inside
+        ended = {"until": 0, "length": 0, "stop": 1}[one.finish_reason]
+        assert one.n_sampled - len(one.token_ids) >= ended
+        assert one.finish_reason == "stop" or one.n_sampled == len(one.token_ids)
+        assert len(one.pieces) == len(one.token_ids) == len(one.scores)
+
+
 def test_texts_tokens_and_stops_agree(engine: VllmEngine) -> None:
     for completions in run(engine, ask(engine, n=1, max_tokens=30, stop=("\n",))).values():
         for completion in completions:

@@ -1,0 +1,185 @@
+"""What strategies take and give back.
+
+A strategy is a generator for one question: it yields requests (`Ask`), is sent their completions in the same
+order, and returns a `Result`. So it reads top to bottom, and `run.answer` can interleave any number of them in
+one stream: none waits for another.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from stepconf.core.records import TokenScores
+from stepconf.core.segment import SegmentOptions
+from stepconf.core.steps import build_steps, measure
+from stepconf.core.votes import Equal
+from stepconf.engines.base import Completion, Sampling
+from stepconf.engines.tokenizer import starts_of
+from stepconf.recipe import InferRecipe, SamplingRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked. `prompts`: exact token ids in front of a solution; all but `dipt` take only the first."""
+
+    key: str
+    text: str
+    prompts: tuple[list[int], ...]
+    answer_type: str = "math"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is the same for all questions.
+
+    `stop`: strings that end a solution. `context`: of the model, in tokens. `equal`: whether two answers of a
+    type are the same, as `equal(answer_type)(a, b)`. `watch`: told of every level of a tree as it is pruned.
+    """
+
+    infer: InferRecipe
+    sampling: SamplingRecipe
+    segment: SegmentOptions
+    stop: tuple[str, ...]
+    context: int
+    equal: Callable[[str], Equal]
+    watch: Callable[["Growth"], None] = lambda growth: None
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How a tree stands after a level. `best`: the highest C among branches that are alive or completed."""
+
+    key: str
+    depth: int
+    alive: int
+    completed: int
+    pruned: int
+    best: float | None
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """`n` continuations of `prefix_ids`; number i has the random stream `seed + i`."""
+
+    prefix_ids: list[int]
+    n: int
+    seed: int
+    sampling: Sampling
+
+
+Search = Generator[list[Ask], list[list[Completion]], "Result"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepScore:
+    """A step of the answer. Entropy in nats; `confidence` as `core.steps.measure` gives it, None without tokens."""
+
+    text: str
+    token_ids: list[int]
+    entropy_mean: float | None
+    confidence: float | None
+    cumulative_confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A whole solution among which was chosen. `confidence`: of all its tokens, or C of a tree's branch."""
+
+    answer: str | None
+    confidence: float | None
+    n_tokens: int
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a question has cost and what became of its branches.
+
+    `tokens`: all that were drawn, those of pruned branches, of discarded ends and of end-of-sequence too.
+    `peak_branches`: most continuations under way at once. The counters below are branches: `merged`,
+    `below_tau`, `outranked`, `too_long` as in `core.prune.Level`, `overtaken` could no longer win,
+    `context_full` and `out_of_tokens` found no room to go on, `no_answer` ended without one.
+    """
+
+    tokens: int = 0
+    requests: int = 0
+    peak_branches: int = 0
+    depth: int = 0
+    merged: int = 0
+    below_tau: int = 0
+    outranked: int = 0
+    too_long: int = 0
+    overtaken: int = 0
+    context_full: int = 0
+    out_of_tokens: int = 0
+    no_answer: int = 0
+
+    @property
+    def pruned(self) -> int:
+        """Branches that were given up though they could have gone on."""
+        return self.below_tau + self.outranked + self.too_long + self.overtaken
+
+    def reasons(self) -> str:
+        """Why branches ended without an answer, for a person."""
+        named = (
+            (self.below_tau, "below tau"),
+            (self.too_long, "at the step limit"),
+            (self.context_full, "with the context full"),
+            (self.out_of_tokens, "out of tokens"),
+            (self.no_answer, "ended without an answer"),
+        )
+        return ", ".join(f"{count} {what}" for count, what in named if count)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A question's answer. `answer` is None where `failure` says why; `confidence` is C of the steps shown.
+
+    `samples`: what was chosen from. `seconds`: wall clock from the first request to the answer, other
+    questions under way at the same time included.
+    """
+
+    key: str
+    question: str
+    strategy: str
+    answer: str | None
+    failure: str
+    text: str
+    prompt_ids: list[int]
+    token_ids: list[int]
+    steps: list[StepScore]
+    confidence: float | None
+    samples: list[Sample]
+    spent: Spent = field(default_factory=Spent)
+    seconds: float = 0.0
+
+
+def failed(
+    question: Question, strategy: str, failure: str, spent: Spent, samples: Sequence[Sample] = ()
+) -> Result:
+    """The result of a question without an answer."""
+    prompt = question.prompts[0]
+    return Result(
+        question.key, question.text, strategy, None, failure, "", prompt, [], [], None, list(samples), spent
+    )
+
+
+def step_scores(
+    text: str, spans: Sequence[tuple[int, int]], token_ids: list[int], pieces: list[str], scores: TokenScores
+) -> list[StepScore]:
+    """The steps of a whole solution, measured as `score` measures them."""
+    rows = build_steps("", "", text, spans, token_ids, starts_of(pieces), scores)
+    return [
+        StepScore(row.text, row.token_ids, row.entropy_mean, row.confidence, row.cumulative_confidence or 0.0)
+        for row in rows
+    ]
+
+
+def entropy_of(scores: TokenScores) -> float | None:
+    """Mean entropy in nats of a span of tokens; None without tokens."""
+    return measure(scores.logprobs, scores.entropies, scores.max_probs).entropy_mean
+
+
+def stream_seed(seed: int, question: str) -> int:
+    """A question's own random stream: the same in every run, order and batch."""
+    return int.from_bytes(blake2b(f"{seed}:{question}".encode(), digest_size=6).digest(), "big")

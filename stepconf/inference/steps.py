@@ -1,0 +1,191 @@
+"""The next step of a solution: sampled up to the end of a line, and on, until `core.segment` sees a step end.
+
+A step is what `segment` cuts off. Whether a line end is the end of a step depends on what follows (a heading
+goes with what it heads, a block is not cut), so a plain line is imagined behind it: if the cut would fall
+there, the step is whole; if not, the model goes on. Sampled tokens are kept as they are; those behind the cut
+are dropped, and count as spent.
+
+What differs from `segment` over the whole text, which can look ahead: a blank line leads the step behind it,
+and a displayed block is a step of its own, apart from the line before it and from small letters behind it.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from stepconf.core.answers import extract_answer
+from stepconf.core.records import TokenScores
+from stepconf.core.segment import SegmentOptions, segment
+from stepconf.engines.base import Completion, Sampling
+from stepconf.engines.tokenizer import starts_of
+from stepconf.inference.base import Ask, Setting, Spent
+
+_NEXT_LINE = "Next comes a line of plain text."
+_LINE_ENDS = ("\n",)
+_SENTENCE_ENDS = ("\n", ". ", "! ", "? ", "。", "！", "？")
+
+Ending = Literal["step", "solution", "context_full", "out_of_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A solution so far: exact tokens, and the text they make."""
+
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A step that may come next. `ending` says whether the solution goes on behind it, and if not, why.
+
+    Only with ending "solution" may it have no tokens: the solution had come to its end before it.
+    """
+
+    token_ids: list[int]
+    text: str
+    scores: TokenScores
+    ending: Ending
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A step that is being sampled."""
+
+    path: Path
+    seed: int
+    token_ids: list[int] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+    scores: TokenScores = field(default_factory=lambda: TokenScores([], [], []))
+    limit: Ending = "out_of_tokens"  # what it is when its request reaches its length
+    done: Candidate | None = None
+
+    def take(self, completion: Completion) -> None:
+        self.token_ids = self.token_ids + completion.token_ids
+        self.pieces = self.pieces + completion.pieces
+        mine, new = self.scores, completion.scores
+        self.scores = TokenScores(
+            mine.logprobs + new.logprobs, mine.entropies + new.entropies, mine.max_probs + new.max_probs
+        )
+
+    def end(self, keep: int, ending: Ending) -> None:
+        scores = TokenScores(
+            self.scores.logprobs[:keep], self.scores.entropies[:keep], self.scores.max_probs[:keep]
+        )
+        self.done = Candidate(self.token_ids[:keep], "".join(self.pieces[:keep]), scores, ending)
+
+
+class Stepper:
+    """Samples steps for one question.
+
+    Args:
+        prompt_ids: in front of the solution.
+        setting: of the run.
+        spent: where tokens and requests are counted.
+        seed: of the question; every continuation draws from a stream of its own behind it.
+    """
+
+    def __init__(self, prompt_ids: list[int], setting: Setting, spent: Spent, seed: int) -> None:
+        self._prompt_ids, self._setting, self._spent, self._seed = prompt_ids, setting, spent, seed
+        options = setting.segment
+        # A tree cannot see the layout of what is not yet written, from which `auto` would choose.
+        self._options = replace(options, mode="lines") if options.mode == "auto" else options
+        self._until = _SENTENCE_ENDS if self._options.mode == "sentences" else _LINE_ENDS
+
+    def steps(
+        self, wanted: Sequence[tuple[Path, int]]
+    ) -> Generator[list[Ask], list[list[Completion]], list[list[Candidate]]]:
+        """For each (path, n), n candidates of its next step, in the order of their seeds."""
+        drafts = [[_Draft(path, self._next_seed()) for _ in range(n)] for path, n in wanted]
+        waiting = [row for row in drafts if row]
+        while waiting:
+            asks, asked = [], []
+            for row in waiting:
+                # All drafts of a row hold the same tokens: a row is either a node or a draft that goes on.
+                ask = self._ask(row)
+                if ask:
+                    asks.append(ask)
+                    asked.append(row)
+            if not asks:
+                break
+            self._spent.requests += len(asks)
+            self._spent.peak_branches = max(self._spent.peak_branches, sum(ask.n for ask in asks))
+            for row, completions in zip(asked, (yield asks), strict=True):
+                for draft, completion in zip(row, completions, strict=True):
+                    self._spent.tokens += completion.n_sampled
+                    draft.take(completion)
+                    _settle(draft, completion, self._setting.stop, self._options)
+            waiting = [[draft] for row in asked for draft in row if draft.done is None]
+        return [[draft.done for draft in row if draft.done is not None] for row in drafts]
+
+    def _ask(self, row: list[_Draft]) -> Ask | None:
+        """The request for a row; None where it has no room, and its drafts are ended."""
+        draft = row[0]
+        prefix = self._prompt_ids + draft.path.token_ids + draft.token_ids
+        sampling = self._setting.sampling
+        left = sampling.max_tokens - len(draft.path.token_ids) - len(draft.token_ids)
+        room = self._setting.context - len(prefix)
+        for one in row:
+            one.limit = "context_full" if room < left else "out_of_tokens"
+            if min(left, room) < 1:
+                one.end(len(one.token_ids), one.limit)
+        if min(left, room) < 1:
+            return None
+        how = Sampling(sampling.temperature, min(left, room), sampling.top_p, self._setting.stop, self._until)
+        return Ask(prefix, len(row), draft.seed if not draft.token_ids else self._next_seed(), how)
+
+    def _next_seed(self) -> int:
+        self._seed += 1
+        return self._seed
+
+
+def _settle(draft: _Draft, completion: Completion, stop: tuple[str, ...], options: SegmentOptions) -> None:
+    """End the draft where its step ends; leave it open where the model must go on."""
+    starts, text = starts_of(draft.pieces), "".join(draft.pieces)
+    stopped = _stop_at(draft.path.text, text, stop)
+    if stopped is not None:
+        text = text[:stopped]
+    ended = completion.finish_reason == "stop" or stopped is not None
+    if not text.strip():
+        if ended:
+            draft.end(0, "solution")
+        elif completion.finish_reason == "length":
+            draft.end(len(draft.token_ids), draft.limit)
+        return
+    if completion.finish_reason == "until" and stopped is None and _in_block(text):
+        return
+    # At the end of a solution, or of its tokens, no line follows.
+    behind = _NEXT_LINE if completion.finish_reason == "until" and stopped is None else ""
+    spans = segment(text + behind, options)
+    within = len(text) if stopped is None else stopped
+    keep = sum(start < min(spans[0][1], within) for start in starts)
+    if len(spans) > 1 and spans[0][1] <= len(text):
+        draft.end(keep, "step")
+    elif ended:
+        draft.end(keep, "solution")
+    elif completion.finish_reason == "length":
+        draft.end(keep, draft.limit)
+
+
+def _in_block(text: str) -> bool:
+    """Whether a displayed formula or a block of code has begun and not ended: `segment` will not cut it."""
+    pairs = (("\\[", "\\]"), ("\\begin{", "\\end{"))
+    return any(text.count(a) > text.count(b) for a, b in pairs) or any(
+        text.count(fence) % 2 for fence in ("$$", "```")
+    )
+
+
+def _stop_at(before: str, text: str, stop: tuple[str, ...]) -> int | None:
+    """Where in `text` the solution ends because of a stop string, which may begin before it; None without."""
+    found = []
+    for s in stop:
+        head = before[max(0, len(before) - len(s) + 1) :]
+        at = (head + text).find(s)
+        if at >= 0:
+            found.append(max(0, at - len(head)))
+    return min(found, default=None)
+
+
+def marked_answer(step: str, answer_type: str) -> bool:
+    """Whether a step says that it gives the final answer."""
+    return answer_type != "code" and extract_answer(step, answer_type, guess=False) is not None

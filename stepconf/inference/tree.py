@@ -1,0 +1,209 @@
+"""Strategies over trees of steps: `cat` (algorithm 2 of arXiv 2605.07353) and `beam`."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from math import exp
+
+from stepconf.core.answers import extract_answer
+from stepconf.core.prune import Branch, Level, Rules, can_win, prune_level, ranked
+from stepconf.core.steps import measure
+from stepconf.engines.base import Completion
+from stepconf.inference.base import (
+    Ask,
+    Growth,
+    Question,
+    Result,
+    Sample,
+    Search,
+    Setting,
+    Spent,
+    StepScore,
+    failed,
+    stream_seed,
+)
+from stepconf.inference.steps import Candidate, Path, Stepper, marked_answer
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where a branch stands: its tokens, its steps and, once it has one, its answer."""
+
+    path: Path
+    steps: tuple[Candidate, ...] = ()
+    answer: str | None = None
+
+
+Twig = Branch[Node]
+Grown = Generator[list[Ask], list[list[Completion]], list[Twig]]
+
+
+def cat(strategy: str, question: Question, setting: Setting) -> Search:
+    """Confidence-pruned search: K candidates for each branch, those below tau and behind the top K are dropped.
+
+    The tree ends when no branch is left, or when none can still beat the best completed one (a product of
+    confidences only falls; not with `stop_early` off), or when the token budget is spent. With `expand_below`
+    a branch gets one candidate, and the other K - 1 only where that one is less confident.
+    """
+    infer = setting.infer
+    rules = Rules(infer.k, infer.tau, infer.max_steps, infer.length_normalised)
+    tree = _Tree(strategy, question, setting)
+    active, completed = [tree.root], list[Twig]()
+    while active and tree.affordable():
+        candidates = yield from tree.children(active, infer.k, infer.expand_below)
+        level = prune_level(candidates, rules)
+        completed += level.completed
+        active = can_win(level.active, completed, rules) if infer.stop_early else level.active
+        tree.count(level, len(level.active) - len(active))
+        tree.tell(active, completed)
+    tree.spent.out_of_tokens += len(active)
+    return tree.result(completed)
+
+
+def beam(strategy: str, question: Question, setting: Setting) -> Search:
+    """Step-level beam: K candidates a level in all, of which the most confident go on; the completed keep a place.
+
+    `beam_width` candidates each for K // beam_width beams.
+    """
+    infer = setting.infer
+    width = min(infer.beam_width, infer.k)
+    beams = max(1, infer.k // width)
+    # Nothing falls below tau, and ranking is done here, the completed among the rest.
+    rules = Rules(beams * width, 0.0, infer.max_steps, infer.length_normalised)
+    tree = _Tree(strategy, question, setting)
+    kept = [tree.root]
+    active = kept
+    while active and tree.affordable():
+        candidates = yield from tree.children(active, width, None)
+        level = prune_level(candidates, rules)
+        finished = [branch for branch in kept if branch.is_final] + level.completed
+        survivors = ranked([*finished, *level.active], infer.length_normalised)
+        kept = survivors[:beams]
+        active = [branch for branch in kept if not branch.is_final]
+        tree.count(level, len(survivors) - len(kept))
+        tree.tell(active, [branch for branch in kept if branch.is_final])
+    tree.spent.out_of_tokens += len(active)
+    return tree.result([branch for branch in kept if branch.is_final])
+
+
+class _Tree:
+    """The tree of one question: samples the children of its branches and keeps its account."""
+
+    def __init__(self, strategy: str, question: Question, setting: Setting) -> None:
+        self.spent = Spent()
+        self.root = Branch(Node(Path()), "")
+        self._strategy, self._question, self._setting = strategy, question, setting
+        seed = stream_seed(setting.sampling.seed, question.text)
+        self._stepper = Stepper(question.prompts[0], setting, self.spent, seed)
+
+    def affordable(self) -> bool:
+        """Whether the token budget allows another level."""
+        budget = self._setting.infer.token_budget
+        return budget is None or self.spent.tokens < budget
+
+    def children(self, active: Sequence[Twig], k: int, expand_below: float | None) -> Grown:
+        """The candidates of a level, in the order of their parents; the dead are counted and left out."""
+        if expand_below is None:
+            found = yield from self._stepper.steps([(branch.data.path, k) for branch in active])
+        else:
+            found = yield from self._stepper.steps([(branch.data.path, 1) for branch in active])
+            # A candidate that adds nothing, or found no room, is no reason to stop looking.
+            doubtful = [not row or _confidence(row[0]) < expand_below for row in found]
+            more = yield from self._stepper.steps(
+                [
+                    (branch.data.path, k - 1 if doubt else 0)
+                    for branch, doubt in zip(active, doubtful, strict=True)
+                ]
+            )
+            found = [first + rest for first, rest in zip(found, more, strict=True)]
+        self.spent.depth += 1
+        children = [
+            self._child(parent, step) for parent, row in zip(active, found, strict=True) for step in row
+        ]
+        return [child for child in children if child is not None]
+
+    def _child(self, parent: Twig, step: Candidate) -> Twig | None:
+        """The branch with one more step; None where it can neither go on nor gives an answer."""
+        before, kind = parent.data, self._question.answer_type
+        path = Path(before.path.token_ids + step.token_ids, before.path.text + step.text)
+        is_final = step.ending == "solution" or marked_answer(step.text, kind)
+        if not is_final and step.ending != "step":
+            self.spent.context_full += step.ending == "context_full"
+            self.spent.out_of_tokens += step.ending == "out_of_tokens"
+            return None
+        answer = extract_answer(path.text, kind) if is_final else None
+        if is_final and answer is None:
+            self.spent.no_answer += 1
+            return None
+        # A candidate without tokens says that its parent was the end: nothing is added to its confidence.
+        steps = (*before.steps, step) if step.token_ids else before.steps
+        logs = (*parent.log_confidences, -_entropy(step)) if step.token_ids else parent.log_confidences
+        return Branch(Node(path, steps, answer), path.text.strip(), logs, is_final)
+
+    def count(self, level: Level[Node], overtaken: int) -> None:
+        """Add a level to the account."""
+        self.spent.merged += level.merged
+        self.spent.below_tau += level.below_tau
+        self.spent.outranked += level.outranked
+        self.spent.too_long += level.too_long
+        self.spent.overtaken += overtaken
+
+    def tell(self, active: Sequence[Twig], completed: Sequence[Twig]) -> None:
+        """Show how the tree stands."""
+        normalised = self._setting.infer.length_normalised
+        best = max((b.log_cumulative(normalised) for b in (*active, *completed)), default=None)
+        spent = self.spent
+        self._setting.watch(
+            Growth(
+                self._question.key,
+                spent.depth,
+                len(active),
+                len(completed),
+                spent.pruned,
+                None if best is None else exp(best),
+                spent.tokens,
+            )
+        )
+
+    def result(self, completed: Sequence[Twig]) -> Result:
+        """The completed branch with the highest C; a failure without one."""
+        question, normalised = self._question, self._setting.infer.length_normalised
+        if not completed:
+            failure = f"no completed branch: {self.spent.reasons() or 'none went on'}"
+            return failed(question, self._strategy, failure, self.spent)
+        best = ranked(completed, normalised)[0]
+        return Result(
+            question.key,
+            question.text,
+            self._strategy,
+            best.data.answer,
+            "",
+            best.data.path.text,
+            question.prompts[0],
+            best.data.path.token_ids,
+            _step_scores(best),
+            exp(best.log_cumulative(normalised)),
+            [
+                Sample(b.data.answer, exp(b.log_cumulative(normalised)), len(b.data.path.token_ids))
+                for b in completed
+            ],
+            self.spent,
+        )
+
+
+def _entropy(step: Candidate) -> float:
+    scores = step.scores
+    return measure(scores.logprobs, scores.entropies, scores.max_probs).entropy_mean or 0.0
+
+
+def _confidence(step: Candidate) -> float:
+    scores = step.scores
+    return measure(scores.logprobs, scores.entropies, scores.max_probs).confidence or 0.0
+
+
+def _step_scores(branch: Twig) -> list[StepScore]:
+    rows, log_cumulative = [], 0.0
+    for step in branch.data.steps:
+        entropy = _entropy(step)
+        log_cumulative -= entropy
+        rows.append(StepScore(step.text, step.token_ids, entropy, exp(-entropy), exp(log_cumulative)))
+    return rows

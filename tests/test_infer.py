@@ -1,0 +1,218 @@
+"""`stepconf infer` and `stepconf evaluate`, as from a shell, on a real tiny model."""
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from stepconf.core.records import Problem
+from stepconf.evaluate import Cell, _graded, compared, figures
+from stepconf.infer_view import printable
+from stepconf.inference.base import Question, Result, Sample, Spent, failed
+from stepconf.verifiers.pool import Pool
+from tests.tiny import stepconf, with_tiny
+
+SMALL = ["--k", 2, "--max-tokens", 24, "--set", "sampling.temperature=1.0"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    rows = [{"id": i, "problem": f"What is {i} + 4?", "answer": str(i + 4)} for i in range(4)]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_question_answered_by_the_tree() -> None:
+    ended = stepconf("infer", "What is 3 + 4?", *with_tiny(), *SMALL, "--tau", 0)
+    assert ended.code == 0, ended.err
+    assert "cat: " in ended.out and "tokens in" in ended.out and "outside the engine" in ended.out
+    # Every step has its number: colour is never the only cue.
+    found = json.loads(stepconf("infer", "What is 3 + 4?", *with_tiny(), *SMALL, "--tau", 0, "--json").out)
+    numbers = re.findall(r"^ {0,2}\d+  (\d\.\d{3})  ", ended.out, re.MULTILINE)
+    assert numbers == [f"{step['confidence']:.3f}" for step in found["steps"]]
+
+
+@pytest.mark.parametrize("strategy", ["cat", "self-consistency", "cot", "dipt"])
+def test_json_of_a_file(strategy: str, file: Path) -> None:
+    ended = stepconf("infer", file, *with_tiny(), *SMALL, "--strategy", strategy, "--json")
+    assert ended.code == 0, ended.err
+    rows = [json.loads(line) for line in ended.out.splitlines()]
+    assert [row["external_id"] for row in rows] == ["0", "1", "2", "3"]
+    for row in rows:
+        assert row["strategy"] == strategy and row["tokens"] > 0
+        assert "".join(step["text"] for step in row["steps"]) == row["text"]
+        assert bool(row["failure"]) == (row["answer"] is None)
+
+
+def test_the_same_in_every_format(file: Path, tmp_path: Path) -> None:
+    found = []
+    for name in ("a.jsonl", "b.parquet"):
+        ended = stepconf("infer", file, *with_tiny(), *SMALL, "--out", tmp_path / name)
+        assert ended.code == 0, ended.err
+        text = tmp_path / name
+        found.append(
+            pq.read_table(text).to_pylist()
+            if name.endswith("parquet")
+            else [json.loads(line) for line in text.read_text().splitlines()]
+        )
+    for a, b in zip(*found, strict=True):
+        assert {k: v for k, v in a.items() if k != "seconds"} == {
+            k: v for k, v in b.items() if k != "seconds"
+        }
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--k", 0], "infer.k"),
+        (["--k", 100000], "infer.k"),
+        (["--tau", 1.5], "infer.tau"),
+        (["--tau", -0.1], "infer.tau"),
+        (["--strategy", "mcts"], "unknown strategy 'mcts'"),
+        (["--set", "prompt.style=chat"], "no chat template"),
+        (["--out", "answers.csv"], "neither .jsonl nor .parquet"),
+        (["--out", "no/such/folder/a.jsonl"], "there is no folder no/such/folder"),
+    ],
+)
+def test_bad_input(options: list[object], said: str) -> None:
+    ended = stepconf("infer", "What is 3 + 4?", *with_tiny(), *options)
+    assert ended.code == 1 and said in ended.err, ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_file_that_is_not_there() -> None:
+    ended = stepconf("infer", "missing.jsonl", *with_tiny())
+    assert ended.code == 1 and "no such file" in ended.err
+    ended = stepconf("infer", "  ", *with_tiny())
+    assert ended.code == 1 and "question is empty" in ended.err
+
+
+def test_a_context_too_small() -> None:
+    ended = stepconf("infer", "3 + 4?", *with_tiny(), "--set", "engine.max_model_len=16", "--json")
+    assert ended.code == 0
+    assert "context" in json.loads(ended.out)["failure"]
+
+
+def test_model_output_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[31mb\r\n\tc") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}\n\tc"
+
+
+def test_evaluate_and_continue(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "eval"
+    command = ["evaluate", "--benchmark", file, "--out", out, *with_tiny(), *SMALL]
+    ended = stepconf(*command, "--strategy", "greedy", columns=160)
+    assert ended.code == 0, ended.err
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("answers/*/*.json")}
+    ended = stepconf(*command, "--strategy", "greedy,self-consistency,cat", columns=160)
+    assert ended.code == 0, ended.err
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    report = json.loads((out / "report.json").read_text())
+    assert [one["strategy"] for one in report["results"]] == ["greedy", "self-consistency", "cat"]
+    assert len(report["comparisons"]) == 3
+    for one in report["results"]:
+        assert one["questions"] == 4 and 0 <= one["pass@1"]["estimate"] <= 1
+        assert one["tokens"] > 0
+    voting = report["results"][1]
+    assert set(voting["pass@k"]) == {"1", "2"} and "maj@2" in voting
+    assert voting["maj@2"]["estimate"] == voting["pass@1"]["estimate"]
+    assert "paired by problem" in ended.out and f"{out}/report.json" in ended.out
+
+
+def test_evaluate_refuses_another_recipe(file: Path, tmp_path: Path) -> None:
+    command = ["evaluate", "--benchmark", file, "--out", tmp_path / "e", *with_tiny(), "--max-tokens", 8]
+    assert stepconf(*command).code == 0
+    ended = stepconf(*command, "--k", 3)
+    assert ended.code == 1 and "another recipe: infer differ" in ended.err
+    assert json.loads(stepconf(*command, "--json").out)["results"][0]["questions"] == 4
+
+
+def test_evaluate_names_what_is_unknown(file: Path, tmp_path: Path) -> None:
+    for name, said in (("no-such-set", "Unknown problem set"), ("missing.jsonl", "no such file")):
+        ended = stepconf("evaluate", "--benchmark", name, "--out", tmp_path / "x", *with_tiny())
+        assert ended.code == 1 and said in ended.err
+    ended = stepconf(
+        "evaluate", "--benchmark", file, "--strategy", "best", "--out", tmp_path / "y", *with_tiny()
+    )
+    assert ended.code == 1 and "unknown strategy 'best'" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "answer"),
+    [
+        ("math", "What is half of 1?", "\\frac{1}{2}"),
+        ("number", "What is 3 + 4?", "7"),
+        ("choice", "Which is even? A) 1 B) 2", "B"),
+        ("yesno", "Is 4 even?", "yes"),
+        ("string", "What is the capital of France?", "Paris"),
+    ],
+)
+def test_evaluate_every_answer_type(kind: str, text: str, answer: str, tmp_path: Path) -> None:
+    rows = [{"problem": f"{text} ({i})", "answer": answer} for i in range(2)]
+    path = tmp_path / "b.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = [*with_tiny(), *SMALL, "--set", f"problems.answer_type={kind}", "--json"]
+    ended = stepconf(
+        "evaluate",
+        "--benchmark",
+        path,
+        "--strategy",
+        "self-consistency,cat",
+        "--out",
+        tmp_path / "o",
+        *options,
+    )
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
+    assert [one["questions"] for one in report["results"]] == [2, 2]
+
+
+def test_code_is_not_graded_by_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    path.write_text(json.dumps({"problem": "Write f.", "answer": "assert f()"}) + "\n")
+    ended = stepconf(
+        "evaluate",
+        "--benchmark",
+        path,
+        "--out",
+        tmp_path / "o",
+        *with_tiny(),
+        "--set",
+        "problems.answer_type=code",
+    )
+    assert ended.code == 1 and "graded by running code" in ended.err
+
+
+def test_answers_are_graded_and_compared() -> None:
+    """Grading and figures over scripted answers: one right by value, one wrong, one without an answer."""
+    problems = [Problem(name, name, "1/2", "math", "test", "") for name in "abc"]
+
+    def said(name: str, answer: str, samples: list[str | None]) -> Result:
+        found = [Sample(one, 0.5, 3) for one in samples]
+        return Result(
+            name, name, "self-consistency", answer, "", answer, [1], [2], [], 0.5, found, Spent(tokens=9)
+        )
+
+    with Pool(1) as pool:
+        results = [
+            said("a", "0.5", ["0.5", "\\frac{1}{2}", "3"]),
+            said("b", "3", ["3", "3", "1/2"]),
+            failed(
+                Question("c", "c", ([1],)),
+                "self-consistency",
+                "no solution has an answer: 3 cut",
+                Spent(tokens=9),
+            ),
+        ]
+        rows = _graded(results[::-1], problems, pool)
+        assert [row["correct"] for row in rows] == [True, False, False]
+        one = Cell("b", "self-consistency", rows, 6.0, 0.6, 1.0)
+        two = Cell("b", "cat", [row | {"correct": True, "tokens": 3} for row in rows], 3.0, 0.3, 1.0)
+        found = figures(one, pool)
+    assert found["pass@1"]["estimate"] == pytest.approx(1 / 3)
+    assert found["failures"] == {"no solution has an answer": 1} and found["seconds_per_question"] == 2
+    paired = compared(two, one)
+    assert (paired["only_first_right"], paired["only_second_right"]) == (2, 0)
+    assert paired["tokens_ratio"]["estimate"] == pytest.approx(1 / 3) and paired["mcnemar_p"] == 0.5
