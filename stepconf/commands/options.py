@@ -1,0 +1,53 @@
+"""Options that several commands share, declared once, and how they become recipe keys."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command again continues it.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="YAML file, e.g. of recipes/.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key. Repeatable.")
+]
+Model = Annotated[str | None, typer.Option(help="Hub id, local folder, or demo (built in).")]
+EngineName = Annotated[str | None, typer.Option("--engine", help="vllm (default) or transformers.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first N usable rows.")]
+Verifiers = Annotated[
+    str | None,
+    typer.Option("--verify", help="Comma-separated of final,symbolic,critic,rollout,prm. Empty for none."),
+]
+Policy = Annotated[str | None, typer.Option(help="How verdicts become labels; see relabel.")]
+ProblemColumn = Annotated[str | None, typer.Option(help="Column with the problem text.")]
+AnswerColumn = Annotated[str | None, typer.Option(help="Column with the gold answer.")]
+SolutionColumn = Annotated[str | None, typer.Option(help="Column with the solution text.")]
+IdColumn = Annotated[str | None, typer.Option(help="Column kept as external_id.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of sampling and of generated problems.")]
+SolutionFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="JSONL(.gz), Parquet or Hub set of solutions.")
+]
+RepoId = Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a data set on the Hub.")]
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """The names in a comma-separated list; None where the option was not given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def column_keys(
+    file: str,
+    limit: int | None,
+    problem: str | None,
+    answer: str | None,
+    solution: str | None,
+    id_: str | None,
+) -> dict[str, Any]:
+    """Recipe keys of the options that say where solutions are read from."""
+    return {
+        "problems.source": file,
+        "problems.limit": limit,
+        "problems.problem_column": problem,
+        "problems.answer_column": answer,
+        "problems.solution_column": solution,
+        "problems.id_column": id_,
+    }

@@ -1,0 +1,152 @@
+"""From pairs to a better policy, and what a policy answers.
+
+Each command parses its options into a recipe, imports late, and calls one function.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stepconf.commands.options import EngineName, Limit, Model, RecipeFile, Seed, Sets, names_of
+from stepconf.errors import StepconfError
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", help="Folder; the same command again continues it.")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|PAIRS]", help="A run, or a Parquet file of pairs. Without: rounds."),
+    ] = None,
+    model: Model = None,
+    objective: Annotated[str | None, typer.Option(help="dpo (default) or sft.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of sampling, pairs and training.")] = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Optimise a model: step-level DPO, SFT, or whole rounds.
+
+    With RUN: DPO on its pairs, or SFT on its right solutions. Without: rounds of sampling, pairs and training,
+    each measured on held-out problems (keys problems and loop of the recipe; see recipes/).
+    Several GPUs: torchrun --nproc-per-node 8 -m stepconf train RUN ...
+    """
+    from stepconf.recipe import load_recipe
+
+    options = {"model": model, "train.objective": objective, "loop.rounds": rounds}
+    loaded = load_recipe(recipe, options, sets)
+    if source is not None and rounds is not None:
+        raise StepconfError(
+            "a run and --rounds are both given.", "Rounds make runs of their own: leave RUN out."
+        )
+    if not loaded.model:
+        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
+    if source is None:
+        from stepconf.rounds import train_rounds
+        from stepconf.ui import LoopProgress, show_rounds
+
+        with LoopProgress() as progress:
+            measured = train_rounds(loaded, out, progress.announce, progress.tick, progress.report)
+        show_rounds(measured, out)
+        return
+    from stepconf.train import train as run_train
+    from stepconf.ui import TrainProgress, show_training
+
+    with TrainProgress() as report:
+        summary = run_train(source, loaded, out, report)
+    show_training(summary, out)
+
+
+def infer(
+    question: Annotated[str, typer.Argument(metavar="QUESTION|FILE", help="A question, or a file of them.")],
+    model: Model = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="cat (default), greedy, cot, self-consistency, dipt, best-of-n, deepconf or beam."),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Most steps of a branch.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON lines, and nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="FILE.jsonl or FILE.parquet.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the samples and candidates.")] = None,
+    seed: Seed = None,
+    engine: EngineName = None,
+    limit: Limit = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Answer questions by tree search (CaT) or another strategy."""
+    from stepconf.recipe import load_recipe
+
+    tree = {"strategy": strategy, "k": k, "tau": tau, "max_steps": max_steps}
+    sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    options: dict[str, Any] = {f"infer.{name}": value for name, value in tree.items()}
+    options |= {f"sampling.{name}": value for name, value in sampling.items()}
+    own = {"model": model, "engine.name": engine, "problems.limit": limit}
+    loaded = load_recipe(recipe, options | own, sets)
+    from stepconf.infer import infer as run_infer
+    from stepconf.infer_view import TreeView, show
+
+    with TreeView() as view:
+        answered = run_infer(loaded, question, out, view.grow, view.done)
+    if json_:
+        for row in answered.rows:
+            typer.echo(json.dumps(row))
+    else:
+        show(answered.results, answered.clock)
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option("--out", help="Folder; the same command again continues it.")],
+    benchmark: Annotated[
+        str, typer.Option(help="Comma-separated: math500, gsm8k@FILE, FILE, reasoning-gym:TASK, ...")
+    ],
+    strategy: Annotated[str, typer.Option(help="Comma-separated; see infer.")] = "greedy",
+    model: Model = None,
+    limit: Limit = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
+    seed: Seed = None,
+    engine: EngineName = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
+    ] = False,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Answer benchmarks: accuracy, cost, strategies in pairs."""
+    from stepconf.recipe import load_recipe
+
+    options = {
+        "model": model,
+        "problems.limit": limit,
+        "infer.k": k,
+        "infer.tau": tau,
+        "sampling.max_tokens": max_tokens,
+        "sampling.seed": seed,
+        "engine.name": engine,
+    }
+    loaded = load_recipe(recipe, options, sets)
+    from stepconf.evaluate import evaluate as run_evaluate
+    from stepconf.evaluate_view import render
+    from stepconf.ui import StageProgress, output
+
+    with StageProgress() as tick:
+        report = run_evaluate(loaded, names_of(benchmark) or [], names_of(strategy) or [], out, tick)
+    if json_:
+        typer.echo(json.dumps(report, indent=1))
+        return
+    for table in render(report):
+        output.print(table)
+    output.print(f"Files: {out}/report.json, {out}/answers/", highlight=False, soft_wrap=True)

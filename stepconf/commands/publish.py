@@ -1,0 +1,92 @@
+"""From a run to the Hub and back.
+
+Each command parses its options into a recipe, imports late, and calls one function.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepconf.commands.options import Out, RepoId
+from stepconf.errors import StepconfError
+
+
+def check(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Evaluation set (name, file, Hub id) that must not be in it. Repeatable."),
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="The run need not be finished.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+) -> None:
+    """Is a run whole, consistent and fit to publish?
+
+    Exit code 1 on errors, not on warnings.
+    """
+    from stepconf.shards import check_is_run
+
+    check_is_run(run)
+    from stepconf.check import check as run_check
+    from stepconf.check import load_against, render
+    from stepconf.ui import StageProgress, output
+
+    sets = load_against(against or [])
+    with StageProgress() as tick:
+        report = run_check(run, sets, partial, tick)
+    if json_:
+        typer.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        for line in render(report, run):
+            output.print(line, highlight=False)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def push(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    repo_id: RepoId,
+    private: Annotated[bool, typer.Option("--private", help="Make the data set private.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write what would be pushed to --out, show it, send nothing.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of --dry-run (default: RUN-hub).")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch; made if absent.")] = None,
+    licence: Annotated[str | None, typer.Option("--license", help="Hub licence id, e.g. mit.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Publish an unfinished run.")] = False,
+) -> None:
+    """Publish a run on the Hub, with a card, in one commit."""
+    from stepconf.shards import check_is_run
+
+    check_is_run(run)
+    if out is not None and not dry_run:
+        raise StepconfError("--out is the folder of --dry-run.", "Add --dry-run, or leave --out.")
+    from stepconf import publish
+    from stepconf.ui import StageProgress, output
+
+    if dry_run:
+        folder = out or run.with_name(run.resolve().name + "-hub")
+        with StageProgress() as tick:
+            files = publish.prepare(run, repo_id, folder, licence, partial, tick)
+        for line in publish.render(folder, files):
+            output.print(line, highlight=False)
+    else:
+        with StageProgress() as tick:
+            files, address = publish.push(run, repo_id, licence, partial, private, revision, tick)
+        output.print(f"Pushed {len(files)} files: {address}", highlight=False, soft_wrap=True)
+
+
+def pull(
+    repo_id: RepoId,
+    out: Out,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+) -> None:
+    """Bring a published run back as a run folder."""
+    from stepconf import publish
+    from stepconf.ui import StageProgress, output
+
+    with StageProgress() as tick:
+        publish.pull(repo_id, out, revision, tick)
+    output.print(f"Run {out}. Next: stepconf check {out}", highlight=False, soft_wrap=True)
