@@ -4,13 +4,14 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint environment clean
+.PHONY: help demo test test-all lint environment clean
 
 help:
-	@echo 'make demo    problems, a real vLLM engine, annotated steps, preference pairs, a table'
-	@echo 'make test    lint, then all tests'
-	@echo 'make lint    ruff check, ruff format --check, mypy'
-	@echo 'make clean   remove .venv and caches; runs are kept'
+	@echo 'make demo       problems, a real vLLM engine, annotated steps, preference pairs, a table'
+	@echo 'make test       lint, then the tests'
+	@echo 'make test-all   those too that start servers of their own, minutes more'
+	@echo 'make lint       ruff check, ruff format --check, mypy'
+	@echo 'make clean      remove .venv and caches; runs are kept'
 	@echo 'Each makes .venv first where it is missing or out of date. PYTHON=... picks another Python.'
 
 demo: environment
@@ -18,6 +19,9 @@ demo: environment
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m 'slow or not slow'
 
 lint: environment
 	$(BIN)/ruff check

@@ -92,7 +92,6 @@ def test_what_cannot_be_audited(tmp_path: Path, arguments: list[str], part: str)
     assert ended.code == 1 and part in ended.err and "Traceback" not in ended.err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gsm8k_dev", "math_dev"])
 def test_the_real_files(name: str) -> None:
     path = shared_path(f"processbench/{name}.jsonl.gz")

@@ -67,7 +67,6 @@ def test_bins_equal_scikit_learn(items: list[tuple], n_bins: int, names: tuple) 
     assert cal.ece(p, y, n_bins, names[0]) == near(expected)
 
 
-@pytest.mark.slow  # its import takes most of the time
 def test_ece_and_mce_equal_torchmetrics() -> None:
     torch = pytest.importorskip("torch")
     binary_calibration_error = pytest.importorskip(

@@ -9,7 +9,6 @@ from stepconf.core.symbolic import check_steps
 from tests.shared_data import shared_rows
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "recall"), [("gsm8k", 0.12), ("math", 0.10)])
 def test_processbench(name: str, recall: float) -> None:
     rows = shared_rows(f"processbench/{name}_dev.jsonl.gz")

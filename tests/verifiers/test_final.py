@@ -216,7 +216,6 @@ PIECES = st.sampled_from(
 FUZZ = st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=20).map("".join))
 
 
-@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(FUZZ, min_size=100, max_size=100))
 def test_ten_thousand_fuzzed_strings(pool: Pool, texts: list[str]) -> None:
