@@ -125,24 +125,15 @@ def plant(examples: Sequence[Example], indices: Sequence[int], budget: int) -> l
     return trees
 
 
-def pack(trees: Sequence[Tree], budget: int) -> list[list[list[Tree]]]:
-    """Micro-batches of rows of trees, of at most `budget` places each (a longer tree is alone).
-
-    The longest tree of a micro-batch sets its row length; others fill the rows, first fit, longest first. So
-    attention costs no more than for the longest tree, and little is padding.
-    """
-    batches: list[list[list[Tree]]] = []
+def pack(trees: Sequence[Tree], budget: int) -> list[list[Tree]]:
+    """Micro-batches of trees, of at most `budget` tokens each (a longer tree is alone): first fit, longest first."""
+    batches: list[list[Tree]] = []
     filled: list[int] = []
-    row_length = 0
     for tree in sorted(trees, key=len, reverse=True):
-        row = next((i for i, used in enumerate(filled) if used + len(tree) <= row_length), None)
-        if row is not None:
-            batches[-1][row].append(tree)
-            filled[row] += len(tree)
-        elif batches and (len(filled) + 1) * row_length <= budget:
-            batches[-1].append([tree])
-            filled.append(len(tree))
-        else:
-            batches.append([[tree]])
-            row_length, filled = len(tree), [len(tree)]
+        place = next((i for i, used in enumerate(filled) if used + len(tree) <= budget), len(batches))
+        if place == len(batches):
+            batches.append([])
+            filled.append(0)
+        batches[place].append(tree)
+        filled[place] += len(tree)
     return batches

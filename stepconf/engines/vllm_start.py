@@ -11,7 +11,12 @@ from stepconf.errors import StepconfError
 RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 _CPU_KV_BYTES = 1 << 30
 # vLLM's processes inherit these: what they print would run through the progress bars.
-_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+_QUIET = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_LOGS": "-torch._library.triton",  # that Triton is not there, which a CPU does not need
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def import_vllm() -> Any:

@@ -10,17 +10,18 @@ from stepconf.core.trees import Tree
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of trees. R rows of L places, H heads, E edges, S sides over all rows.
+    """Trees one after the other. N tokens, H heads, E edges, S sides.
 
-    token_ids, depths, ends: [R, L]; padding has depth 0 and sees itself alone.
-    heads: [H], places in the flattened rows. edge_heads, edge_tokens: [E], ascending in `edge_heads`.
+    token_ids, depths, ends: [N], as in `Tree`, the ends counted from the start of the batch.
+    bounds: where each tree starts and stops. heads: [H]. edge_heads, edge_tokens: [E], ascending in `edge_heads`.
     use_edges, use_sides: every use of an edge by a side.
-    examples: the example of each group of sides, in order. n_tokens: input tokens that are no padding.
+    examples: the example of each group of sides, in order.
     """
 
     token_ids: torch.Tensor
     depths: torch.Tensor
     ends: torch.Tensor
+    bounds: list[tuple[int, int]]
     heads: torch.Tensor
     edge_heads: torch.Tensor
     edge_tokens: torch.Tensor
@@ -28,7 +29,6 @@ class Batch:
     use_sides: torch.Tensor
     n_sides: int
     examples: list[int]
-    n_tokens: int
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same on a device."""
@@ -39,12 +39,12 @@ class Batch:
         return Batch(*moved)
 
 
-def collate(rows: Sequence[Sequence[Tree]]) -> Batch:
-    """Put rows of trees into one batch of the longest row's length."""
-    length = max(sum(map(len, row)) for row in rows)
-    token_ids = torch.zeros(len(rows), length, dtype=torch.long)
-    depths = torch.zeros_like(token_ids)
-    ends = torch.arange(1, length + 1).repeat(len(rows), 1)
+def collate(trees: Sequence[Tree]) -> Batch:
+    """Put trees into one batch."""
+    token_ids: list[int] = []
+    depths: list[int] = []
+    ends: list[int] = []
+    bounds: list[tuple[int, int]] = []
     heads: list[int] = []
     edge_heads: list[int] = []
     edge_tokens: list[int] = []
@@ -52,27 +52,25 @@ def collate(rows: Sequence[Sequence[Tree]]) -> Batch:
     use_sides: list[int] = []
     examples: list[int] = []
     n_sides = 0
-    for r, row in enumerate(rows):
-        start = 0
-        for tree in row:
-            stop = start + len(tree)
-            token_ids[r, start:stop] = torch.tensor(tree.token_ids)
-            depths[r, start:stop] = torch.tensor(tree.depths)
-            ends[r, start:stop] = torch.tensor(tree.ends) + start
-            for edges in tree.side_edges:
-                use_edges += [edge + len(edge_heads) for edge in edges]
-                use_sides += [n_sides] * len(edges)
-                n_sides += 1
-            edge_heads += [head + len(heads) for head in tree.edge_heads]
-            edge_tokens += tree.edge_tokens
-            heads += [r * length + start + place for place in tree.heads]
-            examples += tree.examples
-            start = stop
-    n_tokens = sum(len(tree) for row in rows for tree in row)
+    for tree in trees:
+        start = len(token_ids)
+        for edges in tree.side_edges:
+            use_edges += [edge + len(edge_heads) for edge in edges]
+            use_sides += [n_sides] * len(edges)
+            n_sides += 1
+        edge_heads += [head + len(heads) for head in tree.edge_heads]
+        edge_tokens += tree.edge_tokens
+        heads += [start + place for place in tree.heads]
+        token_ids += tree.token_ids
+        depths += tree.depths
+        ends += [start + end for end in tree.ends]
+        examples += tree.examples
+        bounds.append((start, len(token_ids)))
     return Batch(
-        token_ids,
-        depths,
-        ends,
+        torch.tensor(token_ids),
+        torch.tensor(depths),
+        torch.tensor(ends),
+        bounds,
         torch.tensor(heads),
         torch.tensor(edge_heads),
         torch.tensor(edge_tokens),
@@ -80,15 +78,4 @@ def collate(rows: Sequence[Sequence[Tree]]) -> Batch:
         torch.tensor(use_sides),
         n_sides,
         examples,
-        n_tokens,
     )
-
-
-def visible(ends: torch.Tensor) -> torch.Tensor:
-    """Which key each query sees, [R, 1, L, L]: itself and its ancestors.
-
-    `ends`: [R, L]. Key k is query q or an ancestor of it iff k <= q < ends[k].
-    """
-    places = torch.arange(ends.shape[1], device=ends.device)
-    query, key = places[:, None], places[None, :]
-    return ((key <= query) & (query < ends[:, None, :]))[:, None]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from stepconf.core.trees import Example, pack, plant
+from stepconf.core.trees import Example, Tree, pack, plant
 from stepconf.errors import StepconfError
 from stepconf.recipe import TrainRecipe
 from stepconf.training.batches import Batch, collate
@@ -36,7 +36,6 @@ class Totals:
     rejected: float = 0.0
     wins: float = 0.0
     tokens: float = 0.0
-    places: float = 0.0
 
 
 def optimise(
@@ -97,21 +96,20 @@ def _step(
 ) -> dict[str, float]:
     """One optimiser step over `indices`, in as many micro-batches as the token budget makes of them."""
     started = time.perf_counter()
-    packed = pack(plant(examples, indices, recipe.tokens_per_batch), recipe.tokens_per_batch)
+    packed = _packed(examples, indices, recipe, ranks)
     share = ranks.deal(packed)
     n_units = len(indices) if reference is not None else sum(examples[i].n_targets for i in indices)
     totals = Totals()
     optimiser.zero_grad(set_to_none=True)
-    for turn, rows in enumerate(share):
-        batch = collate(rows).to(ranks.device)
+    for turn, trees in enumerate(share):
+        batch = collate(trees).to(ranks.device)
         owned = ranks.owns(turn, len(packed))
         loss = objective(policy(batch), batch, reference, recipe, totals if owned else Totals())
         # FSDP averages gradients over the processes; the loss is a sum over all of them.
         (loss * (ranks.size / n_units if owned else 0.0)).backward()
         if owned:
             totals.loss += float(loss.detach()) / n_units
-            totals.tokens += batch.n_tokens
-            totals.places += batch.token_ids.numel()
+            totals.tokens += len(batch.token_ids)
     own = [getattr(totals, name) for name in Totals.__slots__]
     sums = ranks.sum(torch.tensor(own, dtype=torch.float64, device=ranks.device))
     totals = Totals(*sums.tolist())
@@ -139,8 +137,15 @@ def _step(
         "tokens": int(totals.tokens),
         "tokens_per_second": round(totals.tokens / seconds, 1),
         "tokens_unpacked": alone,
-        "padding": round(1 - totals.tokens / totals.places, 4),
     }
+
+
+def _packed(
+    examples: Sequence[Example], indices: list[int], recipe: TrainRecipe, ranks: Ranks
+) -> list[list[Tree]]:
+    """The micro-batches of one optimiser step."""
+    budget = recipe.tokens_per_batch or (8192 if ranks.device.startswith("cuda") else 1024)
+    return pack(plant(examples, indices, budget), budget)
 
 
 def objective(
@@ -195,9 +200,9 @@ def reference_logprobs(
     steps = steps_of(examples, recipe.batch_size, 1, recipe.seed)
     with torch.no_grad():
         for number, indices in enumerate(steps):
-            packed = pack(plant(examples, indices, recipe.tokens_per_batch), recipe.tokens_per_batch)
-            for turn, rows in enumerate(ranks.deal(packed)):
-                batch = collate(rows).to(ranks.device)
+            packed = _packed(examples, indices, recipe, ranks)
+            for turn, trees in enumerate(ranks.deal(packed)):
+                batch = collate(trees).to(ranks.device)
                 logprobs = policy(batch).view(-1, 2).double().cpu()
                 if ranks.owns(turn, len(packed)):
                     result[batch.examples] = logprobs

@@ -1,6 +1,5 @@
 """The model as the trainer sees it: packed trees in, log-probabilities of their edges out."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,7 +7,8 @@ import torch
 from torch import nn
 
 from stepconf.errors import StepconfError
-from stepconf.training.batches import Batch, visible
+from stepconf.training.attention import NAME, attend, sees, tree_masks
+from stepconf.training.batches import Batch
 
 _HEAD_CHUNK = 256
 
@@ -21,17 +21,20 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
     Args:
         model: an `AutoModelForCausalLM`.
         compute: dtype of the forward; parameters keep their own (float32 masters under bfloat16).
-        flex: attend with FlexAttention, which skips what the tree hides, instead of SDPA with a dense mask.
+        flex: attend with FlexAttention, which skips what the trees hide, instead of SDPA with a dense mask a tree.
 
     Raises:
         StepconfError: the model changes its logits after the head.
     """
 
     def __init__(self, model: Any, compute: torch.dtype = torch.float32, flex: bool = False) -> None:
+        from transformers import AttentionInterface
+
         super().__init__()
         self.model = model
         self._compute, self._flex = compute, flex
-        model.set_attn_implementation("flex_attention" if flex else "sdpa")
+        AttentionInterface.register(NAME, attend)
+        model.set_attn_implementation("flex_attention" if flex else NAME)
         config = model.config.get_text_config()
         if getattr(config, "final_logit_softcapping", None) or getattr(config, "logit_scale", 1.0) != 1.0:
             raise StepconfError(
@@ -58,13 +61,13 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         with autocast:
             whole = self._whole()
             hidden = whole.base_model(
-                input_ids=batch.token_ids,
-                position_ids=batch.depths,
-                attention_mask=self._mask(batch.ends),
+                input_ids=batch.token_ids[None],
+                position_ids=batch.depths[None],
                 use_cache=False,
-            ).last_hidden_state
+                **self._attention(batch),
+            ).last_hidden_state[0]
             head = whole.get_output_embeddings()
-            read = hidden.flatten(0, 1)[batch.heads].to(self._compute)
+            read = hidden[batch.heads].to(self._compute)
             bias = None if head.bias is None else head.bias.to(self._compute)
             edges = _EdgeLogprobs.apply(
                 read, head.weight.to(self._compute), bias, batch.edge_heads, batch.edge_tokens
@@ -72,22 +75,13 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         sides = torch.zeros(batch.n_sides, device=edges.device)
         return sides.index_add(0, batch.use_sides, edges[batch.use_edges])
 
-    def _mask(self, ends: torch.Tensor) -> Any:
+    def _attention(self, batch: Batch) -> dict[str, Any]:
         if not self._flex:
-            return visible(ends)
+            return {"trees": tree_masks(batch.ends, batch.bounds, self._compute)}
         from torch.nn.attention.flex_attention import create_block_mask
 
-        rows, length = ends.shape
-        return create_block_mask(sees(ends), rows, None, length, length, device=str(ends.device))
-
-
-def sees(ends: torch.Tensor) -> Callable[[Any, Any, Any, Any], Any]:
-    """FlexAttention's form of `batches.visible`."""
-
-    def mask(row: Any, _head: Any, query: Any, key: Any) -> Any:
-        return (key <= query) & (query < ends[row, key])
-
-    return mask
+        length, device = len(batch.ends), str(batch.ends.device)
+        return {"attention_mask": create_block_mask(sees(batch.ends), 1, None, length, length, device=device)}
 
 
 class _EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from stepconf.core.trees import Tree
-
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def deal(self, batches: Sequence[list[list[Tree]]]) -> list[list[list[Tree]]]:
+    def deal(self, batches: Sequence[list[Tree]]) -> list[list[Tree]]:
         """This process's share of the micro-batches, as many for each process (with FSDP they march in step).
 
         A process that has none left repeats one: the caller gives it weight 0 (`owns`).

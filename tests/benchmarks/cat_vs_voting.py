@@ -5,13 +5,17 @@ branch, as algorithm 2 has it; `cat-lazy` takes one, and the other K - 1 only wh
 `--expand-below`. best-of-n and deepconf choose among the very samples of self-consistency (one seed), so these are
 drawn once and their seconds are shared. float32, temperature 0.7.
 
-    python -m tests.benchmarks.cat_vs_voting [--model FOLDER --zero-shot] [--limit N] [--k K] [--tau T]
+    python -m tests.benchmarks.cat_vs_voting [--model FOLDER --zero-shot --learnt FILE] [--limit N] [--k K] [--tau T]
+
+`tests.benchmarks.arithmetic_chains` says how to train a model that solves such problems.
 """
 
 import argparse
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
@@ -52,6 +56,11 @@ class Replay:
             yield request, completions
 
 
+def learnt(file: Path | None) -> set[str]:
+    """The problems of a JSONL file."""
+    return {json.loads(line)["problem"] for line in file.read_text().splitlines()} if file else set()
+
+
 def _content(request: SampleRequest) -> tuple[object, ...]:
     return (tuple(request.prompt_ids), request.n, request.seed, request.sampling)
 
@@ -61,7 +70,12 @@ def main() -> None:
     options = _options()
     recipe = _recipe(options)
     source = f"reasoning-gym:chain_sum?{options.terms}&size={2 * options.limit}"
-    problems = load_problems(source, ProblemOptions(limit=options.limit, seed=1234)).problems
+    known = learnt(options.learnt)
+    problems = [
+        problem
+        for problem in load_problems(source, ProblemOptions(seed=1234)).problems
+        if problem.text not in known
+    ][: options.limit]
     lazy = recipe.model_copy(
         update={"infer": recipe.infer.model_copy(update={"expand_below": options.expand_below})}
     )
@@ -139,6 +153,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--zero-shot", action="store_true", help="for a model trained on such problems")
+    parser.add_argument(
+        "--learnt", type=Path, help="JSONL; problems that the model was trained on are left out"
+    )
     parser.add_argument("--terms", default=TERMS, help="of reasoning-gym's chain_sum")
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--k", type=int, default=10)

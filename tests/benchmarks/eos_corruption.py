@@ -4,7 +4,7 @@ Both train the demo model on the first pairs of a run (default: what `stepconf d
 rate, batch and beta. Then each answers the run's problems again: steps per answer, and the share of them
 that stop before the answer.
 
-    python -m tests.benchmarks.eos_corruption [--run demo-run] [--pairs 96] [--problems 24]
+    python -m tests.benchmarks.eos_corruption [--run demo-run] [--pairs 64] [--problems 24]
 """
 
 import argparse
@@ -96,7 +96,7 @@ def answers(model: str, recipe: Recipe, out: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, default=Path("demo-run"))
-    parser.add_argument("--pairs", type=int, default=96)
+    parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--problems", type=int, default=24)
     args = parser.parse_args()
     pairs = [pair for shard in read_pairs(args.run) for pair in shard][: args.pairs]
@@ -104,12 +104,7 @@ def main() -> None:
     print(f"{len(pairs)} pairs, {open_ended} of them with a chosen step that does not end its solution")
     recipe = load_recipe(
         RECIPE,
-        {
-            "problems.limit": args.problems,
-            "sampling.samples": 4,
-            "sampling.seed": 7,
-            "engine.name": "transformers",
-        },
+        {"problems.limit": args.problems, "sampling.samples": 4, "sampling.seed": 7},
         ["verify.verifiers=[]"],
     )
     with tempfile.TemporaryDirectory() as scratch:

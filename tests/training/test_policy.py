@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from stepconf.core.trees import Example, pack, plant
 from stepconf.demo_model import demo_model_path
-from stepconf.training.batches import collate, visible
+from stepconf.training.attention import sees, visible
+from stepconf.training.batches import collate
 from stepconf.training.losses import dpo_loss
-from stepconf.training.policy import Policy, sees
+from stepconf.training.policy import Policy
 from tests.tiny import needs_demo_model
 
 VOCABULARY = 600  # more heads than one chunk of the vocabulary product are used below
@@ -66,6 +67,7 @@ def step_pairs(seed: int, n_solutions: int, step: int, vocabulary: int) -> list[
 
 def unpacked(model: Any, examples: Sequence[Example]) -> torch.Tensor:
     """[P, 2]: each side in a forward of its own, float32, plain log-softmax."""
+    model.set_attn_implementation("eager")  # a model that a policy held attends over trees
     rows = []
     for one in examples:
         for side in one.sides:
@@ -79,8 +81,8 @@ def unpacked(model: Any, examples: Sequence[Example]) -> torch.Tensor:
 def packed(policy: Policy, examples: Sequence[Example], budget: int) -> torch.Tensor:
     """[P, 2] in the order of `examples`."""
     result = [torch.empty(0)] * len(examples)
-    for rows in pack(plant(examples, range(len(examples)), budget), budget):
-        batch = collate(rows)
+    for trees in pack(plant(examples, range(len(examples)), budget), budget):
+        batch = collate(trees)
         for index, sides in zip(batch.examples, policy(batch).view(-1, 2), strict=True):
             result[index] = sides
     return torch.stack(result)
@@ -161,7 +163,7 @@ def test_flex_attention_sees_what_the_dense_mask_shows() -> None:
 
     examples = step_pairs(seed=5, n_solutions=3, step=6, vocabulary=VOCABULARY)
     batch = collate(pack(plant(examples, range(len(examples)), 90), 200)[0])
-    rows, length = batch.ends.shape
-    assert torch.equal(
-        create_mask(sees(batch.ends), rows, 1, length, length, device="cpu"), visible(batch.ends)
-    )
+    length = len(batch.ends)
+    each_alone = torch.block_diag(*(visible(batch.ends[a:b] - a) for a, b in batch.bounds)).bool()
+    flex = create_mask(sees(batch.ends), 1, 1, length, length, device="cpu")
+    assert len(batch.bounds) > 1 and torch.equal(flex[0, 0], each_alone)
