@@ -9,7 +9,7 @@ BIN := .venv/bin
 help:
 	@echo 'make demo       problems, a real vLLM engine, annotated steps, preference pairs, a table'
 	@echo 'make test       lint, then the tests'
-	@echo 'make test-all   those too that start servers of their own, minutes more'
+	@echo 'make test-all   the slow tests too: servers of their own, bfloat16; minutes more'
 	@echo 'make lint       ruff check, ruff format --check, mypy'
 	@echo 'make clean      remove .venv and caches; runs are kept'
 	@echo 'Each makes .venv first where it is missing or out of date. PYTHON=... picks another Python.'

@@ -101,7 +101,9 @@ def test_measures_are_those_of_the_rows(whole: tuple[Path, Forked]) -> None:
         assert row["brier"]["n_clusters"] == len({s["problem_id"] for s in steps})
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize(
+    "share", [0.6, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.3, 0.95))]
+)
 def test_killed_in_any_stage_and_continued(
     share: float, problems: Path, held_out: Path, whole: tuple[Path, Forked], tmp_path: Path
 ) -> None:

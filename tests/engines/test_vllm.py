@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.timeout(600), needs_demo_model]
 QUESTIONS = [f"What is {i} + {3 * i} - {i // 2}? Explain briefly." for i in range(11, 27)]
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> Iterator[VllmEngine]:
     # So little cache that the batch below does not fit: sequences are preempted and computed again.
     options = {"kv_cache_memory_bytes": 96 << 20}
