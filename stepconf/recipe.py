@@ -261,7 +261,7 @@ class TrainRecipe(Strict):
     max_length: int = Field(2048, ge=2)
     """Tokens of prompt and side; a longer example is left out and counted."""
     tokens_per_batch: int | None = Field(None, ge=1)
-    """Input tokens of one forward: what fits the memory. Unset: 1024 on a CPU, 8192 on a GPU. Decides the
+    """Input tokens of one forward: what fits the memory. Unset: 512 on a CPU, 8192 on a GPU. Decides the
     speed, not the result."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward; parameters and moments are float32 either way."""

@@ -144,7 +144,7 @@ def _packed(
     examples: Sequence[Example], indices: list[int], recipe: TrainRecipe, ranks: Ranks
 ) -> list[list[Tree]]:
     """The micro-batches of one optimiser step."""
-    budget = recipe.tokens_per_batch or (8192 if ranks.device.startswith("cuda") else 1024)
+    budget = recipe.tokens_per_batch or (8192 if ranks.device.startswith("cuda") else 512)
     return pack(plant(examples, indices, budget), budget)
 
 

@@ -2,9 +2,9 @@
 
 Pairs: at each step of N solutions, the step against a slip in it (one digit changed), after the exact steps before.
 Both sides: the same model, float type, AdamW, batch of 64 pairs an optimiser step, reference forward included,
-loading and saving left out, each in a process of its own. We train on all pairs, TRL on an even sample of them (its
-pairs share nothing, so its rate does not depend on how many there are). TRL runs without gradient checkpointing,
-at 8 pairs a device, and at whichever number passes most pairs per second on a few of them.
+loading and saving left out, each in a process of its own. We train on all pairs, before and after TRL; TRL on an
+even sample of them (its pairs share nothing, so its rate does not depend on how many there are). It runs without
+gradient checkpointing, at its default of 8 pairs a device, and at whichever number is fastest on a few of them.
 
     python -m tests.benchmarks.dpo_throughput [--data gsm8k|math] [--solutions 40] [--trl-pairs 32]
         [--dtype float32|bfloat16]
@@ -203,30 +203,36 @@ def main() -> None:
         return
     rows = step_pairs(args.data, args.solutions)
     print(f"{len(rows)} step pairs of {args.solutions} {args.data} solutions, {args.dtype}, batch {BATCH}")
-    ours = apart(model, rows, args.dtype, 0)
-    print(
-        f"stepconf: {ours['rate']:.2f} pairs/s, peak {ours['peak_gb']:.2f} GB; tokens {ours['tokens']:,}",
-        end=" ",
-    )
-    print(f"of {ours['tokens_unpacked']:,} unpacked", flush=True)
+    before = measure_ours(model, rows, args.dtype)
     sample = rows[:: -(-len(rows) // args.trl_pairs)]
     few = sample[:: -(-len(sample) // PROBE_PAIRS)]
     probes = {n: apart(model, few, args.dtype, n)["rate"] for n in PROBED}
+    rates = {n: round(rate, 2) for n, rate in probes.items()}
+    print(f"TRL on {len(few)} pairs, by batch per device: {rates}", flush=True)
+    fastest = max(probes, key=probes.__getitem__)
+    theirs = {n: apart(model, sample, args.dtype, n) for n in dict.fromkeys((fastest, USUAL))}
+    for n, one in theirs.items():
+        print(
+            f"TRL, {n} a device: {one['rate']:.3f} pairs/s on {len(sample)} pairs, peak {one['peak_gb']:.2f} GB",
+            flush=True,
+        )
+    after = measure_ours(model, rows, args.dtype)
+    for n, one in theirs.items():
+        speed = (before["rate"] + after["rate"]) / 2 / one["rate"]
+        memory = max(before["peak_gb"], after["peak_gb"]) / one["peak_gb"]
+        print(f"ratio pairs_per_second_over_trl_{n}_a_device: {speed:.2f}")
+        print(f"ratio peak_memory_over_trl_{n}_a_device: {memory:.2f}")
+
+
+def measure_ours(model: str, rows: list[Row], dtype: str) -> Row:
+    """All pairs through stepconf, once."""
+    ours = apart(model, rows, dtype, 0)
     print(
-        f"TRL on {len(few)} pairs, by batch per device:",
-        {n: round(rate, 2) for n, rate in probes.items()},
+        f"stepconf: {ours['rate']:.2f} pairs/s, peak {ours['peak_gb']:.2f} GB; "
+        f"tokens {ours['tokens']:,} of {ours['tokens_unpacked']:,} unpacked",
         flush=True,
     )
-    fastest = max(probes, key=probes.__getitem__)
-    for per_device in dict.fromkeys((fastest, USUAL)):
-        theirs = apart(model, sample, args.dtype, per_device)
-        print(
-            f"TRL, {per_device} a device: {theirs['rate']:.3f} pairs/s on {len(sample)} pairs, "
-            f"peak {theirs['peak_gb']:.2f} GB"
-        )
-        name = f"trl_{per_device}_a_device"
-        print(f"ratio pairs_per_second_over_{name}: {ours['rate'] / theirs['rate']:.2f}")
-        print(f"ratio peak_memory_over_{name}: {ours['peak_gb'] / theirs['peak_gb']:.2f}", flush=True)
+    return ours
 
 
 if __name__ == "__main__":
