@@ -5,16 +5,19 @@ line style or hatching of its own besides. No global state: figures are made wit
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
 
 from stepconf.shards import write_atomically
+
+P = ParamSpec("P")
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -42,21 +45,33 @@ _STYLE = {
 }
 
 
+def _styled(draw: Callable[P, Any]) -> Callable[P, Any]:
+    """Drawn in our style, and nobody else's figures touched: some of it is read when a part is made."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Any:
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@_styled
 def save(figure: Any, folder: Path, name: str, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
     """Write a figure as FOLDER/NAME.svg and .png; the files."""
-    import matplotlib
-
     files = []
     for suffix in formats:
         image = BytesIO()
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-        with matplotlib.rc_context(_STYLE):
-            figure.savefig(image, format=suffix, dpi=200, metadata=metadata)
+        figure.savefig(image, format=suffix, dpi=200, metadata=metadata)
         files.append(folder / f"{name}.{suffix}")
         write_atomically(files[-1], image.getvalue())
     return files
 
 
+@_styled
 def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], what: str) -> Any:
     """Accuracy against confidence in bins, with the share of the items in each bin below.
 
@@ -86,6 +101,7 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], what: str) ->
     return figure
 
 
+@_styled
 def entropy_histograms(panels: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], what: str) -> Any:
     """Distribution of the mean entropy of what is correct and of what is not, a panel for each run.
 
@@ -117,6 +133,7 @@ def entropy_histograms(panels: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[
     return figure
 
 
+@_styled
 def risk_coverage(curves: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], what: str) -> Any:
     """Error rate among the items that a signal ranks first, against their share; the legend has the areas.
 
@@ -144,6 +161,7 @@ def risk_coverage(curves: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]
     return figure
 
 
+@_styled
 def accuracy_against_tokens(results: Sequence[Mapping[str, Any]]) -> Any:
     """pass@1 against tokens spent on a question, a panel for each benchmark, a marker for each strategy.
 
@@ -177,12 +195,10 @@ def _panels(
     count: int, width: float, height: float, ratios: Sequence[float] | None = None, share_x: bool = True
 ) -> tuple[Any, list[Any]]:
     """A figure (inches) of panels one below the other."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        drawn = figure.subplots(count, 1, sharex=share_x, squeeze=False, height_ratios=ratios)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    drawn = figure.subplots(count, 1, sharex=share_x, squeeze=False, height_ratios=ratios)
     return figure, [row[0] for row in drawn]
 
 
