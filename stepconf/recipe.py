@@ -275,7 +275,7 @@ class TrainRecipe(Strict):
     """Optimiser steps between checkpoints: what a crash may cost."""
     lora: LoraRecipe | None = None
     log_to: Literal["none", "tensorboard", "trackio"] = "none"
-    """Besides the terminal and metrics.jsonl."""
+    """Besides the terminal and state/metrics.jsonl."""
     seed: int = Field(42, ge=0)
 
 

@@ -179,7 +179,7 @@ def show_training(summary: dict[str, Any], out: Path) -> None:
         "speed", f"{last['examples_per_second']:,} examples/s, {last['tokens_per_second']:,} tokens/s"
     )
     output.print(table)
-    output.print(f"Files: {summary['model']}, {out}/metrics.jsonl", highlight=False, soft_wrap=True)
+    output.print(f"Files: {summary['model']}, {out}/state/metrics.jsonl", highlight=False, soft_wrap=True)
     output.print(f"Next:  stepconf generate --model {summary['model']} ...", highlight=False, soft_wrap=True)
 
 
