@@ -22,8 +22,8 @@ def compare(first: Path, second: Path, out: Path | None = None) -> dict[str, Any
     """
     a, b = _cells(first), _cells(second)
     places = _matched(list(a), list(b))
-    found = [compared(a[mine], b[theirs]) for mine, theirs in places]
-    found = [one for one in found if one["questions"]]
+    both = [(a[mine], b[theirs]) for mine, theirs in places]
+    found = [compared(one, other) for one, other in both if _problems(one) & _problems(other)]
     if not found:
         raise StepconfError(
             f"{first} and {second} have no problem of a benchmark and strategy in common: "
@@ -48,6 +48,10 @@ def _cells(folder: Path) -> dict[Place, Cell]:
         )
     cells = [Cell(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
     return {(cell.benchmark, cell.strategy): cell for cell in cells}
+
+
+def _problems(cell: Cell) -> set[str]:
+    return {row["problem_id"] for row in cell.rows}
 
 
 def _model(folder: Path) -> str:

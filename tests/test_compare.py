@@ -85,6 +85,11 @@ def test_what_cannot_be_compared(evaluations: tuple[Path, Path], tmp_path: Path)
         file.write_text(json.dumps(json.loads(file.read_text()) | {"benchmark": "another"}))
     said = stepconf("evaluate", "--compare", a, other)
     assert said.code == 1 and "in common" in said.err
+    strange = Path(shutil.copytree(a, tmp_path / "strange"))
+    for file in strange.glob("answers/*/*.json"):
+        file.write_text(file.read_text().replace('"problem_id": "', '"problem_id": "x'))
+    said = stepconf("evaluate", "--compare", a, tmp_path / "strange")
+    assert said.code == 1 and "in common" in said.err
     for missing in (["--out", tmp_path / "o"], ["--benchmark", "gsm8k"]):
         said = stepconf("evaluate", *missing, *with_tiny())
         assert said.code == 1 and "is missing" in said.err
