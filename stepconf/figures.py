@@ -224,5 +224,6 @@ def _plain_number(value: float, position: int) -> str:
 
 
 def _short(name: str) -> str:
-    flat = re.sub(r"\s+", " ", name)
+    """A benchmark's name on one line; of a file without its folders."""
+    flat = re.sub(r"\s+", " ", Path(name).name if name.startswith(("/", "~", ".")) else name)
     return flat if len(flat) <= 50 else f"{flat[:47]}..."
