@@ -5,8 +5,8 @@ OUT/reliability-steps.svg, .png   and so on: see `_draw`
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stepconf import figures
 from stepconf.chunks import Tick
-from stepconf.core.bootstrap import Statistic, cluster_bootstrap
+from stepconf.core.bootstrap import Resampled, Statistic, difference, interval, resample
 from stepconf.core.calibration import (
     auprc_errors,
     aurc,
@@ -38,18 +38,9 @@ from stepconf.errors import StepconfError
 from stepconf.shards import read_recipe, write_atomically
 from stepconf.signals import Column, Kind, Units, read_units
 
-Bootstrap = Callable[..., dict[str, Any]]  # (statistic, problems, *arrays) -> the interval, as a dict
-
 KINDS: tuple[Kind, ...] = ("steps", "answers")
 NO_TOPK = "a run keeps exact entropies, not the top-k log-probabilities that a truncated one is made of"
 DRAWN = ("length", "max_prob_mean", "perplexity", "entropy_mean")  # risk-coverage; the paper's table 7
-
-
-def _of_decomposition(part: str) -> Statistic:
-    def statistic(confidence: npt.ArrayLike, correct: npt.ArrayLike, weights: npt.ArrayLike) -> float:
-        return float(getattr(brier_decomposition(confidence, correct, weights=weights), part))
-
-    return statistic
 
 
 def _mean(values: npt.ArrayLike, weights: npt.ArrayLike) -> float:
@@ -63,14 +54,30 @@ HONESTY: dict[str, Statistic] = {
     "ece_10_equal_mass": partial(ece, binning="equal-mass"),
     "mce_10": mce,
     "brier": brier,
-    "brier_reliability": _of_decomposition("reliability"),
-    "brier_resolution": _of_decomposition("resolution"),
-    "brier_uncertainty": _of_decomposition("uncertainty"),
     "log_loss": log_loss,
 }
 # Of a confidence as a ranking.
 RANKING: dict[str, Statistic] = {"auroc": auroc, "auprc_errors": auprc_errors, "aurc": aurc}
-POSTHOC = ("ece_10", "ece_10_equal_mass", "brier", "log_loss")
+POSTHOC = ("ece_10", "brier", "log_loss")
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """`cluster_bootstrap` with its settings and progress. Called, it gives the interval as a plain dict."""
+
+    resamples: int = 1000
+    seed: int = 0
+    tick: Tick = lambda stage, n: None
+
+    def __call__(self, statistic: Statistic, problems: Column, *arrays: Column) -> dict[str, Any]:
+        """The interval of a statistic of the arrays."""
+        return asdict(interval(self.resample(statistic, problems, *arrays)))
+
+    def resample(self, statistic: Statistic, problems: Column, *arrays: Column) -> Resampled:
+        """The statistic on every resample."""
+        found = resample(statistic, problems, *arrays, n_resamples=self.resamples, seed=self.seed)
+        self.tick("measure", 1)
+        return found
 
 
 def calibrate(
@@ -97,7 +104,7 @@ def calibrate(
                 f"no step and no answer in {path} is both scored and decided.",
                 "Score it (stepconf score), and verify it: stepconf verify RUN --verify final,symbolic",
             )
-    bootstrap = bootstrap_of(resamples, seed, tick)
+    bootstrap = Bootstrap(resamples, seed, tick)
     report: dict[str, Any] = {"run": run.resolve().name, "model": read_recipe(run)["model"]}
     report |= {kind: profile(units["after"][kind], bootstrap, seed) for kind in KINDS}
     if before is not None:
@@ -110,11 +117,6 @@ def calibrate(
     write_atomically(out / "calibration.json", json.dumps(report, indent=1).encode())
     _draw(report, units, out)
     return report
-
-
-def bootstrap_of(resamples: int, seed: int, tick: Tick) -> Bootstrap:
-    """`cluster_bootstrap` with its settings, its result a plain dict."""
-    return partial(_interval, resamples=resamples, seed=seed, tick=tick)
 
 
 def profile(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
@@ -133,6 +135,7 @@ def profile(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
         "accuracy": bootstrap(_mean, units.problems, units.correct),
         "mean_confidence": bootstrap(_mean, units.problems, units.confidence),
         **measured,
+        "brier_decomposition": asdict(brier_decomposition(*pair)),
         "entropy": asdict(gap)
         | {
             name: bootstrap(_of_gap(name), units.problems, units.signals["entropy_mean"], units.correct)
@@ -147,17 +150,16 @@ def profile(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
 def signals(units: Units, bootstrap: Bootstrap) -> dict[str, dict[str, Any]]:
     """Each signal as a ranking: AUROC, that minus the mean entropy's, within equal lengths, errors found, AURC."""
     scores, problems, correct = units.scores, units.problems, units.correct
+    lengths = units.signals["length"]
+    ranked = {name: bootstrap.resample(auroc, problems, values, correct) for name, values in scores.items()}
+    entropy = ranked["entropy_mean"]
     return {
         name: {
-            "auroc": bootstrap(auroc, problems, values, correct),
-            "auroc_minus_entropy": bootstrap(
-                _auroc_difference, problems, values, scores["entropy_mean"], correct
-            ),
-            "length_controlled_auroc": bootstrap(
-                length_controlled_auroc, problems, values, correct, units.signals["length"]
-            ),
-            "auprc_errors": bootstrap(auprc_errors, problems, values, correct),
-            "aurc": bootstrap(aurc, problems, values, correct),
+            "auroc": asdict(interval(ranked[name])),
+            "auroc_minus_entropy": asdict(interval(difference(ranked[name], entropy))),
+            "length_controlled_auroc": bootstrap(length_controlled_auroc, problems, values, correct, lengths),
+            "auprc_errors": auprc_errors(values, correct),
+            "aurc": aurc(values, correct),
         }
         for name, values in scores.items()
     }
@@ -214,14 +216,6 @@ def change(after: Units, before: Units, bootstrap: Bootstrap) -> dict[str, Any]:
     return found
 
 
-def _interval(
-    statistic: Statistic, problems: Column, *arrays: Column, resamples: int, seed: int, tick: Tick
-) -> dict[str, Any]:
-    found = asdict(cluster_bootstrap(statistic, problems, *arrays, n_resamples=resamples, seed=seed))
-    tick("measure", 1)
-    return found
-
-
 def _of_gap(part: str) -> Statistic:
     def statistic(entropy: npt.ArrayLike, correct: npt.ArrayLike, weights: npt.ArrayLike) -> float | None:
         value: float | None = getattr(entropy_gap(entropy, correct, weights), part)
@@ -232,11 +226,6 @@ def _of_gap(part: str) -> Statistic:
 
 def _accuracy(confidence: npt.ArrayLike, correct: npt.ArrayLike, weights: npt.ArrayLike) -> float:
     return _mean(correct, weights)
-
-
-def _auroc_difference(first: Column, second: Column, correct: Column, weights: Column) -> float | None:
-    a, b = auroc(first, correct, weights), auroc(second, correct, weights)
-    return None if a is None or b is None else a - b
 
 
 def _difference(statistic: Statistic) -> Statistic:

@@ -16,13 +16,15 @@ _ROWS = (
     ("ECE, 10 bins of equal mass", "ece_10_equal_mass"),
     ("MCE, 10 bins", "mce_10"),
     ("Brier score", "brier"),
-    ("  reliability (lower is better)", "brier_reliability"),
-    ("  resolution (higher is better)", "brier_resolution"),
-    ("  uncertainty (of the data)", "brier_uncertainty"),
     ("log loss, nats", "log_loss"),
     ("AUROC", "auroc"),
     ("AUPRC of errors", "auprc_errors"),
     ("AURC (lower is better)", "aurc"),
+)
+_PARTS = (
+    ("  reliability (lower is better)", "reliability"),
+    ("  resolution (higher is better)", "resolution"),
+    ("  uncertainty (of the data)", "uncertainty"),
 )
 _SIGNALS = {
     "length": "length",
@@ -66,6 +68,9 @@ def _honesty(report: dict[str, Any], kinds: list[str]) -> Table:
     table = _table(title, "", heads)
     for name, key in _ROWS:
         table.add_row(name, *(interval(report[kind][key]) for kind in kinds))
+        if key == "brier":
+            for name, part in _PARTS:
+                table.add_row(name, *(_number(report[kind]["brier_decomposition"][part]) for kind in kinds))
     entropies = [report[kind]["entropy"] for kind in kinds]
     for name, key in (("correct", "mean_correct"), ("incorrect", "mean_incorrect")):
         table.add_row(f"mean entropy of {name}, nats", *(_number(one[key]) for one in entropies))
@@ -97,8 +102,8 @@ def _signals(found: dict[str, Any], kind: str) -> Table:
             interval(one["auroc"]),
             "" if name == "entropy_mean" else interval(one["auroc_minus_entropy"]),
             interval(one["length_controlled_auroc"]),
-            _number(one["auprc_errors"]["estimate"]),
-            _number(one["aurc"]["estimate"]),
+            _number(one["auprc_errors"]),
+            _number(one["aurc"]),
         )
     return table
 
@@ -108,7 +113,7 @@ def _posthoc(found: dict[str, Any], kind: str) -> Table:
         f"{kind}: fitted on {found['problems_fitted']:,} problems, measured on "
         f"{found['problems_measured']:,} others"
     )
-    table = _table(title, "", ("ECE, 10 bins", "ECE, equal mass", "Brier score", "log loss"))
+    table = _table(title, "", ("ECE, 10 bins", "Brier score", "log loss"))
     for key, name in _POSTHOC.items():
         table.add_row(name, *(interval(value) for value in found[key].values()))
     return table

@@ -86,7 +86,7 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], what: str) ->
         x = np.array([one["confidence"] for one in bins])
         y = np.array([one["accuracy"]["estimate"] for one in bins])
         look = {"color": _COLOURS[number], "linestyle": _LINES[number], "marker": _MARKERS[number]}
-        top.errorbar(x, y, yerr=_bars(y, [one["accuracy"] for one in bins]), label=name or what,
+        top.errorbar(x, y, yerr=_bars(y, [one["accuracy"] for one in bins]), label=_short(name, 24) or what,
                      markersize=5, linewidth=1.5, capsize=2, elinewidth=1, **look)  # fmt: skip
         counts = np.array([one["count"] for one in bins], dtype=float)
         width = 0.1 / len(curves)
@@ -95,7 +95,7 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], what: str) ->
                   hatch=("", "////")[number % 2], edgecolor="white", linewidth=0)  # fmt: skip
     top.set(ylabel=f"share of {what} correct", ylim=(-0.02, 1.02))
     top.legend(loc="upper left")
-    below.set(xlabel="confidence  exp(−mean entropy)", ylabel="share", xlim=(0, 1))
+    below.set(xlabel="confidence  exp(−mean entropy)", ylabel="share", xlim=(-0.01, 1.01))
     for axes in (top, below):
         _grid(axes)
     return figure
@@ -123,11 +123,12 @@ def entropy_histograms(panels: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[
             text = f"{label}: {int(part.sum()):,}, mean {mean:.3f}"
             axes.stairs(share / part.sum(), edges, color=_COLOURS[number], linewidth=1.5,
                         linestyle=_LINES[number], label=text, fill=False)  # fmt: skip
-            axes.stairs(share / part.sum(), edges, color=_COLOURS[number], alpha=0.25, fill=True,
-                        hatch=("", "////")[number], linewidth=0)  # fmt: skip
-            axes.axvline(min(mean, most), color=_COLOURS[number], linestyle=_LINES[number], linewidth=1)
-        axes.set(ylabel=f"share of {what}", xlim=(0, most))
-        axes.legend(loc="upper right", title=name or None, title_fontsize=8)
+            axes.stairs(share / part.sum(), edges, facecolor=_COLOURS[number], edgecolor=_COLOURS[number],
+                        alpha=0.25, fill=True, hatch=("", "////")[number], linewidth=0)  # fmt: skip
+            axes.axvline(min(mean, most), ymax=0.68, color=_COLOURS[number], linestyle=_LINES[number],
+                         linewidth=1)  # fmt: skip
+        axes.set(ylabel=f"share of {what}", xlim=(0, most), ylim=(0, 1.45 * axes.dataLim.y1))
+        axes.legend(loc="upper right", title=_short(name, 24) or None, title_fontsize=8)
         _grid(axes)
     drawn[-1].set_xlabel("mean entropy, nats")
     return figure
@@ -141,13 +142,13 @@ def risk_coverage(curves: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]
         curves: by signal, coverage ascending in (0, 1] and the risk there.
         what: steps or answers.
     """
-    figure, (axes,) = _panels(1, width=3.5, height=3.0)
+    figure, (axes,) = _panels(1, width=3.5, height=3.5)
     for number, (name, (coverage, risk)) in enumerate(curves.items()):
         # The first few items make a jagged start that says nothing.
         kept = np.unique(
             np.linspace(min(len(risk) - 1, len(risk) // 100), len(risk) - 1, _POINTS).astype(int)
         )
-        label = f"{_NAMES.get(name, name)} ({float(np.mean(risk)):.3f})"
+        label = f"{_NAMES.get(name, _short(name, 24))} ({float(np.mean(risk)):.3f})"
         every = max(1, len(kept) // 8)
         axes.plot(coverage[kept], risk[kept], label=label, color=_COLOURS[number], linestyle=_LINES[number],
                   marker=_MARKERS[number], markersize=4, markevery=(number * every // 4, every),
@@ -156,7 +157,8 @@ def risk_coverage(curves: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]
     axes.axhline(overall, color=_GREY, linewidth=1, linestyle=":", label=f"no signal ({overall:.3f})")
     axes.set(xlabel=f"coverage: share of {what} kept", ylabel="risk: share of them incorrect", xlim=(0, 1))
     axes.set_ylim(bottom=0)
-    axes.legend(title="signal (area below)", title_fontsize=8, loc="best")
+    title = "signal (area below its curve)"
+    figure.legend(loc="outside upper center", ncols=2, title=title, title_fontsize=8)
     _grid(axes)
     return figure
 
@@ -174,18 +176,22 @@ def accuracy_against_tokens(results: Sequence[Mapping[str, Any]]) -> Any:
     looks = dict(zip(strategies, zip(cycle(_COLOURS), cycle(_MARKERS), strict=False), strict=False))
     figure, drawn = _panels(len(benchmarks), width=4.6, height=0.9 + 2.2 * len(benchmarks), share_x=False)
     for axes, benchmark in zip(drawn, benchmarks, strict=True):
+        shown = {}
         for one in (one for one in results if one["benchmark"] == benchmark):
             x, y = one["tokens_per_question"]["estimate"], one["pass@1"]["estimate"]
             colour, marker = looks[one["strategy"]]
-            axes.errorbar([x], [y], xerr=_bars(np.array([x]), [one["tokens_per_question"]]),
-                          yerr=_bars(np.array([y]), [one["pass@1"]]), color=colour, marker=marker, markersize=6,
-                          linestyle="", capsize=2, elinewidth=1, label=one["strategy"])  # fmt: skip
+            drawn_point = axes.errorbar(
+                [x], [y], xerr=_bars(np.array([x]), [one["tokens_per_question"]]),
+                yerr=_bars(np.array([y]), [one["pass@1"]]), color=colour, marker=marker, linestyle="",
+                markersize=10 if marker == "*" else 6, capsize=2, elinewidth=1,
+            )  # fmt: skip
+            shown[one["strategy"]] = drawn_point[0]  # the marker alone, without its bars
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(_plain_number)
         axes.xaxis.set_minor_formatter(_plain_number)
         axes.set(ylabel="pass@1", title=_short(benchmark))
         axes.set_ylim(bottom=0)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(shown.values(), shown.keys(), loc="center left", bbox_to_anchor=(1.0, 0.5))
         _grid(axes)
     drawn[-1].set_xlabel("tokens per question, pruned ones included (log scale)")
     return figure
@@ -223,7 +229,7 @@ def _plain_number(value: float, position: int) -> str:
     return f"{value:,.0f}" if digit in "125" else ""
 
 
-def _short(name: str) -> str:
-    """A benchmark's name on one line; of a file without its folders."""
+def _short(name: str, most: int = 50) -> str:
+    """A name on one line; of a file without its folders."""
     flat = re.sub(r"\s+", " ", Path(name).name if name.startswith(("/", "~", ".")) else name)
-    return flat if len(flat) <= 50 else f"{flat[:47]}..."
+    return flat if len(flat) <= most else f"{flat[: most - 3]}..."

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf import __version__, figures
-from stepconf.calibrate import bootstrap_of, reliability
+from stepconf.calibrate import Bootstrap, reliability
 from stepconf.check_files import file_digest, missing_parts, stale_summary
 from stepconf.chunks import Tick
 from stepconf.core.card import CONFIGS, Published, Source, card
@@ -113,7 +113,7 @@ def _draw(run: Path, folder: Path) -> list[tuple[str, str]]:
     units = read_units(run, "steps")
     if not 0 < units.correct.sum() < units.correct.size:
         return []
-    bins = reliability(units, bootstrap_of(1000, 0, lambda stage, n: None))
+    bins = reliability(units, Bootstrap())
     entropy = units.signals["entropy_mean"]
     folder.mkdir()
     figures.save(figures.reliability({"": bins}, "steps"), folder, "reliability-steps", ["png"])
