@@ -3,6 +3,7 @@
 OUT/recipe.json                     what decides the numbers; another one is refused
 OUT/answers/BENCHMARK/STRATEGY.json one benchmark answered by one strategy, graded; written whole, then kept
 OUT/report.json                     every figure of the table
+OUT/accuracy-tokens.svg, .png       accuracy against tokens spent
 """
 
 import json
@@ -15,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from stepconf import figures
 from stepconf.core.answers import gold_answer
 from stepconf.core.bootstrap import Interval
 from stepconf.core.evaluation import (
@@ -29,7 +31,7 @@ from stepconf.core.records import Problem
 from stepconf.core.votes import majority
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.infer import answers, equality, open_pool, row
+from stepconf.infer import answers, equality, open_pool, row, with_tau
 from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
 from stepconf.models import open_engine
@@ -74,6 +76,7 @@ def evaluate(
         )
     if unknown := [name for name in strategies if name not in STRATEGIES]:
         raise StepconfError(f"unknown strategy {unknown[0]!r}.", f"Choose from: {', '.join(STRATEGIES)}.")
+    recipe = with_tau(recipe)
     problems = {name: _problems(name, recipe) for name in benchmarks}
     _settle(out, recipe)
     cells = []
@@ -92,10 +95,12 @@ def evaluate(
                 cells.append(cell)
         report = {
             "model": recipe.model,
-            "results": [figures(cell, pool) for cell in cells],
+            "tau": recipe.infer.tau,
+            "results": [summarised(cell, pool) for cell in cells],
             "comparisons": [compared(a, b) for a, b in combinations(cells, 2) if a.benchmark == b.benchmark],
         }
     write_atomically(out / "report.json", json.dumps(report, indent=1).encode())
+    figures.save(figures.accuracy_against_tokens(report["results"]), out, "accuracy-tokens")
     return report
 
 
@@ -181,7 +186,7 @@ def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) 
     return rows
 
 
-def figures(cell: Cell, pool: Pool) -> dict[str, Any]:
+def summarised(cell: Cell, pool: Pool) -> dict[str, Any]:
     """The figures of a cell; an undecided answer counts as wrong, and is counted."""
     rows, ids = cell.rows, [one["problem_id"] for one in cell.rows]
     tokens = [one["tokens"] for one in rows]

@@ -9,6 +9,7 @@ from typing import Any
 
 from stepconf.core.ids import problem_id
 from stepconf.core.prompts import INSTRUCTION
+from stepconf.core.prune import tau_at
 from stepconf.core.records import Problem
 from stepconf.core.segment import SegmentOptions
 from stepconf.core.votes import Equal
@@ -21,6 +22,7 @@ from stepconf.models import Prompter, open_engine
 from stepconf.problems import ProblemOptions, load_problems
 from stepconf.recipe import PromptRecipe, Recipe
 from stepconf.shards import write_rows
+from stepconf.signals import lowest_on_the_way
 from stepconf.verifiers.final import compare
 from stepconf.verifiers.pool import Pool
 
@@ -56,6 +58,7 @@ def infer(
         raise StepconfError(f"{out} is neither .jsonl nor .parquet.", "Give --out answers.jsonl, say.")
     if out is not None and not out.parent.is_dir():
         raise StepconfError(f"there is no folder {out.parent}.", f"Type: mkdir -p {out.parent}")
+    recipe = with_tau(recipe)
     problems = questions_of(source, recipe)
     clock = Clock()
     found: dict[str, Result] = {}
@@ -68,6 +71,20 @@ def infer(
     if out is not None:
         write_rows(out, answered.rows)
     return answered
+
+
+def with_tau(recipe: Recipe) -> Recipe:
+    """The recipe with tau's value, where it is a quantile over a run.
+
+    Raises:
+        StepconfError: the run is none, or holds no scored right solution.
+    """
+    given = recipe.infer
+    if given.tau_quantile is None or given.tau_run is None:
+        return recipe
+    lowest = lowest_on_the_way(Path(given.tau_run), given.length_normalised)
+    tau = tau_at(lowest.tolist(), given.tau_quantile)
+    return recipe.model_copy(update={"infer": given.model_copy(update={"tau": tau})})
 
 
 def questions_of(source: str, recipe: Recipe) -> list[Problem]:

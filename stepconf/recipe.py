@@ -275,7 +275,7 @@ class TrainRecipe(Strict):
     """Optimiser steps between checkpoints: what a crash may cost."""
     lora: LoraRecipe | None = None
     log_to: Literal["none", "tensorboard", "trackio"] = "none"
-    """Besides the terminal and metrics.jsonl."""
+    """Besides the terminal and state/metrics.jsonl."""
     seed: int = Field(42, ge=0)
 
 
@@ -309,6 +309,10 @@ class InferRecipe(Strict):
     """Samples of a question; in a tree, candidates of a branch and branches that survive a level."""
     tau: float = Field(0.001, ge=0, le=1)
     """Cumulative confidence below which a branch is pruned; 0 prunes none."""
+    tau_quantile: float | None = Field(None, gt=0, lt=1)
+    """Take tau from `tau_run` instead: where it would have cost at most this share of the right solutions."""
+    tau_run: str | None = None
+    """A small run of the same model, as `generate` makes it, on problems that are not evaluated."""
     max_steps: int = Field(64, ge=1)
     """Most steps of a branch."""
     length_normalised: bool = False
@@ -331,6 +335,17 @@ class InferRecipe(Strict):
             raise StepconfError(
                 f"unknown strategy {self.strategy!r}.", f"Choose from: {', '.join(STRATEGIES)}."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _quantile_has_a_run(self) -> Self:
+        if (self.tau_quantile is None) != (self.tau_run is None):
+            given, other = (
+                ("infer.tau_run", "infer.tau_quantile=0.05")
+                if self.tau_quantile is None
+                else ("infer.tau_quantile", "infer.tau_run=RUN")
+            )
+            raise StepconfError(f"{given} is given alone.", f"Add --set {other}.")
         return self
 
 

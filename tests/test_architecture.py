@@ -44,10 +44,21 @@ HOME = {
     "datasets": {"problems.py"},
     "reasoning_gym": {"problems.py"},
     "pyarrow": {"core/schema.py", "core/checks/", "shards.py", "check.py", "hub_folder.py", "hub_restore.py"},
-    "polars": {"summary.py", "check.py"},
+    "polars": {"summary.py", "signals.py", "check.py"},
+    "matplotlib": {"figures.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
-LIGHT_START = {"torch", "vllm", "transformers", "datasets", "polars", "sympy", "pyarrow", "numpy"}
+LIGHT_START = {
+    "torch",
+    "vllm",
+    "transformers",
+    "datasets",
+    "polars",
+    "sympy",
+    "pyarrow",
+    "numpy",
+    "matplotlib",
+}
 IMPURE_IN_CORE = {"os", "pathlib", "time", "random", "socket", "subprocess", "datetime", "tempfile", "shutil"}
 
 FILES = sorted(ROOT.rglob("*.py"))

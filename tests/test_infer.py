@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stepconf.core.records import Problem
-from stepconf.evaluate import Cell, _graded, compared, figures
+from stepconf.evaluate import Cell, _graded, compared, summarised
 from stepconf.infer_view import printable
 from stepconf.inference.base import Question, Result, Sample, Spent, failed
 from stepconf.verifiers.pool import Pool
@@ -210,7 +210,7 @@ def test_answers_are_graded_and_compared() -> None:
         assert [row["correct"] for row in rows] == [True, False, False]
         one = Cell("b", "self-consistency", rows, 6.0, 0.6, 1.0)
         two = Cell("b", "cat", [row | {"correct": True, "tokens": 3} for row in rows], 3.0, 0.3, 1.0)
-        found = figures(one, pool)
+        found = summarised(one, pool)
     assert found["pass@1"]["estimate"] == pytest.approx(1 / 3)
     assert found["failures"] == {"no solution has an answer": 1} and found["seconds_per_question"] == 2
     paired = compared(two, one)
