@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from socket import socket
 from types import FrameType
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from stepconf.core.segment import SegmentOptions
 from stepconf.engines.base import Engine
@@ -25,6 +26,9 @@ from stepconf.models import Prompter, open_engine
 from stepconf.recipe import Recipe
 from stepconf.serve_chat import Asked
 from stepconf.verifiers.pool import Pool
+
+if TYPE_CHECKING:
+    from stepconf.serve_app import App
 
 Event = Literal["started"] | StepScore | Result | Exception
 _ENGINE_ENDS_S = 10.0
@@ -48,23 +52,31 @@ def serve(recipe: Recipe, ready: Callable[[str, str], None]) -> None:
         ) from error
     key = _key(recipe.serve.api_key_env)
     # Until the server listens to signals itself, one must still end the engine's processes.
-    signal.signal(signal.SIGTERM, _end)
-    with (
-        closing(bind(recipe.serve.host, recipe.serve.port)) as address,
-        closing(open_engine(recipe)) as engine,
-        open_pool(recipe) as pool,
-    ):
-        service = Service(engine, pool, recipe)
-        app = App(service, recipe, served_name(recipe.model), key)
-        thread = threading.Thread(target=service.run, args=(app.end,), daemon=True, name="engine")
-        thread.start()
-        try:
-            app.run(address, ready)
-        finally:
-            service.live.stop()
-            thread.join(_ENGINE_ENDS_S)
-        if service.live.fault is not None:
-            raise service.live.fault
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        with (
+            closing(bind(recipe.serve.host, recipe.serve.port)) as address,
+            closing(open_engine(recipe)) as engine,
+            open_pool(recipe) as pool,
+        ):
+            service = Service(engine, pool, recipe)
+            app = App(service, recipe, served_name(recipe.model), key)
+            _run(service, app, address, ready)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(service: "Service", app: "App", address: socket, ready: Callable[[str, str], None]) -> None:
+    thread = threading.Thread(target=service.run, args=(app.end,), daemon=True, name="engine")
+    thread.start()
+    try:
+        app.run(address, ready)
+    finally:
+        service.live.stop()
+        thread.join(_ENGINE_ENDS_S)
+    # An interrupt from the keyboard reaches the engine's processes too: that is no fault.
+    if service.live.fault is not None and not app.signalled:
+        raise service.live.fault
 
 
 class Service:

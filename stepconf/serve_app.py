@@ -68,6 +68,11 @@ class App:
         self._server = _Server(config, lambda: self._started(lambda: ready(url, self._name)), self._stop)
         self._server.run(sockets=[address])
 
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal has asked for the end."""
+        return self._server is not None and self._server.signalled
+
     def end(self) -> None:
         """Stop serving, now. May be called from any thread."""
         if self._loop is not None and self._server is not None:
@@ -209,7 +214,7 @@ class App:
 
     def _check_room(self) -> None:
         if self._stopping:
-            raise _STOPPING
+            raise _stopping()
         if len(self._waiting) >= self._limits.max_concurrent:
             most = self._limits.max_concurrent
             raise Refused(429, f"{most} requests are under way, which is the limit.", "too_many_requests")
@@ -252,7 +257,7 @@ class App:
 
     def _give_up_all(self) -> None:
         for key in list(self._waiting):
-            self._leave(key, _STOPPING)
+            self._leave(key, _stopping())
 
 
 class _Server(uvicorn.Server):
@@ -262,7 +267,7 @@ class _Server(uvicorn.Server):
         self, config: uvicorn.Config, started: Callable[[], None], stop: Callable[[bool], None]
     ) -> None:
         super().__init__(config)
-        self._on_started, self._on_stop = started, stop
+        self._on_started, self._on_stop, self.signalled = started, stop, False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -270,7 +275,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._on_stop(self.should_exit)
-        self.should_exit = True
+        self.should_exit = self.signalled = True
 
     def end(self) -> None:
         """End without a signal."""
@@ -278,7 +283,10 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-_STOPPING = Refused(503, "the server is stopping.", "stopping")
+def _stopping() -> Refused:
+    return Refused(503, "the server is stopping.", "stopping")
+
+
 _INTERNAL = Refused(500, "internal error.", "internal_error")
 
 

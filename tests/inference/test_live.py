@@ -183,7 +183,11 @@ def test_settled_steps_are_the_first_of_the_answer(strategy: str, k: int, stop_e
         n = before.count("\n")
         if n >= 5:
             return [ANSWER]
-        sure = [Says(f"Step {n}.\n", 0.99), Says(f"Doubt {n}.\n", 0.4), Says(f"Dead end {n}", 0.3, True)]
+        sure = [
+            Says(f"We add 1 to {n}.\n", 0.99),
+            Says(f"Doubt {n} grows.\n", 0.4),
+            Says(f"It is {n}", 0.3, True),
+        ]
         return sure if "Doubt" not in before else [Says("Nothing.\n", 0.2)]
 
     told: list[tuple[int, StepScore]] = []
