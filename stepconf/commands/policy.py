@@ -168,7 +168,7 @@ def serve(
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Answer over HTTP as OpenAI's chat completions, with every step's confidence.
+    """Answer OpenAI clients, with every step's confidence.
 
     A request chooses with extra_body={"strategy": "cat", "k": 10, "tau": 0.01}; what it leaves open is as
     given here. Limits are the keys serve.* of the recipe.
