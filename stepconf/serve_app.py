@@ -189,7 +189,11 @@ class App:
         watcher = loop.create_task(self._watch(key, request))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
-        self._service.ask(key, asked, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
+
+        def tell(event: "Event") -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        self._service.ask(key, asked, tell)
         return events
 
     async def _watch(self, key: str, request: Request) -> None:
