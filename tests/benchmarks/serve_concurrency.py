@@ -1,11 +1,11 @@
 """200 requests at once to `stepconf serve` with vLLM and the demo model, by the official client.
 
-Half of them stream; each asks its own sum. Compared: the same requests one after another, as many as fit the
-time, whose answers must be the same texts (float32 on CPU is reproducible in any batch). The end is a SIGTERM
-with requests under way. A lost answer, one of another question, or an engine process that outlives the server
-fails the run.
+Twice: the best of 2 samples, then CaT with K=2. Half of the requests stream, and each asks its own sum. Compared:
+the first kind one after another, as many as fit the time, whose answers must be the same texts (float32 on CPU is
+reproducible in any batch). The end is a SIGTERM with requests under way. A lost answer, one of another question,
+or an engine process that outlives the server fails the run.
 
-    python -m tests.benchmarks.serve_concurrency [--requests N] [--strategy NAME]
+    python -m tests.benchmarks.serve_concurrency [--requests N]
 """
 
 import argparse
@@ -16,13 +16,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 
-ALONE_S = 15.0
+ALONE_S = 8.0
+# Code, since any text is an answer then.
+BEST_OF = {"strategy": "best-of-n", "k": 2, "max_tokens": 24, "answer_type": "code"}
+CAT = {"strategy": "cat", "k": 2, "tau": 0.0, "max_steps": 4, "max_tokens": 24}
 HOW = [
     "--set",
     "engine.dtype=float32",
@@ -35,23 +39,32 @@ HOW = [
 ]
 
 
-async def ask(client: openai.AsyncOpenAI, i: int, strategy: str, stream: bool) -> tuple[str, str, float, int]:
-    """The answer's id and text, seconds and tokens."""
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the answer's id and text, seconds until its end, tokens it cost."""
+
+    id: str
+    text: str
+    seconds: float
+    tokens: int
+
+
+async def ask(client: openai.AsyncOpenAI, i: int, how: dict[str, Any], stream: bool) -> Answer:
+    """One request, from its sending to its last chunk."""
     started = time.perf_counter()
     given: dict[str, Any] = {
         "model": "demo",
         "messages": [{"role": "user", "content": question(i)}],
-        "extra_body": {"strategy": strategy, "k": 4, "tau": 0.0, "max_steps": 6},
+        "extra_body": how,
     }
     if not stream:
         one = await client.chat.completions.create(**given)
-        said, name = one.choices[0].message.stepconf, one.id  # type: ignore[attr-defined]
-        text = "".join(step["text"] for step in said["steps"])
+        said, name, text = one.choices[0].message.stepconf, one.id, one.choices[0].message.content or ""  # type: ignore[attr-defined]
     else:
         chunks = [chunk async for chunk in await client.chat.completions.create(**given, stream=True)]
         said, name = chunks[-1].choices[0].delta.stepconf, chunks[-1].id  # type: ignore[attr-defined]
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    return name, "" if said["failure"] else text, time.perf_counter() - started, said["spent"]["tokens"]
+    return Answer(name, text, time.perf_counter() - started, said["spent"]["tokens"])
 
 
 def question(i: int) -> str:
@@ -59,29 +72,38 @@ def question(i: int) -> str:
     return f"What is {1000 + i} + {7 * i % 100}?"
 
 
-async def measure(url: str, requests: int, strategy: str) -> None:
-    """All at once, then one after another."""
+async def at_once(
+    client: openai.AsyncOpenAI, requests: int, how: dict[str, Any]
+) -> tuple[list[Answer], float]:
+    """The answers in the order of the questions, and the seconds until the last."""
+    started = time.perf_counter()
+    found = await asyncio.gather(*(ask(client, i, how, bool(i % 2)) for i in range(requests)))
+    wall = time.perf_counter() - started
+    assert len({one.id for one in found}) == requests, "lost or crossed"
+    waits, tokens = sorted(one.seconds for one in found), sum(one.tokens for one in found)
+    print(
+        f"{requests} at once, {how['strategy']}: {wall:.1f} s, {tokens:,} tokens, {tokens / wall:.0f} tokens/s, "
+        f"median wait {waits[len(waits) // 2]:.1f} s, longest {waits[-1]:.1f} s",
+        flush=True,
+    )
+    return found, wall
+
+
+async def measure(url: str, requests: int) -> None:
+    """All at once, both kinds; then one after another."""
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600) as client:
-        await ask(client, requests, strategy, False)
-        started = time.perf_counter()
-        found = await asyncio.gather(*(ask(client, i, strategy, bool(i % 2)) for i in range(requests)))
-        wall = time.perf_counter() - started
-        assert len({name for name, *_ in found}) == requests, "lost or crossed"
-        waits = sorted(seconds for _, _, seconds, _ in found)
-        tokens = sum(spent for *_, spent in found)
-        texts = [text for _, text, _, _ in found]
-        print(
-            f"{requests} at once, {strategy}: {wall:.1f} s, {tokens / wall:.0f} tokens/s, "
-            f"median wait {waits[len(waits) // 2]:.1f} s, longest {waits[-1]:.1f} s, {len(set(texts))} different texts"
-        )
-        begun, alone, spent = time.perf_counter(), 0, 0
+        await ask(client, requests, BEST_OF, False)
+        found, wall = await at_once(client, requests, BEST_OF)
+        print(f"{len({one.text for one in found})} different texts")
+        begun, alone = time.perf_counter(), 0
         while time.perf_counter() - begun < ALONE_S:
-            _, text, _, n = await ask(client, alone, strategy, False)
-            assert text == texts[alone], "crossed"
-            alone, spent = alone + 1, spent + n
+            one = await ask(client, alone, BEST_OF, False)
+            assert one.text == found[alone].text, f"crossed: {one.text!r}, {found[alone].text!r}"
+            alone += 1
         each = (time.perf_counter() - begun) / alone
-        print(f"one after another: {alone} requests, {each:.2f} s each, {spent / each / alone:.0f} tokens/s")
-        print(f"ratio requests_per_second_concurrent_over_sequential: {each * requests / wall:.2f}")
+        print(f"one after another: {alone} requests, {each:.2f} s each, the same texts", flush=True)
+        await at_once(client, requests, CAT)
+        print(f"ratio requests_per_second_at_once_over_one_by_one: {each * requests / wall:.2f}")
 
 
 async def terminate(url: str, server: "subprocess.Popen[str]") -> None:
@@ -111,7 +133,6 @@ def main() -> None:
     """Start the server, measure, end it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--strategy", default="cat")
     options = parser.parse_args()
     command = [sys.executable, "-m", "stepconf", "serve", "--model", "demo", "--port", "0", *HOW]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as server:
@@ -120,7 +141,7 @@ def main() -> None:
             line = server.stdout.readline()
             url = line.split()[-1]
             print(line.strip())
-            asyncio.run(measure(url, options.requests, options.strategy))
+            asyncio.run(measure(url, options.requests))
             engine = children(server.pid)
             asyncio.run(terminate(url, server))
             started = time.perf_counter()
