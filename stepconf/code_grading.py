@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
-from stepconf.verifiers.sandbox import Limits, check_sandbox, run_program
+from stepconf.verifiers.sandbox import Limits, SandboxError, check_sandbox, run_program
 
 
 def check_code_problems(problems: Sequence[Problem]) -> None:
@@ -28,8 +28,8 @@ def check_code_problems(problems: Sequence[Problem]) -> None:
             )
 
 
-def grade_code(answers: Sequence[tuple[Problem, str]], workers: int) -> list[bool]:
-    """Whether each answer, hostile text, passes all tests of its problem."""
+def grade_code(answers: Sequence[tuple[Problem, str]], workers: int) -> list[bool | None]:
+    """Whether each answer, hostile text, passes all tests of its problem; None where it could not be run."""
     programs = list(dict.fromkeys(program_of(problem, code) for problem, code in answers))
     with ThreadPoolExecutor(workers) as threads:
         passed = dict(zip(programs, threads.map(_passes, programs), strict=True))
@@ -51,8 +51,11 @@ def program_of(problem: Problem, code: str) -> str:
     return f"{prompt}\n\n{code}\n\n{tests}\n" if whole else f"{prompt}\n{code}\n\n{tests}\n"
 
 
-def _passes(program: str) -> bool:
-    return run_program(program, limits=Limits()).passed
+def _passes(program: str) -> bool | None:
+    try:
+        return run_program(program, limits=Limits()).passed
+    except SandboxError:  # it was there before (`check_code_problems`): the machine is full, say
+        return None
 
 
 def _can_fail(tests: ast.Module | None) -> bool:

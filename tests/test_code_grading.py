@@ -41,13 +41,10 @@ def test_bodies_and_whole_functions_pass_or_fail() -> None:
         "    return int(math.sqrt(x)) + 1": False,
         "def other(x):\n    return 3": False,
         "    return (": False,
-        "    while True: x += math.ulp(x)\n    import sys; sys.exit(0)": False,
         "raise SystemExit(0)": False,
         "import os\nos._exit(0)": False,
     }
-    asked = [(problem(), code) for code in answers if "while" not in code]
-    found = grade_code(asked, 2)
-    assert found == [expected for code, expected in answers.items() if "while" not in code]
+    assert grade_code([(problem(), code) for code in answers], 2) == list(answers.values())
     prose = problem("Write f, which doubles.", "assert f(2) == 4")
     assert grade_code([(prose, "def f(x):\n    return 2 * x"), (prose, "f = abs")], 2) == [True, False]
 
