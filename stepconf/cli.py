@@ -9,7 +9,7 @@ import typer
 
 from stepconf import __version__
 from stepconf.commands.dataset import audit, generate, pairs, relabel, score, segment, verify
-from stepconf.commands.policy import calibrate, evaluate, infer, train
+from stepconf.commands.policy import calibrate, evaluate, infer, serve, train
 from stepconf.commands.publish import check, pull, push
 from stepconf.commands.upkeep import demo, doctor, schema
 from stepconf.errors import StepconfError
@@ -46,6 +46,7 @@ for _command in (
     infer,
     evaluate,
     calibrate,
+    serve,
     demo,
     doctor,
     schema,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf import figures
+from stepconf.code_grading import check_code_problems, grade_code
 from stepconf.core.answers import gold_answer
 from stepconf.core.bootstrap import Interval
 from stepconf.core.evaluation import (
@@ -128,10 +129,7 @@ def _problems(name: str, recipe: Recipe) -> list[Problem]:
     names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
     options = {option: getattr(given, option) for option in names}
     found = load_problems(name, ProblemOptions(**options, seed=recipe.sampling.seed)).problems
-    if any(problem.answer_type == "code" for problem in found):
-        raise StepconfError(
-            f"{name} is graded by running code, which evaluate does not do.", "Choose another benchmark."
-        )
+    check_code_problems(found)
     return found
 
 
@@ -171,6 +169,7 @@ def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) 
     """Rows in the order of the problems, every answer and sample graded: true, false, or null if undecided."""
     by_id = {result.key: result for result in results}
     pairs, places = [], []
+    programs, holders = [], []
     rows = []
     for problem in problems:
         result = by_id[problem.problem_id]
@@ -178,9 +177,15 @@ def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) 
         rows.append(one)
         for holder in (one, *one["samples"]):
             holder["correct"] = False
-            if holder["answer"] is not None:
-                pairs.append((gold_answer(problem.gold_answer or ""), holder["answer"], problem.answer_type))
+            if holder["answer"] is not None and problem.answer_type == "code":
+                programs.append((problem, holder["answer"]))
+                holders.append(holder)
+            elif holder["answer"] is not None:
+                gold = gold_answer(problem.gold_answer or "", problem.answer_type)
+                pairs.append((gold, holder["answer"], problem.answer_type))
                 places.append(holder)
+    for holder, passed in zip(holders, grade_code(programs, pool.workers), strict=True):
+        holder["correct"] = passed
     for holder, outcome in zip(places, compare(pool, pairs), strict=True):
         holder["correct"] = outcome.value
     return rows

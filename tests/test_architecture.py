@@ -42,6 +42,9 @@ HOME = {
     "latex2sympy2_extended": {"core/symbolic/"},
     "math_verify": {"verifiers/final.py"},
     "datasets": {"problems.py"},
+    "fastapi": {"serve_app.py"},
+    "starlette": {"serve_app.py"},
+    "uvicorn": {"serve_app.py"},
     "reasoning_gym": {"problems.py"},
     "pyarrow": {"core/schema.py", "core/checks/", "shards.py", "check.py", "hub_folder.py", "hub_restore.py"},
     "polars": {"summary.py", "signals.py", "check.py"},
@@ -58,6 +61,7 @@ LIGHT_START = {
     "pyarrow",
     "numpy",
     "matplotlib",
+    "fastapi",
 }
 IMPURE_IN_CORE = {"os", "pathlib", "time", "random", "socket", "subprocess", "datetime", "tempfile", "shutil"}
 

@@ -220,3 +220,42 @@ def calibrate(
     for part in render(report):
         output.print(part, highlight=False)
     output.print(f"Files: {folder}/calibration.json, {folder}/*.svg, *.png", highlight=False, soft_wrap=True)
+
+
+def serve(
+    model: Model = None,
+    strategy: Annotated[str | None, typer.Option(help="Where a request names none; see infer.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (default 8000); 0 takes a free one.")] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
+    engine: EngineName = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Answer OpenAI clients, with every step's confidence.
+
+    A request chooses with extra_body={"strategy": "cat", "k": 10, "tau": 0.01}; what it leaves open is as
+    given here. Limits are the keys serve.* of the recipe.
+    """
+    from stepconf.recipe import load_recipe
+
+    options = {
+        "model": model,
+        "infer.strategy": strategy,
+        "infer.k": k,
+        "infer.tau": tau,
+        "sampling.max_tokens": max_tokens,
+        "engine.name": engine,
+        "serve.host": host,
+        "serve.port": port,
+    }
+    loaded = load_recipe(recipe, options, sets)
+    from stepconf.serve import serve as run_serve
+
+    run_serve(loaded, lambda url, name: print(f"Serving {name} at {url}", flush=True))

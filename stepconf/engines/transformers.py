@@ -5,7 +5,7 @@ reproducible to the bit on the same machine. The language-model head runs over c
 [positions x vocabulary] matrix beyond one chunk exists.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from math import exp
 from typing import Any
 
@@ -21,6 +21,7 @@ from stepconf.engines.base import (
     check_fits,
     cut_at_stop,
     finish,
+    none_dropped,
 )
 from stepconf.engines.stats import token_stats
 from stepconf.engines.tokenizer import Tokenizer, model_not_found
@@ -94,16 +95,20 @@ class TransformersEngine:
             )
 
     def sample(
-        self, requests: Iterable[SampleRequest | None]
+        self, requests: Iterable[SampleRequest | None], dropped: Callable[[], Collection[str]] = none_dropped
     ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
         """Completions of each request, all `n` in one batch over one prompt."""
         for request in requests:
             if request is not None:
                 with torch.inference_mode():
-                    completions = self._sample(request)
-                yield request, completions
+                    completions = self._sample(request, dropped)
+                if completions is not None:
+                    yield request, completions
 
-    def _sample(self, request: SampleRequest) -> list[Completion]:
+    def _sample(
+        self, request: SampleRequest, dropped: Callable[[], Collection[str]]
+    ) -> list[Completion] | None:
+        """None where the request was given up."""
         check_fits(len(request.prompt_ids), 1, self.info.max_model_len)
         sampling, n = request.sampling, request.n
         limit = min(sampling.max_tokens, self.info.max_model_len - len(request.prompt_ids))
@@ -114,6 +119,8 @@ class TransformersEngine:
         ended = [False] * n
         cache = None
         for _ in range(limit):
+            if request.key in dropped():
+                return None
             out = self._body(input_ids=ids, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
             logits = self._head(out.last_hidden_state[:, -1]).float()
