@@ -43,7 +43,16 @@ HOME = {
     "math_verify": {"verifiers/final.py"},
     "datasets": {"problems.py"},
     "reasoning_gym": {"problems.py"},
-    "pyarrow": {"core/schema.py", "core/checks/", "shards.py", "check.py", "hub_folder.py", "hub_restore.py"},
+    "pyarrow": {
+        "core/schema.py",
+        "core/checks/",
+        "shards.py",
+        "check.py",
+        "hub_folder.py",
+        "hub_restore.py",
+        "report/tables.py",
+        "report/index.py",
+    },
     "polars": {"summary.py", "check.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
