@@ -23,6 +23,8 @@ class TokenTexts:
             self._tokenizer = _opened(model, revision, digest)
         except StepconfError as error:
             self.why_not = error.problem
+        except ImportError as error:  # the demo model is converted with torch
+            self.why_not = f"the tokenizer cannot be loaded: {error}"
 
     def starts(self, text: str, token_ids: list[int]) -> list[int] | None:
         """The character at which each token starts; None where the tokens do not make up the text."""

@@ -57,8 +57,10 @@ class Reader:
 
     def settle(self) -> None:
         self.page.wait_for_function(
-            """() => !document.querySelector('[aria-busy]') && (document.querySelector('#overview:not([hidden]) h2')
-                || document.querySelector('#explorer:not([hidden]) .problems li, #explorer:not([hidden]) .status'))"""
+            """() => !document.querySelector('[aria-busy]') && (
+                document.querySelector('#overview:not([hidden]) h2')
+                || (document.querySelector('#explorer:not([hidden]) .status')?.textContent
+                    && document.querySelector('.detail .step, .detail .notice')))"""
         )
 
     def close(self) -> None:

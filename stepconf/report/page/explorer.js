@@ -25,7 +25,10 @@ function makeExplorer(source, { state, go, link, tip }) {
     if (key !== now.list) {
       now.list = key;
       list.setAttribute("aria-busy", "true");
-      const found = await source.list(filter, page);
+      const found = await source.list(filter, page).catch((error) => {
+        if (key === now.list) now.list = null; // to be asked again
+        throw error;
+      });
       if (key !== now.list) return; // the reader has asked for something else meanwhile
       list.removeAttribute("aria-busy");
       now.rows = found.problems;
@@ -37,8 +40,7 @@ function makeExplorer(source, { state, go, link, tip }) {
       pages.replaceChildren(...pageLinks(found));
     }
     for (const anchor of list.querySelectorAll("a")) {
-      anchor.toggleAttribute("aria-current", anchor.dataset.id === state().p);
-      if (anchor.dataset.id === state().p) anchor.setAttribute("aria-current", "true");
+      mark(anchor, anchor.dataset.id === state().p);
     }
   }
 
@@ -108,8 +110,7 @@ function makeExplorer(source, { state, go, link, tip }) {
       const holder = detail.querySelector(".solution");
       holder.replaceChildren(...solutionPart(chosen, found));
       for (const anchor of detail.querySelectorAll(".samples a")) {
-        if (anchor.dataset.id === chosen.solution_id) anchor.setAttribute("aria-current", "true");
-        else anchor.removeAttribute("aria-current");
+        mark(anchor, anchor.dataset.id === chosen.solution_id);
       }
     }
     tip.hidden = true;
@@ -190,6 +191,11 @@ function makeExplorer(source, { state, go, link, tip }) {
     nSteps: () => now.steps.length,
     search: form.search,
   };
+}
+
+function mark(anchor, here) {
+  if (here) anchor.setAttribute("aria-current", "true");
+  else anchor.removeAttribute("aria-current");
 }
 
 function filterForm(go) {

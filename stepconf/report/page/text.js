@@ -53,7 +53,7 @@ function withMaths(text) {
 }
 
 function formula({ tex, raw, display }) {
-  const node = el("span", { class: display ? "formula display" : "formula", dir: "ltr" });
+  const node = el("span", { class: display ? "formula display" : "formula", dir: "ltr", tabindex: display ? "0" : null });
   try {
     katex.render(tex, node, {
       displayMode: display,
@@ -72,10 +72,11 @@ function formula({ tex, raw, display }) {
 /** The text cut into plain parts `{raw}` and formulas `{raw, tex, display}`; the raw parts join to the text. */
 function mathsParts(text) {
   const parts = [];
+  const next = finder(text);
   const opening = /\\[[(]|\\begin\{([A-Za-z]+\*?)\}|\\?\$\$?/g;
   let from = 0;
   for (let found = opening.exec(text); found; found = opening.exec(text)) {
-    const formula = formulaAt(text, found);
+    const formula = formulaAt(text, found, next);
     if (!formula) continue;
     if (found.index > from) parts.push({ raw: text.slice(from, found.index) });
     parts.push(formula);
@@ -86,27 +87,43 @@ function mathsParts(text) {
   return parts;
 }
 
-function formulaAt(text, found) {
+/** `(wanted, from)`: where `wanted` comes next. Asked in ascending order it reads the text once, however often. */
+function finder(text) {
+  const known = new Map();
+  return (wanted, from) => {
+    let at = known.get(wanted) ?? 0;
+    if (at !== Infinity && at <= from) {
+      at = text.indexOf(wanted, from);
+      at = at < 0 ? Infinity : at;
+      known.set(wanted, at);
+    }
+    return at;
+  };
+}
+
+function formulaAt(text, found, next) {
   const [mark, environment] = found;
-  const start = found.index;
-  const ahead = text.slice(start + mark.length, start + mark.length + LONGEST_FORMULA);
-  const cutAt = (end, close, display) =>
-    end <= 0 ? null : { tex: ahead.slice(0, end), raw: mark + ahead.slice(0, end) + close, display };
+  const start = found.index + mark.length;
+  const upTo = (end, close, display) =>
+    end <= start || end - start > LONGEST_FORMULA
+      ? null
+      : { tex: text.slice(start, end), raw: mark + text.slice(start, end) + close, display };
   if (mark.startsWith("\\$")) return null; // an escaped dollar sign
-  if (mark === "\\[") return cutAt(ahead.indexOf("\\]"), "\\]", true);
-  if (mark === "\\(") return cutAt(ahead.indexOf("\\)"), "\\)", false);
-  if (mark === "$$") return cutAt(ahead.indexOf("$$"), "$$", true);
+  if (mark === "\\[") return upTo(next("\\]", start), "\\]", true);
+  if (mark === "\\(") return upTo(next("\\)", start), "\\)", false);
+  if (mark === "$$") return upTo(next("$$", start), "$$", true);
   if (environment) {
     const close = `\\end{${environment}}`;
-    const formula = cutAt(ahead.indexOf(close), close, true);
+    const formula = upTo(next(close, start), close, true);
     return formula && { ...formula, tex: formula.raw };
   }
   // A dollar sign opens a formula only before something else than white space, and closes it only behind such a
   // thing and not before a digit: "$5 and $10" is money.
-  if (/^\s/.test(ahead)) return null;
-  const close = /[^\\\s]\$(?!\d)/.exec(ahead);
-  if (!close || ahead.slice(0, close.index).includes("\n\n") || ahead.slice(0, close.index).includes("$")) return null;
-  return cutAt(close.index + 1, "$", false);
+  const end = next("$", start);
+  if (end - start > LONGEST_FORMULA) return null;
+  const inside = text.slice(start, end);
+  if (/^\s|\n\n|[\\\s]$/.test(inside) || /\d/.test(text[end + 1] ?? "")) return null;
+  return upTo(end, "$", false);
 }
 
 const SIGNS = { correct: "✓", incorrect: "✗", unknown: "?" };
