@@ -22,7 +22,7 @@ def page(data: dict[str, Any]) -> str:
     talks = "'self'" if data.get("served") else "'none'"
     policy = (
         f"default-src 'none'; script-src '{_hash(_katex())}' '{_hash(script)}'; style-src '{_hash(style)}'; "
-        f"font-src data:; connect-src {talks}; base-uri 'none'; form-action 'none'; "
+        f"font-src data:; img-src data:; connect-src {talks}; base-uri 'none'; form-action 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     )
     parts = {

@@ -2,21 +2,21 @@
 
 const WIDTH = 360;
 const HEIGHT = 240;
-const MARGIN = { left: 44, right: 12, top: 12, bottom: 40 };
+const MARGIN = { left: 52, right: 12, top: 12, bottom: 40 };
 
 /** A frame with axes; `draw(x, y)` gives what is inside, in the units of the data. */
-function plot({ title, caption, xLabel, yLabel, xMax = 1, yMax = 1, ticks = formatTick, draw, numbers }) {
+function plot({ title, caption, xLabel, yLabel, xMax = 1, yMax: highest = 1, draw, numbers }) {
+  const yMax = Math.ceil(highest / niceStep(highest) - 1e-9) * niceStep(highest);
   const x = (value) => MARGIN.left + (value / xMax) * (WIDTH - MARGIN.left - MARGIN.right);
   const y = (value) => HEIGHT - MARGIN.bottom - (value / yMax) * (HEIGHT - MARGIN.top - MARGIN.bottom);
-  const steps = [0, 0.25, 0.5, 0.75, 1];
   const axes = svg(
     "g",
     { class: "axes" },
-    steps.map((share) => [
-      svg("line", { x1: x(0), x2: x(xMax), y1: y(share * yMax), y2: y(share * yMax) }),
-      svg("text", { x: x(0) - 6, y: y(share * yMax) + 4, "text-anchor": "end" }, ticks(share * yMax)),
-      svg("text", { x: x(share * xMax), y: y(0) + 16, "text-anchor": "middle" }, formatTick(share * xMax)),
+    ticks(yMax).map((value) => [
+      svg("line", { x1: x(0), x2: x(xMax), y1: y(value), y2: y(value) }),
+      svg("text", { x: x(0) - 6, y: y(value) + 4, "text-anchor": "end" }, formatTick(value)),
     ]),
+    ticks(xMax).map((value) => svg("text", { x: x(value), y: y(0) + 16, "text-anchor": "middle" }, formatTick(value))),
     svg("text", { class: "name", x: x(xMax / 2), y: HEIGHT - 6, "text-anchor": "middle" }, xLabel),
     svg("text", { class: "name", transform: `translate(11 ${y(yMax / 2)}) rotate(-90)`, "text-anchor": "middle" }, yLabel),
   );
@@ -36,8 +36,19 @@ function plot({ title, caption, xLabel, yLabel, xMax = 1, yMax = 1, ticks = form
   );
 }
 
+/** A round step that divides 0 to `max` into three to six parts. */
+function niceStep(max) {
+  const power = 10 ** Math.floor(Math.log10(max / 4));
+  return [1, 2, 2.5, 5, 10].map((digit) => digit * power).find((step) => max / step <= 5.5);
+}
+
+function ticks(max) {
+  const step = niceStep(max);
+  return Array.from({ length: Math.floor(max / step + 1e-9) + 1 }, (_, i) => i * step);
+}
+
 function formatTick(value) {
-  return value >= 1000 ? thousands.format(Math.round(value)) : String(Number(value.toPrecision(2)));
+  return value >= 1000 ? thousands.format(Math.round(value)) : String(Number(value.toPrecision(3)));
 }
 
 /** Stripes for the second kind of bar: the two differ without their colours. */

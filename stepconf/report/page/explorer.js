@@ -1,7 +1,7 @@
 // The second part: the list of problems with its filters, and the problem that was chosen.
 
 const LABEL_CHOICES = [["", "any label"], ["correct", "✓ correct"], ["incorrect", "✗ incorrect"], ["unknown", "? unknown"]];
-const KIND_CHOICES = [["", "with or without pairs"], ["correct_uncertain", "pair: correct_uncertain"], ["incorrect", "pair: incorrect"], ["trajectory", "pair: trajectory"]];
+const KIND_CHOICES = [["", "any or none"], ["correct_uncertain", "pair: correct_uncertain"], ["incorrect", "pair: incorrect"], ["trajectory", "pair: trajectory"]];
 
 /**
  * The explorer's parts, empty. `state()` tells where the reader is; `go(changes, { replace })` takes them elsewhere;
@@ -46,7 +46,7 @@ function makeExplorer(source, { state, go, link, tip }) {
 
   function listItem(row) {
     const { correct, incorrect, unknown } = row.labels;
-    const facts = [
+    const known = [
       count(row.solutions, "solution"),
       row.decided ? `${row.right}/${row.decided} right` : null,
       row.entropy && `entropy ${short(row.entropy[0], 2)}–${short(row.entropy[1], 2)}`,
@@ -60,7 +60,7 @@ function makeExplorer(source, { state, go, link, tip }) {
         "a",
         { href: link({ p: row.id, s: "", step: "" }), "data-id": row.id },
         el("span", { class: "snippet", dir: "auto" }, withMaths(row.text)),
-        el("span", { class: "facts" }, facts.filter(Boolean).join(" · ")),
+        el("span", { class: "facts" }, known.filter(Boolean).join(" · ")),
         el("span", { class: "facts" }, `steps: ✓ ${thousands.format(correct)}  ✗ ${thousands.format(incorrect)}  ? ${thousands.format(unknown)}`),
       ),
     );
@@ -124,12 +124,12 @@ function makeExplorer(source, { state, go, link, tip }) {
   }
 
   function problemHead(problem) {
-    const facts = [
+    const known = [
       ["gold answer", problem.gold_answer],
       ["source", [problem.source, problem.split].filter(Boolean).join(", ")],
       ["external id", problem.external_id],
       ["problem id", problem.problem_id],
-    ].filter(([, value]) => value);
+    ];
     const links = problem.solutions.map((one, i) => {
       const sign = one.answer_correct === null ? "unknown" : one.answer_correct ? "correct" : "incorrect";
       return el(
@@ -144,15 +144,15 @@ function makeExplorer(source, { state, go, link, tip }) {
       el("a", { class: "back", href: link({ p: "", s: "", step: "" }) }, "← Problems"),
       el("h3", {}, "Problem"),
       el("div", { class: "text problem", dir: "auto" }, withMaths(problem.problem)),
-      el("dl", { class: "made" }, facts.map(([name, value]) => [el("dt", {}, name), el("dd", { dir: "auto" }, value)])),
-      el("nav", { class: "samples", "aria-label": "Solutions of this problem" }, el("span", {}, "Solutions "), links),
+      facts(known),
+      el("nav", { class: "samples", "aria-label": "Solutions of this problem" }, el("span", { class: "label-source" }, "Solutions"), links),
     ];
   }
 
   function solutionPart(solution, found) {
     const { mode, filter } = state();
     const right = solution.answer_correct === null ? "unknown" : solution.answer_correct ? "correct" : "incorrect";
-    const facts = [
+    const known = [
       ["answer", solution.predicted_answer ?? "none found"],
       ["ended", { stop: "by itself", length: "cut off", imported: "imported" }[solution.finish_reason] ?? solution.finish_reason],
       ["tokens", thousands.format(solution.n_tokens)],
@@ -162,13 +162,13 @@ function makeExplorer(source, { state, go, link, tip }) {
       ["seed", solution.seed],
       ["model", solution.model],
       ["solution id", solution.solution_id],
-    ].filter(([, value]) => value !== null && value !== "");
+    ];
     const choice = (value, text) =>
       el("label", {}, el("input", { type: "radio", name: "mode", value, checked: mode === value, on: { change: () => go({ mode: value }, { replace: true }) } }), text);
     const context = { mode, filter, problem: now.problem, solution, link: (step) => link({ s: solution.solution_id, step }) };
     return [
       el("h3", {}, `Solution ${now.problem.solutions.indexOf(solution) + 1} of ${now.problem.solutions.length} `, badge(right)),
-      el("dl", { class: "made" }, facts.map(([name, value]) => [el("dt", {}, name), el("dd", { dir: "auto" }, String(value))])),
+      facts(known),
       (found?.notes ?? []).map((note) => el("p", { class: "notice" }, note)),
       el("fieldset", { class: "modes" }, el("legend", {}, "Show steps as"), choice("tokens", "tokens by entropy"), choice("maths", "text with maths")),
       mode === "tokens" && tintLegend(),

@@ -15,7 +15,7 @@ function overviewPart(data) {
       el("div", { class: "plots" }, reliabilityPlot(data.reliability), histogramPlot(data.histogram), riskPlot(data.risk)),
     el("div", { class: "tables" }, labelsTable(data), verifiersTable(data), agreementTable(data), pairTables(data), dropsTable("Left out, by reason", data.drops)),
     el("h3", {}, "How it was made"),
-    el("dl", { class: "made" }, data.made.map(([name, value]) => [el("dt", {}, name), el("dd", { dir: "auto" }, value)])),
+    facts(data.made),
   ];
 }
 
@@ -54,7 +54,7 @@ function verifiersTable({ verifiers }) {
     name, one.correct, one.incorrect, one.unknown, percent(one.coverage), percent(one.incorrect_rate), short(one.seconds, 1),
   ]);
   return rows.length
-    ? table("Verifiers", ["verifier", "correct", "incorrect", "unknown", "decides", "incorrect of decided", "seconds"], rows)
+    ? wide(table("Verifiers", ["verifier", "correct", "incorrect", "unknown", "decides", "incorrect of decided", "seconds"], rows))
     : null;
 }
 
@@ -63,7 +63,12 @@ function agreementTable({ agreement }) {
     `${pair.first}, ${pair.second}`, pair.steps, percent(pair.agreement), short(pair.kappa), pair.only_first_correct, pair.only_second_correct,
   ]);
   const head = ["verifiers", "both decide", "agree", "Cohen's kappa", "only the first: correct", "only the second: correct"];
-  return rows.length ? table("Agreement of verifiers", head, rows) : null;
+  return rows.length ? wide(table("Agreement of verifiers", head, rows)) : null;
+}
+
+function wide(node) {
+  node.classList.add("wide");
+  return node;
 }
 
 function pairTables({ pairs }) {

@@ -113,7 +113,7 @@ function verdicts(all) {
         el("header", {}, el("strong", {}, one.verifier), badge(one.label)),
         one.reason && el("p", { class: "reason", dir: "auto" }, withMaths(one.reason)),
         one.reference && el("div", { class: "reference" }, el("h5", {}, "As it should read"), el("div", { class: "text", dir: "auto" }, withMaths(one.reference))),
-        el("p", { class: "help" }, [one.score === null ? "" : `score ${short(one.score)} · `, `version ${one.version} · ${short(one.seconds, 3)} s`]),
+        el("p", { class: "help" }, [one.score === null ? "" : `score ${short(one.score)} · `, `version ${one.version} · ${seconds(one.seconds)}`]),
       ),
     ),
   );

@@ -152,3 +152,18 @@ function cell(value, column) {
   const text = typeof value === "number" ? thousands.format(value) : (value ?? "–");
   return column === 0 ? el("th", { scope: "row", dir: "auto" }, text) : el("td", { dir: "auto" }, text);
 }
+
+/** Names with their values, as many in a line as fit. */
+function facts(entries) {
+  const shown = entries.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return el(
+    "dl",
+    { class: "made" },
+    shown.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, String(value)))),
+  );
+}
+
+/** Seconds for people. */
+function seconds(value) {
+  return value < 0.001 ? "under 0.001 s" : `${value.toFixed(3)} s`;
+}
