@@ -46,7 +46,7 @@ def overview(
     _, entropy, confidence, correct = steps
     n_resamples = 1000 if len(correct) <= _MANY else 100
     answered = index.right >= 0
-    answers = index.owner[answered], index.right[answered] == 1
+    answers = _by_id(index)[index.owner[answered]], index.right[answered] == 1
     found = measure_columns(steps, answers, n_resamples)
     return {
         "counts": _counts(index, summary),
@@ -73,9 +73,15 @@ def overview(
 
 def _decided(index: Index) -> tuple[Ints, Floats, Floats, Bools]:
     """Of the steps that are labelled correct or incorrect: problem, mean entropy, confidence, correct."""
-    here = (index.label != LABELS.index("unknown")) & ~np.isnan(index.entropy)
+    here = (index.label != LABELS.index("unknown")) & ~np.isnan(index.entropy) & (index.problem >= 0)
     entropy = index.entropy[here]
-    return index.problem[here], entropy, np.exp(-entropy), index.label[here] == LABELS.index("correct")
+    problems = _by_id(index)[index.problem[here]]
+    return problems, entropy, np.exp(-entropy), index.label[here] == LABELS.index("correct")
+
+
+def _by_id(index: Index) -> Ints:
+    """Each problem's place in the order of ids: resamples are drawn in it, and then are those of the summary."""
+    return np.argsort(np.argsort(np.asarray(index.problem_ids.to_pylist(), dtype=str), kind="stable"))
 
 
 def _counts(index: Index, summary: Mapping[str, Any] | None) -> dict[str, int]:

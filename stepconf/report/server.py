@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from stepconf.errors import StepconfError
@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(parts.path, dict(parse_qsl(parts.query)))
 
     def _answer(self, path: str, query: dict[str, str]) -> None:
-        status, body = HTTPStatus.OK, None
+        status, body = HTTPStatus.OK, cast(Any, None)
         try:
             body = self.server.viewer.answer(path, query)
         except StepconfError as error:

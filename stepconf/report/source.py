@@ -107,7 +107,9 @@ def _published(
         known = yaml.safe_load(recipe) if recipe is not None else {}
     except yaml.YAMLError as error:
         raise StepconfError(f"{name}: stepconf/recipe.yaml is not YAML: {error}") from error
-    return Source(name, files, opener, known if isinstance(known, dict) else {}, summary and _json(summary))
+    return Source(
+        name, files, opener, known if isinstance(known, dict) else {}, _json(summary) if summary else None
+    )
 
 
 def _json(text: str) -> dict[str, Any] | None:
