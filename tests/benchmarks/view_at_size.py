@@ -3,7 +3,7 @@
 The run is that of `pairs_at_size`, with its pairs. The command runs in a process of its own, as from a shell; the
 clock of the first page starts before that process does. What a filter finds is compared with a Polars query.
 
-    python -m tests.benchmarks.view_at_size [steps]
+    python -m tests.benchmarks.view_at_size [steps] [folder to keep the run in, and to find it next time]
 """
 
 import json
@@ -77,13 +77,14 @@ def expected(run: Path) -> list[int]:
     ]
 
 
-def _lines(n_steps: int) -> Iterator[str]:
+def _lines(n_steps: int, kept: str | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        make_run(run, n_steps // (SAMPLES * STEPS), 512)
-        subprocess.run(
-            [sys.executable, "-c", "from stepconf.cli import main; main()", "pairs", str(run)], check=True
-        )
+        run = Path(kept or folder) / "run"
+        if not run.exists():
+            make_run(run, n_steps // (SAMPLES * STEPS), 512)
+        if not (run / "manifests/pairs.json").exists():
+            command = [sys.executable, "-c", "from stepconf.cli import main; main()", "pairs", str(run)]
+            subprocess.run(command, check=True)
         yield f"a run of {n_steps:,} steps"
         counts = expected(run)
         started = time.perf_counter()
@@ -119,5 +120,6 @@ def _lines(n_steps: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for line in _lines(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000):
+    arguments = sys.argv[1:]
+    for line in _lines(int(arguments[0]) if arguments else 1_000_000, (arguments[1:] or [None])[0]):
         print(line, flush=True)
