@@ -9,6 +9,7 @@ import typer
 
 from stepconf import __version__
 from stepconf.commands.dataset import audit, generate, pairs, relabel, score, segment, verify
+from stepconf.commands.look import report, view
 from stepconf.commands.policy import calibrate, evaluate, infer, serve, train
 from stepconf.commands.publish import check, pull, push
 from stepconf.commands.upkeep import demo, doctor, schema
@@ -41,6 +42,8 @@ for _command in (
     pairs,
     train,
     check,
+    report,
+    view,
     push,
     pull,
     infer,

@@ -46,9 +46,18 @@ HOME = {
     "starlette": {"serve_app.py"},
     "uvicorn": {"serve_app.py"},
     "reasoning_gym": {"problems.py"},
-    "pyarrow": {"core/schema.py", "core/checks/", "shards.py", "check.py", "hub_folder.py", "hub_restore.py"},
-    "polars": {"summary.py", "signals.py", "check.py"},
     "matplotlib": {"figures.py"},
+    "pyarrow": {
+        "core/schema.py",
+        "core/checks/",
+        "shards.py",
+        "check.py",
+        "hub_folder.py",
+        "hub_restore.py",
+        "report/tables.py",
+        "report/index.py",
+    },
+    "polars": {"summary.py", "signals.py", "check.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
 LIGHT_START = {
