@@ -68,7 +68,11 @@ class Tables:
         for one in np.unique(group).tolist():
             inside = wanted[group == one]
             file, index = places[one]
-            rows = _explained(lambda name, i=index: self._file(name).read_row_group(i, names), file)
+
+            def read(name: str, index: int = index) -> pa.Table:
+                return self._file(name).read_row_group(index, names)
+
+            rows = _explained(read, file)
             plain = rows.take(inside - starts[one]).to_pylist()
             found.update(zip(inside.tolist(), plain, strict=True))
         return [found[row] for row in wanted.tolist()]
@@ -106,7 +110,7 @@ def containing(texts: pa.ChunkedArray, wanted: str) -> npt.NDArray[np.bool_]:
         held = texts.combine_chunks()
         held = held.chunk(0) if isinstance(held, pa.ChunkedArray) else held
         codes: npt.NDArray[np.bool_] = containing(pa.chunked_array([held.dictionary]), wanted)
-        return codes[held.indices.to_numpy(zero_copy_only=False)]
+        return np.asarray(codes[held.indices.to_numpy(zero_copy_only=False)])
     hits = pc.match_substring(texts, wanted, ignore_case=True)
     return np.asarray(pc.fill_null(hits, False).to_numpy(zero_copy_only=False), dtype=np.bool_)
 

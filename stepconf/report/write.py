@@ -104,7 +104,8 @@ def _entry(explorer: Explorer, texts: TokenTexts, problem: int, budget: int) -> 
     """A problem with the steps of as many of its solutions as fit, and its size in the file."""
     details = explorer.problem(problem)
     held = explorer.steps(explorer.index.solutions_of[problem], texts)
-    solutions, size = [], 0
+    solutions: list[dict[str, Any]] = []
+    size = 0
     for solution, steps in zip(details["solutions"], held, strict=True):
         added = len(embedded(steps)) + 1000
         if solutions and size + added > _PROBLEM:

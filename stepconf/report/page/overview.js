@@ -3,7 +3,7 @@
 const FORMS = {
   percent: (value) => percent(value),
   number: (value) => short(value),
-  nats: (value) => `${short(value)} nats`,
+  nats: (value) => short(value),
 };
 
 function overviewPart(data) {
@@ -30,7 +30,7 @@ function headline({ headline, n_resamples }) {
     el(
       "div",
       { class: "card" },
-      el("dt", {}, name),
+      el("dt", {}, form === "nats" ? `${name} (nats)` : name),
       el("dd", {}, el("strong", {}, estimate === null ? "undefined" : FORMS[form](estimate)), el("span", { class: "interval" }, bounds(form, low, high)), el("span", { class: "help" }, help)),
     ),
   );
