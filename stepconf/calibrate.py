@@ -110,7 +110,9 @@ def calibrate(
     if before is not None:
         report["before"] = {"run": before.resolve().name, "model": read_recipe(before)["model"]}
         report["before"] |= {kind: profile(units["before"][kind], bootstrap, seed) for kind in KINDS}
-        report["change"] = {kind: change(*(units[name][kind] for name in runs), bootstrap) for kind in KINDS}
+        report["change"] = {
+            kind: change(units["after"][kind], units["before"][kind], bootstrap) for kind in KINDS
+        }
     report["settings"] = {"resamples": resamples, "seed": seed, "level": 0.95}
     report["not_measured"] = {"entropy_topk": NO_TOPK}
     out.mkdir(parents=True, exist_ok=True)
@@ -174,9 +176,11 @@ def posthoc(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
         return {}
     fitting = problem_split(units.problems.tolist(), 0.5, seed)
     score, correct = units.scores["entropy_mean"], units.correct
-    fits = {"isotonic": fit_isotonic, "platt": fit_platt}
-    held_out = {"as_is": units.confidence[~fitting]} | {
-        name: fit(score[fitting], correct[fitting]).predict(score[~fitting]) for name, fit in fits.items()
+    fitted_on = (score[fitting], correct[fitting])
+    held_out = {
+        "as_is": units.confidence[~fitting],
+        "isotonic": fit_isotonic(*fitted_on).predict(score[~fitting]),
+        "platt": fit_platt(*fitted_on).predict(score[~fitting]),
     }
     problems = units.problems[~fitting]
     found: dict[str, Any] = {

@@ -94,7 +94,7 @@ def evaluate(
                     file.parent.mkdir(parents=True, exist_ok=True)
                     write_atomically(file, json.dumps(asdict(cell)).encode())
                 cells.append(cell)
-        report = {
+        report: dict[str, Any] = {
             "model": recipe.model,
             "tau": recipe.infer.tau,
             "results": [summarised(cell, pool) for cell in cells],

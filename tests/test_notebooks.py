@@ -48,7 +48,10 @@ def test_what_is_kept_is_small_and_of_no_machine(file: Path) -> None:
     nbformat.validate(notebook)
     assert file.stat().st_size < 200_000
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run from top to bottom"
+    counts = [cell.execution_count for cell in code]
+    assert counts in ([None] * len(code), list(range(1, len(code) + 1))), (
+        "run from top to bottom, or not at all"
+    )
     kept = json.dumps([cell.outputs for cell in code])
     assert not re.search(r"/(tmp|home|root|work|Users)/|Traceback|Warning", kept)
 
