@@ -1,6 +1,7 @@
 """From the recipe to a loaded engine and to token ids of prompts."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
 from stepconf.demo_model import resolve_model
@@ -8,6 +9,9 @@ from stepconf.engines.base import Engine
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.recipe import PromptRecipe, Recipe
+
+if TYPE_CHECKING:
+    from stepconf.engines.transformers import TransformersEngine
 
 
 def open_engine(recipe: Recipe) -> Engine:
@@ -20,20 +24,7 @@ def open_engine(recipe: Recipe) -> Engine:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     model, options = resolve_model(recipe.model), recipe.engine
     if options.name == "transformers":
-        try:
-            from stepconf.engines.transformers import TransformersEngine
-        except ImportError as error:
-            raise StepconfError(
-                f"the transformers engine needs torch, which cannot be imported: {error}",
-                "Type: make environment in a checkout, or pip install torch",
-            ) from error
-
-        return TransformersEngine(
-            model,
-            revision=recipe.model_revision,
-            dtype=options.dtype,
-            max_model_len=options.max_model_len,
-        )
+        return open_transformers(recipe)
     from stepconf.engines.vllm import VllmEngine
 
     return VllmEngine(
@@ -44,6 +35,25 @@ def open_engine(recipe: Recipe) -> Engine:
         max_model_len=options.max_model_len,
         tensor_parallel=options.tensor_parallel,
         options=options.options,
+    )
+
+
+def open_transformers(recipe: Recipe) -> "TransformersEngine":
+    """Load the recipe's model in the reference engine, whichever engine the recipe names; raises as above."""
+    if not recipe.model:
+        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
+    try:
+        from stepconf.engines.transformers import TransformersEngine
+    except ImportError as error:
+        raise StepconfError(
+            f"the transformers engine needs torch, which cannot be imported: {error}",
+            "Type: make environment in a checkout, or pip install torch",
+        ) from error
+    return TransformersEngine(
+        resolve_model(recipe.model),
+        revision=recipe.model_revision,
+        dtype=recipe.engine.dtype,
+        max_model_len=recipe.engine.max_model_len,
     )
 
 
