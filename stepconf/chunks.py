@@ -9,7 +9,7 @@ from stepconf.core.ids import content_id
 from stepconf.core.records import Problem, Solved
 from stepconf.errors import StepconfError
 from stepconf.problems import ImportedSolution
-from stepconf.shards import Run
+from stepconf.shards import Run, check_sizes
 
 T = TypeVar("T", Problem, ImportedSolution, Solved)
 # Progress: `tick(stage, n)`: n more done; a negative n announces so many to do.
@@ -43,8 +43,10 @@ def pending(run: Run, items: Sequence[T], size: int) -> Iterator[Chunk[T]]:
     """The chunks that the run does not hold yet.
 
     Raises:
-        StepconfError: a chunk that it does hold was made from other items: the source has changed.
+        StepconfError: a chunk that it does hold was made from other items: the source has changed; or a shard
+            is missing or truncated.
     """
+    check_sizes(run.path)
     done = {manifest["chunk"]: manifest["input"] for manifest in run.manifests()}
     for index, start in enumerate(range(0, len(items), size)):
         part = items[start : start + size]

@@ -3,8 +3,10 @@
 from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
 from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Engine
+from stepconf.engines.guard import Guard
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
+from stepconf.events import warn
 from stepconf.recipe import PromptRecipe, Recipe
 
 
@@ -43,6 +45,11 @@ def open_engine(recipe: Recipe) -> Engine:
         tensor_parallel=options.tensor_parallel,
         options=options.options,
     )
+
+
+def open_guarded(recipe: Recipe) -> Guard:
+    """As `open_engine`, but of a kind that goes on after a crash."""
+    return Guard(lambda: open_engine(recipe), lambda sentence: warn("engine crashed", sentence))
 
 
 class Prompter:

@@ -14,6 +14,7 @@ from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
 from stepconf.core.records import Label
 from stepconf.errors import StepconfError
+from stepconf.meter import idle_share
 from stepconf.shards import Run, pairs_manifest, read_manifests, read_recipe, shard_files
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
         "steps": sum(m["steps"] for m in chunks),
         "tokens": tokens,
         "tokens_per_second": round(tokens / engine_seconds, 1) if engine_seconds else None,
+        "engine_idle_share": idle_share(seconds),
         "seconds": {stage: round(value, 2) for stage, value in sorted(seconds.items())},
         "drops": dict(drops.most_common()),
         **_of_solutions(path),
