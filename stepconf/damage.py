@@ -26,7 +26,15 @@ def read_manifest(file: Path) -> dict[str, Any] | str:
             return f"names {name!r}, which is no shard of a run"
         if not {"rows", "bytes", "blake2b"} <= facts.keys():
             return f"says too little of {name}"
+    if manifest.get("checksum", (expected := manifest_checksum(manifest))) != expected:
+        return "is not as it was written"
     return manifest
+
+
+def manifest_checksum(manifest: dict[str, Any]) -> str:
+    """The BLAKE2b hash (128 bits, hex) of all else in a manifest."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def shard_damage(file: Path, facts: dict[str, Any]) -> tuple[str, str] | None:

@@ -25,7 +25,7 @@ import yaml
 
 from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import TABLES, arrow_schema, solution_of, step_of, to_columns
-from stepconf.damage import damaged_manifests
+from stepconf.damage import damaged_manifests, manifest_checksum
 from stepconf.errors import StepconfError
 from stepconf.events import warn
 
@@ -229,6 +229,7 @@ class Run:
         folder = self.path / "manifests"
         folder.mkdir(exist_ok=True)
         manifest = {"chunk": name, "files": files, **facts}
+        manifest["checksum"] = manifest_checksum(manifest)
         write_atomically(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
 
     def write_json(self, name: str, value: Any) -> None:
