@@ -1,11 +1,13 @@
 """Is a file what was written: manifests that can be read, and shards that have the bytes they should have."""
 
 import json
+from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from stepconf.core.schema import TABLES
+from stepconf.errors import StepconfError
 
 _BLOCK = 1 << 20  # bytes read at a time
 
@@ -62,6 +64,30 @@ def damaged_manifests(run: Path) -> dict[Path, str]:
             if damage := shard_damage(run / name, facts):
                 found[file] = f"{name} {damage[1]}"
     return found
+
+
+def check_sizes(run: Path, manifests: Iterable[dict[str, Any]]) -> None:
+    """Raise StepconfError where a committed shard is missing or has not its size; it names the first."""
+    for manifest in manifests:
+        for name, facts in manifest["files"].items():
+            file = run / name
+            size = file.stat().st_size if file.exists() else None
+            if size != facts["bytes"]:
+                found = (
+                    "is not there"
+                    if size is None
+                    else f"has {size:,} bytes, not the {facts['bytes']:,} written"
+                )
+                raise damage_told(run, f"the shard {file} {found}.")
+
+
+def damage_told(run: Path, problem: str) -> StepconfError:
+    """What to say of damage, and how to mend it."""
+    return StepconfError(
+        problem,
+        f"Type the command that made {run} again with --repair: what is damaged is made anew. (Pairs: type "
+        "stepconf pairs again. A pulled run: pull it into a new folder.)",
+    )
 
 
 def file_digest(file: Path) -> str:

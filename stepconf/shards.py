@@ -25,7 +25,7 @@ import yaml
 
 from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import TABLES, arrow_schema, solution_of, step_of, to_columns
-from stepconf.damage import damaged_manifests, manifest_checksum
+from stepconf.damage import damage_told, damaged_manifests, manifest_checksum
 from stepconf.errors import StepconfError
 from stepconf.events import warn
 
@@ -286,31 +286,10 @@ def _read_manifest(run: Path, file: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _damaged(run, f"the manifest {file} cannot be read: {error}") from error
+        raise damage_told(run, f"the manifest {file} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or not {"chunk", "files"} <= manifest.keys():
-        raise _damaged(run, f"{file} is not a manifest.")
+        raise damage_told(run, f"{file} is not a manifest.")
     return manifest
-
-
-def _damaged(run: Path, problem: str) -> StepconfError:
-    return StepconfError(
-        problem,
-        f"Type the command that made {run} again with --repair: what is damaged is made anew. (Pairs: type "
-        f"stepconf pairs again; a pulled run: pull it again.)",
-    )
-
-
-def check_sizes(run: Path) -> None:
-    """Raise StepconfError where a committed shard is missing or has not its size; it names the first."""
-    for manifest in read_manifests(run):
-        for name, facts in manifest["files"].items():
-            file = run / name
-            size = file.stat().st_size if file.exists() else None
-            if size != facts["bytes"]:
-                found = (
-                    "is not there" if size is None else f"has {size:,} bytes, {facts['bytes']:,} were written"
-                )
-                raise _damaged(run, f"the shard {file} {found}.")
 
 
 def check_is_run(run: Path) -> None:
@@ -361,7 +340,7 @@ def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: s
             with pq.ParquetFile(file) as shard:
                 read = shard.read(columns)
         except (OSError, pa.ArrowInvalid) as error:
-            raise _damaged(run, f"the shard {file} cannot be read: {error}") from error
+            raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
         yield read
 
 
