@@ -29,30 +29,37 @@ def warn(event: str, message: str, **facts: Any) -> None:
 
 @contextmanager
 def json_lines(target: Path | None) -> Iterator[None]:
-    """Append every event to a file, or write it to stderr where `target` is `-`; None listens to nothing.
+    """Append every event to a file, or write it to stderr where `target` is `-`.
+
+    Warnings go to stderr as sentences, too, unless that has the events.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    if target is None:
-        yield
-        return
-    to_stderr = str(target) == "-"
-    handler = (
-        logging.StreamHandler(sys.stderr) if to_stderr else logging.FileHandler(target, encoding="utf-8")
-    )
-    handler.setFormatter(_JsonLine())
+    handlers: list[logging.Handler] = []
+    if target is None or str(target) != "-":
+        handlers += [logging.lastResort] if logging.lastResort else []
+    if target is not None:
+        to_stderr = str(target) == "-"
+        lines = (
+            logging.StreamHandler(sys.stderr) if to_stderr else logging.FileHandler(target, encoding="utf-8")
+        )
+        lines.setFormatter(_JsonLine())
+        handlers.append(lines)
     level, spread = _logger.level, _logger.propagate
-    _logger.addHandler(handler)
     _logger.setLevel(logging.INFO)
     _logger.propagate = False
+    for handler in handlers:
+        _logger.addHandler(handler)
     try:
         yield
     finally:
-        _logger.removeHandler(handler)
+        for handler in handlers:
+            _logger.removeHandler(handler)
+            if handler is not logging.lastResort:
+                handler.close()
         _logger.setLevel(level)
         _logger.propagate = spread
-        handler.close()
 
 
 class _JsonLine(logging.Formatter):

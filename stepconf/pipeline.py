@@ -25,6 +25,7 @@ from stepconf.chunks import Chunk, T, Tick, pending
 from stepconf.core.records import Problem, Solved
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.engines.guard import Failed, Guard
+from stepconf.errors import StepconfError
 from stepconf.judge import judge, open_verifiers, shares_engine
 from stepconf.meter import EngineClock, Meter
 from stepconf.models import Prompter, open_guarded
@@ -218,9 +219,9 @@ def reread(chunks: Iterator[Chunk[Solved]], tick: Tick) -> Iterator[Chunk[Solved
 def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], Chunk[T]]) -> Iterator[Chunk[T]]:
     """`work` on each chunk in a thread of its own, while the next chunk is being made.
 
-    Chunks made before an interrupt are still worked on and yielded.
+    Chunks made before an interrupt, or before the making failed, are still worked on and yielded.
     """
-    interrupt: KeyboardInterrupt | None = None
+    interrupt: KeyboardInterrupt | StepconfError | None = None
     with ThreadPoolExecutor(1) as thread:
         waiting: list[Future[Chunk[T]]] = []
         try:
@@ -230,7 +231,7 @@ def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], Chunk[T]])
                     done = waiting[0].result()
                     del waiting[0]
                     yield done
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, StepconfError) as error:
             interrupt = error
         for future in waiting:
             yield future.result()

@@ -91,8 +91,14 @@ class Guard:
                 suspects = list(asked.values())
                 if len(suspects) == 1 and group is not requests:
                     blamed.append(suspects.pop())
-                    if crash.out_of_memory or len(blamed) == MAX_IN_A_ROW:
+                    if crash.out_of_memory:
                         raise
+                    if len(blamed) == MAX_IN_A_ROW:
+                        raise EngineCrashed(
+                            f"{crash.problem} It did on {MAX_IN_A_ROW} requests in a row, so it is not they.",
+                            crash.hint
+                            or "Try another --engine, engine.dtype or model; stepconf doctor looks.",
+                        ) from crash
                 elif not suspects:
                     raise
                 self._recover(crash)
