@@ -83,7 +83,7 @@ def test_halving_takes_few_batches() -> None:
 @pytest.mark.parametrize("size", [1, 8])
 def test_an_engine_that_always_crashes_ends_the_run(size: int) -> None:
     guard, batches = guarded(size, set(range(100)))
-    with pytest.raises(EngineCrashed, match="it died. It did on 3 requests in a row"):
+    with pytest.raises(EngineCrashed, match="on 3 requests in a row"):
         list(guard.sample_each(map(request, range(100))))
     assert len(batches) < 20
 
