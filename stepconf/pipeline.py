@@ -152,7 +152,7 @@ def sample(
         room = engine.info.max_model_len - len(prompt_ids)
         if room < 1:
             return "prompt longer than the context"
-        if max(prompt_ids) >= engine.info.vocabulary:
+        if max(prompt_ids, default=0) >= engine.info.vocabulary:
             return _OUTSIDE
         limit = min(sampling.max_tokens, room)
         how = Sampling(sampling.temperature, limit, sampling.top_p, prompter.stop)
@@ -181,7 +181,7 @@ def teacher_force(
         length = len(one.solution.prompt_token_ids) + one.solution.n_tokens
         if length >= engine.info.max_model_len:
             return "solution longer than the context"
-        if max(one.solution.prompt_token_ids + one.solution.token_ids) >= engine.info.vocabulary:
+        if max(one.solution.prompt_token_ids + one.solution.token_ids, default=0) >= engine.info.vocabulary:
             return _OUTSIDE
         return ScoreRequest(key, one.solution.prompt_token_ids, one.solution.token_ids)
 
