@@ -17,7 +17,7 @@ def read_manifest(file: Path) -> dict[str, Any] | str:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return f"not JSON: {error}"
+        return f"is not JSON: {error}"
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         return "names no files"
     if manifest.get("chunk") != file.stem:

@@ -25,7 +25,7 @@ import yaml
 
 from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import TABLES, arrow_schema, solution_of, step_of, to_columns
-from stepconf.damage import damage_told, damaged_manifests, manifest_checksum
+from stepconf.damage import damage_told, damaged_manifests, manifest_checksum, read_manifest
 from stepconf.errors import StepconfError
 from stepconf.events import warn
 
@@ -279,16 +279,13 @@ def read_manifests(run: Path) -> list[dict[str, Any]]:
     Raises:
         StepconfError: one cannot be read; it names the file.
     """
-    return [_read_manifest(run, file) for file in sorted((run / "manifests").glob("*.json"))]
+    return [_whole(run, file) for file in sorted((run / "manifests").glob("*.json"))]
 
 
-def _read_manifest(run: Path, file: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damage_told(run, f"the manifest {file} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or not {"chunk", "files"} <= manifest.keys():
-        raise damage_told(run, f"{file} is not a manifest.")
+def _whole(run: Path, file: Path) -> dict[str, Any]:
+    manifest = read_manifest(file)
+    if isinstance(manifest, str):
+        raise damage_told(run, f"the manifest {file} {manifest}.")
     return manifest
 
 

@@ -40,7 +40,8 @@ def run(whole: Whole, tmp_path: Path) -> Path:
 
 
 def test_sigterm_ends_as_ctrl_c_does(problems: Path, tmp_path: Path, whole: Whole) -> None:
-    at = ("stepconf.engines.transformers._draw", 45, "before")
+    draw = "stepconf.engines.transformers._draw"
+    at = (draw, whole.ended.calls[draw] * 2 // 3, "before")
     ended = forked(command(problems, tmp_path / "run"), tmp_path, at=at, sent=signal.SIGTERM)
     assert ended.code == 143 and ended.out == "" and "Traceback" not in ended.err, ended
     assert "terminated; what was committed is kept" in ended.err and "again to continue" in ended.err
@@ -68,7 +69,7 @@ def test_a_damaged_shard_is_named_and_made_anew(
     mended = forked([*command(problems, run), "--repair"], tmp_path)
     assert mended.code == 0 and name in mended.err, mended
     assert without_seconds(run) == whole.rows
-    assert stepconf("check", run).code in (0, 1)
+    assert "shard-" not in stepconf("check", run).out
     chunk = name[-13:-8]
     touched = {file.stem[-5:] for file, then in before.items() if file.stat().st_mtime_ns != then}
     assert touched == {chunk}, "the other chunks stay as they are"
@@ -80,12 +81,14 @@ def test_a_damaged_manifest_is_named_and_made_anew(
 ) -> None:
     manifest = run / "manifests/00001.json"
     for seed in range(6):
-        DAMAGES[how](manifest, random.Random(seed))
+        data, draws = bytearray(manifest.read_bytes()), random.Random(seed)
+        cut = draws.randrange(data.index(b'"checksum"'))  # not in this name: it would be one key less
+        data[cut] ^= 1 << draws.randrange(8)
+        manifest.write_bytes(data[:cut] if how == "truncated" else data)
         checked = stepconf("check", run, columns=200)
         assert checked.code == 1 and "manifests/00001.json" in checked.out, checked
-        if how == "truncated":
-            refused = stepconf("pairs", run, "--tau", 0.5, columns=200)
-            assert refused.code == 1 and "00001.json" in refused.err and "--repair" in refused.err
+        refused = stepconf("pairs", run, "--tau", 0.5)
+        assert refused.code == 1 and "00001.json" in refused.err and "--repair" in refused.err
         mended = forked([*command(problems, run), "--repair"], tmp_path)
         assert mended.code == 0 and "00001.json" in mended.err, mended
         assert without_seconds(run) == whole.rows
