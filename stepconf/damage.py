@@ -62,7 +62,7 @@ def damaged_manifests(run: Path) -> dict[Path, str]:
             continue
         for name, facts in manifest["files"].items():
             if damage := shard_damage(run / name, facts):
-                found[file] = f"{name} {damage[1]}"
+                found[file] = f"{name}: {damage[1]}"
     return found
 
 

@@ -77,14 +77,19 @@ class Run:
 
     def _take_lock(self) -> BinaryIO:
         lock = (self.path / ".lock").open("wb")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise StepconfError(
-                f"another process is writing {self.path}.",
-                f"Wait for it (stepconf status {self.path} --watch), or give another --out.",
-            ) from error
+        for pause_s in (0.05, 0.05, None):  # who looks whether it is locked holds it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if pause_s is not None:
+                    time.sleep(pause_s)
+                    continue
+                lock.close()
+                raise StepconfError(
+                    f"another process is writing {self.path}.",
+                    f"Wait for it (stepconf status {self.path} --watch), or give another --out.",
+                ) from error
         return lock
 
     def _settle_recipe(self, recipe: dict[str, Any]) -> None:
