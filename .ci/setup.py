@@ -258,8 +258,8 @@ def install_torch(extra: str, env: dict[str, str], pin: str) -> None:
 
 def install_packages(extra: str, env: dict[str, str], pin: str) -> None:
     """Step 4: stepconf itself, editable, with all that the demo and the tests use."""
-    step(4, f"packages: stepconf[{extra},demo,dev], compiled to bytecode (a minute)")
-    target = ["--editable", f"{ROOT}[{extra},demo,dev]"]
+    step(4, f"packages: stepconf[{extra},demo,serve,dev], compiled to bytecode (a minute)")
+    target = ["--editable", f"{ROOT}[{extra},demo,serve,dev]"]
     need([*uv_pip("install"), *rules(extra, pin), *target], env, INDEX_HINT)
     library = VENV / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (library / "pycosat.py").write_text(STAND_IN)

@@ -14,7 +14,8 @@ import typer
 
 from stepconf import __version__
 from stepconf.commands.dataset import audit, generate, pairs, relabel, score, segment, verify
-from stepconf.commands.policy import evaluate, infer, train
+from stepconf.commands.look import report, view
+from stepconf.commands.policy import calibrate, evaluate, infer, serve, train
 from stepconf.commands.publish import check, pull, push, status
 from stepconf.commands.upkeep import demo, doctor, schema
 from stepconf.errors import StepconfError
@@ -47,10 +48,14 @@ for _command in (
     train,
     status,
     check,
+    report,
+    view,
     push,
     pull,
     infer,
     evaluate,
+    calibrate,
+    serve,
     demo,
     doctor,
     schema,

@@ -3,6 +3,7 @@
 OUT/recipe.json                     what decides the numbers; another one is refused
 OUT/answers/BENCHMARK/STRATEGY.json one benchmark answered by one strategy, graded; written whole, then kept
 OUT/report.json                     every figure of the table
+OUT/accuracy-tokens.svg, .png       accuracy against tokens spent
 """
 
 import json
@@ -15,6 +16,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from stepconf import figures
+from stepconf.code_grading import check_code_problems, grade_code
 from stepconf.core.answers import gold_answer
 from stepconf.core.bootstrap import Interval
 from stepconf.core.evaluation import (
@@ -29,7 +32,7 @@ from stepconf.core.records import Problem
 from stepconf.core.votes import majority
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.infer import answers, equality, open_pool, row
+from stepconf.infer import answers, equality, open_pool, row, with_tau
 from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
 from stepconf.models import open_engine
@@ -74,6 +77,7 @@ def evaluate(
         )
     if unknown := [name for name in strategies if name not in STRATEGIES]:
         raise StepconfError(f"unknown strategy {unknown[0]!r}.", f"Choose from: {', '.join(STRATEGIES)}.")
+    recipe = with_tau(recipe)
     problems = {name: _problems(name, recipe) for name in benchmarks}
     _settle(out, recipe)
     cells = []
@@ -90,12 +94,14 @@ def evaluate(
                     file.parent.mkdir(parents=True, exist_ok=True)
                     write_atomically(file, json.dumps(asdict(cell)).encode())
                 cells.append(cell)
-        report = {
+        report: dict[str, Any] = {
             "model": recipe.model,
-            "results": [figures(cell, pool) for cell in cells],
+            "tau": recipe.infer.tau,
+            "results": [summarised(cell, pool) for cell in cells],
             "comparisons": [compared(a, b) for a, b in combinations(cells, 2) if a.benchmark == b.benchmark],
         }
     write_atomically(out / "report.json", json.dumps(report, indent=1).encode())
+    figures.save(figures.accuracy_against_tokens(report["results"]), out, "accuracy-tokens")
     return report
 
 
@@ -123,10 +129,7 @@ def _problems(name: str, recipe: Recipe) -> list[Problem]:
     names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
     options = {option: getattr(given, option) for option in names}
     found = load_problems(name, ProblemOptions(**options, seed=recipe.sampling.seed)).problems
-    if any(problem.answer_type == "code" for problem in found):
-        raise StepconfError(
-            f"{name} is graded by running code, which evaluate does not do.", "Choose another benchmark."
-        )
+    check_code_problems(found)
     return found
 
 
@@ -166,6 +169,7 @@ def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) 
     """Rows in the order of the problems, every answer and sample graded: true, false, or null if undecided."""
     by_id = {result.key: result for result in results}
     pairs, places = [], []
+    programs, holders = [], []
     rows = []
     for problem in problems:
         result = by_id[problem.problem_id]
@@ -173,15 +177,21 @@ def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) 
         rows.append(one)
         for holder in (one, *one["samples"]):
             holder["correct"] = False
-            if holder["answer"] is not None:
-                pairs.append((gold_answer(problem.gold_answer or ""), holder["answer"], problem.answer_type))
+            if holder["answer"] is not None and problem.answer_type == "code":
+                programs.append((problem, holder["answer"]))
+                holders.append(holder)
+            elif holder["answer"] is not None:
+                gold = gold_answer(problem.gold_answer or "", problem.answer_type)
+                pairs.append((gold, holder["answer"], problem.answer_type))
                 places.append(holder)
+    for holder, passed in zip(holders, grade_code(programs, pool.workers), strict=True):
+        holder["correct"] = passed
     for holder, outcome in zip(places, compare(pool, pairs), strict=True):
         holder["correct"] = outcome.value
     return rows
 
 
-def figures(cell: Cell, pool: Pool) -> dict[str, Any]:
+def summarised(cell: Cell, pool: Pool) -> dict[str, Any]:
     """The figures of a cell; an undecided answer counts as wrong, and is counted."""
     rows, ids = cell.rows, [one["problem_id"] for one in cell.rows]
     tokens = [one["tokens"] for one in rows]

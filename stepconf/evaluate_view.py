@@ -3,11 +3,12 @@
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 
 def render(report: dict[str, Any]) -> list[Table]:
     """A row per benchmark and strategy, then a row per pair of strategies."""
-    table = Table(title=f"{report['model']}", title_justify="left")
+    table = Table(title=Text(report["model"]), title_justify="left")
     for name in ("benchmark", "strategy"):
         table.add_column(name, overflow="fold")
     for name in ("n", "pass@1", "pass@k", "maj@k", "tokens/question", "s/question", "no answer"):
@@ -26,21 +27,31 @@ def render(report: dict[str, Any]) -> list[Table]:
         )
     if not report["comparisons"]:
         return [table]
-    paired = Table(title="paired by problem", title_justify="left")
+    return [table, _paired("paired by problem", report["comparisons"])]
+
+
+def render_comparison(found: dict[str, Any]) -> Table:
+    """A row per benchmark and strategy that two evaluations have in common."""
+    of = [f"{found['models'][side]} ({found['folders'][side]})" for side in ("first", "second")]
+    return _paired(f"paired by problem\nfirst:  {of[0]}\nsecond: {of[1]}", found["comparisons"])
+
+
+def _paired(title: str, comparisons: list[dict[str, Any]]) -> Table:
+    paired = Table(title=Text(title), title_justify="left")
     for name in ("benchmark", "first - second"):
         paired.add_column(name, overflow="fold")
     for name in ("accuracy difference", "only one right", "McNemar p", "tokens, first/second"):
         paired.add_column(name, justify="right")
-    for one in report["comparisons"]:
+    for one in comparisons:
         paired.add_row(
             one["benchmark"],
             f"{one['first']} - {one['second']}",
             interval(one["accuracy_difference"]),
-            f"{one['only_first_right']} / {one['only_second_right']}",
+            f"{one['only_first_right']} / {one['only_second_right']} of {one['questions']}",
             f"{one['mcnemar_p']:.3g}",
             interval(one["tokens_ratio"], 2),
         )
-    return [table, paired]
+    return paired
 
 
 def interval(value: dict[str, Any], digits: int = 3) -> str:

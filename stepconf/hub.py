@@ -132,6 +132,29 @@ def download(repo_id: str, folder: Path, revision: str | None) -> None:
     _persist(fetch, repo_id, "read")
 
 
+def open_files(repo_id: str, revision: str | None) -> tuple[list[str], Callable[[str], Any]]:
+    """The names of a set's files, and a function that opens one of them: of large ones only what is read comes.
+
+    All are of the one commit that `revision` means now.
+
+    Raises:
+        StepconfError: no such set or revision, no rights, or a network that stays down.
+    """
+    from huggingface_hub import HfApi, HfFileSystem
+
+    check_name(repo_id)
+    api = HfApi(library_name="stepconf")
+    info = _persist(lambda: api.dataset_info(repo_id, revision=revision), repo_id, "read")
+    names = sorted(one.rfilename for one in info.siblings or [])
+    root = f"datasets/{repo_id}@{info.sha}"
+    files = HfFileSystem()
+
+    def opened(name: str) -> Any:
+        return _persist(lambda: files.open(f"{root}/{name}", "rb"), repo_id, "read")
+
+    return names, opened
+
+
 def _persist(step: Callable[[], T], repo_id: str, what: str) -> T:
     """Do it, again if what went wrong may pass; say what went wrong in a line if it does not."""
     for attempt in range(1, ATTEMPTS + 1):

@@ -1,6 +1,7 @@
 """The published form of a run: the folder that `push` uploads (`hub_restore.py` makes a run of it again).
 
 README.md                                  the card
+figures/reliability-steps.png, ...         what the card shows, where steps are scored and labelled
 data/steps/train-00000-of-00002.parquet    each table's shards, joined into few files, rows in the same order
 data/pairs/validation-00000-of-00001...    beside train, where pairs are split
 stepconf/recipe.yaml, summary.json, source.json
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepconf import __version__
+from stepconf import __version__, figures
+from stepconf.calibrate import Bootstrap, reliability
 from stepconf.check_files import missing_parts, stale_summary
 from stepconf.chunks import Tick
 from stepconf.core.card import CONFIGS, Published, Source, card
@@ -27,6 +29,7 @@ from stepconf.shards import (
     read_recipe,
     shard_files,
 )
+from stepconf.signals import read_units
 
 GROUP_ROWS = 10_000  # the viewer reads a row group at a time, and gives up above some 100 MB
 GROUP_BYTES = 64 << 20  # uncompressed
@@ -60,7 +63,8 @@ def write_folder(
     data = sorted((folder / "data").rglob("*.parquet"))
     sums = {file.relative_to(folder).as_posix(): file_digest(file) for file in data}
     (about / "checksums.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
-    text = card(_published(run, repo_id, rows, licence, missing))
+    drawn = _draw(run, folder / "figures")
+    text = card(_published(run, repo_id, rows, licence, missing, drawn))
     (folder / "README.md").write_text(text, encoding="utf-8")
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
@@ -80,7 +84,12 @@ def check_ready(run: Path, folder: Path, partial: bool) -> list[str]:
 
 
 def _published(
-    run: Path, repo_id: str, rows: dict[str, dict[str, int]], licence: str | None, missing: list[str]
+    run: Path,
+    repo_id: str,
+    rows: dict[str, dict[str, int]],
+    licence: str | None,
+    missing: list[str],
+    drawn: list[tuple[str, str]],
 ) -> Published:
     from stepconf.summary import read_summary
 
@@ -96,7 +105,32 @@ def _published(
         version=__version__,
         licence=licence,
         missing=missing,
+        figures=drawn,
     )
+
+
+def _draw(run: Path, folder: Path) -> list[tuple[str, str]]:
+    """PNG figures of the labelled steps, each with what it shows; none where a label is missing."""
+    units = read_units(run, "steps")
+    if not 0 < units.correct.sum() < units.correct.size:
+        return []
+    bins = reliability(units, Bootstrap())
+    entropy = units.signals["entropy_mean"]
+    folder.mkdir()
+    figures.save(figures.reliability({"": bins}, "steps"), folder, "reliability-steps", ["png"])
+    histograms = figures.entropy_histograms({"": (entropy, units.correct)}, "steps")
+    figures.save(histograms, folder, "entropy-steps", ["png"])
+    return [
+        (
+            "figures/reliability-steps.png",
+            "Share of steps labelled correct against their confidence, in ten bins with 95 % intervals over problems; "
+            "below, the share of the steps in each bin",
+        ),
+        (
+            "figures/entropy-steps.png",
+            "Distribution of the mean entropy of steps labelled correct and of steps labelled incorrect",
+        ),
+    ]
 
 
 def _sources(run: Path) -> list[Source]:

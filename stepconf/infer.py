@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from stepconf.core.ids import problem_id
-from stepconf.core.prompts import INSTRUCTION
+from stepconf.core.prompts import CODE_INSTRUCTION, INSTRUCTION
+from stepconf.core.prune import tau_at
 from stepconf.core.records import Problem
 from stepconf.core.segment import SegmentOptions
 from stepconf.core.votes import Equal
@@ -21,6 +23,7 @@ from stepconf.models import Prompter, open_engine
 from stepconf.problems import ProblemOptions, load_problems
 from stepconf.recipe import PromptRecipe, Recipe
 from stepconf.shards import write_rows
+from stepconf.signals import lowest_on_the_way
 from stepconf.verifiers.final import compare
 from stepconf.verifiers.pool import Pool
 
@@ -56,6 +59,7 @@ def infer(
         raise StepconfError(f"{out} is neither .jsonl nor .parquet.", "Give --out answers.jsonl, say.")
     if out is not None and not out.parent.is_dir():
         raise StepconfError(f"there is no folder {out.parent}.", f"Type: mkdir -p {out.parent}")
+    recipe = with_tau(recipe)
     problems = questions_of(source, recipe)
     clock = Clock()
     found: dict[str, Result] = {}
@@ -68,6 +72,20 @@ def infer(
     if out is not None:
         write_rows(out, answered.rows)
     return answered
+
+
+def with_tau(recipe: Recipe) -> Recipe:
+    """The recipe with tau's value, where it is a quantile over a run.
+
+    Raises:
+        StepconfError: the run is none, or holds no scored right solution.
+    """
+    given = recipe.infer
+    if given.tau_quantile is None or given.tau_run is None:
+        return recipe
+    lowest = lowest_on_the_way(Path(given.tau_run), given.length_normalised)
+    tau = tau_at(lowest.tolist(), given.tau_quantile)
+    return recipe.model_copy(update={"infer": given.model_copy(update={"tau": tau})})
 
 
 def questions_of(source: str, recipe: Recipe) -> list[Problem]:
@@ -101,13 +119,17 @@ def answers(
     watch: Watch = lambda growth: None,
 ) -> Iterator[Result]:
     """A result for each problem, as they come; its key is the problem's id."""
-    prompters = [Prompter(engine.tokenizer, prompt) for prompt in prompts_of(strategy, recipe.prompt)]
+
+    @cache
+    def prompters(kind: str) -> list[Prompter]:
+        return [Prompter(engine.tokenizer, prompt) for prompt in prompts_of(strategy, recipe.prompt, kind)]
+
     options = recipe.segment
     setting = Setting(
         recipe.infer,
         recipe.sampling,
         SegmentOptions(options.mode, options.min_chars, options.max_chars),
-        prompters[0].stop,
+        prompters("math")[0].stop,
         engine.info.max_model_len,
         lambda kind: equality(pool, kind),
         watch,
@@ -115,17 +137,23 @@ def answers(
 
     def searches() -> Iterator[Search]:
         for problem in problems:
-            prompts = tuple(prompter.ids(problem.text) for prompter in prompters)
+            prompts = tuple(prompter.ids(problem.text) for prompter in prompters(problem.answer_type))
             question = Question(problem.problem_id, problem.text, prompts, problem.answer_type)
             yield search(strategy, question, setting)
 
     yield from answer(engine, searches(), clock)
 
 
-def prompts_of(strategy: str, prompt: PromptRecipe) -> list[PromptRecipe]:
-    """How a strategy puts a problem: as the recipe says, but for `cot` and `dipt`."""
+def prompts_of(strategy: str, prompt: PromptRecipe, kind: str) -> list[PromptRecipe]:
+    """How a strategy puts a problem: as the recipe says, but for `cot` and `dipt`.
+
+    Where the answer is code, the standing instruction, which asks for a box, gives way to one that asks for code.
+    """
+    standing = CODE_INSTRUCTION if kind == "code" else INSTRUCTION
+    if prompt.instruction == INSTRUCTION:
+        prompt = prompt.model_copy(update={"instruction": standing})
     if strategy == "cot":
-        return [PromptRecipe(style=prompt.style, instruction=INSTRUCTION)]
+        return [PromptRecipe(style=prompt.style, instruction=standing)]
     if strategy == "dipt":
         return [
             prompt.model_copy(update={"instruction": f"{way} {prompt.instruction}".strip()}) for way in WAYS

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stepconf.core.bootstrap import Statistic, cluster_bootstrap
 from stepconf.core.calibration import auroc, brier, ece
-from stepconf.summary import answer_columns, step_columns
+from stepconf.summary import Column, answer_columns, step_columns
 
 # Steps are those labelled correct or incorrect; an unknown one is in no figure but the share of unknowns.
 STEP_MEASURES = ("step_accuracy", "entropy_correct", "entropy_incorrect", "auroc", "ece", "brier")
@@ -23,9 +23,16 @@ def measure_run(run: Path) -> dict[str, Any]:
     `auroc`: of -entropy_mean for the label. `ece` (10 equal-width bins) and `brier`: of the step confidence
     exp(-entropy_mean) as a probability that the step is correct. Entropies are nats.
     """
-    problems, entropy, confidence, correct = step_columns(run)
+    return measure_columns(step_columns(run), answer_columns(run))
+
+
+def measure_columns(
+    steps: tuple[Column, Column, Column, Column], answers: tuple[Column, Column], n_resamples: int = 1000
+) -> dict[str, Any]:
+    """As `measure_run`, of columns as `summary.step_columns` and `summary.answer_columns` give them."""
+    problems, entropy, confidence, correct = steps
     found: dict[str, Any] = dict.fromkeys(MEASURES)
-    step_measures: dict[str, tuple[Statistic, tuple[npt.NDArray[Any], ...]]] = {
+    step_measures: dict[str, tuple[Statistic, tuple[Column, ...]]] = {
         "step_accuracy": (_share, (correct,)),
         "entropy_correct": (_mean_where(True), (entropy, correct)),
         "entropy_incorrect": (_mean_where(False), (entropy, correct)),
@@ -35,10 +42,11 @@ def measure_run(run: Path) -> dict[str, Any]:
     }
     if len(correct):
         for name, (statistic, arrays) in step_measures.items():
-            found[name] = asdict(cluster_bootstrap(statistic, problems, *arrays))
-    answer_problems, right = answer_columns(run)
+            found[name] = asdict(cluster_bootstrap(statistic, problems, *arrays, n_resamples=n_resamples))
+    answer_problems, right = answers
     if len(right):
-        found["final_accuracy"] = asdict(cluster_bootstrap(_share, answer_problems, right))
+        interval = cluster_bootstrap(_share, answer_problems, right, n_resamples=n_resamples)
+        found["final_accuracy"] = asdict(interval)
     return found
 
 

@@ -1,5 +1,7 @@
 """From the recipe to a loaded engine and to token ids of prompts."""
 
+from collections.abc import Sequence
+
 from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
 from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Engine
@@ -76,3 +78,23 @@ class Prompter:
             messages = chat_messages(problem, recipe.instruction, recipe.system, self._shots)
             return self._tokenizer.encode_chat(messages)
         return self._tokenizer.encode_prompt(plain_prompt(problem, recipe.instruction, self._shots))
+
+    def conversation_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Token ids of everything before the answer to a conversation, whose last message is the problem.
+
+        Raises:
+            StepconfError: there is more than the problem, and the model has no chat template.
+        """
+        *before, last = messages
+        if not self._chat:
+            if before:
+                raise StepconfError(
+                    f"there are {len(messages)} messages, and the model has no chat template for them.",
+                    "Send the question as one user message.",
+                )
+            return self.ids(last["content"])
+        own = [message for message in before if message["role"] == "system"]
+        turns = [message for message in before if message["role"] != "system"]
+        system = "" if own else self._prompt.system
+        *head, question = chat_messages(last["content"], self._prompt.instruction, system, self._shots)
+        return self._tokenizer.encode_chat([*own, *head, *turns, question])

@@ -187,7 +187,7 @@ NAMED_SETS: Mapping[str, NamedSet] = {
         split="test",
         problem="{code}\n\nWhat does f({input?}) return?",
         answer="{output}",
-        answer_type="string",
+        answer_type="literal",
         licence="MIT",
     ),
     "humaneval": NamedSet(

@@ -36,7 +36,7 @@ class ProblemsRecipe(Strict):
     steps_column: str | None = None
     id_column: str | None = None
     answer_type: str | None = None
-    """math, number, choice, yesno, string or code; None takes the set's own."""
+    """math, number, choice, yesno, string, literal (a Python value) or code; None takes the set's own."""
     limit: int | None = Field(None, ge=1)
     """Keep the first N usable problems."""
 
@@ -277,7 +277,7 @@ class TrainRecipe(Strict):
     """Optimiser steps between checkpoints: what a crash may cost."""
     lora: LoraRecipe | None = None
     log_to: Literal["none", "tensorboard", "trackio"] = "none"
-    """Besides the terminal and metrics.jsonl."""
+    """Besides the terminal and state/metrics.jsonl."""
     seed: int = Field(42, ge=0)
 
 
@@ -311,6 +311,10 @@ class InferRecipe(Strict):
     """Samples of a question; in a tree, candidates of a branch and branches that survive a level."""
     tau: float = Field(0.001, ge=0, le=1)
     """Cumulative confidence below which a branch is pruned; 0 prunes none."""
+    tau_quantile: float | None = Field(None, gt=0, lt=1)
+    """Take tau from `tau_run` instead: where it would have cost at most this share of the right solutions."""
+    tau_run: str | None = None
+    """A small run of the same model, as `generate` makes it, on problems that are not evaluated."""
     max_steps: int = Field(64, ge=1)
     """Most steps of a branch."""
     length_normalised: bool = False
@@ -335,6 +339,37 @@ class InferRecipe(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _quantile_has_a_run(self) -> Self:
+        if (self.tau_quantile is None) != (self.tau_run is None):
+            given, other = (
+                ("infer.tau_run", "infer.tau_quantile=0.05")
+                if self.tau_quantile is None
+                else ("infer.tau_quantile", "infer.tau_run=RUN")
+            )
+            raise StepconfError(f"{given} is given alone.", f"Add --set {other}.")
+        return self
+
+
+class ServeRecipe(Strict):
+    """Where the server listens, and what one client may ask of it."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    """0 takes a free one."""
+    api_key_env: str | None = None
+    """Environment variable with the key that clients must send; None asks for none. The key is never stored."""
+    max_concurrent: int = Field(256, ge=1)
+    """Requests under way; one more is answered 429."""
+    max_body_bytes: int = Field(1 << 20, ge=1024)
+    max_k: int = Field(64, ge=1)
+    max_tokens: int = Field(4096, ge=1)
+    """Longest solution in tokens that a request may ask for."""
+    max_spent: int = Field(1 << 18, ge=1)
+    """Tokens one request may cost: k solutions must fit, and a tree grows no further level behind it."""
+    grace_s: float = Field(30.0, ge=0)
+    """After SIGTERM, how long requests under way may take to finish; then they are answered 503."""
+
 
 class Recipe(Strict):
     """One run, whole."""
@@ -354,6 +389,7 @@ class Recipe(Strict):
     train: TrainRecipe = TrainRecipe()
     loop: LoopRecipe = LoopRecipe()
     infer: InferRecipe = InferRecipe()
+    serve: ServeRecipe = ServeRecipe()
 
 
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
@@ -364,6 +400,7 @@ _NOT_IDENTITY = {
     "train": True,
     "loop": True,
     "infer": True,
+    "serve": True,
 }
 
 

@@ -1,9 +1,9 @@
 """`stepconf train`: pairs or right solutions of a run in, an optimised model out.
 
 OUT/model/                an ordinary checkpoint, to be used wherever a model is accepted
-OUT/metrics.jsonl         one line an optimiser step
+OUT/state/metrics.jsonl   one line an optimiser step
 OUT/summary.json          what it was trained on, what was left out and why, the last metrics
-OUT/state/                the checkpoint to continue from, the reference log-probabilities
+OUT/state/                also the checkpoint to continue from, the reference log-probabilities
 """
 
 import json

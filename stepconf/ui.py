@@ -161,6 +161,10 @@ def show_rounds(measured: list[dict[str, Any]], out: Path) -> None:
         table.add_row(name.replace("_", " "), *cells)
     output.print(table)
     output.print(f"Files: {out}/rounds.json, {measured[-1]['policy']}", highlight=False, soft_wrap=True)
+    last = f"{out}/round-{measured[-1]['round']}/eval"
+    output.print(
+        f"Next:  stepconf calibrate {last} --before {out}/round-0/eval", highlight=False, soft_wrap=True
+    )
 
 
 def show_training(summary: dict[str, Any], out: Path) -> None:
@@ -180,7 +184,7 @@ def show_training(summary: dict[str, Any], out: Path) -> None:
         "speed", f"{last['examples_per_second']:,} examples/s, {last['tokens_per_second']:,} tokens/s"
     )
     output.print(table)
-    output.print(f"Files: {summary['model']}, {out}/metrics.jsonl", highlight=False, soft_wrap=True)
+    output.print(f"Files: {summary['model']}, {out}/state/metrics.jsonl", highlight=False, soft_wrap=True)
     output.print(f"Next:  stepconf generate --model {summary['model']} ...", highlight=False, soft_wrap=True)
 
 

@@ -20,11 +20,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 _LONGEST = (
     "test_vllm.py",
     "test_resume.py",
-    "test_rounds.py",
-    "test_critic.py",
+    "test_serve.py",
     "test_bad_input.py",
-    "test_prm.py",
     "test_final.py",
+    "test_hub.py",
+    "test_rounds.py",
+    "test_browser.py",
+    "test_sandbox.py",
+    "test_loop.py",
+    "test_train.py",
+    "test_critic.py",
+    "test_prm.py",
 )
 
 

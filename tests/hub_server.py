@@ -296,13 +296,17 @@ class Handler(BaseHTTPRequestHandler):
 
     on_info_at = on_info
 
-    def on_tree(self, repo: Repo, revision: str) -> None:
+    def on_tree(self, repo: Repo, revision: str, folder: str = "") -> None:
         files = []
         for path, data in (repo.tree(revision) or {}).items():
+            if folder and path.rpartition("/")[0] != folder:
+                continue
             large = {"lfs": {"oid": _oid(path, data), "size": len(data), "pointerSize": 130}}
             blob = {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
             files.append(blob | (large if path.endswith(LARGE) else {}))
         self.send(200, files)
+
+    on_tree_in = on_tree
 
     def on_resolve(self, repo: Repo, revision: str, path: str) -> None:
         tree = repo.tree(revision)
@@ -313,9 +317,9 @@ class Handler(BaseHTTPRequestHandler):
         data, headers = tree[path], {"ETag": f'"{_oid(path, tree[path])}"', "X_Repo_Commit": sha}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if asked:
-            start = int(asked[1])
-            headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self.send(206, data[start:], **headers)
+            start, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
+            headers["Content_Range"] = f"bytes {start}-{end}/{len(data)}"
+            self.send(206, data[start : end + 1], **headers)
         else:
             self.send(200, data, **headers)
 
@@ -334,6 +338,7 @@ ROUTES = {
     "info": rf"GET /api/datasets/{_REPO}",
     "info_at": rf"GET /api/datasets/{_REPO}/revision/([^/]+)",
     "tree": rf"GET /api/datasets/{_REPO}/tree/([^/]+)",
+    "tree_in": rf"GET /api/datasets/{_REPO}/tree/([^/]+)/(.+)",
     "head": rf"HEAD /datasets/{_REPO}/resolve/([^/]+)/(.+)",
     "resolve": rf"GET /datasets/{_REPO}/resolve/([^/]+)/(.+)",
 }

@@ -42,12 +42,36 @@ HOME = {
     "latex2sympy2_extended": {"core/symbolic/"},
     "math_verify": {"verifiers/final.py"},
     "datasets": {"problems.py"},
+    "fastapi": {"serve_app.py"},
+    "starlette": {"serve_app.py"},
+    "uvicorn": {"serve_app.py"},
     "reasoning_gym": {"problems.py"},
-    "pyarrow": {"core/schema.py", "core/checks/", "shards.py", "check.py", "hub_folder.py", "hub_restore.py"},
-    "polars": {"summary.py", "check.py"},
+    "matplotlib": {"figures.py"},
+    "pyarrow": {
+        "core/schema.py",
+        "core/checks/",
+        "shards.py",
+        "check.py",
+        "hub_folder.py",
+        "hub_restore.py",
+        "report/tables.py",
+        "report/index.py",
+    },
+    "polars": {"summary.py", "signals.py", "check.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
-LIGHT_START = {"torch", "vllm", "transformers", "datasets", "polars", "sympy", "pyarrow", "numpy"}
+LIGHT_START = {
+    "torch",
+    "vllm",
+    "transformers",
+    "datasets",
+    "polars",
+    "sympy",
+    "pyarrow",
+    "numpy",
+    "matplotlib",
+    "fastapi",
+}
 IMPURE_IN_CORE = {"os", "pathlib", "time", "random", "socket", "subprocess", "datetime", "tempfile", "shutil"}
 
 FILES = sorted(ROOT.rglob("*.py"))

@@ -140,11 +140,11 @@ def _poisoned(monkeypatch: pytest.MonkeyPatch, poison: set[str], error: Exceptio
     """The model fails over some problems, as with a kernel that does not like their shape."""
     sample = TransformersEngine._sample
 
-    def crashing(self: TransformersEngine, request: Any) -> Any:
+    def crashing(self: TransformersEngine, request: Any, dropped: Any) -> Any:
         text = self.tokenizer.decode(request.prompt_ids)
         if any(problem in text for problem in poison):
             raise error
-        return sample(self, request)
+        return sample(self, request, dropped)
 
     monkeypatch.setattr(TransformersEngine, "_sample", crashing)
 

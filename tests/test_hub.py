@@ -34,6 +34,8 @@ FILES = [
     ".gitattributes",
     "README.md",
     *DATA,
+    "figures/entropy-steps.png",
+    "figures/reliability-steps.png",
     "stepconf/checksums.json",
     "stepconf/manifests.jsonl",
     "stepconf/recipe.yaml",

@@ -1,6 +1,7 @@
 """What `push --dry-run` writes: a data set that `datasets` reads as declared, and a card that claims no more."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,9 @@ def test_the_card_says_what_the_run_says(folder: Path) -> None:
     for table, fields in TABLES.items():
         assert f"### {table}" in text and all(f"| `{field.name}` |" in text for field in fields)
     assert str(good_run().parent) not in text, "no path of this machine"
+    images = re.findall(r"^!\[(.+)\]\((.+)\)$", text, re.MULTILINE)
+    assert [file for _, file in images] == ["figures/reliability-steps.png", "figures/entropy-steps.png"]
+    assert all((folder / file).read_bytes()[:4] == b"\x89PNG" and len(said) > 40 for said, file in images)
 
 
 def test_a_card_states_nothing_that_the_run_lacks(tmp_path: Path) -> None:
@@ -88,8 +92,11 @@ def test_a_card_states_nothing_that_the_run_lacks(tmp_path: Path) -> None:
         "### pairs",
         "tau",
         "exact full",
+        "![",
+        "## Figures\n\n!",
     ):
         assert absent not in text
+    assert not (out / "figures").exists()
     assert "preference" not in front(out)["tags"] and "given¦<b>.jsonl" in text
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stepconf.core.records import Problem
-from stepconf.evaluate import Cell, _graded, compared, figures
+from stepconf.evaluate import Cell, _graded, compared, summarised
 from stepconf.infer_view import printable
 from stepconf.inference.base import Question, Result, Sample, Spent, failed
 from stepconf.verifiers.pool import Pool
@@ -147,6 +147,7 @@ def test_evaluate_names_what_is_unknown(file: Path, tmp_path: Path) -> None:
         ("choice", "Which is even? A) 1 B) 2", "B"),
         ("yesno", "Is 4 even?", "yes"),
         ("string", "What is the capital of France?", "Paris"),
+        ("literal", "What does f('a') return?", "['a', 1]"),
     ],
 )
 def test_evaluate_every_answer_type(kind: str, text: str, answer: str, tmp_path: Path) -> None:
@@ -169,9 +170,9 @@ def test_evaluate_every_answer_type(kind: str, text: str, answer: str, tmp_path:
     assert [one["questions"] for one in report["results"]] == [2, 2]
 
 
-def test_code_is_not_graded_by_reading_it(tmp_path: Path) -> None:
+def test_tests_that_cannot_fail_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
-    path.write_text(json.dumps({"problem": "Write f.", "answer": "assert f()"}) + "\n")
+    path.write_text(json.dumps({"problem": "Write f.", "answer": '[{"input": "1", "output": "2"}]'}) + "\n")
     ended = stepconf(
         "evaluate",
         "--benchmark",
@@ -182,7 +183,7 @@ def test_code_is_not_graded_by_reading_it(tmp_path: Path) -> None:
         "--set",
         "problems.answer_type=code",
     )
-    assert ended.code == 1 and "graded by running code" in ended.err
+    assert ended.code == 1 and ("are no Python tests" in ended.err or "no sandbox" in ended.err)
 
 
 def test_answers_are_graded_and_compared() -> None:
@@ -210,7 +211,7 @@ def test_answers_are_graded_and_compared() -> None:
         assert [row["correct"] for row in rows] == [True, False, False]
         one = Cell("b", "self-consistency", rows, 6.0, 0.6, 1.0)
         two = Cell("b", "cat", [row | {"correct": True, "tokens": 3} for row in rows], 3.0, 0.3, 1.0)
-        found = figures(one, pool)
+        found = summarised(one, pool)
     assert found["pass@1"]["estimate"] == pytest.approx(1 / 3)
     assert found["failures"] == {"no solution has an answer": 1} and found["seconds_per_question"] == 2
     paired = compared(two, one)

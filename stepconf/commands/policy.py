@@ -1,4 +1,4 @@
-"""From pairs to a better policy, and what a policy answers.
+"""From pairs to a better policy, what a policy answers, and whether its confidence is honest.
 
 Each command parses its options into a recipe, imports late, and calls one function.
 """
@@ -103,10 +103,16 @@ def infer(
 
 
 def evaluate(
-    out: Annotated[Path, typer.Option("--out", help="Folder; the same command again continues it.")],
     benchmark: Annotated[
-        str, typer.Option(help="Comma-separated: math500, gsm8k@FILE, FILE, reasoning-gym:TASK, ...")
-    ],
+        str | None, typer.Option(help="Comma-separated: math500, gsm8k@FILE, FILE, reasoning-gym:TASK, ...")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; the same command again continues it.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Two folders of evaluate, paired by problem; nothing is answered."),
+    ] = None,
     strategy: Annotated[str, typer.Option(help="Comma-separated; see infer.")] = "greedy",
     model: Model = None,
     limit: Limit = None,
@@ -125,7 +131,18 @@ def evaluate(
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
-    """Answer benchmarks: accuracy, cost, strategies in pairs."""
+    """Answer benchmarks: accuracy, cost, strategies in pairs.
+
+    With --compare A B: two models on the same problems, from what evaluate has written for each.
+    """
+    if compare is not None:
+        _compare(*compare, out, json_)
+        return
+    if benchmark is None or out is None:
+        missing = "--benchmark" if benchmark is None else "--out"
+        raise StepconfError(
+            f"{missing} is missing.", "Type: stepconf evaluate --benchmark gsm8k --out DIR ..."
+        )
     from stepconf.recipe import load_recipe
 
     options = {
@@ -149,4 +166,96 @@ def evaluate(
         return
     for table in render(report):
         output.print(table)
-    output.print(f"Files: {out}/report.json, {out}/answers/", highlight=False, soft_wrap=True)
+    files = f"{out}/report.json, {out}/answers/, {out}/accuracy-tokens.svg and .png"
+    output.print(f"Files: {files}", highlight=False, soft_wrap=True)
+
+
+def _compare(first: Path, second: Path, out: Path | None, json_: bool) -> None:
+    from stepconf.compare import compare
+    from stepconf.evaluate_view import render_comparison
+    from stepconf.ui import output
+
+    found = compare(first, second, out)
+    if json_:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    output.print(render_comparison(found))
+    if out is not None:
+        output.print(f"File: {out}/comparison.json", highlight=False, soft_wrap=True)
+
+
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="A run folder with scored and labelled steps.")],
+    before: Annotated[
+        Path | None, typer.Option(help="A run of the model before training: the change, with intervals.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of calibration.json and figures: RUN/calibration.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the problems.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples and of the post-hoc split.")] = 0,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Is a run's confidence honest? ECE, Brier, AUROC, signals.
+
+    Steps and answers, every signal side by side, post-hoc calibration, figures.
+    """
+    from stepconf.shards import check_is_run
+
+    for folder in (run, before):
+        if folder is not None:
+            check_is_run(folder)
+    from stepconf.calibrate import calibrate as run_calibrate
+    from stepconf.calibrate_view import render
+    from stepconf.ui import StageProgress, output
+
+    folder = out or run / "calibration"
+    with StageProgress() as tick:
+        report = run_calibrate(run, before, folder, resamples, seed, tick)
+    if json_:
+        typer.echo(json.dumps(report, indent=1))
+        return
+    for part in render(report):
+        output.print(part, highlight=False)
+    output.print(f"Files: {folder}/calibration.json, {folder}/*.svg, *.png", highlight=False, soft_wrap=True)
+
+
+def serve(
+    model: Model = None,
+    strategy: Annotated[str | None, typer.Option(help="Where a request names none; see infer.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (default 8000); 0 takes a free one.")] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
+    engine: EngineName = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+) -> None:
+    """Answer OpenAI clients, with every step's confidence.
+
+    A request chooses with extra_body={"strategy": "cat", "k": 10, "tau": 0.01}; what it leaves open is as
+    given here. Limits are the keys serve.* of the recipe.
+    """
+    from stepconf.recipe import load_recipe
+
+    options = {
+        "model": model,
+        "infer.strategy": strategy,
+        "infer.k": k,
+        "infer.tau": tau,
+        "sampling.max_tokens": max_tokens,
+        "engine.name": engine,
+        "serve.host": host,
+        "serve.port": port,
+    }
+    loaded = load_recipe(recipe, options, sets)
+    from stepconf.serve import serve as run_serve
+
+    run_serve(loaded, lambda url, name: print(f"Serving {name} at {url}", flush=True))

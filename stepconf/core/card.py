@@ -33,7 +33,8 @@ class Published:
     """What a card is written from.
 
     `recipe`, `summary` and `metadata` are those of the run; `rows` counts those of each table and split there is.
-    `missing` says what an unfinished run lacks. `licence` is a Hub licence id that the user gave.
+    `missing` says what an unfinished run lacks. `licence` is a Hub licence id that the user gave. `figures`: image
+    files beside the card, each with what it shows.
     """
 
     repo_id: str
@@ -45,6 +46,7 @@ class Published:
     version: str
     licence: str | None = None
     missing: Sequence[str] = field(default_factory=list)
+    figures: Sequence[tuple[str, str]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -203,7 +205,9 @@ def _figures(run: Published) -> str:
     if summary.get("drops"):
         rows.append(("left out", _counts(summary["drops"])))
     rows = [row for row in rows if row[1]]
-    return "## Figures\n\n" + _table(("figure", "value"), rows) if rows else ""
+    images = [f"![{_plain(text)}]({file})\n\n{_plain(text)}." for file, text in run.figures]
+    table = [_table(("figure", "value"), rows)] if rows else []
+    return "\n\n".join(["## Figures", *table, *images]) if rows or images else ""
 
 
 def _fields(run: Published) -> str:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 # The zero-shot chain-of-thought instruction used for every evaluation in arXiv 2605.07353, in common form.
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
+# In place of the one above, which asks for a box, where the answer is a program.
+CODE_INSTRUCTION = "Write the complete Python code, with its imports, in one ```python block."
+
 
 def chat_messages(
     problem: str, instruction: str, system: str, shots: Sequence[tuple[str, str]]

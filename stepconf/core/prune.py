@@ -109,6 +109,24 @@ def can_win(active: Sequence[Branch[D]], completed: Sequence[Branch[D]], rules: 
     return [branch for branch in active if branch.log_cumulative() > best]
 
 
+def tau_at(lowest: Sequence[float], quantile: float) -> float:
+    """The tau that costs at most a share `quantile` of right solutions, from those of a calibration run.
+
+    The floor(quantile (n + 1))-th smallest of `lowest`, or 0 where that is none: of new right solutions drawn
+    as these were, at most the share `quantile` is expected below it, whatever their distribution (split
+    conformal prediction, arXiv 2107.07511).
+
+    Args:
+        lowest: of each right solution, the lowest C that it has on its way, in [0, 1]; at least one.
+        quantile: in (0, 1).
+    """
+    if not lowest or not 0 < quantile < 1:
+        raise ValueError(f"no quantile {quantile} of {len(lowest)} solutions")
+    # The small surplus: 0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996.
+    rank = int(quantile * (len(lowest) + 1) + 1e-9)
+    return min(1.0, sorted(lowest)[rank - 1]) if rank else 0.0
+
+
 def _merged(candidates: Sequence[Branch[D]], rules: Rules) -> list[Branch[D]]:
     best: dict[Hashable, Branch[D]] = {}
     for branch in candidates:

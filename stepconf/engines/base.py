@@ -1,6 +1,6 @@
 """The one Protocol of language models: sample continuations of token ids, and score given token ids."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -90,20 +90,26 @@ class EngineCrashed(StepconfError):
         self.out_of_memory = out_of_memory
 
 
+def none_dropped() -> Collection[str]:
+    """Every request is wanted to its end."""
+    return ()
+
+
 class Engine(Protocol):
     """A loaded model. Not safe to call from two threads at once.
 
     `sample` and `score` take their requests lazily, keep the device's batch full, and yield results as they
     finish, in any order. A `None` among the requests means "nothing to add now": the engine goes on with what
     it has, so that a caller can make requests out of earlier results (tree search). Every request must fit:
-    `len(prompt) + max_tokens <= info.max_model_len`, else ValueError.
+    `len(prompt) + max_tokens <= info.max_model_len`, else ValueError. `dropped` is asked at every step for the
+    keys of requests under way that are no longer wanted: they are given up, and nothing is yielded for them.
     """
 
     info: EngineInfo
     tokenizer: Tokenizer
 
     def sample(
-        self, requests: Iterable[SampleRequest | None]
+        self, requests: Iterable[SampleRequest | None], dropped: Callable[[], Collection[str]] = none_dropped
     ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
         """Completions of each request, in the order of their seeds."""
         ...

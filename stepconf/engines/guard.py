@@ -5,12 +5,12 @@ theirs, until a request has crashed the engine twice, the second time alone: it 
 A crash that does not come back costs the work in flight and nothing else.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stepconf.core.records import TokenScores
-from stepconf.engines.base import Completion, Engine, EngineCrashed, SampleRequest, ScoreRequest
+from stepconf.engines.base import Completion, Engine, EngineCrashed, SampleRequest, ScoreRequest, none_dropped
 
 # So many requests one after the other, with no answer between: it is the engine that fails, not they.
 MAX_IN_A_ROW = 3
@@ -43,10 +43,10 @@ class Guard:
         self.info, self.tokenizer = self._engine.info, self._engine.tokenizer
 
     def sample(
-        self, requests: Iterable[SampleRequest | None]
+        self, requests: Iterable[SampleRequest | None], dropped: Callable[[], Collection[str]] = none_dropped
     ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
         """As the engine."""
-        return self._engine.sample(requests)
+        return self._engine.sample(requests, dropped)
 
     def score(self, requests: Iterable[ScoreRequest | None]) -> Iterator[tuple[ScoreRequest, TokenScores]]:
         """As the engine."""

@@ -81,8 +81,17 @@ class Tokenizer:
         return encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
-        """Ids of a conversation up to where the assistant's answer starts."""
-        text = self._hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        """Ids of a conversation up to where the assistant's answer starts.
+
+        Raises:
+            StepconfError: the template refuses it, e.g. roles that do not alternate.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            text = self._hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise StepconfError(f"the model's chat template refuses the conversation: {error}") from error
         return self.encode(text)
 
     def decode(self, token_ids: list[int]) -> str:

@@ -6,7 +6,7 @@ reproducible to the bit on the same machine. The language-model head runs over c
 """
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from math import exp
@@ -25,6 +25,7 @@ from stepconf.engines.base import (
     check_fits,
     cut_at_stop,
     finish,
+    none_dropped,
 )
 from stepconf.engines.stats import token_stats
 from stepconf.engines.tokenizer import Tokenizer, model_not_found
@@ -98,38 +99,52 @@ class TransformersEngine:
             )
 
     def sample(
-        self, requests: Iterable[SampleRequest | None]
+        self, requests: Iterable[SampleRequest | None], dropped: Callable[[], Collection[str]] = none_dropped
     ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
         """Completions of each request, all `n` in one batch over one prompt."""
         for request in requests:
             if request is not None:
                 with torch.inference_mode(), _crash_is_told():
-                    completions = self._sample_as_fits(request)
-                yield request, completions
+                    completions = self._sample_as_fits(request, dropped)
+                if completions is not None:
+                    yield request, completions
 
-    def _sample_as_fits(self, request: SampleRequest) -> list[Completion]:
+    def _sample_as_fits(
+        self, request: SampleRequest, dropped: Callable[[], Collection[str]]
+    ) -> list[Completion] | None:
         """All samples in one batch; out of memory once more, since others may have held it, then in halves."""
         sizes = [request.n, request.n]
         while sizes[-1] > 1:
             sizes.append((sizes[-1] + 1) // 2)
         for size in sizes[:-1]:
             try:
-                return self._sample_by(request, size)
+                return self._sample_by(request, size, dropped)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
             gc.collect()
             torch.cuda.empty_cache()
-        return self._sample_by(request, sizes[-1])
+        return self._sample_by(request, sizes[-1], dropped)
 
-    def _sample_by(self, request: SampleRequest, size: int) -> list[Completion]:
+    def _sample_by(
+        self, request: SampleRequest, size: int, dropped: Callable[[], Collection[str]]
+    ) -> list[Completion] | None:
         starts = range(0, request.n, size)
         parts = (
             replace(request, n=min(size, request.n - start), seed=request.seed + start) for start in starts
         )
-        return [completion for part in parts for completion in self._sample(part)]
+        completions: list[Completion] = []
+        for part in parts:
+            made = self._sample(part, dropped)
+            if made is None:
+                return None
+            completions += made
+        return completions
 
-    def _sample(self, request: SampleRequest) -> list[Completion]:
+    def _sample(
+        self, request: SampleRequest, dropped: Callable[[], Collection[str]]
+    ) -> list[Completion] | None:
+        """None where the request was given up."""
         check_fits(len(request.prompt_ids), 1, self.info.max_model_len)
         sampling, n = request.sampling, request.n
         limit = min(sampling.max_tokens, self.info.max_model_len - len(request.prompt_ids))
@@ -140,6 +155,8 @@ class TransformersEngine:
         ended = [False] * n
         cache = None
         for _ in range(limit):
+            if request.key in dropped():
+                return None
             out = self._body(input_ids=ids, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
             logits = self._head(out.last_hidden_state[:, -1]).float()

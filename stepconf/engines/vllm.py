@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import exp
 from typing import Any, Generic, TypeVar
@@ -16,6 +16,7 @@ from stepconf.engines.base import (
     ScoreRequest,
     check_fits,
     finish,
+    none_dropped,
 )
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.engines.vllm_start import (
@@ -113,7 +114,7 @@ class VllmEngine:
         )
 
     def sample(
-        self, requests: Iterable[SampleRequest | None]
+        self, requests: Iterable[SampleRequest | None], dropped: Callable[[], Collection[str]] = none_dropped
     ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
         """Completions of each request; each completion is a vLLM request of its own, with its own seed."""
 
@@ -123,7 +124,7 @@ class VllmEngine:
                 self._add(request.prompt_ids, self._sampling_params(request.sampling, request.seed + i))
             return request.n
 
-        for request, outputs in self._run(requests, add):
+        for request, outputs in self._run(requests, add, dropped):
             yield request, [self._completion(output, request.sampling) for output in outputs]
 
     def score(self, requests: Iterable[ScoreRequest | None]) -> Iterator[tuple[ScoreRequest, TokenScores]]:
@@ -163,7 +164,12 @@ class VllmEngine:
         """End the engine's processes."""
         self._engine.engine_core.shutdown()
 
-    def _run(self, requests: Iterable[R | None], add: Callable[[R], int]) -> Iterator[tuple[R, list[Any]]]:
+    def _run(
+        self,
+        requests: Iterable[R | None],
+        add: Callable[[R], int],
+        dropped: Callable[[], Collection[str]] = none_dropped,
+    ) -> Iterator[tuple[R, list[Any]]]:
         """Keep the batch full: pull requests while there is room, step, yield each request that is whole."""
         source, exhausted = iter(requests), False
         owner: dict[str, tuple[_Open[R], int]] = {}
@@ -181,13 +187,23 @@ class VllmEngine:
                     owner |= {str(first + part): (whole, part) for part in range(count)}
             if not owner and exhausted:
                 return
+            self._give_up(dropped(), owner)
             for output in self._step() if owner else ():
-                if output.finished:
+                # vLLM may still report a request that was given up.
+                if output.finished and output.request_id in owner:
                     whole, part = owner.pop(output.request_id)
                     whole.outputs[part] = output
                     whole.missing -= 1
                     if not whole.missing:
                         yield whole.request, whole.outputs
+
+    def _give_up(self, keys: Collection[str], owner: dict[str, tuple["_Open[R]", int]]) -> None:
+        """End the requests with these keys."""
+        if keys:
+            unwanted = [part for part, (whole, _) in owner.items() if whole.request.key in keys]
+            self._engine.abort_request(unwanted)
+            for part in unwanted:
+                del owner[part]
 
     def _step(self) -> list[Any]:
         with dead_engine_is_told():

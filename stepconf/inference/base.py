@@ -34,6 +34,8 @@ class Setting:
 
     `stop`: strings that end a solution. `context`: of the model, in tokens. `equal`: whether two answers of a
     type are the same, as `equal(answer_type)(a, b)`. `watch`: told of every level of a tree as it is pruned.
+    `settled`: told of each step of a tree once every branch that can still win has it; they are the first
+    steps of the answer, if there will be one.
     """
 
     infer: InferRecipe
@@ -43,6 +45,7 @@ class Setting:
     context: int
     equal: Callable[[str], Equal]
     watch: Callable[["Growth"], None] = lambda growth: None
+    settled: Callable[["StepScore"], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -37,17 +37,29 @@ class _Open:
 
     search: Search
     started: float
+    asks: list[Ask] = field(default_factory=list)
     missing: int = 0
     results: list[list[Completion]] = field(default_factory=list)
 
 
-def answer(engine: Engine, searches: Iterable[Search], clock: Clock | None = None) -> Iterator[Result]:
+def answer(
+    engine: Engine,
+    searches: Iterable[Search | None],
+    clock: Clock | None = None,
+    abandoned: Callable[[], Iterable[Search]] | None = None,
+) -> Iterator[Result]:
     """Run searches over one engine; yields each result as it comes, in any order.
 
     A search is started when the engine has room and no other search has a request to make.
+
+    With `abandoned` it is a server's stream, which somebody waits for at each search: all are started as they
+    come, and take turns at making requests. A `None` among the searches means that none is there for now; with
+    none under way either, this ends. `abandoned` is asked at every step of the engine for searches that nobody
+    waits for any more: they are closed and have no result.
     """
-    stream = _Stream(iter(searches), clock or Clock())
-    answers = engine.sample(stream.requests())
+    stream = _Stream(iter(searches), clock or Clock(), abandoned)
+    requests = stream.requests()
+    answers = engine.sample(requests, stream.dropped) if abandoned else engine.sample(requests)
     try:
         while True:
             found = next(answers, None)
@@ -66,9 +78,15 @@ def answer(engine: Engine, searches: Iterable[Search], clock: Clock | None = Non
 
 
 class _Stream:
-    def __init__(self, searches: Iterator[Search], clock: Clock) -> None:
+    def __init__(
+        self,
+        searches: Iterator[Search | None],
+        clock: Clock,
+        abandoned: Callable[[], Iterable[Search]] | None,
+    ) -> None:
         self._searches, self._clock = searches, clock
-        self._ready: deque[tuple[str, Ask]] = deque()
+        self._fair, self._abandoned = abandoned is not None, abandoned or tuple
+        self._ready: dict[str, deque[tuple[str, Ask]]] = {}  # of each search, in the order of their turns
         self._open: dict[str, _Open] = {}
         self._count = self._under_way = 0
         self.finished: deque[Result] = deque()
@@ -103,9 +121,9 @@ class _Stream:
         """The engine's stream: what is ready, else another search, else nothing for now."""
         while True:
             self.enter()
-            while not self._ready and (search := next(self._searches, None)) is not None:
+            while (self._fair or not self._ready) and (search := next(self._searches, None)) is not None:
                 self._begin(search)
-            request = self._request(*self._ready.popleft()) if self._ready else None
+            request = self._request(*self._next()) if self._ready else None
             idle = request is None and not self._open
             self.leave()
             if idle:
@@ -122,6 +140,29 @@ class _Stream:
         if not waiting.missing:
             self._advance(name, waiting)
 
+    def dropped(self) -> list[str]:
+        """Close the searches that nobody waits for; the keys of their requests that the engine has."""
+        keys: list[str] = []
+        self.enter()
+        for search in self._abandoned():
+            name = next((name for name, one in self._open.items() if one.search is search), None)
+            if name is not None:  # else it was answered in the meantime
+                keys += self._drop(name)
+        self.leave()
+        return keys
+
+    def _drop(self, name: str) -> list[str]:
+        waiting = self._open.pop(name)
+        waiting.search.close()
+        unsent = {key for key, _ in self._ready.pop(name, ())}
+        sent = []
+        for part, ask in enumerate(waiting.asks):
+            key = f"{name}/{part}"
+            if key not in unsent and not waiting.results[part]:
+                self._under_way -= ask.n
+                sent.append(key)
+        return sent
+
     def _begin(self, search: Search) -> None:
         name = str(self._count)
         self._count += 1
@@ -137,8 +178,18 @@ class _Stream:
             result: Result = end.value
             self.finished.append(replace(result, seconds=time.perf_counter() - waiting.started))
             return
-        waiting.results, waiting.missing = [[] for _ in asks], len(asks)
-        self._ready.extend((f"{name}/{part}", ask) for part, ask in enumerate(asks))
+        waiting.asks, waiting.results, waiting.missing = asks, [[] for _ in asks], len(asks)
+        self._ready[name] = deque((f"{name}/{part}", ask) for part, ask in enumerate(asks))
+
+    def _next(self) -> tuple[str, Ask]:
+        """The next request of the search whose turn it is."""
+        name = next(iter(self._ready))
+        found = self._ready[name].popleft()
+        if not self._ready[name]:
+            del self._ready[name]
+        elif self._fair:
+            self._ready[name] = self._ready.pop(name)
+        return found
 
     def _request(self, key: str, ask: Ask) -> SampleRequest:
         self._under_way += ask.n

@@ -1,7 +1,8 @@
 """Strategies over trees of steps: `cat` (algorithm 2 of arXiv 2605.07353) and `beam`."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from math import exp
 
 from stepconf.core.answers import extract_answer
@@ -91,6 +92,7 @@ class _Tree:
     def __init__(self, strategy: str, question: Question, setting: Setting) -> None:
         self.spent = Spent()
         self.root = Branch(Node(Path()), "")
+        self._settled = 0
         self._strategy, self._question, self._setting = strategy, question, setting
         seed = stream_seed(setting.sampling.seed, question.text)
         self._stepper = Stepper(question.prompts[0], setting, self.spent, seed)
@@ -163,6 +165,17 @@ class _Tree:
                 spent.tokens,
             )
         )
+        if self._setting.settled is not None:
+            self._settle([*active, *ranked(completed, normalised)[:1]], self._setting.settled)
+
+    def _settle(self, contenders: Sequence[Twig], told: Callable[[StepScore], None]) -> None:
+        """Tell of the steps that all of these begin with, as far as they are new."""
+        columns = zip(*(branch.data.steps for branch in contenders), strict=False)
+        shared = sum(1 for _ in takewhile(lambda column: all(s is column[0] for s in column), columns))
+        if shared > self._settled:
+            for row in _step_scores(contenders[0])[self._settled : shared]:
+                told(row)
+            self._settled = shared
 
     def result(self, completed: Sequence[Twig]) -> Result:
         """The completed branch with the highest C; a failure without one."""

@@ -31,7 +31,7 @@ def compare(pool: Pool, pairs: Sequence[Pair]) -> list[Outcome[bool]]:
     """Whether each predicted answer equals its gold answer; None with a failure where it cannot be told."""
     known: dict[Pair, Outcome[bool]] = {}
     open_pairs: list[Pair] = []
-    bare: list[Pair] = [(boxed(gold) or gold, boxed(said) or said, kind) for gold, said, kind in pairs]
+    bare: list[Pair] = [_bare(pair) for pair in pairs]
     for pair in dict.fromkeys(bare):
         outcome = _without_algebra(pair)
         if outcome:
@@ -80,12 +80,18 @@ class FinalVerifier:
             if cut:
                 return Verdict(self.name, self.version, "unknown", reason="cut off before an answer")
             return Verdict(self.name, self.version, "incorrect", 0.0, "no answer")
-        return gold_answer(solution.gold_answer), predicted, solution.answer_type
+        return gold_answer(solution.gold_answer, solution.answer_type), predicted, solution.answer_type
 
     def _verdict(self, outcome: Outcome[bool]) -> Verdict:
         label: Label = "unknown" if outcome.value is None else "correct" if outcome.value else "incorrect"
         score = None if outcome.value is None else float(outcome.value)
         return Verdict(self.name, self.version, label, score, outcome.failure, outcome.seconds)
+
+
+def _bare(pair: Pair) -> Pair:
+    """Without the boxes around the answers."""
+    gold, said, kind = pair
+    return pair if kind in ("literal", "code") else (boxed(gold) or gold, boxed(said) or said, kind)
 
 
 def _without_algebra(pair: Pair) -> Outcome[bool] | None:

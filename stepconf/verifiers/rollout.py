@@ -166,7 +166,7 @@ class RolloutVerifier:
             ended = completion.finish_reason == "stop"
             answer = extract_answer(whole, kind, guess=ended)
             if answer is not None:
-                pairs.append((gold_answer(solution.gold_answer or ""), answer, kind))
+                pairs.append((gold_answer(solution.gold_answer or "", kind), answer, kind))
             elif ended:
                 node.wrong += 1  # it came to an end without any answer
             else:

@@ -1,6 +1,6 @@
 """Worked solutions of arithmetic chains (reasoning-gym chain_sum), as JSON lines: what a small model learns from.
 
-python -m tests.benchmarks.arithmetic_chains --size 1000 > gold.jsonl
+python -m tests.benchmarks.arithmetic_chains --size 800 > gold.jsonl
 stepconf score gold.jsonl --model demo --recipe recipes/smollm2-135m/chains.yaml --out gold
 stepconf train gold --objective sft --recipe recipes/smollm2-135m/chains.yaml --out solver
 """
@@ -29,7 +29,7 @@ def worked(problem: str) -> str:
 def main() -> None:
     """Print one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=800)
     parser.add_argument("--terms", default=TERMS)
     parser.add_argument("--seed", type=int, default=99)
     options = parser.parse_args()

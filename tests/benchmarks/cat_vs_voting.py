@@ -22,7 +22,7 @@ from rich.console import Console
 from stepconf.core.evaluation import paired_difference, ratio_interval
 from stepconf.demo import RECIPE
 from stepconf.engines.base import Completion, Engine, SampleRequest
-from stepconf.evaluate import Cell, answered, compared, figures
+from stepconf.evaluate import Cell, answered, compared, summarised
 from stepconf.evaluate_view import interval, render
 from stepconf.infer import open_pool
 from stepconf.models import open_engine
@@ -90,7 +90,7 @@ def main() -> None:
             cells[name] = replace(timed, strategy=name, rows=cell.rows)
             right, tokens = (sum(row[key] or 0 for row in cell.rows) for key in ("correct", "tokens"))
             print(f"{name}: {right} of {len(problems)}, {tokens:,} tokens, {timed.seconds:.1f} s", flush=True)
-        found = [figures(cell, pool) for cell in cells.values()]
+        found = [summarised(cell, pool) for cell in cells.values()]
     pairs = [compared(cells[name], cells["self-consistency"]) for name in cells if name != "self-consistency"]
     for table in render({"model": options.model, "results": found, "comparisons": pairs}):
         Console(width=150).print(table)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepconf.core.prune import Branch, Rules, can_win, prune_level, ranked
+from stepconf.core.prune import Branch, Rules, can_win, prune_level, ranked, tau_at
 
 
 def branch(name: str, *confidences: float, final: bool = False) -> Branch[str]:
@@ -63,3 +63,20 @@ def test_what_can_no_longer_win() -> None:
 def test_rules_that_no_tree_can_meet(rules: tuple[int, float, int]) -> None:
     with pytest.raises(ValueError, match="no tree"):
         Rules(*rules)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.floats(0.01, 0.99))
+def test_tau_costs_at_most_its_share_of_right_solutions(lowest: list[float], quantile: float) -> None:
+    """Each in turn as the new solution, tau from the others: the share lost, averaged over who is new."""
+    lost = [lowest[i] < tau_at(lowest[:i] + lowest[i + 1 :], quantile) for i in range(len(lowest))]
+    assert sum(lost) / len(lost) <= quantile + 1e-9
+    assert 0 <= tau_at(lowest, quantile) <= max(lowest)
+
+
+def test_tau_is_a_rank() -> None:
+    lowest = [i / 99 for i in range(1, 100)]
+    assert [tau_at(lowest, q) for q in (0.29, 0.07, 0.5)] == [29 / 99, 7 / 99, 50 / 99]
+    assert tau_at(lowest, 0.005) == 0, "too few solutions to promise so little"
+    for bad in ([], [0.5]):
+        with pytest.raises(ValueError, match="no quantile"):
+            tau_at(bad, 0.5 if not bad else 1.0)

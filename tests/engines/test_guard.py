@@ -28,7 +28,7 @@ class Batching:
         self.size, self.poison, self.fatal, self.batches, self.memory = size, poison, fatal, batches, memory
         self.dead = False
 
-    def sample(self, requests: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def sample(self, requests: Iterable[Any], dropped: Any = None) -> Iterator[tuple[Any, Any]]:
         assert not self.dead, "a dead engine was asked"
         source = iter(requests)
         while batch := list(islice(source, self.size)):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -83,3 +84,15 @@ def test_results_feed_requests(engine: TransformersEngine) -> None:
 )
 def test_cut_at_stop(pieces: list[str], stop: tuple[str, ...], keep: int | None) -> None:
     assert cut_at_stop(pieces, stop) == keep
+
+
+def test_what_is_dropped_is_given_up(engine: TransformersEngine) -> None:
+    requests = [request(engine, text, max_tokens=20) for text in ("Step 1:", "Step 2:", "Step 3:")]
+    requests = [replace(one, key=str(i)) for i, one in enumerate(requests)]
+    asked: list[int] = []
+
+    def dropped() -> list[str]:
+        asked.append(1)
+        return ["0"] if len(asked) == 5 else []
+
+    assert [one.key for one, _ in engine.sample(requests, dropped)] == ["1", "2"]

@@ -105,6 +105,15 @@ def test_seeds_give_the_same_samples_in_any_batch(engine: VllmEngine) -> None:
         assert [c.token_ids for c in alone] == [c.token_ids for c in together[request.key]]
 
 
+def test_what_is_dropped_is_given_up(engine: VllmEngine) -> None:
+    requests = ask(engine, n=2, max_tokens=32)[:4]
+    drops = iter([[], [], [], ["1", "3"]])
+    found = [request.key for request, _ in engine.sample(requests, lambda: next(drops, []))]
+    assert sorted(found) == ["0", "2"]
+    assert list(engine.sample(requests, lambda: ["0", "1", "2", "3"])) == []
+    assert sorted(run(engine, requests[:2])) == ["0", "1"]
+
+
 def test_none_means_nothing_now_and_results_feed_requests(engine: VllmEngine) -> None:
     first, second = ask(engine, n=1, max_tokens=8)[:2]
     got: list[str] = []

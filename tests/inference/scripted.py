@@ -1,13 +1,13 @@
 """A policy with known probabilities behind the engine Protocol: tokens are characters."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import log
 from typing import Any
 
 from stepconf.core.records import TokenScores
 from stepconf.core.segment import SegmentOptions
-from stepconf.engines.base import Completion, EngineInfo, SampleRequest, finish
+from stepconf.engines.base import Completion, EngineInfo, SampleRequest, finish, none_dropped
 from stepconf.inference.base import Question, Setting
 from stepconf.recipe import InferRecipe, SamplingRecipe
 
@@ -47,6 +47,7 @@ class ScriptedEngine:
     context: int = CONTEXT
     burst: int = 3
     asked: list[tuple[str, int]] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
     tokenizer: Any = field(default_factory=Characters)
 
     @property
@@ -54,7 +55,7 @@ class ScriptedEngine:
         return EngineInfo("scripted", "0", "policy", "", "float32", "cpu", "script", 128, self.context)
 
     def sample(
-        self, requests: Iterable[SampleRequest | None]
+        self, requests: Iterable[SampleRequest | None], dropped: Callable[[], Collection[str]] = none_dropped
     ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
         held: list[SampleRequest] = []
         for request in requests:
@@ -62,12 +63,19 @@ class ScriptedEngine:
                 held.append(request)
             if request is None or len(held) == self.burst:
                 assert held, "the stream says that it waits, and nothing is under way"
-                while held:
-                    one = held.pop()
-                    yield one, self._completions(one)
+                yield from self._answered(held, dropped)
+        yield from self._answered(held, dropped)
+
+    def _answered(
+        self, held: list[SampleRequest], dropped: Callable[[], Collection[str]]
+    ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
         while held:
-            one = held.pop()
-            yield one, self._completions(one)
+            unwanted = dropped()
+            self.given_up += [one.key for one in held if one.key in unwanted]
+            held[:] = [one for one in held if one.key not in unwanted]
+            if held:
+                one = held.pop()
+                yield one, self._completions(one)
 
     def _completions(self, request: SampleRequest) -> list[Completion]:
         assert len(request.prompt_ids) + request.sampling.max_tokens <= self.context

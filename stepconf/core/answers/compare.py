@@ -18,6 +18,7 @@ from fractions import Fraction
 
 from stepconf.core.answers.evaluate import POINTS, TooLargeError, to_complex
 from stepconf.core.answers.expression import Node, read
+from stepconf.core.answers.literal import same_literal
 from stepconf.core.answers.notation import MAX_CHARS, UnreadableError, normalise, without_text_commands
 from stepconf.core.answers.scalars import Scalar, all_of, any_of, close, same_scalar
 
@@ -33,10 +34,13 @@ def same_answer_cheap(gold: str, predicted: str, answer_type: str = "math") -> b
     Args:
         gold: the reference answer. predicted: hostile text.
         answer_type: `math` and `number` compare values; `choice`, `yesno` and `string` compare words and are
-            always certain; `code` is certain only where the texts are equal.
+            always certain; `literal` compares Python values and is too; `code` is certain only where the
+            texts are equal.
     """
     if answer_type in ("choice", "yesno", "string"):
         return _words(gold, answer_type) == _words(predicted, answer_type)
+    if answer_type == "literal":
+        return same_literal(gold, predicted)
     if gold.strip() == predicted.strip():
         return bool(gold.strip()) or None
     if answer_type == "code":

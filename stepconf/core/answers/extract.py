@@ -9,9 +9,10 @@ from collections import deque
 from typing import Literal, get_args
 
 from stepconf.core.answers.expression import read
+from stepconf.core.answers.literal import literal_answer
 from stepconf.core.answers.notation import UnreadableError
 
-AnswerType = Literal["math", "number", "choice", "yesno", "string", "code"]
+AnswerType = Literal["math", "number", "choice", "yesno", "string", "literal", "code"]
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 
 _BOX = re.compile(r"\\(?:f|frame)?box(?:ed)?\s*(?=[{\s0-9\\-])")
@@ -59,6 +60,8 @@ def extract_answer(text: str, answer_type: str = "math", guess: bool = True) -> 
     """
     if answer_type == "code":
         return _code(text) or None
+    if answer_type == "literal":
+        return literal_answer(text, boxed(text), guess)
     marked = _marked(text, answer_type)
     if answer_type == "choice":
         return _choice(text, marked, guess)
@@ -74,9 +77,12 @@ def extract_answer(text: str, answer_type: str = "math", guess: bool = True) -> 
     return _bare_answer(text) or _last_value(text[-_TAIL_CHARS:])
 
 
-def gold_answer(text: str) -> str:
-    """The reference answer in a gold column: after `####`, in a `\\boxed`, after `A:`, or the text itself."""
-    return _marked(text, "math") or text.strip()
+def gold_answer(text: str, answer_type: str = "math") -> str:
+    """The reference answer in a gold column: after `####`, in a `\\boxed`, after `A:`, or the text itself.
+
+    In a Python value or a program such marks are just text.
+    """
+    return (None if answer_type in ("literal", "code") else _marked(text, "math")) or text.strip()
 
 
 def boxed(text: str) -> str | None:

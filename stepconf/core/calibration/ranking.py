@@ -6,7 +6,6 @@ times each row counts (see `bootstrap.cluster_bootstrap`).
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,9 +59,14 @@ def length_controlled_auroc(
         strata = strata.astype(np.uint16)  # numpy sorts these by radix, several times faster
     values, right, counts, strata = _sorted_by(values, values, right, counts, strata)
     values, right, counts, strata = _sorted_by(strata, values, right, counts, strata)
-    bounds = [0, *(_ends(strata) + 1).tolist()]
-    won = [_wins(values[a:b], right[a:b], counts[a:b]) for a, b in pairwise(bounds)]
-    wins, pairs = sum(each for each, _ in won), sum(each for _, each in won)
+    ends = _ends(strata, values)
+    wrong = _sums(counts * ~right, ends)
+    won = _sums(counts, ends) - wrong
+    last = _ends(strata[ends])  # of the groups of a length
+    seen = np.cumsum(wrong)
+    before = np.repeat(np.concatenate([[0], seen[last[:-1]]]), np.diff(last, prepend=-1))
+    wins = float(np.sum(won * (2 * (seen - wrong - before) + wrong))) / 2
+    pairs = int(np.sum(_sums(won, last) * _sums(wrong, last)))
     return wins / pairs if pairs else None
 
 

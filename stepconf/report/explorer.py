@@ -1,0 +1,110 @@
+"""The questions of the page, answered from a source: which problems, one problem, one solution."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from stepconf.report.filters import Filter, matching_problems
+from stepconf.report.index import Bools, Index, Ints, build_index, counted, kind_names, text_hits
+from stepconf.report.rows import (
+    PAIR_COLUMNS,
+    SOLUTION_COLUMNS,
+    STEP_COLUMNS,
+    problem_row,
+    solution_row,
+    step_rows,
+)
+from stepconf.report.source import Source
+from stepconf.report.tables import Tables
+from stepconf.report.token_texts import TokenTexts
+
+PAGE = 50  # problems in one page of the list
+SNIPPET = 240  # characters of a problem in the list
+_SEARCHES = 8  # masks of one byte a step that are kept
+
+
+class Explorer:
+    """A source whose index is in memory; everything else is read when it is asked for.
+
+    Raises:
+        StepconfError: a shard cannot be read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.tables = Tables(source)
+        self.index: Index = build_index(self.tables)
+        self._hits = lru_cache(_SEARCHES)(lambda text: text_hits(self.tables, self.index, text))
+
+    def token_texts(self) -> TokenTexts:
+        """The tokenizer of the run; opening it may take seconds."""
+        metadata = self.tables.metadata("steps")
+        model = metadata.get("model") or str(self.source.recipe.get("model") or "")
+        return TokenTexts(model, self.source.recipe.get("model_revision"), metadata.get("tokenizer", ""))
+
+    def list_problems(self, wanted: Filter, page: int) -> dict[str, Any]:
+        """One page of the problems that the filter lists, and how many there are."""
+        found = matching_problems(self.index, wanted, self._hits_of(wanted))
+        shown = found[page * PAGE : (page + 1) * PAGE]
+        return {
+            "total": len(self.index.problem_ids),
+            "matching": len(found),
+            "page": page,
+            "page_size": PAGE,
+            "problems": [self.list_row(problem) for problem in shown.tolist()],
+        }
+
+    def list_row(self, problem: int) -> dict[str, Any]:
+        """A problem in the list."""
+        index = self.index
+        solutions = index.solutions_of[problem]
+        steps = self._steps(solutions)
+        entropy = index.entropy[steps]
+        entropy = entropy[~np.isnan(entropy)]
+        right = index.right[solutions]
+        text = index.texts[problem].as_py()
+        return {
+            "id": index.problem_ids[problem].as_py(),
+            "text": text if len(text) <= SNIPPET else text[:SNIPPET] + "…",
+            "solutions": len(solutions),
+            "right": int((right == 1).sum()),
+            "decided": int((right >= 0).sum()),
+            "labels": counted(index.label_counts[problem]),
+            "conflicts": int(index.conflict[steps].sum()),
+            "entropy": [float(entropy.min()), float(entropy.max())] if entropy.size else None,
+            "kinds": kind_names(int(np.bitwise_or.reduce(index.kinds[steps], initial=0))),
+        }
+
+    def problem(self, problem: int) -> dict[str, Any]:
+        """A problem with its solutions, without their steps."""
+        rows = self.tables.rows("solutions", self.index.solutions_of[problem], SOLUTION_COLUMNS)
+        return {**problem_row(rows[0]), "solutions": [solution_row(row) for row in rows]}
+
+    def steps(self, solutions: Sequence[int] | Ints, texts: TokenTexts) -> list[list[dict[str, Any]]]:
+        """The steps of each of these solutions, with tokens, verdicts and pairs."""
+        rows = self.tables.rows("solutions", solutions, ["text", "token_ids"])
+        numbers = [self.index.steps_of[int(one)].tolist() for one in solutions]
+        flat = [step for own in numbers for step in own]
+        steps = dict(zip(flat, self.tables.rows("steps", flat, STEP_COLUMNS), strict=True))
+        pairs = self._pairs_of([step for step in flat if self.index.kinds[step]])
+        found = []
+        for row, own in zip(rows, numbers, strict=True):
+            by_index = {int(steps[n]["step_index"]): pairs[n] for n in own if n in pairs}
+            starts = texts.starts(row["text"], row["token_ids"])
+            found.append(step_rows([steps[n] for n in own], by_index, starts))
+        return found
+
+    def _pairs_of(self, steps: list[int]) -> dict[int, list[dict[str, Any]]]:
+        numbers = {step: self.index.pairs_of[step].tolist() for step in steps}
+        flat = [pair for own in numbers.values() for pair in own]
+        rows = dict(zip(flat, self.tables.rows("pairs", flat, PAIR_COLUMNS), strict=True))
+        return {step: [rows[pair] for pair in own] for step, own in numbers.items()}
+
+    def _steps(self, solutions: Sequence[int] | Ints) -> Ints:
+        parts = [self.index.steps_of[int(one)] for one in solutions]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def _hits_of(self, wanted: Filter) -> Bools | None:
+        return self._hits(wanted.text) if wanted.text else None

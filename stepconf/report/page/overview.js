@@ -1,0 +1,88 @@
+// The first part: figures over all steps, plots, and how the run was made.
+
+const FORMS = {
+  percent: (value) => percent(value),
+  number: (value) => short(value),
+  nats: (value) => short(value),
+};
+
+function overviewPart(data) {
+  return [
+    el("h2", {}, "Overview"),
+    countsLine(data),
+    data.headline.length ? headline(data) : el("p", { class: "notice" }, "No step is labelled correct or incorrect, so there are no figures of accuracy."),
+    data.reliability &&
+      el("div", { class: "plots" }, reliabilityPlot(data.reliability), histogramPlot(data.histogram), riskPlot(data.risk)),
+    el("div", { class: "tables" }, labelsTable(data), verifiersTable(data), agreementTable(data), pairTables(data), dropsTable("Left out, by reason", data.drops)),
+    el("h3", {}, "How it was made"),
+    facts(data.made),
+  ];
+}
+
+function countsLine({ counts }) {
+  const names = { problems: "problem", solutions: "solution", steps: "step", tokens: "token", pairs: "pair" };
+  const shown = Object.entries(names).filter(([key]) => counts[key] !== undefined);
+  return el("p", { class: "counts" }, shown.map(([key, noun]) => count(counts[key], noun)).join(" · "));
+}
+
+function headline({ headline, n_resamples }) {
+  const cards = headline.map(({ name, form, help, estimate, low, high }) =>
+    el(
+      "div",
+      { class: "card" },
+      el("dt", {}, form === "nats" ? `${name} (nats)` : name),
+      el("dd", {}, el("strong", {}, estimate === null ? "undefined" : FORMS[form](estimate)), el("span", { class: "interval" }, bounds(form, low, high)), el("span", { class: "help" }, help)),
+    ),
+  );
+  const how = `In brackets: 95 % intervals from ${count(n_resamples, "resample")} of the problems.`;
+  return [el("dl", { class: "cards" }, cards), el("p", { class: "help" }, how)];
+}
+
+function bounds(form, low, high) {
+  if (low === null) return "no interval: one problem";
+  const write = (value) => (form === "percent" ? (100 * value).toFixed(1) : short(value));
+  return `[${write(low)}, ${write(high)}]`;
+}
+
+function labelsTable({ labels, conflicts }) {
+  const rows = Object.entries(labels).map(([label, n]) => [`${SIGNS[label]} ${label}`, n]);
+  return table("Steps by label", ["label", "steps"], [...rows, ["verifiers disagree", conflicts]]);
+}
+
+function verifiersTable({ verifiers }) {
+  const rows = Object.entries(verifiers).map(([name, one]) => [
+    name, one.correct, one.incorrect, one.unknown, percent(one.coverage), percent(one.incorrect_rate), short(one.seconds, 1),
+  ]);
+  return rows.length
+    ? wide(table("Verifiers", ["verifier", "correct", "incorrect", "unknown", "decides", "incorrect of decided", "seconds"], rows))
+    : null;
+}
+
+function agreementTable({ agreement }) {
+  const rows = agreement.map((pair) => [
+    `${pair.first}, ${pair.second}`, pair.steps, percent(pair.agreement), short(pair.kappa), pair.only_first_correct, pair.only_second_correct,
+  ]);
+  const head = ["verifiers", "both decide", "agree", "Cohen's kappa", "only the first: correct", "only the second: correct"];
+  return rows.length ? wide(table("Agreement of verifiers", head, rows)) : null;
+}
+
+function wide(node) {
+  node.classList.add("wide");
+  return node;
+}
+
+function pairTables({ pairs }) {
+  if (!pairs) return null;
+  const tau = pairs.tau === null || pairs.tau === undefined ? "" : `, tau ${short(pairs.tau)}`;
+  return [
+    table(`Pairs by kind (${pairs.strategy}${tau})`, ["kind", "pairs"], Object.entries(pairs.pairs ?? {})),
+    Object.keys(pairs.splits ?? {}).length ? table("Pairs by split", ["split", "pairs"], Object.entries(pairs.splits)) : null,
+    dropsTable("Steps without a pair, by reason", pairs.drops ?? {}),
+    dropsTable("Candidates sampled for pairs", pairs.candidates ?? {}),
+  ];
+}
+
+function dropsTable(caption, reasons) {
+  const rows = Object.entries(reasons);
+  return rows.length ? table(caption, ["reason", "count"], rows) : null;
+}

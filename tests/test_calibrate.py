@@ -1,0 +1,172 @@
+"""`stepconf calibrate` on a real run: every figure recomputed from the run's rows by other means."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+
+from stepconf.core.calibration import problem_split
+from stepconf.signals import SIGNS, read_units
+from tests.edited_run import Row, edit, good_run
+from tests.invariants import rows_of
+from tests.test_pipeline import GIVEN, write_jsonl
+from tests.tiny import stepconf
+
+LISTS = ("token_entropies", "token_max_probs", "token_logprobs")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good run whose answers are decided too, all but one."""
+    folder = Path(shutil.copytree(good_run(), tmp_path_factory.mktemp("calibrate") / "run"))
+
+    def decide(rows: list[Row]) -> None:
+        for i, row in enumerate(rows):
+            row["answer_correct"] = i % 3 == 0
+        rows[-1]["answer_correct"] = None
+
+    edit(folder, "solutions", decide)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> Any:
+    ended = stepconf("calibrate", run, "--resamples", 30, "--json")
+    assert ended.code == 0, ended.err
+    written = json.loads((run / "calibration" / "calibration.json").read_text())
+    assert json.loads(ended.out) == written
+    return written
+
+
+def tokens_of(run: Path, kind: str) -> tuple[list[Row], np.ndarray]:
+    """The decided rows of a kind with the lists of their tokens, and which are correct."""
+    steps = [row for row in rows_of(run, "steps") if row["token_entropies"]]
+    if kind == "steps":
+        rows = [row for row in steps if row["label"] != "unknown"]
+        return rows, np.array([row["label"] == "correct" for row in rows])
+    rows = []
+    for solution in rows_of(run, "solutions"):
+        own = [step for step in steps if step["solution_id"] == solution["solution_id"]]
+        if own and solution["answer_correct"] is not None:
+            lists = {name: [x for step in own for x in step[name]] for name in LISTS}
+            last = max(own, key=lambda step: step["step_index"])
+            rows.append(solution | lists | {"cumulative_confidence": last["cumulative_confidence"]})
+    return rows, np.array([row["answer_correct"] for row in rows])
+
+
+SIGNALS: dict[str, Callable[[Row], float]] = {
+    "length": lambda row: len(row["token_entropies"]),
+    "max_prob_mean": lambda row: float(np.mean(row["token_max_probs"])),
+    "perplexity": lambda row: math.exp(-float(np.mean(row["token_logprobs"]))),
+    "entropy_mean": lambda row: float(np.mean(row["token_entropies"])),
+    "entropy_max": lambda row: max(row["token_entropies"]),
+    "entropy_sum": lambda row: math.fsum(row["token_entropies"]),
+    "cumulative_confidence": lambda row: row["cumulative_confidence"],
+}
+
+
+@pytest.mark.parametrize("kind", ["steps", "answers"])
+def test_signals_are_those_of_the_tokens(run: Path, report: Any, kind: Any) -> None:
+    rows, correct = tokens_of(run, kind)
+    units = read_units(run, kind)
+    assert set(SIGNALS) == set(SIGNS) == set(report[kind]["signals"])
+    assert report[kind]["n"] == len(rows) == units.correct.size > 10
+    assert report[kind]["n"] + report[kind]["left_out"] == len(
+        rows_of(run, "steps" if kind == "steps" else "solutions")
+    )
+    for name, compute in SIGNALS.items():
+        expected = [compute(row) for row in rows]
+        assert sorted(units.signals[name].tolist()) == pytest.approx(sorted(expected), rel=1e-4), name
+        ours = report[kind]["signals"][name]
+        # Reference figures from our own columns: float32 lists round ties away.
+        scores = units.scores[name]
+        assert ours["auroc"]["estimate"] == pytest.approx(roc_auc_score(units.correct, scores), abs=1e-9)
+        assert ours["auprc_errors"] == pytest.approx(
+            average_precision_score(~units.correct, -scores), abs=1e-9
+        )
+        gap = ours["auroc"]["estimate"] - report[kind]["signals"]["entropy_mean"]["auroc"]["estimate"]
+        assert ours["auroc_minus_entropy"]["estimate"] == pytest.approx(gap, abs=1e-12)
+    assert report[kind]["signals"]["length"]["length_controlled_auroc"]["estimate"] == 0.5
+    assert sorted(units.confidence.tolist()) == pytest.approx(
+        sorted(math.exp(-SIGNALS["entropy_mean"](row)) for row in rows), rel=1e-4
+    )
+    assert sum(units.correct) == sum(correct)
+
+
+@pytest.mark.parametrize("kind", ["steps", "answers"])
+def test_honesty_equals_scikit_learn(run: Path, report: Any, kind: Any) -> None:
+    units, found = read_units(run, kind), report[kind]
+    p, y = units.confidence, units.correct
+    assert found["accuracy"]["estimate"] == pytest.approx(y.mean())
+    assert found["brier"]["estimate"] == pytest.approx(brier_score_loss(y, p), abs=1e-9)
+    assert found["log_loss"]["estimate"] == pytest.approx(log_loss(y, p), abs=1e-9)
+    parts = [found["brier_decomposition"][part] for part in ("reliability", "resolution", "uncertainty")]
+    assert parts[2] == pytest.approx(y.mean() * (1 - y.mean())) and min(parts) >= 0
+    bins = found["reliability"]
+    assert sum(one["count"] for one in bins) == y.size
+    ece = sum(one["count"] * abs(one["accuracy"]["estimate"] - one["confidence"]) for one in bins) / y.size
+    assert found["ece_10"]["estimate"] == pytest.approx(ece, abs=1e-12)
+    for one in bins:
+        assert one["low"] <= one["confidence"] <= one["high"]
+    for name in ("accuracy", "brier", "auroc", "ece_10"):
+        assert found[name]["low"] <= found[name]["high"] and found[name]["n_clusters"] == found["problems"]
+
+
+def test_posthoc_is_fitted_on_other_problems(run: Path, report: Any) -> None:
+    units, found = read_units(run, "steps"), report["steps"]["posthoc"]
+    fitting = problem_split(units.problems.tolist(), 0.5, 0)
+    score, y = units.scores["entropy_mean"], units.correct
+    reference = IsotonicRegression(out_of_bounds="clip").fit(score[fitting], y[fitting].astype(float))
+    expected = brier_score_loss(y[~fitting], reference.predict(score[~fitting]))
+    assert found["isotonic"]["brier"]["estimate"] == pytest.approx(expected, abs=1e-9)
+    as_is = brier_score_loss(y[~fitting], units.confidence[~fitting])
+    assert found["as_is"]["brier"]["estimate"] == pytest.approx(as_is, abs=1e-9)
+    assert found["problems_fitted"] + found["problems_measured"] == report["steps"]["problems"]
+
+
+def test_the_figures_are_there(run: Path, report: Any) -> None:
+    folder = run / "calibration"
+    names = [
+        f"{what}-{kind}"
+        for what in ("entropy", "reliability", "risk-coverage")
+        for kind in ("answers", "steps")
+    ]
+    assert sorted(file.name for file in folder.iterdir()) == sorted(
+        ["calibration.json", *(f"{name}.{suffix}" for name in names for suffix in ("png", "svg"))]
+    )
+    assert stepconf("check", run).code == 0, "the run is as good as before"
+
+
+def test_before_and_after(run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    edit(other, "solutions", lambda rows: [row.update(answer_correct=True) for row in rows])
+    options = ["--resamples", 20, "--out", tmp_path / "c"]
+    ended = stepconf("calibrate", other, "--before", run, *options, columns=140)
+    assert ended.code == 0, ended.err
+    assert "after - before" in ended.out and "not measured" in ended.out and "Platt" in ended.out
+    found = json.loads((tmp_path / "c" / "calibration.json").read_text())
+    same = found["change"]["steps"]
+    assert all(one["estimate"] == one["low"] == one["high"] == 0 for one in same.values()), (
+        "the very same steps"
+    )
+    changed = found["change"]["answers"]
+    before = found["before"]["answers"]["accuracy"]["estimate"]
+    assert changed["accuracy"]["estimate"] == pytest.approx(1 - before)
+    assert changed["auroc"]["estimate"] is None, "one class only after: no AUROC, so no change of it"
+
+
+def test_bad_input(run: Path, tmp_path: Path) -> None:
+    said = stepconf("calibrate", tmp_path)
+    assert said.code == 1 and "not a run folder" in said.err
+    file = write_jsonl(tmp_path / "given.jsonl", GIVEN)
+    assert stepconf("verify", file, "--out", tmp_path / "unscored").code == 0
+    said = stepconf("calibrate", tmp_path / "unscored")
+    assert said.code == 1 and "scored and decided" in said.err and "stepconf score" in said.err
+    assert stepconf("calibrate", run, "--resamples", 0).code == 2

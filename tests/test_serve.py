@@ -1,0 +1,367 @@
+"""`stepconf serve`, by the official client, on a real tiny model."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from stepconf.core.ids import problem_id
+from stepconf.core.records import Problem
+from stepconf.engines.base import Engine
+from stepconf.errors import StepconfError
+from stepconf.infer import answers, open_pool
+from stepconf.inference.base import Result
+from stepconf.inference.run import Clock
+from stepconf.models import open_engine
+from stepconf.recipe import Recipe, load_recipe
+from stepconf.serve import Service, served_name
+from stepconf.serve_app import App, bind
+from tests.tiny import stepconf, tiny_model
+
+PATIENCE_S = 120
+LONG = {"strategy": "cat", "k": 64, "tau": 0, "stop_early": False, "max_steps": 1000}
+MANY = 200
+MANY_TEXTS = [f"What is {i} + {i % 7}?" for i in range(MANY)]
+
+
+def recipe_of(**options: Any) -> Recipe:
+    small = {"sampling.max_tokens": 24, "sampling.temperature": 1.0, "infer.k": 2, "infer.tau": 0}
+    own = {"model": str(tiny_model(chat=True)), "engine.name": "transformers", "serve.port": 0}
+    return load_recipe(None, small | own | options)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return open_engine(recipe_of())
+
+
+@contextmanager
+def serving(engine: Engine, key: str | None = None, **options: Any) -> Iterator[tuple[str, Service]]:
+    """A server in threads of this process: its address, and what answers."""
+    recipe = recipe_of(**options)
+    ready: list[str] = []
+    is_ready = threading.Event()
+
+    def tell(url: str, name: str) -> None:
+        assert name == "tiny"
+        ready.append(url)
+        is_ready.set()
+
+    with open_pool(recipe) as pool, bind("127.0.0.1", 0) as address:
+        service = Service(engine, pool, recipe)
+        app = App(service, recipe, served_name(recipe.model), key)
+        answering = threading.Thread(target=service.run, args=(app.end,))
+        speaking = threading.Thread(target=app.run, args=(address, tell))
+        answering.start()
+        speaking.start()
+        try:
+            assert is_ready.wait(PATIENCE_S)
+            yield ready[0], service
+        finally:
+            app.end()
+            speaking.join(PATIENCE_S)
+            service.live.stop()
+            answering.join(PATIENCE_S)
+            assert not speaking.is_alive() and not answering.is_alive()
+
+
+@pytest.fixture(scope="module")
+def url(engine: Engine) -> Iterator[str]:
+    with serving(engine) as (address, _):
+        yield address
+
+
+def client(url: str, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=PATIENCE_S)
+
+
+def asked(text: str, **options: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [{"role": "user", "content": text}], "extra_body": options}
+
+
+def as_infer_answers(
+    engine: Engine, strategy: str, texts: list[str], kind: str = "math", **options: Any
+) -> list[Result]:
+    recipe = recipe_of(**options)
+    problems = [Problem(problem_id(text, None), text, None, kind, "typed", "") for text in texts]
+    with open_pool(recipe) as pool:
+        found = {one.key: one for one in answers(engine, pool, problems, strategy, recipe, Clock())}
+    return [found[problem.problem_id] for problem in problems]
+
+
+STRATEGIES = ["cat", "beam", "greedy", "cot", "self-consistency", "dipt", "best-of-n", "deepconf"]
+
+
+@pytest.fixture(scope="module")
+def expected(engine: Engine) -> dict[str, list[Result]]:
+    """What `infer` answers; asked before a server has the engine."""
+    found = {strategy: as_infer_answers(engine, strategy, ["What is 3 + 4?"]) for strategy in STRATEGIES}
+    # Code, since any text is an answer then: each question has one of its own.
+    short = {"sampling.max_tokens": 10, "infer.k": 1}
+    return found | {"many": as_infer_answers(engine, "best-of-n", MANY_TEXTS, "code", **short)}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_answer_is_that_of_infer(strategy: str, expected: dict[str, list[Result]], url: str) -> None:
+    [theirs] = expected[strategy]
+    found = client(url).chat.completions.create(**asked("What is 3 + 4?", strategy=strategy))
+    message, said = found.choices[0].message, found.choices[0].message.stepconf  # type: ignore[attr-defined]
+    assert message.content == (theirs.text if theirs.answer is not None else None)
+    assert (said["strategy"], said["answer"], said["failure"]) == (strategy, theirs.answer, theirs.failure)
+    assert message.refusal == (theirs.failure or None)
+    assert [step["text"] for step in said["steps"]] == [step.text for step in theirs.steps]
+    assert [step["confidence"] for step in said["steps"]] == [step.confidence for step in theirs.steps]
+    assert said["spent"]["tokens"] == theirs.spent.tokens == found.usage.completion_tokens  # type: ignore[union-attr]
+    assert found.usage.prompt_tokens == len(theirs.prompt_ids)  # type: ignore[union-attr]
+    assert len(said["samples"]) == len(theirs.samples)
+
+
+@pytest.mark.parametrize("strategy", ["cat", "beam", "greedy", "best-of-n"])
+def test_a_stream_holds_the_same_step_by_step(strategy: str, url: str) -> None:
+    for number in range(6):
+        how = asked(f"What is {number} + 4?", strategy=strategy)
+        whole = client(url).chat.completions.create(**how).choices[0].message
+        chunks = list(
+            client(url).chat.completions.create(**how, stream=True, stream_options={"include_usage": True})
+        )
+        *parts, usage = chunks
+        assert usage.choices == [] and usage.usage is not None and usage.usage.completion_tokens > 0
+        deltas = [chunk.choices[0].delta for chunk in parts]
+        assert deltas[0].role == "assistant" and len({chunk.id for chunk in chunks}) == 1
+        steps = [delta.stepconf["step"] for delta in deltas[1:-1]]  # type: ignore[attr-defined]
+        assert [delta.content for delta in deltas[1:-1]] == [step["text"] for step in steps]
+        last = deltas[-1].stepconf  # type: ignore[attr-defined]
+        assert parts[-1].choices[0].finish_reason in ("stop", "length")
+        if whole.content is None:
+            assert last["failure"] == whole.refusal
+            continue
+        assert "".join(step["text"] for step in steps) == whole.content
+        theirs = whole.stepconf  # type: ignore[attr-defined]
+        assert steps == theirs["steps"] and last["answer"] == theirs["answer"]
+
+
+def test_two_hundred_at_once_none_lost_none_crossed(expected: dict[str, list[Result]], url: str) -> None:
+    async def ask_all() -> list[tuple[str, str | None]]:
+        async with openai.AsyncOpenAI(
+            base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S
+        ) as many:
+
+            async def ask(i: int) -> tuple[str, str | None]:
+                how = asked(MANY_TEXTS[i], strategy="best-of-n", k=1, max_tokens=10, answer_type="code")
+                if i % 2:
+                    one = await many.chat.completions.create(**how)
+                    return one.id, one.choices[0].message.content
+                stream = await many.chat.completions.create(**how, stream=True)
+                chunks = [chunk async for chunk in stream]
+                failed = chunks[-1].choices[0].delta.stepconf["failure"]  # type: ignore[attr-defined]
+                text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+                return chunks[0].id, None if failed else text
+
+            return await asyncio.gather(*(ask(i) for i in range(MANY)))
+
+    found = asyncio.run(ask_all())
+    assert len({name for name, _ in found}) == MANY
+    theirs = [one.text for one in expected["many"]]
+    assert [text for _, text in found] == theirs
+    assert len(set(theirs)) == MANY, "all differ, so that crossed ones are seen"
+
+
+def test_models_and_health(url: str) -> None:
+    [model] = client(url).models.list().data
+    assert model.id == "tiny" and client(url).models.retrieve("tiny").id == "tiny"
+    with pytest.raises(openai.NotFoundError, match="not served"):
+        client(url).models.retrieve("gpt-4")
+    health = httpx.get(url.removesuffix("/v1") + "/health")
+    assert health.status_code == 200 and health.json()["status"] == "ok"
+    assert httpx.get(url + "/nothing").json()["error"]["code"] == "no_such_route"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"model": "gpt-4"}, 404, "not served"),
+        ({"messages": []}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": " "}]}, 400, "question is empty"),
+        ({"messages": [{"role": "assistant", "content": "hi"}]}, 400, "last message"),
+        ({"messages": [{"role": "owner", "content": "hi"}]}, 400, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": "x" * 4000}]}, 400, "context is 256"),
+        ({"strategy": "mcts"}, 400, "unknown strategy 'mcts'"),
+        ({"startegy": "cat"}, 400, "Did you mean strategy?"),
+        ({"k": 0}, 400, "k: "),
+        ({"k": 65}, 400, "exceeds this server's 64"),
+        ({"tau": 1.5}, 400, "tau: "),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"max_tokens": 100_000}, 400, "exceeds this server's 4096"),
+        ({"max_completion_tokens": 100_000}, 400, "exceeds this server's 4096"),
+        ({"strategy": "best-of-n", "k": 64, "max_tokens": 4096 * 2}, 400, "exceeds"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"n": 2}, 400, "n: "),
+        ({"tools": []}, 400, "tools is not supported"),
+        ({"stop": [""]}, 400, "stop takes"),
+        ({"answer_type": "essay"}, 400, "answer_type"),
+        ({"stream": "perhaps"}, 400, "stream"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_refused(change: dict[str, Any], status: int, said: str, stream: bool, url: str) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "3 + 4?"}], "stream": stream} | change
+    found = httpx.post(f"{url}/chat/completions", json=body, timeout=PATIENCE_S)
+    assert found.status_code == status and said in found.json()["error"]["message"], found.text
+
+
+def test_bodies_that_are_none(url: str) -> None:
+    place, json_ = f"{url}/chat/completions", {"Content-Type": "application/json"}
+    for body, status in (
+        (b"", 400),
+        (b"{", 400),
+        (b"[" * 100_000, 400),
+        (b"\xff\xfe", 400),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', 400),
+        (b" " * (1 << 21), 413),
+    ):
+        found = httpx.post(place, content=body, headers=json_)
+        assert found.status_code == status and found.json()["error"]["message"], found.text
+    assert httpx.post(place, content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
+    assert httpx.get(place).status_code == 405
+    stranger = httpx.get(f"{url}/models", headers={"Host": "evil.example"})
+    assert stranger.status_code == 400
+    assert client(url).chat.completions.create(**asked("3 + 4?", strategy="greedy")).id
+
+
+def test_conversations_follow_the_template(url: str) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "3 + 4?"},
+        {"role": "assistant", "content": "7"},
+        {"role": "user", "content": [{"type": "text", "text": "and 5 + 5?"}]},
+    ]
+    alone: Any = turns[-1:]
+    whole: Any = turns
+    longer = client(url).chat.completions.create(model="tiny", messages=whole, extra_body={"instruction": ""})
+    short = client(url).chat.completions.create(model="tiny", messages=alone, extra_body={"instruction": ""})
+    assert longer.usage is not None and short.usage is not None
+    assert longer.usage.prompt_tokens > short.usage.prompt_tokens
+
+
+def test_the_key_is_asked_for(engine: Engine, expected: dict[str, list[Result]]) -> None:
+    with serving(engine, key="secret") as (url, _):
+        with pytest.raises(openai.AuthenticationError):
+            client(url, "wrong").models.list()
+        with pytest.raises(openai.AuthenticationError):
+            client(url, "wrong").chat.completions.create(**asked("3 + 4?"))
+        assert client(url, "secret").models.list().data
+
+
+def test_one_too_many_is_told_so_and_a_client_that_leaves_makes_room(engine: Engine) -> None:
+    """Both, streaming and not: their trees are closed, and the next question is answered."""
+    with serving(engine, **{"serve.max_concurrent": 2}) as (url, service):
+        place = f"{url}/chat/completions"
+        body = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "3 + 4?"}],
+            "max_tokens": 200,
+        } | LONG
+        with httpx.Client(timeout=PATIENCE_S) as other:
+            host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+            raw = json.dumps(body).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            quiet = socket.create_connection((host, int(port)))
+            quiet.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
+            with other.stream("POST", place, json=body | {"stream": True}) as streaming:
+                lines = streaming.iter_lines()
+                assert next(lines).startswith("data: ")
+                while httpx.get(url.removesuffix("/v1") + "/health").json()["requests"] < 2:
+                    pass
+                with pytest.raises(openai.RateLimitError, match="2 requests are under way"):
+                    client(url).chat.completions.create(**asked("3 + 4?"))
+            quiet.close()
+        while httpx.get(url.removesuffix("/v1") + "/health").json()["requests"]:
+            pass
+        assert client(url).chat.completions.create(**asked("3 + 4?", strategy="greedy")).choices
+        assert not service.live._open
+
+
+def test_sigterm_finishes_what_it_can_and_says_so_to_the_rest() -> None:
+    arguments = ["serve", "--model", str(tiny_model(chat=True)), "--engine", "transformers", "--port", "0"]
+    arguments += ["--set", "serve.grace_s=1", "--set", "sampling.max_tokens=16", "--k", "2"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "stepconf", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        assert line.startswith("Serving tiny at http://127.0.0.1:"), line
+        url = line.split()[-1]
+        statuses = asyncio.run(_ask_and_terminate(url, server))
+        assert server.wait(PATIENCE_S) == 0
+        assert server.stderr is not None and server.stderr.read() == ""
+    finally:
+        server.kill()
+        server.wait()
+        for pipe in (server.stdout, server.stderr):
+            if pipe is not None:
+                pipe.close()
+    assert statuses["long"] == statuses["stream"] == 503
+    short = [status for name, status in statuses.items() if name not in ("long", "stream")]
+    assert len(short) == 20 and set(short) <= {200, 503}
+
+
+async def _ask_and_terminate(url: str, server: "subprocess.Popen[str]") -> dict[str, int]:
+    """Two that take longer than the grace period, twenty that do not, and a signal once all are under way."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "3 + 4?"}]}
+    place = f"{url}/chat/completions"
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+
+        async def ask(**options: Any) -> int:
+            return (await http.post(place, json=body | options)).status_code
+
+        async def stream() -> int:
+            async with http.stream(
+                "POST", place, json=body | LONG | {"stream": True, "max_tokens": 200}
+            ) as found:
+                lines = [line async for line in found.aiter_lines() if line]
+            last = json.loads(lines[-1].removeprefix("data: "))
+            return 503 if last["error"]["code"] == "stopping" else 200
+
+        tasks = {
+            "long": asyncio.create_task(ask(**LONG, max_tokens=200)),
+            "stream": asyncio.create_task(stream()),
+        }
+        while (await http.get(url.removesuffix("/v1") + "/health")).json()["requests"] < 2:
+            pass
+        tasks |= {str(i): asyncio.create_task(ask(strategy="greedy")) for i in range(20)}
+        short = [task for name, task in tasks.items() if name.isdecimal()]
+        while not all(task.done() for task in short):
+            if (await http.get(url.removesuffix("/v1") + "/health")).json()["requests"] == len(tasks):
+                break
+        server.send_signal(signal.SIGTERM)
+        done = await asyncio.gather(*tasks.values())
+    return dict(zip(tasks, done, strict=True))
+
+
+def test_what_cannot_be_served() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = stepconf("serve", "--model", tiny_model(), "--engine", "transformers", "--port", port)
+        assert ended.code == 1 and f"cannot listen at 127.0.0.1:{port}" in ended.err
+    with pytest.raises(StepconfError, match="cannot listen at no"):
+        bind("no.such.host.invalid", 0)
+    ended = stepconf("serve", "--model", "demo", "--set", "serve.api_key_env=STEPCONF_NO_SUCH_KEY")
+    assert ended.code == 1 and "STEPCONF_NO_SUCH_KEY, which is not set" in ended.err
+    assert stepconf("serve", "--port", 70000).code == 1
