@@ -103,6 +103,7 @@ def test_killed_over_and_over(problems: Path, undisturbed: Undisturbed, tmp_path
     check_resumes(problems, out, tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_killed_at_every_rename(problems: Path, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Between the shards, between a shard and its manifest, behind the manifest, before the summary."""
     renames = undisturbed.ended.calls["os.replace"]

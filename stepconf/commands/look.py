@@ -13,7 +13,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The HTML file (default: RUN/report.html).")] = None,
     partial: Partial = False,
 ) -> None:
-    """Write one HTML file: figures, plots, and an explorer of problems, steps and tokens.
+    """Write one HTML file: figures, plots, an explorer.
 
     It opens from disk without a network. A run that does not fit into 10 MB is sampled, and the file says so.
     """
@@ -40,9 +40,9 @@ def view(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8642,
     partial: Partial = False,
 ) -> None:
-    """Look at a whole run in the browser, however large, over a server that only this machine reaches.
+    """Look at a whole run in the browser, however large.
 
-    Ctrl-C ends it.
+    A small server that only this machine reaches; Ctrl-C ends it.
     """
     from stepconf.report.server import ViewServer
     from stepconf.report.source import open_source

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.edited_run import good_run
 from tests.hub_server import hub_server
 from tests.test_hub import hub, said
@@ -13,6 +15,7 @@ def data_of(page: Path) -> Any:
     return json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
 
 
+@pytest.mark.slow
 def test_a_report_from_the_hub_is_that_of_the_run(tmp_path: Path) -> None:
     with hub_server() as server:
         pushed = hub(server, "push", good_run(), "me/set", home=tmp_path)

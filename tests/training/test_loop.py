@@ -161,6 +161,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_trajectory_of_one(tmp_path: Path) -> None:
     recipe = BASE | {"checkpoint_every": 3}
     (tmp_path / "worker.py").write_text(PROCESSES)

@@ -204,6 +204,7 @@ def test_text_that_is_no_text() -> None:
     assert run_program("print('\N{SNOWMAN}')").stdout == "\N{SNOWMAN}\n"
 
 
+@pytest.mark.slow
 def test_canonical_solutions_of_humaneval_pass() -> None:
     failed = {}
     for row in shared_rows("benchmarks/humaneval.jsonl.gz"):
