@@ -247,6 +247,8 @@ def render(report: Report, run: Path) -> list[Any]:
             style = "red" if one.severity == "error" else "yellow"
             table.add_row(Text(one.severity, style=style), one.check, f"{one.count:,}", what)
         lines.append(table)
+    if any(one.check == "manifest" or one.check.startswith("shard-") for one in report.findings):
+        lines.append("Damaged chunks: the command that made the run makes them anew with --repair.")
     errors = sum(one.severity == "error" for one in report.findings)
     warnings = len(report.findings) - errors
     lines.append(

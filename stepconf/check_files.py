@@ -3,22 +3,20 @@
 import fcntl
 import json
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from stepconf.core.checks.findings import Findings
 from stepconf.core.schema import TABLES
+from stepconf.damage import read_manifest, shard_damage
 from stepconf.shards import PAIRS
-
-_BLOCK = 1 << 20  # bytes read at a time
 
 
 def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:
     """The manifests that can be read. What is wrong with them or with a shard goes into `found`."""
     manifests = []
     for file in sorted((run / "manifests").glob("*.json")):
-        manifest = _manifest(file)
+        manifest = read_manifest(file)
         if isinstance(manifest, str):
             found.add("manifest", f"manifests/{file.name}: {manifest}")
         else:
@@ -26,7 +24,7 @@ def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:
             found.add("manifest", *(f"manifests/{file.name}: {what}" for what in _miscounts(manifest)))
     named = {name: facts for manifest in manifests for name, facts in manifest["files"].items()}
     for name, facts in named.items():
-        if problem := _damage(run / name, facts):
+        if problem := shard_damage(run / name, facts):
             check, what = problem
             found.add(check, f"{name}: {what}")
     for table in TABLES:
@@ -39,10 +37,10 @@ def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:
 def missing_parts(run: Path) -> list[str]:
     """Why the run is not finished, a line each; empty where it is."""
     reasons = []
-    if _is_locked(run):
+    if is_locked(run):
         reasons.append("another process is writing it")
     manifests = [
-        m for file in sorted((run / "manifests").glob("*.json")) if isinstance(m := _manifest(file), dict)
+        m for file in sorted((run / "manifests").glob("*.json")) if isinstance(m := read_manifest(file), dict)
     ]
     chunks = [m for m in manifests if m["chunk"] != PAIRS]
     names = {m["chunk"] for m in chunks}
@@ -78,25 +76,6 @@ def stale_summary(run: Path, manifests: list[dict[str, Any]]) -> str | None:
     return "; ".join(differing) or None
 
 
-def _manifest(file: Path) -> dict[str, Any] | str:
-    """What the file holds, or what is wrong with it."""
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"not JSON: {error}"
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        return "names no files"
-    if manifest.get("chunk") != file.stem:
-        return f"is of chunk {manifest.get('chunk')!r}"
-    for name, facts in manifest["files"].items():
-        table, _, shard = name.partition("/")
-        if table not in TABLES or Path(shard).name != shard:
-            return f"names {name!r}, which is no shard of a run"
-        if not {"rows", "bytes", "blake2b"} <= facts.keys():
-            return f"says too little of {name}"
-    return manifest
-
-
 def _miscounts(manifest: dict[str, Any]) -> Iterator[str]:
     if manifest["chunk"] == PAIRS:
         rows = sum(facts["rows"] for facts in manifest["files"].values())
@@ -109,27 +88,6 @@ def _miscounts(manifest: dict[str, Any]) -> Iterator[str]:
             yield f"says {manifest[table]} {table}, its shard has {rows}"
 
 
-def _damage(file: Path, facts: dict[str, Any]) -> tuple[str, str] | None:
-    if not file.exists():
-        return "shard-missing", "is not there"
-    size = file.stat().st_size
-    if size != facts["bytes"]:
-        return "shard-size", f"{size:,} bytes, {facts['bytes']:,} were written"
-    digest = file_digest(file)
-    if digest != facts["blake2b"]:
-        return "shard-checksum", f"BLAKE2b {digest}, {facts['blake2b']} was written"
-    return None
-
-
-def file_digest(file: Path) -> str:
-    """The BLAKE2b hash (128 bits, hex) of a file's bytes."""
-    digest = blake2b(digest_size=16)
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _summary(run: Path) -> dict[str, Any] | None:
     try:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
@@ -138,7 +96,7 @@ def _summary(run: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) and "solutions" in summary else None
 
 
-def _is_locked(run: Path) -> bool:
+def is_locked(run: Path) -> bool:
     """Whether a process is writing the run."""
     try:
         with (run / ".lock").open("rb") as lock:

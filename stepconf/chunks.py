@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from stepconf.core.ids import content_id
 from stepconf.core.records import Problem, Solved
+from stepconf.damage import check_sizes
 from stepconf.errors import StepconfError
 from stepconf.problems import ImportedSolution
 from stepconf.shards import Run
@@ -43,9 +44,12 @@ def pending(run: Run, items: Sequence[T], size: int) -> Iterator[Chunk[T]]:
     """The chunks that the run does not hold yet.
 
     Raises:
-        StepconfError: a chunk that it does hold was made from other items: the source has changed.
+        StepconfError: a chunk that it does hold was made from other items: the source has changed; or a shard
+            is missing or truncated.
     """
-    done = {manifest["chunk"]: manifest["input"] for manifest in run.manifests()}
+    manifests = run.manifests()
+    check_sizes(run.path, manifests)
+    done = {manifest["chunk"]: manifest["input"] for manifest in manifests}
     for index, start in enumerate(range(0, len(items), size)):
         part = items[start : start + size]
         name, digest = f"{index:05d}", content_id(*map(item_id, part))

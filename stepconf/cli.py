@@ -2,7 +2,12 @@
 
 import errno
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -11,7 +16,7 @@ from stepconf import __version__
 from stepconf.commands.dataset import audit, generate, pairs, relabel, score, segment, verify
 from stepconf.commands.look import report, view
 from stepconf.commands.policy import calibrate, evaluate, infer, serve, train
-from stepconf.commands.publish import check, pull, push
+from stepconf.commands.publish import check, pull, push, status
 from stepconf.commands.upkeep import demo, doctor, schema
 from stepconf.errors import StepconfError
 
@@ -41,6 +46,7 @@ for _command in (
     audit,
     pairs,
     train,
+    status,
     check,
     report,
     view,
@@ -60,8 +66,10 @@ for _command in (
 def main() -> None:
     """Run a command; the one place where errors are printed and exit codes chosen."""
     debug = os.environ.get("STEPCONF_DEBUG") == "1"
+    terminated: list[int] = []
     try:
-        app()
+        with _sigterm_as_ctrl_c(terminated):
+            app()
     except StepconfError as error:
         if debug:
             raise
@@ -76,15 +84,36 @@ def main() -> None:
             raise
         # Typer has turned KeyboardInterrupt into this code, silently.
         hint = "Type the same command again to continue."
+        if terminated:
+            _fail("terminated; what was committed is kept.", hint, _TERMINATED)
         _fail("interrupted; what was committed is kept.", hint, _INTERRUPTED)
 
 
-_INTERRUPTED = 130
+@contextmanager
+def _sigterm_as_ctrl_c(received: list[int]) -> Iterator[None]:
+    """A scheduler's SIGTERM ends a command as a person's Ctrl-C does: what is made is written first."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+_INTERRUPTED, _TERMINATED = 130, 143
 _OS_HINTS = {
     errno.ENOSPC: "What was committed is kept. Make room, then type the same command again.",
     errno.EDQUOT: "What was committed is kept. Make room, then type the same command again.",
     errno.EFBIG: "What was committed is kept. Raise the file-size limit, then type the same command again.",
     errno.EACCES: "Give a folder that you may write to.",
+    errno.EPERM: "Give a folder that you may write to.",
     errno.ENOTDIR: "Part of this path is a file: give another folder.",
     errno.EROFS: "Give a folder on a file system that can be written.",
 }

@@ -16,9 +16,10 @@ from typing import Any
 
 from stepconf import __version__, figures
 from stepconf.calibrate import Bootstrap, reliability
-from stepconf.check_files import file_digest, missing_parts, stale_summary
+from stepconf.check_files import missing_parts, stale_summary
 from stepconf.chunks import Tick
 from stepconf.core.card import CONFIGS, Published, Source, card
+from stepconf.damage import file_digest
 from stepconf.errors import StepconfError
 from stepconf.problem_sets import NAMED_SETS
 from stepconf.shards import (

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepconf.check_files import file_digest
 from stepconf.chunks import Tick
 from stepconf.core.schema import TABLES
+from stepconf.damage import file_digest
 from stepconf.errors import StepconfError
 from stepconf.hub_folder import split_of
 from stepconf.shards import PAIRS, Run, read_manifests, read_recipe, write_atomically

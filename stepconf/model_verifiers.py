@@ -51,6 +51,7 @@ def _endpoint(critic: CriticRecipe, base_url: str) -> Endpoint:
         max_tokens=critic.max_tokens,
         timeout_s=critic.timeout_s,
         attempts=critic.attempts,
+        patience_s=critic.patience_s,
         concurrency=critic.concurrency,
     )
 

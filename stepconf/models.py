@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
 from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Engine
+from stepconf.engines.guard import Guard
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
+from stepconf.events import warn
 from stepconf.recipe import PromptRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -55,6 +57,11 @@ def open_transformers(recipe: Recipe) -> "TransformersEngine":
         dtype=recipe.engine.dtype,
         max_model_len=recipe.engine.max_model_len,
     )
+
+
+def open_guarded(recipe: Recipe) -> Guard:
+    """As `open_engine`, but of a kind that goes on after a crash."""
+    return Guard(lambda: open_engine(recipe), lambda sentence: warn("engine crashed", sentence))
 
 
 class Prompter:

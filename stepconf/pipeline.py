@@ -24,8 +24,11 @@ from typing import Any
 from stepconf.chunks import Chunk, T, Tick, pending
 from stepconf.core.records import Problem, Solved
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
+from stepconf.engines.guard import Failed, Guard
+from stepconf.errors import StepconfError
 from stepconf.judge import judge, open_verifiers, shares_engine
-from stepconf.models import Prompter, open_engine
+from stepconf.meter import EngineClock, Meter
+from stepconf.models import Prompter, open_guarded
 from stepconf.problems import (
     ImportedSolution,
     ProblemOptions,
@@ -38,68 +41,76 @@ from stepconf.shards import Run, read_metadata, read_recipe, read_solved
 from stepconf.solve import imported, sampled
 from stepconf.summary import summarise
 
+# A tokenizer may have more tokens than its model has embeddings; on a GPU one such token ends the process.
+_OUTSIDE = "token outside the model's vocabulary"
+
 
 def generate(
-    recipe: Recipe, out: Path, tick: Tick, engine_of: Callable[[], Engine] | None = None
+    recipe: Recipe,
+    out: Path,
+    tick: Tick,
+    engine_of: Callable[[], Guard] | None = None,
+    repair: bool = False,
 ) -> dict[str, Any]:
     """Sample, segment, score and verify solutions of the recipe's problems into the run folder `out`.
 
-    `engine_of` gives the recipe's model where the caller has it loaded, and keeps it.
+    `engine_of` gives the recipe's model where the caller has it loaded, and keeps it. `repair` makes chunks
+    with damaged shards anew, here and in the commands below.
     """
     loaded = load_problems(recipe.problems.source, ProblemOptions(**_source_options(recipe)))
-    with Run(out, _command_identity("generate", recipe)) as run:
+    with Run(out, _command_identity("generate", recipe), repair) as run, Meter(run, tick) as meter:
         todo = list(pending(run, loaded.problems, recipe.chunk))
-        tick("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
+        meter("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
         if todo:
-            with nullcontext(engine_of()) if engine_of else closing(open_engine(recipe)) as engine:
+            with nullcontext(engine_of()) if engine_of else closing(open_guarded(recipe)) as engine:
                 run.metadata = _metadata(engine, recipe)
-                _drive(run, recipe, tick, todo, lambda c: sample(c, engine, recipe, tick), engine)
+                _drive(run, recipe, meter, todo, lambda c: sample(c, engine, recipe, meter), engine)
         return summarise(run, loaded.dropped)
 
 
-def score(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
+def score(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Segment, score and verify given solutions with the recipe's model."""
     items, dropped = _given(recipe)
-    with Run(out, _command_identity("score", recipe)) as run:
+    with Run(out, _command_identity("score", recipe), repair) as run, Meter(run, tick) as meter:
         todo = list(pending(run, items, recipe.chunk))
-        tick("score", -sum(len(chunk.items) for chunk in todo))
+        meter("score", -sum(len(chunk.items) for chunk in todo))
         if todo:
-            with closing(open_engine(recipe)) as engine:
+            with closing(open_guarded(recipe)) as engine:
                 run.metadata = _metadata(engine, recipe)
-                _drive(run, recipe, tick, todo, lambda c: teacher_force(c, engine, recipe, tick), engine)
+                _drive(run, recipe, meter, todo, lambda c: teacher_force(c, engine, recipe, meter), engine)
         return summarise(run, dropped)
 
 
-def segment(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
+def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Segment and verify given solutions; no model, so no tokens (`--verify ''` only segments)."""
     items, dropped = _given(recipe)
-    with Run(out, _command_identity("segment", recipe)) as run:
+    with Run(out, _command_identity("segment", recipe), repair) as run, Meter(run, tick) as meter:
         todo = list(pending(run, items, recipe.chunk))
-        tick("segment", -sum(len(chunk.items) for chunk in todo))
-        _drive(run, recipe, tick, todo, lambda c: divide(c, recipe, tick))
+        meter("segment", -sum(len(chunk.items) for chunk in todo))
+        _drive(run, recipe, meter, todo, lambda c: divide(c, recipe, meter))
         return summarise(run, dropped)
 
 
-def verify(recipe: Recipe, out: Path, tick: Tick) -> dict[str, Any]:
+def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Verify the solutions of a file or of a run; a run keeps its tokens, scores and other verdicts."""
     source = Path(recipe.problems.source)
     if not (source / "recipe.yaml").exists():
-        return segment(recipe, out, tick)
+        return segment(recipe, out, tick, repair)
     items = [one for _, part in read_solved(source) for one in part][: recipe.problems.limit]
     if not recipe.model and shares_engine(recipe):
         recipe = with_policy_of(recipe, read_recipe(source))
-    with Run(out, _command_identity("verify", recipe)) as run:
+    with Run(out, _command_identity("verify", recipe), repair) as run, Meter(run, tick) as meter:
         todo = list(pending(run, items, recipe.chunk))
-        tick("read", -sum(len(chunk.items) for chunk in todo))
+        meter("read", -sum(len(chunk.items) for chunk in todo))
         run.metadata = read_metadata(source)
-        _drive(run, recipe, tick, todo, lambda c: reread(c, tick))
+        _drive(run, recipe, meter, todo, lambda c: reread(c, meter))
         return summarise(run, Counter())
 
 
 def _drive(
     run: Run,
     recipe: Recipe,
-    tick: Tick,
+    meter: Meter,
     todo: Sequence[Chunk[T]],
     stage: Callable[[Iterator[Chunk[T]]], Iterator[Chunk[T]]],
     engine: Engine | None = None,
@@ -111,10 +122,11 @@ def _drive(
     """
     if not todo:
         return
+    meter.begin(len(todo))
     with open_verifiers(recipe, engine, run.metadata.get("tokenizer", "")) as verifiers:
 
         def verified(chunk: Chunk[T]) -> Chunk[T]:
-            return judge(chunk, verifiers, recipe.verify.policy, tick)
+            return judge(chunk, verifiers, recipe.verify.policy, meter)
 
         if engine is not None and shares_engine(recipe):
             done: Iterator[Chunk[T]] = (verified(chunk) for one in todo for chunk in stage(iter([one])))
@@ -125,10 +137,11 @@ def _drive(
             steps = list(chain.from_iterable(one.steps for one in chunk.solved))
             facts = chunk.facts() | {"policy": recipe.verify.policy}
             run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
+            meter.committed(chunk.name, facts)
 
 
 def sample(
-    chunks: Iterator[Chunk[Problem]], engine: Engine, recipe: Recipe, tick: Tick
+    chunks: Iterator[Chunk[Problem]], engine: Guard, recipe: Recipe, tick: Tick
 ) -> Iterator[Chunk[Problem]]:
     """Sample solutions: the requests of all chunks are one stream, so that the engine's batch stays full."""
     prompter = Prompter(engine.tokenizer, recipe.prompt)
@@ -139,6 +152,8 @@ def sample(
         room = engine.info.max_model_len - len(prompt_ids)
         if room < 1:
             return "prompt longer than the context"
+        if max(prompt_ids, default=0) >= engine.info.vocabulary:
+            return _OUTSIDE
         limit = min(sampling.max_tokens, room)
         how = Sampling(sampling.temperature, limit, sampling.top_p, prompter.stop)
         return SampleRequest(key, prompt_ids, sampling.samples, _seed(sampling.seed, problem), how)
@@ -150,11 +165,11 @@ def sample(
             chunk.solved += [one] if isinstance(one, Solved) else []
             chunk.drops.update([one] if isinstance(one, str) else [])
 
-    yield from _through(chunks, engine.sample, request, solve, "sample", sampling.samples, tick)
+    yield from _through(chunks, engine.sample_each, request, solve, "sample", sampling.samples, tick)
 
 
 def teacher_force(
-    chunks: Iterator[Chunk[ImportedSolution]], engine: Engine, recipe: Recipe, tick: Tick
+    chunks: Iterator[Chunk[ImportedSolution]], engine: Guard, recipe: Recipe, tick: Tick
 ) -> Iterator[Chunk[ImportedSolution]]:
     """Score given solutions, as if the model had written them after the recipe's prompt."""
     prompter = Prompter(engine.tokenizer, recipe.prompt)
@@ -166,6 +181,8 @@ def teacher_force(
         length = len(one.solution.prompt_token_ids) + one.solution.n_tokens
         if length >= engine.info.max_model_len:
             return "solution longer than the context"
+        if max(one.solution.prompt_token_ids + one.solution.token_ids, default=0) >= engine.info.vocabulary:
+            return _OUTSIDE
         return ScoreRequest(key, one.solution.prompt_token_ids, one.solution.token_ids)
 
     def solve(chunk: Chunk[ImportedSolution], index: int, asked: ScoreRequest, scores: Any) -> None:
@@ -173,7 +190,7 @@ def teacher_force(
         one = imported(item, recipe, engine.tokenizer, asked.prefix_ids, scores, engine.info)
         chunk.solved += [one] if isinstance(one, Solved) else []
 
-    yield from _through(chunks, engine.score, request, solve, "score", 1, tick)
+    yield from _through(chunks, engine.score_each, request, solve, "score", 1, tick)
 
 
 def divide(
@@ -202,9 +219,9 @@ def reread(chunks: Iterator[Chunk[Solved]], tick: Tick) -> Iterator[Chunk[Solved
 def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], Chunk[T]]) -> Iterator[Chunk[T]]:
     """`work` on each chunk in a thread of its own, while the next chunk is being made.
 
-    Chunks made before an interrupt are still worked on and yielded.
+    Chunks made before an interrupt, or before the making failed, are still worked on and yielded.
     """
-    interrupt: KeyboardInterrupt | None = None
+    interrupt: KeyboardInterrupt | StepconfError | None = None
     with ThreadPoolExecutor(1) as thread:
         waiting: list[Future[Chunk[T]]] = []
         try:
@@ -214,7 +231,7 @@ def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], Chunk[T]])
                     done = waiting[0].result()
                     del waiting[0]
                     yield done
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, StepconfError) as error:
             interrupt = error
         for future in waiting:
             yield future.result()
@@ -256,17 +273,22 @@ def _through(
                     where[one.key] = (chunk, index)
                     yield one
 
+    clock = EngineClock()
     started = time.perf_counter()
-    for asked, result in run_engine(requests()):
+    for asked, result in clock.taking(run_engine(clock.feeding(requests()))):
         chunk, index = where.pop(asked.key)
         results[chunk.name][index] = (asked, result)
         missing[chunk.name] -= 1
         tick(stage, weight)
         if not missing[chunk.name]:
             for i, (original, found) in sorted(results.pop(chunk.name).items()):
-                solve(chunk, i, original, found)
+                if isinstance(found, Failed):
+                    chunk.drops[found.reason] += weight
+                else:
+                    solve(chunk, i, original, found)
             now = time.perf_counter()
-            chunk.seconds[stage], started = now - started, now
+            chunk.seconds |= {stage: now - started, "idle": clock.lap()}
+            started = now
             yield chunk
         yield from (ready.pop() for _ in range(len(ready)))
     yield from ready

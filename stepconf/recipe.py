@@ -126,7 +126,9 @@ class CriticRecipe(Strict):
     timeout_s: float = Field(120.0, gt=0)
     """Wall clock of one attempt."""
     attempts: int = Field(4, ge=1, le=20)
-    """How often a request is sent at most."""
+    """How often a request is sent at most, but for a server that is away."""
+    patience_s: float = Field(300.0, ge=0)
+    """How long to wait for a server that is down or refuses for the rate, before its steps are unknown."""
 
 
 class RolloutRecipe(Strict):
@@ -391,7 +393,7 @@ class Recipe(Strict):
 
 
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
-_CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts"}
+_CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s"}
 _NOT_IDENTITY = {
     "verify": {"workers": True, "critic": _CRITIC_CONNECTION},
     "pairs": True,

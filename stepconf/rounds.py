@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.chunks import Tick
-from stepconf.engines.base import Engine
+from stepconf.engines.guard import Guard
 from stepconf.errors import StepconfError
 from stepconf.measures import measure_run
-from stepconf.models import open_engine
+from stepconf.models import open_guarded
 from stepconf.pipeline import generate
 from stepconf.preference import make_pairs
 from stepconf.recipe import Recipe
@@ -100,13 +100,13 @@ def _revision(recipe: Recipe, policy: str) -> str | None:
 
 
 @contextmanager
-def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Engine]]:
+def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Guard]]:
     """The policy's engine, loaded when first asked for: a stage that is done already needs none."""
     with ExitStack() as stack:
 
         @cache
-        def engine() -> Engine:
-            loaded = open_engine(round_recipe(recipe, policy, 1))
+        def engine() -> Guard:
+            loaded = open_guarded(round_recipe(recipe, policy, 1))
             stack.callback(loaded.close)
             return loaded
 

@@ -6,8 +6,10 @@ RUN/manifests/00003.json           written last: no manifest, no shard
 RUN/pairs/train-00003.parquet      made later, all or none (and validation-00003.parquet), with one manifest,
 RUN/manifests/pairs.json           written last; until they are whole they lie in RUN/.pairs
 RUN/recipe.yaml                    the resolved recipe; RUN/summary.json, the counts
+RUN/metrics.json                   how far it is; written while it is made, for whoever watches
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -23,9 +25,12 @@ import yaml
 
 from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import TABLES, arrow_schema, solution_of, step_of, to_columns
+from stepconf.damage import damage_told, damaged_manifests, manifest_checksum, read_manifest
 from stepconf.errors import StepconfError
+from stepconf.events import warn
 
 PAIRS = "pairs"  # name of their manifest
+METRICS = "metrics.json"
 _STAGED = ".pairs"
 
 
@@ -35,13 +40,17 @@ class Run:
     Args:
         path: the folder; made if absent.
         recipe: the resolved recipe as plain values, which must equal that of a run already there.
+        repair: take chunks with a damaged shard out of the run, found by their checksums.
+
+    Attributes:
         metadata: what goes into every shard's schema metadata (engine, model, dtype, ...).
 
     Raises:
-        StepconfError: the folder holds something else, a run of another recipe, or another process writes it.
+        StepconfError: the folder holds something else, a run of another recipe, a damaged shard that is not
+            to be repaired, or another process writes it.
     """
 
-    def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
+    def __init__(self, path: Path, recipe: dict[str, Any], repair: bool = False) -> None:
         self.path = path
         self.metadata: dict[str, str] = {}
         self._staged: dict[Path, dict[str, Any]] = {}
@@ -53,6 +62,8 @@ class Run:
         self._lock = self._take_lock()
         try:
             self._settle_recipe(recipe)
+            if repair:
+                self._take_out_damaged()
             self._sweep()
         except BaseException:  # Ctrl-C too must give the lock back
             self._lock.close()
@@ -66,13 +77,19 @@ class Run:
 
     def _take_lock(self) -> BinaryIO:
         lock = (self.path / ".lock").open("wb")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise StepconfError(
-                f"another process is writing {self.path}.", "Wait for it, or give another --out."
-            ) from error
+        for pause_s in (0.05, 0.05, None):  # who looks whether it is locked holds it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if pause_s is not None:
+                    time.sleep(pause_s)
+                    continue
+                lock.close()
+                raise StepconfError(
+                    f"another process is writing {self.path}.",
+                    f"Wait for it (stepconf status {self.path} --watch), or give another --out.",
+                ) from error
         return lock
 
     def _settle_recipe(self, recipe: dict[str, Any]) -> None:
@@ -80,13 +97,27 @@ class Run:
         differing = sorted(_differences(read_recipe(self.path), recipe)) if file.exists() else []
         # Before the first commit there is nothing that another recipe could have made: a mistyped model or
         # option must not bar the folder.
-        if not file.exists() or (differing and not read_manifests(self.path)):
+        if not file.exists() or (differing and not any((self.path / "manifests").glob("*.json"))):
             write_atomically(file, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
         elif differing:
             raise StepconfError(
                 f"{self.path} holds a run of another recipe; it differs in: " + "; ".join(differing),
                 "Give the same options to continue it, or another --out.",
             )
+
+    def _take_out_damaged(self) -> None:
+        """Undo the commit of every chunk with damage; the rest of it is swept. Its pairs go with it.
+
+        Pairs may be made of any chunk, and a chunk that is sampled anew need not hold the same solutions.
+        """
+        damaged = damaged_manifests(self.path)
+        for manifest, what in damaged.items():
+            warn("damaged", f"{self.path}: {what}; taken out of the run.", manifest=manifest.name)
+        if damaged and (self.path / "manifests" / f"{PAIRS}.json").exists():
+            warn("pairs removed", f"{self.path}: its pairs are removed; type stepconf pairs again.")
+            self.clear_pairs()
+        for manifest in damaged:
+            manifest.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove what a killed process left: temporary files, and shards without a manifest."""
@@ -203,11 +234,19 @@ class Run:
         folder = self.path / "manifests"
         folder.mkdir(exist_ok=True)
         manifest = {"chunk": name, "files": files, **facts}
+        manifest["checksum"] = manifest_checksum(manifest)
         write_atomically(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
 
     def write_json(self, name: str, value: Any) -> None:
         """Write RUN/name."""
         write_atomically(self.path / name, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+    def write_metrics(self, value: dict[str, Any]) -> None:
+        """Write RUN/metrics.json whole, but unsynced, and not at all where that fails: no run ends for it."""
+        temporary = self.path / f".{METRICS}.tmp"
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+            temporary.rename(self.path / METRICS)
 
 
 def write_atomically(file: Path, data: bytes) -> None:
@@ -240,9 +279,19 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_manifests(run: Path) -> list[dict[str, Any]]:
-    """The manifests of a run folder, in the order of their names."""
-    files = sorted((run / "manifests").glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    """The manifests of a run folder, in the order of their names.
+
+    Raises:
+        StepconfError: one cannot be read; it names the file.
+    """
+    return [_whole(run, file) for file in sorted((run / "manifests").glob("*.json"))]
+
+
+def _whole(run: Path, file: Path) -> dict[str, Any]:
+    manifest = read_manifest(file)
+    if isinstance(manifest, str):
+        raise damage_told(run, f"the manifest {file} {manifest}.")
+    return manifest
 
 
 def check_is_run(run: Path) -> None:
@@ -293,12 +342,7 @@ def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: s
             with pq.ParquetFile(file) as shard:
                 read = shard.read(columns)
         except (OSError, pa.ArrowInvalid) as error:
-            manifest = PAIRS if table == "pairs" else file.stem.removeprefix("part-")
-            raise StepconfError(
-                f"the shard {file} cannot be read: {error}",
-                f"Delete {run / 'manifests' / (manifest + '.json')} and run the same command again to make it "
-                "anew.",
-            ) from error
+            raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
         yield read
 
 

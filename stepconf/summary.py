@@ -13,7 +13,9 @@ from stepconf.core.agreement import PairAgreement, VerifierSummary, tabulate
 from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
 from stepconf.core.records import Label
+from stepconf.damage import damage_told
 from stepconf.errors import StepconfError
+from stepconf.meter import idle_share
 from stepconf.shards import Run, pairs_manifest, read_manifests, read_recipe, shard_files
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     By verifier: coverage (share of all steps that it decides), incorrect_rate (of those) and seconds; by two
     verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
     """
+    import polars as pl
+
     manifests = read_manifests(path)
     chunks = [m for m in manifests if "tokens" in m]
     source = path / "source.json"
@@ -55,16 +59,20 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
         seconds.update(manifest["seconds"])
     engine_seconds = seconds.get("sample", 0.0) + seconds.get("score", 0.0)
     tokens = sum(m["tokens"] for m in chunks)
+    try:
+        tables = _of_solutions(path) | _of_steps(path, same_steps)
+    except pl.exceptions.PolarsError as error:
+        raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
     return {
         "model": str(read_recipe(path)["model"]),
         "solutions": sum(m["solutions"] for m in chunks),
         "steps": sum(m["steps"] for m in chunks),
         "tokens": tokens,
         "tokens_per_second": round(tokens / engine_seconds, 1) if engine_seconds else None,
+        "engine_idle_share": idle_share(seconds),
         "seconds": {stage: round(value, 2) for stage, value in sorted(seconds.items())},
         "drops": dict(drops.most_common()),
-        **_of_solutions(path),
-        **_of_steps(path, same_steps),
+        **tables,
         **_of_pairs(path),
     }
 

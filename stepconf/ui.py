@@ -32,7 +32,7 @@ class _Rate(ProgressColumn):
 class StageProgress:
     """A bar per stage with rate and time to go. Call it as `tick(stage, n)`: see `chunks.Tick`."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: bool = True) -> None:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<8}"),
@@ -43,6 +43,7 @@ class StageProgress:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
+            disable=not shown,
         )
         self._tasks: dict[str, Any] = {}
 
@@ -226,8 +227,10 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         )
     ]
     if summary["tokens"]:
-        rate = summary["tokens_per_second"]
-        rows.append(("tokens", f"{summary['tokens']:,}" + (f" at {rate:,}/s" if rate else "")))
+        rate, idle = summary["tokens_per_second"], summary.get("engine_idle_share")
+        speed = f" at {rate:,}/s" if rate else ""
+        waited = f", engine idle {idle:.1%}" if idle is not None else ""
+        rows.append(("tokens", f"{summary['tokens']:,}{speed}{waited}"))
     rows.append(("answers", _counts(summary["answers"])))
     for name, found in summary["verifiers"].items():
         rows.append((f"steps by {name}", _counts(found)))

@@ -6,6 +6,7 @@ It adopts what a dead child leaves behind, so "nothing survives" is a fact that 
 
 import atexit
 import ctypes
+import errno
 import gc
 import importlib
 import json
@@ -55,7 +56,9 @@ def forked(
     kill_after: float | None = None,
     at: tuple[str, int, str] | None = None,
     sent: signal.Signals = signal.SIGKILL,
+    raising: str | None = None,
     file_bytes: int | None = None,
+    obey_modes: bool = False,
 ) -> Forked:
     """Run a command in a forked child and wait for it and for all it started.
 
@@ -63,7 +66,9 @@ def forked(
         scratch: a folder that it runs in, and for its output.
         kill_after: seconds after which it gets SIGKILL.
         at: ("module.function", n, "before" or "after"): its process group gets `sent` at the n-th call, from 1.
+        raising: instead of the signal, a key of `FAULTS`: what happens at that call, in the calling thread.
         file_bytes: RLIMIT_FSIZE.
+        obey_modes: the modes of files and folders hold for it, even as root.
     """
     server = _server()
     assert server.stdin and server.stdout
@@ -73,7 +78,9 @@ def forked(
         "kill_after": kill_after,
         "at": at,
         "sent": int(sent),
+        "raising": raising,
         "file_bytes": file_bytes,
+        "obey_modes": obey_modes,
     }
     server.stdin.write(json.dumps(order) + "\n")
     server.stdin.flush()
@@ -145,7 +152,9 @@ def _child(order: Mapping[str, Any]) -> None:
             os.dup2(os.open(scratch / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
         calls: dict[str, int] = {}
         for point in ("os.replace", "os.rename", "os.fsync", "stepconf.engines.transformers._draw"):
-            _count(point, calls, order["at"], order["sent"])
+            _count(point, calls, order["at"], FAULTS[order["raising"] or "signal"], order["sent"])
+        if order["obey_modes"]:
+            _give_up_override()
         if order["file_bytes"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"],) * 2)
         code = _main(order["arguments"])
@@ -170,8 +179,55 @@ def _main(arguments: list[str]) -> int:
     return 0
 
 
-def _count(point: str, calls: dict[str, int], at: tuple[str, int, str] | None, sent: int) -> None:
-    """Count the calls of a function and send the signal at the one that is wanted."""
+def _give_up_override() -> None:
+    """Take the capabilities to ignore the modes of files from this process (no effect without them)."""
+    version_3, this_process = 0x20080522, 0
+    header = (ctypes.c_uint32 * 2)(version_3, this_process)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then their upper halves
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, sets) == 0, os.strerror(ctypes.get_errno())
+    for bit in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        sets[0] &= ~(1 << bit)
+    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+
+
+def _out_of_memory(_: int) -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("out of memory, as a test asked for")
+
+
+def _crash(_: int) -> None:
+    raise RuntimeError("the model failed, as a test asked for")
+
+
+def _no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _clock_jumps(_: int) -> None:
+    wall = time.time
+    time.time = lambda: wall() - 86_400.0
+
+
+# What may happen at a call.
+FAULTS: dict[str, Callable[[int], None]] = {
+    "signal": lambda sent: os.killpg(0, sent),
+    "out of memory": _out_of_memory,
+    "crash": _crash,
+    "no space": _no_space,
+    "clock": _clock_jumps,
+}
+
+
+def _count(
+    point: str,
+    calls: dict[str, int],
+    at: tuple[str, int, str] | None,
+    fault: Callable[[int], None],
+    sent: int,
+) -> None:
+    """Count the calls of a function; the fault happens at the one that is wanted."""
     module_name, _, name = point.rpartition(".")
     module = importlib.import_module(module_name)
     function: Callable[..., Any] = getattr(module, name)
@@ -180,10 +236,10 @@ def _count(point: str, calls: dict[str, int], at: tuple[str, int, str] | None, s
         calls[point] = calls.get(point, 0) + 1
         is_it = at is not None and (at[0], at[1]) == (point, calls[point])
         if is_it and at and at[2] == "before":
-            os.killpg(0, sent)
+            fault(sent)
         result = function(*arguments, **named)
         if is_it and at and at[2] == "after":
-            os.killpg(0, sent)
+            fault(sent)
         return result
 
     setattr(module, name, counted)

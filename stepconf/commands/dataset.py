@@ -14,11 +14,13 @@ from stepconf.commands.options import (
     EngineName,
     IdColumn,
     Limit,
+    LogJson,
     Model,
     Out,
     Policy,
     ProblemColumn,
     RecipeFile,
+    Repair,
     Seed,
     Sets,
     SolutionColumn,
@@ -49,6 +51,8 @@ def generate(
     id_column: IdColumn = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
+    repair: Repair = False,
+    log_json: LogJson = None,
 ) -> None:
     """Sample solutions, cut them into steps, score and verify."""
     options = {
@@ -65,7 +69,7 @@ def generate(
         "problems.answer_column": answer_column,
         "problems.id_column": id_column,
     }
-    _run_stage("generate", out, recipe, options, sets)
+    _run_stage("generate", out, recipe, options, sets, repair, log_json)
 
 
 def segment(
@@ -79,10 +83,14 @@ def segment(
     id_column: IdColumn = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
+    repair: Repair = False,
+    log_json: LogJson = None,
 ) -> None:
     """Cut given solutions into steps."""
     columns = column_keys(file, limit, problem_column, answer_column, solution_column, id_column)
-    _run_stage("segment", out, recipe, columns | {"verify.verifiers": names_of(verify)}, sets)
+    _run_stage(
+        "segment", out, recipe, columns | {"verify.verifiers": names_of(verify)}, sets, repair, log_json
+    )
 
 
 def score(
@@ -98,11 +106,13 @@ def score(
     id_column: IdColumn = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
+    repair: Repair = False,
+    log_json: LogJson = None,
 ) -> None:
     """Exact token entropies of given solutions under a model."""
     columns = column_keys(file, limit, problem_column, answer_column, solution_column, id_column)
     own = {"model": model, "engine.name": engine, "verify.verifiers": names_of(verify)}
-    _run_stage("score", out, recipe, columns | own, sets)
+    _run_stage("score", out, recipe, columns | own, sets, repair, log_json)
 
 
 def verify(
@@ -119,6 +129,8 @@ def verify(
     model: Model = None,
     engine: EngineName = None,
     policy: Policy = None,
+    repair: Repair = False,
+    log_json: LogJson = None,
     report: Annotated[
         bool, typer.Option("--report", help="Coverage, cost, agreement, and the steps in dispute.")
     ] = False,
@@ -131,7 +143,7 @@ def verify(
         "verify.verifiers": names_of(verify),
         "verify.policy": policy,
     }
-    _run_stage("verify", out, recipe, columns | own, sets)
+    _run_stage("verify", out, recipe, columns | own, sets, repair, log_json)
     if report:
         from stepconf.agreement_report import agreement_of, render
         from stepconf.ui import output
@@ -244,7 +256,13 @@ def pairs(
 
 
 def _run_stage(
-    stage: str, out: Path, recipe: Path | None, options: dict[str, Any], sets: list[str] | None
+    stage: str,
+    out: Path,
+    recipe: Path | None,
+    options: dict[str, Any],
+    sets: list[str] | None,
+    repair: bool,
+    log_json: Path | None,
 ) -> None:
     """Parse first, import after: a wrong option must not wait for torch."""
     from stepconf.recipe import load_recipe
@@ -253,8 +271,9 @@ def _run_stage(
     if not loaded.problems.source:
         raise StepconfError("no problems are named.", "Add --problems gsm8k, or a file, or a Hub id.")
     from stepconf import pipeline
+    from stepconf.events import json_lines
     from stepconf.ui import StageProgress, show_summary
 
-    with StageProgress() as tick:
-        summary = getattr(pipeline, stage)(loaded, out, tick)
+    with json_lines(log_json), StageProgress(shown=str(log_json) != "-") as tick:
+        summary = getattr(pipeline, stage)(loaded, out, tick, repair=repair)
     show_summary(summary, out)

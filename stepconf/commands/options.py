@@ -26,6 +26,10 @@ Seed = Annotated[int | None, typer.Option(help="Seed of sampling and of generate
 SolutionFile = Annotated[
     str, typer.Argument(metavar="FILE", help="JSONL(.gz), Parquet or Hub set of solutions.")
 ]
+Repair = Annotated[bool, typer.Option("--repair", help="Make chunks with damaged or missing shards anew.")]
+LogJson = Annotated[
+    Path | None, typer.Option("--log-json", help="Append a JSON line per event; - is stderr, without bars.")
+]
 RepoId = Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a data set on the Hub.")]
 
 

@@ -1,4 +1,4 @@
-"""From a run to the Hub and back.
+"""A run from outside: how far it is, is it whole, to the Hub and back.
 
 Each command parses its options into a recipe, imports late, and calls one function.
 """
@@ -11,6 +11,20 @@ import typer
 
 from stepconf.commands.options import Out, RepoId
 from stepconf.errors import StepconfError
+
+
+def status(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Until it ends, or Ctrl-C.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+) -> None:
+    """How far a run is: stages, rates, time left, drops, engine idle."""
+    from stepconf.status import read_status, watch_status
+
+    if json_:
+        typer.echo(json.dumps(read_status(run), indent=1, ensure_ascii=False))
+    else:
+        watch_status(run, once=not watch)
 
 
 def check(

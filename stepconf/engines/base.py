@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from stepconf.core.records import TokenScores
 from stepconf.engines.tokenizer import Tokenizer
+from stepconf.errors import StepconfError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,22 @@ class EngineInfo:
     runner: str
     vocabulary: int
     max_model_len: int
+
+
+class EngineCrashed(StepconfError):
+    """A model could not answer what was in flight; other requests it may answer.
+
+    Args:
+        dead: the engine has ended and must be opened again.
+        out_of_memory: a single sample did not fit.
+    """
+
+    def __init__(
+        self, problem: str, hint: str = "", *, dead: bool = False, out_of_memory: bool = False
+    ) -> None:
+        super().__init__(problem, hint)
+        self.dead = dead
+        self.out_of_memory = out_of_memory
 
 
 def none_dropped() -> Collection[str]:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -29,6 +30,8 @@ MAX_REPLY_BYTES = 4 << 20
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 60.0
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_AWAY = {429, 502, 503, 504, 529}  # it may be back in minutes
+_LEAST_WAIT_S = 0.1  # counted for a wait, however short: "Retry-After: 0" must not go on for ever
 _NETWORK = (OSError, http.client.HTTPException, ValueError)
 
 
@@ -50,7 +53,9 @@ class Endpoint:
         model: the name that the endpoint knows.
         api_key_env: environment variable that holds the key; None sends none.
         timeout_s: wall clock of one attempt, from connecting to the last byte.
-        attempts: how often a request is sent at most.
+        attempts: how often a request is sent at most; where the server is away, more often:
+        patience_s: how long to wait in all for a server that is down or refuses for the rate, before it is
+            given up. Once it is, the others have their `attempts` only, until it answers again.
         concurrency: requests in flight.
     """
 
@@ -61,8 +66,10 @@ class Endpoint:
     max_tokens: int = 2048
     timeout_s: float = 120.0
     attempts: int = 4
+    patience_s: float = 0.0
     concurrency: int = 16
     sleep: Callable[[float], None] = field(default=time.sleep, compare=False)
+    _given_up: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
     def check(self) -> None:
         """Ask for the list of models, once, before any work.
@@ -101,20 +108,30 @@ class Endpoint:
             form = {"name": "verdicts", "strict": True, "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         data, failure, text = json.dumps(body).encode(), "", ""
-        for attempt in range(self.attempts):
+        waited = 0.0
+        for attempt in count():
             wait = None
             try:
                 status, headers, answer = self._exchange("POST", "/chat/completions", data)
             except _NETWORK as error:
-                failure = _named(error)
+                failure, away = _named(error), isinstance(error, ConnectionError)
             else:
                 text, failure = _content(status, answer)
                 if status not in _AGAIN:
+                    self._given_up.clear()
                     break
-                wait = _retry_after(headers.get("Retry-After"))
-            if attempt + 1 < self.attempts:
-                self.sleep(_pause(attempt) if wait is None else wait)
+                wait, away = _retry_after(headers.get("Retry-After")), status in _AWAY
+            if attempt + 1 >= self.attempts and not (away and self._still_waits(waited)):
+                break
+            pause = _pause(attempt) if wait is None else wait
+            waited += max(pause, _LEAST_WAIT_S)
+            self.sleep(pause)
         return Reply(text, failure, time.monotonic() - started)
+
+    def _still_waits(self, waited: float) -> bool:
+        if waited >= self.patience_s:
+            self._given_up.set()
+        return not self._given_up.is_set()
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -224,7 +241,7 @@ def _retry_after(value: str | None) -> float | None:
 
 def _pause(attempt: int) -> float:
     """Exponential back-off with full jitter: the threads must not come back all at once."""
-    return random.uniform(0.0, min(MAX_WAIT_S, FIRST_WAIT_S * 2**attempt))  # noqa: S311  not a secret
+    return random.uniform(0.0, min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 10)))  # noqa: S311  not a secret
 
 
 def _hang_up(sock: socket.socket, late: threading.Event) -> None:

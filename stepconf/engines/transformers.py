@@ -5,7 +5,10 @@ reproducible to the bit on the same machine. The language-model head runs over c
 [positions x vocabulary] matrix beyond one chunk exists.
 """
 
+import gc
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from math import exp
 from typing import Any
 
@@ -14,6 +17,7 @@ import torch
 from stepconf.core.records import TokenScores
 from stepconf.engines.base import (
     Completion,
+    EngineCrashed,
     EngineInfo,
     SampleRequest,
     Sampling,
@@ -100,10 +104,42 @@ class TransformersEngine:
         """Completions of each request, all `n` in one batch over one prompt."""
         for request in requests:
             if request is not None:
-                with torch.inference_mode():
-                    completions = self._sample(request, dropped)
+                with torch.inference_mode(), _crash_is_told():
+                    completions = self._sample_as_fits(request, dropped)
                 if completions is not None:
                     yield request, completions
+
+    def _sample_as_fits(
+        self, request: SampleRequest, dropped: Callable[[], Collection[str]]
+    ) -> list[Completion] | None:
+        """All samples in one batch; out of memory once more, since others may have held it, then in halves."""
+        sizes = [request.n, request.n]
+        while sizes[-1] > 1:
+            sizes.append((sizes[-1] + 1) // 2)
+        for size in sizes[:-1]:
+            try:
+                return self._sample_by(request, size, dropped)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+            gc.collect()
+            torch.cuda.empty_cache()
+        return self._sample_by(request, sizes[-1], dropped)
+
+    def _sample_by(
+        self, request: SampleRequest, size: int, dropped: Callable[[], Collection[str]]
+    ) -> list[Completion] | None:
+        starts = range(0, request.n, size)
+        parts = (
+            replace(request, n=min(size, request.n - start), seed=request.seed + start) for start in starts
+        )
+        completions: list[Completion] = []
+        for part in parts:
+            made = self._sample(part, dropped)
+            if made is None:
+                return None
+            completions += made
+        return completions
 
     def _sample(
         self, request: SampleRequest, dropped: Callable[[], Collection[str]]
@@ -149,7 +185,7 @@ class TransformersEngine:
         """Teacher-forced scores: one forward over prefix and tokens, the head in chunks."""
         for request in requests:
             if request is not None:
-                with torch.inference_mode():
+                with torch.inference_mode(), _crash_is_told():
                     scores = self._score(request)
                 yield request, scores
 
@@ -174,6 +210,36 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Nothing outlives the object."""
+
+
+@contextmanager
+def _crash_is_told() -> Iterator[None]:
+    """Turns what torch raises over one request into an EngineCrashed."""
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise StepconfError(
+            f"the GPU has given up: {_first_line(error)}",
+            "No later request of this process can succeed. Type the same command again; if it ends here again, "
+            "--engine vllm finds the problem that does it.",
+        ) from error
+    except (RuntimeError, IndexError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise EngineCrashed(f"the model failed: {_first_line(error)}") from error
+        raise EngineCrashed(
+            f"out of memory for a single sample: {_first_line(error)}",
+            "What was committed is kept. Lower sampling.max_tokens or engine.max_model_len, take "
+            "--set engine.dtype=bfloat16, or free memory; then type the same command again.",
+            out_of_memory=True,
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _draw(logits: torch.Tensor, sampling: Sampling, noise: list[torch.Generator]) -> torch.Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stepconf.engines.base import EngineCrashed
 from stepconf.engines.tokenizer import model_not_found
 from stepconf.errors import StepconfError
 
@@ -46,16 +47,17 @@ def import_vllm() -> Any:
 
 @contextmanager
 def dead_engine_is_told() -> Iterator[None]:
-    """Turns the end of vLLM's process into a StepconfError."""
+    """Turns the end of vLLM's process into an EngineCrashed."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
     try:
         yield
     except EngineDeadError as error:
-        raise StepconfError(
+        raise EngineCrashed(
             "vLLM's engine process died; what was committed is kept.",
             "If memory ran out, lower --set engine.options.max_num_seqs=16 or engine.max_model_len; "
             "VLLM_LOGGING_LEVEL=INFO shows its log. Then type the same command again.",
+            dead=True,
         ) from error
 
 

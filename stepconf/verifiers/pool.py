@@ -37,6 +37,7 @@ R = TypeVar("R")
 
 CHUNK = 16  # items per message: enough to hide the pipe, few enough to share a batch fairly
 START_S = 120.0  # how long the server may take to import its modules on a busy machine
+_KILLED = f"crash: signal {signal.SIGKILL:d}"  # by the kernel's or a person's hand; tried once more
 _SERVE = "import sys; from json import loads; sys.path[:] = loads(sys.argv[1]);"
 _SERVE += "from stepconf.verifiers.pool_server import serve; serve(*map(int, sys.argv[2:]))"
 
@@ -95,6 +96,7 @@ class Pool:
         if not items:
             return []
         outcomes: dict[int, Outcome[R]] = {}
+        again: set[int] = set()
         size = max(1, min(CHUNK, len(items) // (4 * self.workers)))
         todo = deque(deque(range(i, min(i + size, len(items)))) for i in range(0, len(items), size))
         busy: dict[Any, _Job] = {}
@@ -110,7 +112,7 @@ class Pool:
                         todo.appendleft(chunk)
                         continue
                     busy[worker.pipe] = _Job(worker, chunk, time.monotonic())
-                self._collect(crew, busy, todo, outcomes)
+                self._collect(crew, busy, todo, outcomes, again)
         finally:
             for job in busy.values():  # only after an interrupt: their answers would reach the next caller
                 crew.replace(job.worker)
@@ -135,6 +137,7 @@ class Pool:
         busy: dict[Any, "_Job"],
         todo: deque[deque[int]],
         outcomes: dict[int, Outcome[Any]],
+        again: set[int],
     ) -> None:
         """Waits for the next report or the next deadline, and acts on it."""
         patience = min(job.since for job in busy.values()) + self.deadline_s - time.monotonic()
@@ -147,7 +150,10 @@ class Pool:
             retire = False
             while job.chunk and not retire and (pipe in late or pipe.poll()):
                 outcome, retire = self._hear(crew, job)
-                outcomes[job.chunk.popleft()] = outcome
+                if outcome.failure == _KILLED and job.chunk[0] not in again:
+                    again.add(job.chunk[0])  # not the item's doing, as it seems: it stays where it is
+                else:
+                    outcomes[job.chunk.popleft()] = outcome
                 job.since = time.monotonic()
             if retire or not job.chunk:
                 del busy[pipe]

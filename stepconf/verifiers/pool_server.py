@@ -27,7 +27,8 @@ def serve(control_fd: int, memory_bytes: int) -> None:
 
     It ends, and its workers with it, when the parent closes the socket or dies.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):  # sent to a whole process group
+        signal.signal(asked_to_end, signal.SIG_IGN)  # for the parent to handle, who still has work for us
     for module in PRELOAD:
         warm_up = getattr(importlib.import_module(module), "warm_up", None)
         if warm_up:

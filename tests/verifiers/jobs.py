@@ -1,7 +1,9 @@
 """What the pool's tests run in workers: small, and importable by name."""
 
 import os
+import signal
 import time
+from pathlib import Path
 
 
 def square(x: int) -> int:
@@ -39,3 +41,15 @@ def unpicklable(_: int) -> object:
 
 def environment(name: str) -> str | None:
     return os.environ.get(name)
+
+
+def killed_once(marker: str) -> str:
+    """As the kernel does it to whom it chooses when memory runs out; a second time it is left alone."""
+    if marker and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return marker
+
+
+def always_killed(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

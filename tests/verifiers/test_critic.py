@@ -297,6 +297,33 @@ def test_errors_that_stay_are_unknown() -> None:
     assert len(server.bodies) == 3
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_away_for_minutes_is_waited_for(status: int) -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        handler.send(status, {}, Retry_After="50") if len(server.bodies) < 6 else handler.say(GOOD)
+
+    waits: list[float] = []
+    with chat_server(behave) as server:
+        assert verdicts_of(server, waits, attempts=2, patience_s=300.0)[0].label == "correct"
+    assert waits == [50.0] * 5
+
+
+def test_a_server_that_stays_away_is_given_up_once() -> None:
+    waits: list[float] = []
+    with chat_server(lambda h, body: h.send(503, {})) as server:
+        gone = endpoint(server, waits, attempts=2, patience_s=100.0)
+        critic = CriticVerifier(gone.ask, "judge", PROMPT)
+        critic.verify([ONE])
+        patient = len(server.bodies)
+        assert sum(waits) + 0.1 * len(waits) >= 100
+        critic.verify([ONE])
+        assert len(server.bodies) == patient + 2, "the next one has its attempts only"
+        server.behave = lambda h, body: h.say(GOOD)
+        (row,) = critic.verify([ONE])
+    assert row[0] is not None and row[0].label == "correct"
+    assert not gone._given_up.is_set()
+
+
 def hang(handler: Handler, body: dict[str, Any]) -> None:
     handler.server.released.wait(60)
 

@@ -76,6 +76,13 @@ def test_a_crash_says_how_it_ended(pool: Pool) -> None:
     assert [outcome.failure for outcome in outcomes] == ["", "crash: exit 3", ""]
 
 
+def test_a_worker_that_somebody_kills_costs_no_item(pool: Pool, tmp_path: Path) -> None:
+    items = ["", str(tmp_path / "killed"), ""]
+    assert [outcome.value for outcome in pool.map(jobs.killed_once, items)] == items
+    (outcome,) = pool.map(jobs.always_killed, [0])
+    assert outcome.failure == "crash: signal 9"
+
+
 def test_threads_share_a_pool(pool: Pool) -> None:
     def job(start: int) -> bool:
         outcomes = pool.map(jobs.square, range(start, start + 200))

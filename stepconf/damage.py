@@ -1,0 +1,99 @@
+"""Is a file what was written: manifests that can be read, and shards that have the bytes they should have."""
+
+import json
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from stepconf.core.schema import TABLES
+from stepconf.errors import StepconfError
+
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+def read_manifest(file: Path) -> dict[str, Any] | str:
+    """What the manifest holds, or what is wrong with it."""
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"is not JSON: {error}"
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return "names no files"
+    if manifest.get("chunk") != file.stem:
+        return f"is of chunk {manifest.get('chunk')!r}"
+    for name, facts in manifest["files"].items():
+        table, _, shard = name.partition("/")
+        if table not in TABLES or Path(shard).name != shard:
+            return f"names {name!r}, which is no shard of a run"
+        if not {"rows", "bytes", "blake2b"} <= facts.keys():
+            return f"says too little of {name}"
+    if manifest.get("checksum", (expected := manifest_checksum(manifest))) != expected:
+        return "is not as it was written"
+    return manifest
+
+
+def manifest_checksum(manifest: dict[str, Any]) -> str:
+    """The BLAKE2b hash (128 bits, hex) of all else in a manifest."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def shard_damage(file: Path, facts: dict[str, Any]) -> tuple[str, str] | None:
+    """How a shard differs from what its manifest says: the name of the check, and a clause. None if not."""
+    if not file.exists():
+        return "shard-missing", "is not there"
+    size = file.stat().st_size
+    if size != facts["bytes"]:
+        return "shard-size", f"{size:,} bytes, {facts['bytes']:,} were written"
+    digest = file_digest(file)
+    if digest != facts["blake2b"]:
+        return "shard-checksum", f"BLAKE2b {digest}, {facts['blake2b']} was written"
+    return None
+
+
+def damaged_manifests(run: Path) -> dict[Path, str]:
+    """The manifests of a run that are unreadable or have a damaged shard, with what is wrong."""
+    found: dict[Path, str] = {}
+    for file in sorted((run / "manifests").glob("*.json")):
+        manifest = read_manifest(file)
+        if isinstance(manifest, str):
+            found[file] = f"manifests/{file.name} {manifest}"
+            continue
+        for name, facts in manifest["files"].items():
+            if damage := shard_damage(run / name, facts):
+                found[file] = f"{name}: {damage[1]}"
+    return found
+
+
+def check_sizes(run: Path, manifests: Iterable[dict[str, Any]]) -> None:
+    """Raise StepconfError where a committed shard is missing or has not its size; it names the first."""
+    for manifest in manifests:
+        for name, facts in manifest["files"].items():
+            file = run / name
+            size = file.stat().st_size if file.exists() else None
+            if size != facts["bytes"]:
+                found = (
+                    "is not there"
+                    if size is None
+                    else f"has {size:,} bytes, not the {facts['bytes']:,} written"
+                )
+                raise damage_told(run, f"the shard {file} {found}.")
+
+
+def damage_told(run: Path, problem: str) -> StepconfError:
+    """What to say of damage, and how to mend it."""
+    return StepconfError(
+        problem,
+        f"Type the command that made {run} again with --repair: what is damaged is made anew. (Pairs: type "
+        "stepconf pairs again. A pulled run: pull it into a new folder.)",
+    )
+
+
+def file_digest(file: Path) -> str:
+    """The BLAKE2b hash (128 bits, hex) of a file's bytes."""
+    digest = blake2b(digest_size=16)
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

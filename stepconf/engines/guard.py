@@ -1,0 +1,119 @@
+"""An engine that outlives its crashes: the request to blame is found by halving, the others are answered.
+
+A crash loses what was in flight. Those requests are asked again in halves, the halves that crash again in
+theirs, until a request has crashed the engine twice, the second time alone: it gets `Failed` as its result.
+A crash that does not come back costs the work in flight and nothing else.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from stepconf.core.records import TokenScores
+from stepconf.engines.base import Completion, Engine, EngineCrashed, SampleRequest, ScoreRequest, none_dropped
+
+# So many requests one after the other, with no answer between: it is the engine that fails, not they.
+MAX_IN_A_ROW = 3
+CRASHED = "crashed the engine"
+
+R = TypeVar("R", SampleRequest, ScoreRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """In the place of a result: why there is none."""
+
+    reason: str
+
+
+class Guard:
+    """An engine, opened by `open_engine` and again when its process has died. See `engines.base.Engine`.
+
+    `sample` and `score` are the engine's own, and raise what it raises; `sample_each` and `score_each` go on
+    after a crash.
+
+    Args:
+        open_engine: loads the model.
+        told: is given a sentence about each crash.
+    """
+
+    def __init__(self, open_engine: Callable[[], Engine], told: Callable[[str], None]) -> None:
+        self._open, self._told = open_engine, told
+        self._engine = open_engine()
+        self.info, self.tokenizer = self._engine.info, self._engine.tokenizer
+
+    def sample(
+        self, requests: Iterable[SampleRequest | None], dropped: Callable[[], Collection[str]] = none_dropped
+    ) -> Iterator[tuple[SampleRequest, list[Completion]]]:
+        """As the engine."""
+        return self._engine.sample(requests, dropped)
+
+    def score(self, requests: Iterable[ScoreRequest | None]) -> Iterator[tuple[ScoreRequest, TokenScores]]:
+        """As the engine."""
+        return self._engine.score(requests)
+
+    def close(self) -> None:
+        """As the engine."""
+        self._engine.close()
+
+    def sample_each(
+        self, requests: Iterator[SampleRequest]
+    ) -> Iterator[tuple[SampleRequest, list[Completion] | Failed]]:
+        """Completions of each request, or that it crashes the engine.
+
+        Raises:
+            StepconfError: the engine cannot be opened again, lacks memory for a single request, or crashes on
+                `MAX_IN_A_ROW` requests, one after the other.
+        """
+        return self._each(requests, lambda group: self._engine.sample(group))
+
+    def score_each(
+        self, requests: Iterator[ScoreRequest]
+    ) -> Iterator[tuple[ScoreRequest, TokenScores | Failed]]:
+        """Scores of each request, or that it crashes the engine; raises as `sample_each`."""
+        return self._each(requests, lambda group: self._engine.score(group))
+
+    def _each(
+        self, requests: Iterator[R], run: Callable[[Iterator[R]], Iterator[tuple[R, Any]]]
+    ) -> Iterator[tuple[R, Any]]:
+        blamed: list[R] = []  # not told before the engine has answered another: see MAX_IN_A_ROW
+        groups: list[Iterator[R]] = [requests]  # the last one is next
+        while groups:
+            group = groups.pop()
+            asked: dict[str, R] = {}
+            try:
+                for request, result in run(_noted(group, asked)):
+                    del asked[request.key]
+                    yield from ((one, Failed(CRASHED)) for one in blamed)
+                    blamed.clear()
+                    yield request, result
+            except EngineCrashed as crash:
+                suspects = list(asked.values())
+                if len(suspects) == 1 and group is not requests:
+                    blamed.append(suspects.pop())
+                    if crash.out_of_memory:
+                        raise
+                    if len(blamed) == MAX_IN_A_ROW:
+                        raise EngineCrashed(
+                            f"{crash.problem} It did on {MAX_IN_A_ROW} requests in a row, so it is not they.",
+                            crash.hint
+                            or "Try another --engine, engine.dtype or model; stepconf doctor looks.",
+                        ) from crash
+                elif not suspects:
+                    raise
+                self._recover(crash)
+                middle = (len(suspects) + 1) // 2
+                groups += [group, iter(suspects[middle:]), iter(suspects[:middle])]
+        yield from ((one, Failed(CRASHED)) for one in blamed)
+
+    def _recover(self, crash: EngineCrashed) -> None:
+        self._told(f"{crash.problem} Going on, with the requests in flight in smaller groups.")
+        if crash.dead:
+            self._engine.close()
+            self._engine = self._open()
+
+
+def _noted(requests: Iterator[R], asked: dict[str, R]) -> Iterator[R]:
+    for one in requests:
+        asked[one.key] = one
+        yield one
