@@ -22,9 +22,7 @@ def open_engine(recipe: Recipe) -> Engine:
     Raises:
         StepconfError: no model is named, it cannot be loaded, or the engine is not installed or does not fit.
     """
-    if not recipe.model:
-        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
-    model, options = resolve_model(recipe.model), recipe.engine
+    model, options = _resolved(recipe), recipe.engine
     if options.name == "transformers":
         return open_transformers(recipe)
     from stepconf.engines.vllm import VllmEngine
@@ -42,8 +40,7 @@ def open_engine(recipe: Recipe) -> Engine:
 
 def open_transformers(recipe: Recipe) -> "TransformersEngine":
     """Load the recipe's model in the reference engine, whichever engine the recipe names; raises as above."""
-    if not recipe.model:
-        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
+    model = _resolved(recipe)
     try:
         from stepconf.engines.transformers import TransformersEngine
     except ImportError as error:
@@ -52,11 +49,17 @@ def open_transformers(recipe: Recipe) -> "TransformersEngine":
             "Type: make environment in a checkout, or pip install torch",
         ) from error
     return TransformersEngine(
-        resolve_model(recipe.model),
+        model,
         revision=recipe.model_revision,
         dtype=recipe.engine.dtype,
         max_model_len=recipe.engine.max_model_len,
     )
+
+
+def _resolved(recipe: Recipe) -> str:
+    if not recipe.model:
+        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
+    return resolve_model(recipe.model)
 
 
 def open_guarded(recipe: Recipe) -> Guard:
