@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import yaml
 
@@ -219,16 +219,22 @@ class Run:
 
     def _write_shard(self, file: Path, rows: Any) -> dict[str, Any]:
         """Write an Arrow table; what its manifest is to say of it."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
+        shard = Shard.of(rows)
         file.parent.mkdir(exist_ok=True)
-        write_atomically(file, data)
-        digest = blake2b(data, digest_size=16).hexdigest()
-        return {"rows": len(rows), "bytes": len(data), "blake2b": digest}
+        write_atomically(file, shard.data)
+        return shard.facts
+
+    def recommit(self, manifest: dict[str, Any], shards: dict[str, "Shard"], facts: dict[str, Any]) -> None:
+        """Put shards in the place of a committed chunk's, by name, then write its manifest with more facts.
+
+        The shards that the chunk keeps are given without data: what the manifest says of them is renewed.
+        """
+        for name, shard in shards.items():
+            if shard.data:
+                write_atomically(self.path / name, shard.data)
+        files = manifest["files"] | {name: shard.facts for name, shard in shards.items()}
+        kept = {key: value for key, value in manifest.items() if key not in ("chunk", "files")}
+        self._write_manifest(manifest["chunk"], files, kept | facts)
 
     def _write_manifest(self, name: str, files: dict[str, Any], facts: dict[str, Any]) -> None:
         folder = self.path / "manifests"
@@ -249,8 +255,32 @@ class Run:
             temporary.rename(self.path / METRICS)
 
 
-def write_atomically(file: Path, data: bytes) -> None:
-    """Write to a temporary name, sync, rename: the file is there whole or not at all."""
+class Shard(NamedTuple):
+    """A Parquet file before it is written, or without `data` one that stays; `facts` are for its manifest."""
+
+    facts: dict[str, Any]
+    data: Any = b""
+
+    @classmethod
+    def of(cls, rows: Any) -> "Shard":
+        """An Arrow table as a file. For any thread."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, compression="zstd")
+        data = sink.getvalue()
+        return cls(shard_facts(len(rows), data), data)
+
+
+def shard_facts(n_rows: int, data: Any) -> dict[str, Any]:
+    """What a manifest says of a shard with these bytes."""
+    digest = blake2b(data, digest_size=16).hexdigest()
+    return {"rows": n_rows, "bytes": len(data), "blake2b": digest}
+
+
+def write_atomically(file: Path, data: Any) -> None:
+    """Write bytes to a temporary name, sync, rename: the file is there whole or not at all."""
     # Hidden: a folder that holds nothing else is still an empty one.
     temporary = file.with_name(f".{file.name}.tmp")
     try:

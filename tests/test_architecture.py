@@ -51,6 +51,8 @@ HOME = {
         "core/schema.py",
         "core/checks/",
         "shards.py",
+        "label_columns.py",
+        "relabel.py",
         "check.py",
         "hub_folder.py",
         "hub_restore.py",

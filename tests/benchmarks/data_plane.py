@@ -1,0 +1,119 @@
+"""`pairs`, `check` and `relabel` over a run of ten million steps: rows a second, and peak memory.
+
+The run is that of `synthetic_run`. Each command runs in a process of its own, as from a shell: its seconds are wall
+time with start and imports, its memory is that of the process and all below it, looked at twenty times a second.
+Beside each stands a plain Polars scan of the same columns of the same files, in the same run: the streaming engine
+decodes them and lets them go; here only the scan itself is timed.
+
+    python -m tests.benchmarks.data_plane [steps] [folder to make the run in]
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from stepconf.core.schema import TABLES
+from stepconf.shards import read_manifests
+from stepconf.traces import SOLUTION_COLUMNS, STEP_COLUMNS
+from tests.benchmarks.synthetic_run import SAMPLES, STEPS, make_run
+
+LIMIT_GB, LEAST_SHARE = 4, 1 / 3
+_WHOLE = {table: [field.name for field in fields] for table, fields in TABLES.items()}
+COMMANDS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
+    # It also reads one field of the verdicts, which Polars cannot: left out of the scan.
+    "pairs": ([], {"solutions": [*SOLUTION_COLUMNS, "prompt_token_ids", "token_ids"], "steps": STEP_COLUMNS}),
+    "check": ([], _WHOLE),
+    # Every label changes: of what `symbolic` found correct it says nothing.
+    "relabel": (["--policy", "symbolic-veto"], {table: _WHOLE[table] for table in ("solutions", "steps")}),
+}
+_SCAN = """
+import json, sys, time
+import polars as pl
+started = time.perf_counter()
+for files, columns in json.loads(sys.stdin.read()):
+    for batch in pl.scan_parquet(files).select(columns).collect_batches(maintain_order=False):
+        pass
+print(time.perf_counter() - started)
+"""
+
+
+def measured(arguments: list[str]) -> tuple[float, float, int]:
+    """Seconds, peak resident memory of the process tree (GB), and the exit code."""
+    command = [sys.executable, "-c", "from stepconf.cli import main; main()", *arguments]
+    started, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        peak = max(peak, sum(map(_resident, _tree(process.pid))))
+        time.sleep(0.05)
+    seconds = time.perf_counter() - started
+    own = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # the largest so far, exactly
+    return seconds, max(peak, own if peak > 0.8 * own else 0) / 2**30, process.returncode
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                yield from _tree(int(child))
+
+
+def _resident(pid: int) -> int:
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
+
+
+def scan_seconds(run: Path, columns: dict[str, list[str]]) -> float:
+    """Seconds of the plain scan, in a process of its own."""
+    committed = [name for manifest in read_manifests(run) for name in manifest["files"]]
+    of_table = {table: [str(run / n) for n in committed if n.startswith(f"{table}/")] for table in columns}
+    asked = [(files, columns[table]) for table, files in of_table.items() if files]
+    ended = subprocess.run(
+        [sys.executable, "-c", _SCAN], input=json.dumps(asked), capture_output=True, text=True, check=True
+    )
+    return float(ended.stdout)
+
+
+def _lines(steps: int, folder: Path) -> Iterator[str]:
+    run = folder / "run"
+    started = time.perf_counter()
+    make_run(run, steps // (SAMPLES * STEPS), 512)
+    size = sum(file.stat().st_size for file in run.rglob("*.parquet")) / 2**30
+    yield f"a run of {steps:,} steps ({size:.1f} GB), made in {time.perf_counter() - started:.0f} s"
+    ratios, missed = [], []
+    for name, (options, columns) in COMMANDS.items():
+        scanned = scan_seconds(run, columns)
+        seconds, memory, code = measured([name, str(run), *options])
+        if code:
+            raise SystemExit(f"stepconf {name} ended with {code}")
+        share = scanned / seconds
+        yield (
+            f"{name}: {steps / seconds:,.0f} steps/s ({seconds:.1f} s), peak {memory:.2f} GB; "
+            f"plain scan of its columns: {steps / scanned:,.0f} steps/s ({scanned:.1f} s)"
+        )
+        ratios += [
+            f"ratio {name}_of_scan: {share:.2f}",
+            f"ratio {name}_memory_of_limit: {memory / LIMIT_GB:.2f}",
+        ]
+        missed += [f"{name} is slower than a third of the scan"] if share < LEAST_SHARE else []
+        missed += [f"{name} takes more than {LIMIT_GB} GB"] if memory > LIMIT_GB else []
+    yield from (f"MISSED: {what}" for what in missed)
+    yield from ratios
+
+
+def main(steps: int = 10_000_000, folder: Path | None = None) -> None:
+    """Make the run, measure, print, and remove it."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="data-plane-") as scratch:
+        for line in _lines(steps, Path(scratch)):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(*(int(given) for given in sys.argv[1:2]), *(Path(given) for given in sys.argv[2:3]))
