@@ -142,8 +142,7 @@ class Run:
 
     def stage_pairs(self, name: str, pairs: Sequence[Pair]) -> None:
         """Write a shard of pairs (`train-00003`) where no reader looks, until `commit_pairs`."""
-        file = self.path / _STAGED / f"{name}.parquet"
-        self._staged[file] = self._write_shard(file, self._table("pairs", pairs))
+        self.stage_shard(name, Shard.of(self._table("pairs", pairs)))
 
     def stage_table(self, name: str, pairs: Any) -> None:
         """As `stage_pairs`, of an Arrow table from elsewhere.
@@ -151,18 +150,27 @@ class Run:
         Raises:
             ValueError: it has other columns than the schema.
         """
+        self.stage_shard(name, Shard.of(self._as_declared("pairs", pairs)))
+
+    def stage_shard(self, name: str, shard: "Shard") -> None:
+        """As `stage_pairs`, of a file that is made."""
         file = self.path / _STAGED / f"{name}.parquet"
-        self._staged[file] = self._write_shard(file, self._as_declared("pairs", pairs))
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, shard.data)
+        self._staged[file] = shard.facts
 
     def drop_staged(self, pair_ids: set[str]) -> None:
         """Take pairs out of the staged shards."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
+        dropped = pa.array(sorted(pair_ids), pa.string())
         for file in list(self._staged) if pair_ids else ():
-            rows = pq.read_table(file).to_pylist()
-            kept = [Pair(**row) for row in rows if row["pair_id"] not in pair_ids]
-            if kept:
-                self.stage_pairs(file.stem, kept)
+            rows = pq.read_table(file)
+            kept = rows.filter(pc.invert(pc.is_in(rows["pair_id"], value_set=dropped)))
+            if len(kept):
+                self.stage_table(file.stem, kept)
             else:
                 file.unlink()
                 del self._staged[file]

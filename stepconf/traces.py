@@ -8,18 +8,10 @@ from typing import Any
 from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace
 from stepconf.shards import read_tables, shard_files
 
-SOLUTION_COLUMNS = [
-    "solution_id",
-    "problem_id",
-    "problem",
-    "text",
-    "finish_reason",
-    "answer_correct",
-    "confidence",
-]
-SOLUTION_COLUMNS += ["model", "gold_answer", "extra"]
-STEP_COLUMNS = ["solution_id", "step_index", "n_steps", "char_start", "char_end", "token_start", "token_end"]
-STEP_COLUMNS += ["logprob_sum", "confidence", "label"]
+_SOLUTION = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct", "confidence"]
+_SOLUTION += ["model", "gold_answer", "extra"]
+_STEP = ["solution_id", "step_index", "n_steps", "char_start", "char_end", "token_start", "token_end"]
+_STEP += ["logprob_sum", "confidence", "label"]
 _REFERENCES = "verdicts.list.element.reference"
 
 
@@ -31,8 +23,8 @@ def read_traces(run: Path, with_logprobs: bool = False) -> Iterator[tuple[str, l
         with_logprobs: read the tokens' log-probabilities too.
     """
     names = [file.stem.removeprefix("part-") for file in shard_files(run, "solutions")]
-    solutions = read_tables(run, "solutions", [*SOLUTION_COLUMNS, "prompt_token_ids", "token_ids"])
-    wanted = [*STEP_COLUMNS, _REFERENCES, *(["token_logprobs"] if with_logprobs else [])]
+    solutions = read_tables(run, "solutions", [*_SOLUTION, "prompt_token_ids", "token_ids"])
+    wanted = [*_STEP, _REFERENCES, *(["token_logprobs"] if with_logprobs else [])]
     steps = read_tables(run, "steps", wanted)
     for name, solution_table, step_table in zip(names, solutions, steps, strict=True):
         traces = _traces(solution_table)
@@ -59,7 +51,7 @@ def whole_problems(run: Path, with_logprobs: bool = False) -> Iterator[tuple[str
 
 
 def _traces(table: Any) -> list[Trace]:
-    columns = [table[name].to_pylist() for name in SOLUTION_COLUMNS]
+    columns = [table[name].to_pylist() for name in _SOLUTION]
     prompts, ids = _rows(table["prompt_token_ids"]), _rows(table["token_ids"])
     return [
         Trace(
@@ -84,7 +76,7 @@ def _traces(table: Any) -> list[Trace]:
 
 
 def _add_steps(traces: dict[str, Trace], table: Any, with_logprobs: bool) -> None:
-    columns = [_values(table[name]) for name in STEP_COLUMNS]
+    columns = [_values(table[name]) for name in _STEP]
     references = _references(table["verdicts"])
     wrong: set[str] = set()
     for row, values in enumerate(zip(*columns, strict=True)):

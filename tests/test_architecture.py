@@ -52,6 +52,8 @@ HOME = {
         "core/checks/",
         "shards.py",
         "label_columns.py",
+        "pair_columns.py",
+        "pair_tables.py",
         "relabel.py",
         "check.py",
         "hub_folder.py",
@@ -59,7 +61,7 @@ HOME = {
         "report/tables.py",
         "report/index.py",
     },
-    "polars": {"summary.py", "signals.py", "check.py"},
+    "polars": {"summary.py", "signals.py", "check.py", "pair_columns.py", "pair_tables.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
 LIGHT_START = {

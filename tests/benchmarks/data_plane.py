@@ -19,15 +19,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from stepconf.core.schema import TABLES
+from stepconf.pair_columns import SOLUTION_COLUMNS, STEP_COLUMNS
 from stepconf.shards import read_manifests
-from stepconf.traces import SOLUTION_COLUMNS, STEP_COLUMNS
 from tests.benchmarks.synthetic_run import SAMPLES, STEPS, make_run
 
 LIMIT_GB, LEAST_SHARE = 4, 1 / 3
 _WHOLE = {table: [field.name for field in fields] for table, fields in TABLES.items()}
 COMMANDS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     # It also reads one field of the verdicts, which Polars cannot: left out of the scan.
-    "pairs": ([], {"solutions": [*SOLUTION_COLUMNS, "prompt_token_ids", "token_ids"], "steps": STEP_COLUMNS}),
+    "pairs": ([], {"solutions": SOLUTION_COLUMNS, "steps": STEP_COLUMNS}),
     "check": ([], _WHOLE),
     # Every label changes: of what `symbolic` found correct it says nothing.
     "relabel": (["--policy", "symbolic-veto"], {table: _WHOLE[table] for table in ("solutions", "steps")}),

@@ -91,14 +91,16 @@ def _tokens(node: Any, sizes: Any) -> dict[str, Any]:
     """The token columns of the steps and what is computed of them, as `core.steps` does."""
     bounds = np.concatenate([[0], np.cumsum(sizes)])
     within = np.arange(bounds[-1]) - np.repeat(bounds[:-1], sizes)
-    entropies = (0.05 + np.repeat(node * 7919 % 997, sizes) / 500 + within / 1000).astype(np.float32)
+    token = np.repeat(node, sizes) * 1000003 + within * 7919  # the same after the same tokens
+    noise = (token * 2654435761 % 2**32) / 2**32  # as hard to compress as what a model says
+    entropies = (0.05 + np.repeat(node * 7919 % 997, sizes) / 600 + noise).astype(np.float32)
     logprobs = -entropies
     most = np.exp(logprobs)
     total = {name: np.add.reduceat(values.astype(np.float64), bounds[:-1]) for name, values in
              (("entropy", entropies), ("logprob", logprobs), ("most", most))}  # fmt: skip
     mean = total["entropy"] / sizes
     ends = np.cumsum(sizes.reshape(-1, STEPS), axis=1).ravel()
-    ids = ((np.repeat(node, sizes) * 1000003 + within * 7919) % 40009).astype(np.int32)
+    ids = (token % 40009).astype(np.int32)
     return {
         "token_start": ends - sizes,
         "token_end": ends,
