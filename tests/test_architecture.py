@@ -56,12 +56,13 @@ HOME = {
         "pair_tables.py",
         "relabel.py",
         "check.py",
+        "check_chunk.py",
         "hub_folder.py",
         "hub_restore.py",
         "report/tables.py",
         "report/index.py",
     },
-    "polars": {"summary.py", "signals.py", "check.py", "pair_columns.py", "pair_tables.py"},
+    "polars": {"summary.py", "signals.py", "check_chunk.py", "pair_columns.py", "pair_tables.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
 LIGHT_START = {
