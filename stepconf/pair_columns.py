@@ -229,7 +229,7 @@ def _put_right(steps: Any, incorrect: Any) -> dict[int, str]:
 
 def numbers(column: Any) -> Any:
     """Integers without nulls, as int64."""
-    return _one(column).to_numpy().astype(np.int64)
+    return _one(column).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def floats(column: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from stepconf import preference
@@ -85,7 +85,7 @@ def write(folder: Path, solved: list[Solved], cuts: list[int]) -> Run:
     after_error=st.sampled_from(["stop", "continue"]),
     cap=st.sampled_from([None, 2]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_the_rows_of_both_ways_are_equal(
     strategy: Any,
     samples: list[Sample],

@@ -6,6 +6,7 @@ that siblings exist: what a step says depends on the steps before it, its place 
 """
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,11 +32,12 @@ _LABELS = ("correct", "incorrect", "unknown")
 
 
 def make_run(run: Path, n_problems: int, problems_per_shard: int) -> None:
-    """Write the run folder, as `generate` leaves it."""
+    """Write the run folder, as `generate` leaves it, and beside it the model that it names."""
     from stepconf.engines.tokenizer import Tokenizer
 
-    recipe = {"command": "generate", **identity(load_recipe(None, {"model": str(tiny_model())}))}
-    metadata = {"model": str(tiny_model()), "tokenizer": Tokenizer(str(tiny_model())).digest}
+    model = str(shutil.copytree(tiny_model(), run.parent / "model", dirs_exist_ok=True))
+    recipe = {"command": "generate", **identity(load_recipe(None, {"model": model}))}
+    metadata = {"model": model, "tokenizer": Tokenizer(model).digest}
     for folder in ("solutions", "steps", "manifests"):
         (run / folder).mkdir(parents=True)
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
