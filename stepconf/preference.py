@@ -126,7 +126,7 @@ def _make_by_columns(run: Run, options: PairsRecipe, means: _Means, tally: "_Tal
             own = _by_split(tally.kept(rows), options.validation)
             for split, kept in own.items():
                 tally.add(split, kept)
-            yield made, {split: made.pairs.take([row.index for row in kept]) for split, kept in own.items()}
+            yield made, {split: made.pairs.take([one.row for one in kept]) for split, kept in own.items()}
 
     def encoded(one: tuple[Made, dict[Split, Any]]) -> tuple[Made, dict[Split, Shard]]:
         made, tables = one
@@ -141,7 +141,7 @@ def _make_by_columns(run: Run, options: PairsRecipe, means: _Means, tally: "_Tal
 class _Row(NamedTuple):
     """A pair that is a row of a table."""
 
-    index: int
+    row: int
     pair_id: str
     problem_id: str
     kind: str

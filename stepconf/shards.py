@@ -275,10 +275,28 @@ class Shard(NamedTuple):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        leaves = [leaf for field in rows.schema for leaf in _leaves(field.name, field.type)]
+        single = [name for name, kind in leaves if pa.types.is_float32(kind)]
+        few = [name for name, kind in leaves if not pa.types.is_floating(kind)]
         sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, compression="zstd")
+        # What a model computes hardly repeats: a dictionary of it takes half of the time and makes the file larger.
+        # Byte by byte (the signs and exponents together) it takes half of the room.
+        pq.write_table(rows, sink, compression="zstd", use_dictionary=few, use_byte_stream_split=single)
         data = sink.getvalue()
         return cls(shard_facts(len(rows), data), data)
+
+
+def _leaves(name: str, kind: Any) -> Iterator[tuple[str, Any]]:
+    """The columns that a field is in Parquet, with their types."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        yield from _leaves(f"{name}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{name}.{field.name}", field.type)
+    else:
+        yield name, kind
 
 
 def shard_facts(n_rows: int, data: Any) -> dict[str, Any]:

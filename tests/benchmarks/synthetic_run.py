@@ -16,15 +16,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
 from stepconf import summary
 from stepconf.core.ids import problem_id
 from stepconf.core.schema import TABLES, arrow_schema
-from stepconf.damage import file_digest
 from stepconf.recipe import identity, load_recipe
-from stepconf.shards import Run, read_recipe
+from stepconf.shards import Run, Shard, read_recipe
 from tests.tiny import tiny_model
 
 SAMPLES, STEPS, PROMPT = 8, 5, 80
@@ -186,9 +184,9 @@ def _write(run: Path, shard: int, metadata: dict[str, str], tables: dict[str, di
         written = pa.table({k: v if isinstance(v, pa.Array) else pa.array(v, schema.field(k).type)
                             for k, v in filled.items()}, schema=schema)  # fmt: skip
         file = run / table / f"part-{shard:05d}.parquet"
-        pq.write_table(written, file, compression="zstd")
-        said = {"rows": size, "bytes": file.stat().st_size, "blake2b": file_digest(file)}
-        files[f"{table}/{file.name}"] = said
+        encoded = Shard.of(written)
+        file.write_bytes(encoded.data)
+        files[f"{table}/{file.name}"] = encoded.facts
     counts = {table: len(columns["solution_id"]) for table, columns in tables.items()}
     facts = {**counts, "tokens": int(tables["solutions"]["n_tokens"].sum()), "drops": {}, "seconds": {}}
     manifest = {"chunk": f"{shard:05d}", "files": files, "input": "", **facts}

@@ -27,7 +27,7 @@ def clustered_auroc(
     """
     values = as_scores(scores)
     right = as_correct(correct, values.size)
-    n_clusters = np.count_nonzero(np.bincount(clusters))
+    n_clusters = int(np.count_nonzero(np.bincount(clusters)))
     n_right = int(right.sum())
     n_wrong = values.size - n_right
     if not n_right or not n_wrong:
