@@ -19,7 +19,8 @@ def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
     For work that leaves the interpreter, as Arrow, Polars and large NumPy arrays do.
     """
-    size = min(os.cpu_count() or 1, _MOST_THREADS)
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    size = min(ours, _MOST_THREADS)
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(size) as threads:
         for item in items:
