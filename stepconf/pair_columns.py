@@ -56,12 +56,14 @@ def read_parts(run: Path) -> Iterator[Part]:
     held: list[tuple[Any, Any]] = []
     for index, (name, *tables) in enumerate(shards):
         solutions, steps = (pa.concat_tables(own) for own in zip(*held, tables, strict=True))
-        problems = solutions["problem_id"].combine_chunks().dictionary_encode()
-        ends = np.array([last[one] == index for one in problems.dictionary.to_pylist()], bool)
-        ended = pa.array(ends[problems.indices.to_numpy()])
-        yield Part(name, *_of_solutions(solutions.filter(ended), steps))
-        later = solutions.filter(pc.invert(ended))
-        held = [_of_solutions(later, steps)] if len(later) else []
+        problems = one(solutions["problem_id"]).dictionary_encode()
+        ends = np.array([last[problem] == index for problem in problems.dictionary.to_pylist()], bool)
+        held = []
+        if not ends.all():
+            ended = pa.array(ends[problems.indices.to_numpy()])
+            held = [_of_solutions(solutions.filter(pc.invert(ended)), steps)]
+            solutions, steps = _of_solutions(solutions.filter(ended), steps)
+        yield Part(name, solutions, steps)
 
 
 def _of_solutions(solutions: Any, steps: Any) -> tuple[Any, Any]:
@@ -70,7 +72,7 @@ def _of_solutions(solutions: Any, steps: Any) -> tuple[Any, Any]:
 
 def in_order(solutions: Any, steps: Any) -> tuple[Any, Any]:
     """Solutions problem by problem, and their steps in the same order."""
-    problem = solutions["problem_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    problem = one(solutions["problem_id"]).dictionary_encode().indices.to_numpy()
     order = np.argsort(problem, kind="stable")
     if (order[1:] < order[:-1]).any():
         solutions = solutions.take(pa.array(order))
@@ -104,17 +106,17 @@ def read_part(solutions: Any, steps: Any) -> Read:
     start, end = numbers(steps["token_start"]), numbers(steps["token_end"])
     at = lists(solutions["prompt_token_ids"]).sizes[owner] + start
     prefix, content = _hashes(solutions, owner, start, end)
-    problem = solutions["problem_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    problem = one(solutions["problem_id"]).dictionary_encode().indices.to_numpy()
     _, group = np.unique(prefix ^ mixed(problem[owner].astype(np.uint64)), return_inverse=True)
     logprob = floats(steps["logprob_sum"])
     has_tokens = ~np.isnan(logprob) & (end > start)
     size = np.where(has_tokens, end - start, 0)
-    label = pc.index_in(_one(steps["label"]), value_set=pa.array(_LABELS)).to_numpy().astype(np.int64)
+    label = pc.index_in(one(steps["label"]), value_set=pa.array(_LABELS)).to_numpy().astype(np.int64)
     after_error = _seen_before(label == INCORRECT, owner)
     corrected = _put_right(steps, label == INCORRECT)
     referenced = np.zeros(len(owner), bool)
     referenced[list(corrected)] = True
-    right = _one(solutions["answer_correct"]).fill_null(False).to_numpy(zero_copy_only=False)
+    right = one(solutions["answer_correct"]).fill_null(False).to_numpy(zero_copy_only=False)
     arrays = Steps(
         group=group,
         text=_reading(steps["text"], group, content),
@@ -122,7 +124,7 @@ def read_part(solutions: Any, steps: Any) -> Read:
         label=label,
         confidence=floats(steps["confidence"]),
         mean_logprob=np.where(has_tokens, logprob / np.maximum(size, 1), -np.inf),
-        tie=pc.rank(_one(solutions["solution_id"])).to_numpy().astype(np.int64)[owner],
+        tie=pc.rank(one(solutions["solution_id"])).to_numpy().astype(np.int64)[owner],
         after_error=after_error,
         is_first_error=(label == INCORRECT) & ~after_error,
         reaches=right[owner],
@@ -132,7 +134,7 @@ def read_part(solutions: Any, steps: Any) -> Read:
 
 
 def _owners(solutions: Any, steps: Any) -> Any:
-    rows = pc.index_in(_one(steps["solution_id"]), value_set=_one(solutions["solution_id"]))
+    rows = pc.index_in(one(steps["solution_id"]), value_set=one(solutions["solution_id"]))
     return rows.to_numpy().astype(np.int64)
 
 
@@ -157,7 +159,7 @@ class Lists(NamedTuple):
 
 def lists(column: Any) -> Lists:
     """The lists of a column without nulls."""
-    whole = _one(column)
+    whole = one(column)
     bounds = whole.offsets.to_numpy().astype(np.int64)
     values = whole.values.to_numpy(zero_copy_only=False)[bounds[0] : bounds[-1]]
     return Lists(values, bounds[:-1] - bounds[0], np.diff(bounds))
@@ -199,7 +201,7 @@ def _seen_before(flags: Any, owner: Any) -> Any:
 
 def _reading(texts: Any, group: Any, content: Any) -> Any:
     """A hash of how each step reads, white space apart; 0 in groups whose steps are all the same tokens."""
-    length = pc.binary_length(_one(texts)).to_numpy().astype(np.uint64)
+    length = pc.binary_length(one(texts)).to_numpy().astype(np.uint64)
     which = content ^ mixed(length)  # the same tokens may be cut at another character
     of_group = np.zeros(int(group.max(initial=-1)) + 1, np.uint64)
     of_group[group] = which
@@ -207,13 +209,14 @@ def _reading(texts: Any, group: Any, content: Any) -> Any:
     differs[group[which != of_group[group]]] = True
     rows = np.flatnonzero(differs[group])
     reading = np.zeros(len(group), np.uint64)
-    words = pl.Series(pl.from_arrow(_one(texts).take(pa.array(rows)))).str.replace_all(_SPACE, " ")
-    reading[rows] = words.str.strip_chars(" ").hash().to_numpy()
+    told = one(texts).take(pa.array(rows)).dictionary_encode()
+    words = pl.Series(pl.from_arrow(told.dictionary)).str.replace_all(_SPACE, " ")
+    reading[rows] = words.str.strip_chars(" ").hash().to_numpy()[told.indices.to_numpy()]
     return reading
 
 
 def _put_right(steps: Any, incorrect: Any) -> dict[int, str]:
-    verdicts = _one(steps["verdicts"])
+    verdicts = one(steps["verdicts"])
     references = verdicts.values.field("reference")
     if references.null_count == len(references):
         return {}
@@ -229,13 +232,16 @@ def _put_right(steps: Any, incorrect: Any) -> dict[int, str]:
 
 def numbers(column: Any) -> Any:
     """Integers without nulls, as int64."""
-    return _one(column).to_numpy(zero_copy_only=False).astype(np.int64)
+    return one(column).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def floats(column: Any) -> Any:
     """Numbers as float64, NaN where there is none."""
-    return _one(column).to_numpy(zero_copy_only=False).astype(np.float64)
+    return one(column).to_numpy(zero_copy_only=False).astype(np.float64)
 
 
-def _one(column: Any) -> Any:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def one(column: Any) -> Any:
+    """A column as one array; copied only where it is several."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -14,9 +14,21 @@ import pyarrow.compute as pc
 from stepconf.core.pairs.columns import INCORRECT, Outcomes, caspo_columns, step_dpo_columns
 from stepconf.core.pairs.traces import ID_BYTES, ids_of, pair_id
 from stepconf.core.schema import arrow_schema
-from stepconf.pair_columns import Lists, Part, Read, content_hash, in_order, lists, mixed, numbers, read_part
+from stepconf.pair_columns import (
+    Lists,
+    Part,
+    Read,
+    content_hash,
+    in_order,
+    lists,
+    mixed,
+    numbers,
+    one,
+    read_part,
+)
 from stepconf.recipe import PairsRecipe
 
+_GIVEN = ["problem_id", "solution_id", "problem", "text", "model"]
 AGAIN = "same pair again"
 
 
@@ -87,12 +99,14 @@ def _table(
     solutions: Any, steps: Any, read: Read, sides: _Sides, tokens: Tokens, round_: int, schema: Any
 ) -> Any:
     owner = read.owner[sides.step]
-    given = solutions.take(pa.array(owner))
+    given = solutions.select(_GIVEN).take(pa.array(owner))
     prompts, own = lists(solutions["prompt_token_ids"]), lists(solutions["token_ids"])
     starts = np.stack([prompts.starts[owner], len(prompts.values) + own.starts[owner]], axis=1)
     sizes = np.stack([prompts.sizes[owner], read.start[sides.step]], axis=1)
     prompt_ids = _gathered(np.concatenate([prompts.values, own.values]), starts, sizes)
-    text = pl.DataFrame({"text": pl.from_arrow(given["text"]), "n": numbers(steps["char_start"])[sides.step]})
+    text = pl.DataFrame(
+        {"text": pl.from_arrow(one(given["text"])), "n": numbers(steps["char_start"])[sides.step]}
+    )
     prefix = text.select(pl.col("text").str.head("n")).to_series()
     chosen = _side(solutions, steps, read, own, sides.chosen, sides)
     rejected = _side(solutions, steps, read, own, sides.rejected, sides)
@@ -127,7 +141,7 @@ def _side(solutions: Any, steps: Any, read: Read, own: Lists, rows: Any, sides: 
     """The columns of one side, whose steps are `rows`."""
     absent = rows < 0
     at = pa.array(rows, mask=absent)
-    text = _one(steps["text"].take(at))
+    text = one(steps["text"].take(at))
     starts, sizes = own.starts[read.owner[rows]] + read.start[rows], read.size[rows]
     values = own.values
     if absent.any():
@@ -184,15 +198,9 @@ def _prompts(prompts: Lists, owner: Any, tokens: Tokens) -> Any:
 
 def _messages(problems: Any) -> Any:
     n = len(problems)
-    message = pa.StructArray.from_arrays(
-        [_words(np.zeros(n), ("user",)), _one(problems)], ["role", "content"]
-    )
+    message = pa.StructArray.from_arrays([_words(np.zeros(n), ("user",)), one(problems)], ["role", "content"])
     return pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32)), message)
 
 
 def _words(codes: Any, words: tuple[str, ...]) -> Any:
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(words)).cast(pa.string())
-
-
-def _one(column: Any) -> Any:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -277,11 +277,11 @@ class Shard(NamedTuple):
 
         leaves = [leaf for field in rows.schema for leaf in _leaves(field.name, field.type)]
         single = [name for name, kind in leaves if pa.types.is_float32(kind)]
-        few = [name for name, kind in leaves if not pa.types.is_floating(kind)]
+        texts = [name for name, kind in leaves if pa.types.is_string(kind)]
         sink = pa.BufferOutputStream()
-        # What a model computes hardly repeats: a dictionary of it takes half of the time and makes the file larger.
-        # Byte by byte (the signs and exponents together) it takes half of the room.
-        pq.write_table(rows, sink, compression="zstd", use_dictionary=few, use_byte_stream_split=single)
+        # Numbers hardly repeat as a whole: a dictionary of them takes half of the time and makes the file larger.
+        # Byte by byte (the exponents together) what a model computes takes half of the room.
+        pq.write_table(rows, sink, compression="zstd", use_dictionary=texts, use_byte_stream_split=single)
         data = sink.getvalue()
         return cls(shard_facts(len(rows), data), data)
 

@@ -5,7 +5,7 @@ time with start and imports, its memory is that of the process and all below it,
 Beside each stands a plain Polars scan of the same columns of the same files, in the same run: the streaming engine
 decodes them and lets them go; here only the scan itself is timed.
 
-    python -m tests.benchmarks.data_plane [steps] [folder to keep the run in, and to find it next time]
+    python -m tests.benchmarks.data_plane [steps] [folder to keep the run in, and to find it next time [commands]]
 """
 
 import json
@@ -85,7 +85,7 @@ def scan_seconds(run: Path, columns: dict[str, list[str]]) -> float:
     return float(ended.stdout)
 
 
-def _lines(steps: int, made: Path, scratch: Path) -> Iterator[str]:
+def _lines(steps: int, made: Path, scratch: Path, names: tuple[str, ...]) -> Iterator[str]:
     started = time.perf_counter()
     if not made.exists():
         make_run(made, steps // (SAMPLES * STEPS), 512)
@@ -94,7 +94,8 @@ def _lines(steps: int, made: Path, scratch: Path) -> Iterator[str]:
     # No command writes into a file that is there, so that links do for a copy.
     run = shutil.copytree(made, scratch / "run", copy_function=os.link)
     ratios, missed = [], []
-    for name, (options, columns) in COMMANDS.items():
+    for name in names:
+        options, columns = COMMANDS[name]
         scanned = scan_seconds(run, columns)
         seconds, memory, code = measured([name, str(run), *options])
         if code:
@@ -114,13 +115,14 @@ def _lines(steps: int, made: Path, scratch: Path) -> Iterator[str]:
     yield from ratios
 
 
-def main(steps: int = 10_000_000, folder: Path | None = None) -> None:
+def main(steps: str = "10000000", folder: str = "", *names: str) -> None:
     """Make the run, or find it in `folder`, measure, print; without a folder nothing is left."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix="data-plane-") as scratch:
-        made = (folder or Path(scratch)) / f"run-{steps}"
-        for line in _lines(steps, made, Path(scratch)):
+    kept = Path(folder) if folder else None
+    with tempfile.TemporaryDirectory(dir=kept, prefix="data-plane-") as scratch:
+        made = (kept or Path(scratch)) / f"run-{steps}"
+        for line in _lines(int(steps), made, Path(scratch), names or tuple(COMMANDS)):
             print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main(*(int(given) for given in sys.argv[1:2]), *(Path(given) for given in sys.argv[2:3]))
+    main(*sys.argv[1:])

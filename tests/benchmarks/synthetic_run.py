@@ -8,7 +8,7 @@ that siblings exist: what a step says depends on the steps before it, its place 
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from stepconf.shards import Run, Shard, read_recipe
 from tests.tiny import tiny_model
 
 SAMPLES, STEPS, PROMPT = 8, 5, 80
+_BASES = 16
 _LABELS = ("correct", "incorrect", "unknown")
 
 
@@ -50,41 +51,66 @@ def make_run(run: Path, n_problems: int, problems_per_shard: int) -> None:
 
 
 def _write_shard(run: Path, metadata: dict[str, str], shard: int, problems: Any) -> None:
+    """Problems of their own, solved as in one of a few first shards: to make each anew would take minutes."""
     rng = np.random.default_rng(shard)
-    n = len(problems) * SAMPLES
+    bases = _bases(len(problems), shard % _BASES)
+    of_problem = pa.array(np.repeat(np.arange(len(problems)), SAMPLES))
+    n = len(of_problem)
+    of_step = pa.array(np.repeat(np.arange(n), STEPS))
+    told = pa.array([f"Problem {p}: what comes out?" for p in problems.tolist()])
+    ids = pa.array([problem_id(text, "1") for text in told.to_pylist()])
+    digits = np.array([299 ** (k % 3) for k in range(PROMPT)])  # the problem's number, over and over
+    prompt = (problems[:, None] // digits % 299).astype(np.int32)
+    shared = {"solution_id": _ids(rng, n), "problem_id": ids.take(of_problem)}
+    own = {
+        "solutions": {
+            **shared,
+            "problem": told.take(of_problem),
+            "prompt_token_ids": _lists(np.repeat(prompt, SAMPLES, axis=0).ravel(), np.arange(n + 1) * PROMPT),
+            "model": _words(np.zeros(n), (metadata["model"],)),
+        },
+        "steps": {
+            "step_id": _ids(rng, n * STEPS),
+            **{name: column.take(of_step) for name, column in shared.items()},
+        },
+    }
+    _write(run, shard, metadata, {table: bases[table] | own[table] for table in bases})
+
+
+@lru_cache(maxsize=_BASES)
+def _bases(n_problems: int, seed: int) -> dict[str, dict[str, Any]]:
+    """All columns of a shard but those that name a problem."""
+    rng = np.random.default_rng(seed)
+    n = n_problems * SAMPLES
     coins = rng.choice(3, (n, STEPS), p=[0.55, 0.3, 0.15])
     path = np.zeros((n, STEPS), dtype=np.int64)
     for depth in range(STEPS):
         path[:, depth] = (path[:, depth - 1] if depth else 0) * 3 + coins[:, depth] + 1
-    owner = np.repeat(problems, SAMPLES)
+    owner = np.repeat(np.arange(n_problems), SAMPLES) + seed * n_problems
     node = (owner[:, None] * 400 + path).ravel()  # equal where the steps up to here are equal
-    told = pa.array([f"Problem {p}: what comes out?" for p in problems.tolist()])
-    of_problem = pa.array(np.repeat(np.arange(len(problems)), SAMPLES))
-    ids = pa.array([problem_id(text, "1") for text in told.to_pylist()])
-    shared = {"solution_id": _ids(rng, n), "problem_id": ids.take(of_problem)}
-    of_step = pa.array(np.repeat(np.arange(n), STEPS))
     sizes = 20 + node * 40503 % 11
-    tokens = _tokens(node, sizes)
-    labels = _labels(node)
-    digits = np.array([299 ** (k % 3) for k in range(PROMPT)])  # the problem's number, over and over
-    prompt = ((np.repeat(owner, PROMPT) // np.tile(digits, n)) % 299).astype(np.int32)
     steps = {
-        "step_id": _ids(rng, n * STEPS),
-        **{name: column.take(of_step) for name, column in shared.items()},
         "step_index": np.tile(np.arange(STEPS), n),
         "n_steps": np.full(n * STEPS, STEPS),
         **_texts(node),
-        **tokens,
-        **labels,
+        **_tokens(node, sizes),
+        **_labels(node),
     }
     solutions = {
-        **shared,
-        "problem": told.take(of_problem),
-        "prompt_token_ids": _lists(prompt, np.arange(n + 1) * PROMPT),
-        "sample_index": np.tile(np.arange(SAMPLES), len(problems)),
+        "sample_index": np.tile(np.arange(SAMPLES), n_problems),
         **_of_solutions(steps, sizes, n),
     }
-    _write(run, shard, metadata, {"solutions": solutions, "steps": steps})
+    return {table: _typed(table, columns) for table, columns in (("solutions", solutions), ("steps", steps))}
+
+
+def _typed(table: str, columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns as Arrow arrays, and blanks for those that are not given."""
+    schema, size = arrow_schema(table), len(columns["n_steps"])
+    filled = {f.name: columns.get(f.name, _blank(f.kind, size)) for f in TABLES[table]}
+    return {
+        name: values if isinstance(values, pa.Array) else pa.array(values, schema.field(name).type)
+        for name, values in filled.items()
+    }
 
 
 def _tokens(node: Any, sizes: Any) -> dict[str, Any]:
@@ -177,18 +203,13 @@ def _of_solutions(steps: dict[str, Any], sizes: Any, n: int) -> dict[str, Any]:
 def _write(run: Path, shard: int, metadata: dict[str, str], tables: dict[str, dict[str, Any]]) -> None:
     files = {}
     for table, columns in tables.items():
-        schema = arrow_schema(table, metadata)
-        size = len(columns["solution_id"])
-        filled = {f.name: columns.get(f.name, _blank(f.kind, size)) for f in TABLES[table]}
-        filled |= {"model": [metadata["model"]] * size} if table == "solutions" else {}
-        written = pa.table({k: v if isinstance(v, pa.Array) else pa.array(v, schema.field(k).type)
-                            for k, v in filled.items()}, schema=schema)  # fmt: skip
-        file = run / table / f"part-{shard:05d}.parquet"
-        encoded = Shard.of(written)
-        file.write_bytes(encoded.data)
-        files[f"{table}/{file.name}"] = encoded.facts
+        written = pa.table(columns, schema=arrow_schema(table, metadata))
+        encoded, name = Shard.of(written), f"{table}/part-{shard:05d}.parquet"
+        (run / name).write_bytes(encoded.data)
+        files[name] = encoded.facts
     counts = {table: len(columns["solution_id"]) for table, columns in tables.items()}
-    facts = {**counts, "tokens": int(tables["solutions"]["n_tokens"].sum()), "drops": {}, "seconds": {}}
+    tokens = int(pc.sum(tables["solutions"]["n_tokens"]).as_py())
+    facts = {**counts, "tokens": tokens, "drops": {}, "seconds": {}}
     manifest = {"chunk": f"{shard:05d}", "files": files, "input": "", **facts}
     (run / "manifests" / f"{shard:05d}.json").write_text(json.dumps(manifest))
 
@@ -201,7 +222,7 @@ def _ids(rng: Any, n: int) -> Any:
 
 
 def _words(codes: Any, words: tuple[str, ...]) -> Any:
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(words)).cast(pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(words)).cast(pa.string())
 
 
 def _lists(values: Any, bounds: Any) -> Any:
@@ -213,4 +234,6 @@ def _bounds(lengths: Any) -> Any:
 
 
 def _blank(kind: str, size: int) -> list[Any]:
+    if kind.startswith("list"):
+        return [[]] * size
     return [None if kind.endswith("?") else "" if kind == "string" else 0] * size
