@@ -46,8 +46,9 @@ def label_steps(
     """
     labels: list[tuple[Label, str, bool]] = []
     error_seen = False
+    decide = _rule(policy)
     for index, spoken in enumerate(verdicts):
-        label, source = label_step(spoken, policy, index == len(verdicts) - 1, error_seen)
+        label, source = decide(_decisions(spoken, index == len(verdicts) - 1, error_seen))
         labels.append(StepLabel(label, source, label == "incorrect" and not error_seen))
         error_seen = error_seen or label == "incorrect"
     return labels
@@ -64,10 +65,7 @@ def label_step(
         is_last: no step of its solution comes after it.
         error_seen: a step before it is labelled incorrect.
     """
-    decide = _RULES.get(policy)
-    if decide is None:
-        raise StepconfError(f"Unknown label policy {policy!r}.", f"Choose one of: {', '.join(POLICIES)}.")
-    return decide(_decisions(verdicts, is_last, error_seen))
+    return _rule(policy)(_decisions(verdicts, is_last, error_seen))
 
 
 Decisions = Mapping[str, Label]  # verifier -> correct | incorrect, in VERIFIER_ORDER, others after it
@@ -121,3 +119,9 @@ _RULES: dict[str, Callable[[Decisions], tuple[Label, str]]] = {
     "symbolic-veto": _symbolic_veto,
 }
 POLICIES = tuple(_RULES)
+
+
+def _rule(policy: str) -> Callable[[Decisions], tuple[Label, str]]:
+    if policy not in _RULES:
+        raise StepconfError(f"Unknown label policy {policy!r}.", f"Choose one of: {', '.join(POLICIES)}.")
+    return _RULES[policy]

@@ -90,7 +90,8 @@ def signatures(texts: Sequence[Words]) -> np.ndarray:
 def _mixed(shingles: np.ndarray) -> np.ndarray:
     """64 independent 32-bit hashes (s, 64) of each shingle (s,)."""
     mixed = (shingles ^ (shingles >> np.uint64(31)))[:, None] * _FACTORS + _OFFSETS
-    return (mixed >> np.uint64(32)).astype(np.uint32)
+    high: np.ndarray = (mixed >> np.uint64(32)).astype(np.uint32)
+    return high
 
 
 def near_duplicates(signatures: np.ndarray, numbers: np.ndarray) -> list[tuple[int, int]]:
