@@ -92,7 +92,9 @@ def test_what_cannot_be_audited(tmp_path: Path, arguments: list[str], part: str)
     assert ended.code == 1 and part in ended.err and "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize(("name", "recall"), [("gsm8k_dev", 0.12), ("math_dev", 0.10)])
+@pytest.mark.parametrize(
+    ("name", "recall"), [("gsm8k_dev", 0.12), pytest.param("math_dev", 0.10, marks=pytest.mark.slow)]
+)
 def test_the_real_files(name: str, recall: float) -> None:
     path = shared_path(f"processbench/{name}.jsonl.gz")
     ended = stepconf("audit", "--on", "processbench", path, "--json")

@@ -133,6 +133,8 @@ def test_a_push_that_broke_goes_on_where_it_was(run: Path, tmp_path: Path) -> No
 
 
 def test_one_clear_message_and_exit_code_one(run: Path, tmp_path: Path) -> None:
+    for name in ("my set", "set"):
+        assert "OWNER/NAME" in said(stepconf("push", run, name))
     with hub_server() as server:
 
         def refused(*arguments: object, token: str | None = TOKEN, offline: bool = False) -> str:
@@ -144,8 +146,6 @@ def test_one_clear_message_and_exit_code_one(run: Path, tmp_path: Path) -> None:
         assert "does not know you" in refused("push", run, "me/set", token="hf_" + "mistyped" * 4)
         assert "no right to write to me/set" in refused("push", run, "me/set", token=READER)
         assert "no right to write to you/set" in refused("push", run, "you/set")
-        assert "OWNER/NAME" in refused("push", run, "my set")
-        assert "OWNER/NAME" in refused("push", run, "set")
         assert "there is no data set me/none" in refused("pull", "me/none", "--out", tmp_path / "p")
         assert "HF_HUB_OFFLINE" in refused("push", run, "me/set", offline=True)
         assert not server.repos, "nothing was made"
