@@ -19,18 +19,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Files are dealt to processes whole, in this order: the longest ones first, so that no process ends with one.
 _LONGEST = (
     "test_vllm.py",
-    "test_resume.py",
-    "test_serve.py",
     "test_bad_input.py",
     "test_final.py",
     "test_hub.py",
-    "test_rounds.py",
+    "test_serve.py",
+    "test_cluster.py",
+    "test_resume.py",
     "test_browser.py",
-    "test_sandbox.py",
-    "test_loop.py",
-    "test_train.py",
-    "test_critic.py",
-    "test_prm.py",
+    "test_rounds.py",
+    "test_pool.py",
+    "test_policy.py",
+    "test_calibrate.py",
+    "test_faults.py",
+    "test_segment.py",
+    "test_pairs.py",
+    "test_infer.py",
+    "test_chaos.py",
 )
 
 
