@@ -323,7 +323,7 @@ class InferRecipe(Strict):
     """Drop branches that can no longer beat the best answer. False grows algorithm 2's whole tree, to the same
     answer (unless length_normalised)."""
     expand_below: float | None = Field(None, gt=0, le=1)
-    """One candidate first, and the other K - 1 only where its confidence is below this; None takes K always."""
+    """The greedy candidate first, and K - 1 sampled ones only where its confidence is below this; None samples K."""
     token_budget: int | None = Field(None, ge=1)
     """Tokens after which a tree grows no further level; None sets no limit."""
     beam_width: int = Field(2, ge=1)

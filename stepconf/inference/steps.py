@@ -93,16 +93,16 @@ class Stepper:
         self._until = _SENTENCE_ENDS if self._options.mode == "sentences" else _LINE_ENDS
 
     def steps(
-        self, wanted: Sequence[tuple[Path, int]]
+        self, wanted: Sequence[tuple[Path, int]], greedy: bool = False
     ) -> Generator[list[Ask], list[list[Completion]], list[list[Candidate]]]:
-        """For each (path, n), n candidates of its next step, in the order of their seeds."""
+        """For each (path, n), n candidates of its next step, in the order of their seeds; `greedy` draws none."""
         drafts = [[_Draft(path, self._next_seed()) for _ in range(n)] for path, n in wanted]
         waiting = [row for row in drafts if row]
         while waiting:
             asks, asked = [], []
             for row in waiting:
                 # All drafts of a row hold the same tokens: a row is either a node or a draft that goes on.
-                ask = self._ask(row)
+                ask = self._ask(row, greedy)
                 if ask:
                     asks.append(ask)
                     asked.append(row)
@@ -118,7 +118,7 @@ class Stepper:
             waiting = [[draft] for row in asked for draft in row if draft.done is None]
         return [[draft.done for draft in row if draft.done is not None] for row in drafts]
 
-    def _ask(self, row: list[_Draft]) -> Ask | None:
+    def _ask(self, row: list[_Draft], greedy: bool) -> Ask | None:
         """The request for a row; None where it has no room, and its drafts are ended."""
         draft = row[0]
         prefix = self._prompt_ids + draft.path.token_ids + draft.token_ids
@@ -131,7 +131,8 @@ class Stepper:
                 one.end(len(one.token_ids), one.limit)
         if min(left, room) < 1:
             return None
-        how = Sampling(sampling.temperature, min(left, room), sampling.top_p, self._setting.stop, self._until)
+        temperature = 0.0 if greedy else sampling.temperature
+        how = Sampling(temperature, min(left, room), sampling.top_p, self._setting.stop, self._until)
         return Ask(prefix, len(row), draft.seed if not draft.token_ids else self._next_seed(), how)
 
     def _next_seed(self) -> int:

@@ -43,7 +43,8 @@ def cat(strategy: str, question: Question, setting: Setting) -> Search:
 
     The tree ends when no branch is left, or when none can still beat the best completed one (a product of
     confidences only falls; not with `stop_early` off), or when the token budget is spent. With `expand_below`
-    a branch gets one candidate, and the other K - 1 only where that one is less confident.
+    a branch gets its likeliest candidate (greedy), and K - 1 sampled ones only where that one is less confident:
+    entropy says how sure the model was before it drew, not whether it then drew something unlikely.
     """
     infer = setting.infer
     rules = Rules(infer.k, infer.tau, infer.max_steps, infer.length_normalised)
@@ -107,7 +108,7 @@ class _Tree:
         if expand_below is None:
             found = yield from self._stepper.steps([(branch.data.path, k) for branch in active])
         else:
-            found = yield from self._stepper.steps([(branch.data.path, 1) for branch in active])
+            found = yield from self._stepper.steps([(branch.data.path, 1) for branch in active], greedy=True)
             # A candidate that adds nothing, or found no room, is no reason to stop looking.
             doubtful = [not row or _confidence(row[0]) < expand_below for row in found]
             more = yield from self._stepper.steps(

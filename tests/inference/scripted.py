@@ -47,6 +47,7 @@ class ScriptedEngine:
     context: int = CONTEXT
     burst: int = 3
     asked: list[tuple[str, int]] = field(default_factory=list)
+    temperatures: list[float] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
     tokenizer: Any = field(default_factory=Characters)
 
@@ -81,6 +82,7 @@ class ScriptedEngine:
         assert len(request.prompt_ids) + request.sampling.max_tokens <= self.context
         before = "".join(map(chr, request.prompt_ids)).removeprefix(PROMPT)
         self.asked.append((before, request.n))
+        self.temperatures.append(request.sampling.temperature)
         sayings = self.policy(before)
         return [self._say(sayings[i % len(sayings)], request) for i in range(request.n)]
 

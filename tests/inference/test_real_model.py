@@ -77,8 +77,8 @@ def check_scores(engine: Engine, one: Result) -> None:
 
 
 def test_one_first_still_finds_answers(engine: Engine) -> None:
-    found, few = run(engine, "cat", expand_below=1e-9)
-    _, many = run(engine, "cat", expand_below=1.0)
+    _, few = run(engine, "cat", expand_below=1e-9)
+    found, many = run(engine, "cat", expand_below=1.0)
     assert few < many and any(one.answer for one in found)
 
 

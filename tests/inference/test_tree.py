@@ -78,11 +78,12 @@ def test_branches_that_cannot_win_are_left() -> None:
     assert found.spent.overtaken == 1
 
 
-def test_one_candidate_first() -> None:
+def test_the_likeliest_candidate_first() -> None:
     engine = ScriptedEngine(by_hand)
     found = run(engine, "cat", k=3, tau=0.3, max_steps=3, expand_below=0.85)
     # a (.9) is sure enough, aa too; "answer 1" (.6) is not, and gets two rivals (the policy's first two again).
     assert engine.asked == [("", 1), ("a\n", 1), ("a\naa\n", 1), ("a\naa\n", 2)]
+    assert [t == 0 for t in engine.temperatures] == [True, True, True, False]
     assert found.answer == "1" and found.spent.merged == 1
 
 
