@@ -2,8 +2,8 @@
 
 Problems: arithmetic chains (reasoning-gym chain_sum, seed 100,000). Two CaTs: `cat` takes K candidates of every
 branch, as algorithm 2 has it; `cat-lazy` takes the greedy one, and K - 1 sampled ones only where its confidence is
-below `--expand-below`. best-of-n and deepconf choose among the very samples of self-consistency (one seed), so these are
-drawn once and their seconds are shared. float32, temperature 0.7.
+below `--expand-below`. best-of-n and deepconf choose among the very samples of self-consistency (one seed), so
+these are drawn once and their seconds are shared. float32, temperature 0.7.
 
     python -m tests.benchmarks.cat_vs_voting [--model FOLDER --zero-shot --learnt FILE] [--limit N] [--k K] [--tau T]
 
