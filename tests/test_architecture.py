@@ -58,6 +58,7 @@ HOME = {
         "report/index.py",
     },
     "polars": {"summary.py", "signals.py", "check.py"},
+    "ray": {"cluster.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
 LIGHT_START = {
@@ -71,6 +72,7 @@ LIGHT_START = {
     "numpy",
     "matplotlib",
     "fastapi",
+    "ray",
 }
 IMPURE_IN_CORE = {"os", "pathlib", "time", "random", "socket", "subprocess", "datetime", "tempfile", "shutil"}
 

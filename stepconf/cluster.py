@@ -1,0 +1,285 @@
+"""Chunks made and judged on a Ray cluster: the only home of Ray.
+
+    chunks -> making (an engine, GPUs) -> judging (verifiers, CPUs) -> this process, which commits them
+
+Ray Data moves the chunks: it starts actors and starts lost ones again, holds makers back when judges fall
+behind, and grows both pools. An actor runs the same stages as one machine does (`cluster_work.py`). Shards and
+manifests are written here alone, so a run may go on with Ray or without.
+
+What an actor's or a node's end costs is made again, `ray.retries` times. Chunks that are lost even so are cut
+into their items, and an item that is lost alone is counted.
+"""
+
+import logging
+import os
+import pickle
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import stepconf
+from stepconf.chunks import Chunk, T
+from stepconf.cluster_work import Command, Parcel, Work, Worker, judging, making
+from stepconf.errors import StepconfError
+from stepconf.events import warn
+from stepconf.judge import shares_engine
+from stepconf.recipe import Recipe
+
+LOST = "lost with its worker"
+# Chunks that an engine has at once: the second one fills the batch while the first one runs out.
+_AT_ONCE = 2
+_COLUMN = "parcel"
+_ANY = 10_000  # actors of a pool that the cluster's room limits
+
+
+def on_cluster(
+    todo: Sequence[Chunk[T]], command: Command, recipe: Recipe, tokenizer: str = ""
+) -> Iterator[Parcel]:
+    """The chunks, made and judged, in any order, each with the metadata of the engine that made it.
+
+    Args:
+        tokenizer: digest of the tokenizer behind tokens that the items have already, if they have any.
+
+    Raises:
+        StepconfError: Ray is not installed, its address does not answer, it lacks what an engine asks for, an
+            actor met with such an error, or more items were lost with their workers than came through.
+    """
+    with _connected(str(recipe.ray.address)) as ray:
+        stages = _stages(command, recipe, tokenizer, ray)
+        missing = {chunk.name: chunk for chunk in todo}
+        for parcel in _streamed(todo, stages, ray):
+            missing.pop(parcel.chunk.name)
+            yield parcel
+        if missing:
+            made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
+            weight = recipe.sampling.samples if command == "generate" else 1
+            yield from _item_by_item(list(missing.values()), stages, ray, made, weight)
+
+
+def _item_by_item(
+    lost: Sequence[Chunk[T]], stages: Sequence[dict[str, Any]], ray: Any, made: int, weight: int
+) -> Iterator[Parcel]:
+    """Chunks that took their workers with them, made in chunks of one; what is lost again is counted."""
+    names = ", ".join(chunk.name for chunk in lost)
+    warn("workers lost", f"chunks {names} lost their workers; each of their items is now tried alone.")
+    ones = [
+        Chunk(f"{chunk.name}/{i}", chunk.digest, [item])
+        for chunk in lost
+        for i, item in enumerate(chunk.items)
+    ]
+    found = {parcel.chunk.name: parcel for parcel in _streamed(ones, stages, ray)}
+    if len(ones) - len(found) > made + len(found):
+        raise StepconfError(
+            f"{len(ones) - len(found)} items were lost with their workers, more than came through.",
+            "Look at the nodes' memory and at Ray's logs, then type the same command again.",
+        )
+    for chunk in lost:
+        parts = [found.get(f"{chunk.name}/{i}") for i in range(len(chunk.items))]
+        for part in parts:
+            if part is None:
+                chunk.drops[LOST] += weight
+            else:
+                chunk.solved += part.chunk.solved
+                chunk.drops.update(part.chunk.drops)
+                for stage, seconds in part.chunk.seconds.items():
+                    chunk.seconds[stage] = chunk.seconds.get(stage, 0.0) + seconds
+        metadata = next((part.metadata for part in parts if part), {})
+        yield Parcel(chunk, metadata)
+
+
+def _streamed(chunks: Sequence[Chunk[T]], stages: Sequence[dict[str, Any]], ray: Any) -> Iterator[Parcel]:
+    """What becomes of the chunks; nothing for those that were lost with their workers."""
+    rows = [{_COLUMN: pickle.dumps(Parcel(chunk))} for chunk in chunks]
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    data.context.enable_progress_bars = False
+    data.context.max_errored_blocks = -1
+    with warnings.catch_warnings():
+        # Ray 2.60 has no named parameter for the number of retries yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for options in stages:
+            data = data.map_batches(batch_size=1, **options)
+    try:
+        # Nothing is fetched ahead: what is made is committed at once.
+        with closing(iter(data.iter_batches(batch_size=None, prefetch_batches=0))) as batches:
+            for packed in (packed for batch in batches for packed in batch[_COLUMN]):
+                parcel: Parcel = pickle.loads(packed)  # noqa: S301  our own actor's
+                for event, sentence, facts in parcel.warnings:
+                    warn(event, sentence, **facts)
+                if parcel.failure is not None:
+                    raise parcel.failure
+                yield parcel
+    except ray.exceptions.RayError as error:
+        raise StepconfError(
+            f"the Ray cluster failed: {str(error).strip().splitlines()[0]}",
+            "What was committed is kept. Type the same command again, with --ray or without.",
+        ) from error
+
+
+class _Actor:
+    """What Ray Data starts, one chunk a call; the classes below only give it a name in Ray's dashboard."""
+
+    def __init__(self, work: Work) -> None:
+        self._worker = Worker(work)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        (packed,) = batch[_COLUMN]
+        return {_COLUMN: [pickle.dumps(self._worker(pickle.loads(packed)))]}  # noqa: S301  the driver's
+
+
+class _Making(_Actor):
+    pass
+
+
+class _Judging(_Actor):
+    pass
+
+
+def _stages(command: Command, recipe: Recipe, tokenizer: str, ray: Any) -> list[dict[str, Any]]:
+    """Arguments of `map_batches`, one stage after the other.
+
+    Raises:
+        StepconfError: no node has what one actor asks for.
+    """
+    wanted, own_engine = recipe.ray, shares_engine(recipe)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    has_gpus = any(node.get("GPU", 0) for node in nodes)
+    gpus = float(recipe.engine.tensor_parallel * has_gpus) if wanted.gpus is None else wanted.gpus
+    engine = {
+        "num_cpus": wanted.cpus,
+        "num_gpus": gpus,
+        "min_size": wanted.min_engines,
+        "max_size": max(wanted.min_engines, wanted.max_engines or (_ANY if gpus else len(nodes))),
+    }
+    verifier = {
+        "num_cpus": wanted.verifier_cpus,
+        "num_gpus": wanted.verifier_gpus,
+        "min_size": wanted.min_verifiers,
+        "max_size": max(wanted.min_verifiers, wanted.max_verifiers or _ANY),
+    }
+    recipe = _on_a_share(recipe, gpus)
+    judge = partial(judging, command=command, recipe=recipe, tokenizer=tokenizer)
+    make = partial(making, command=command, recipe=recipe)
+    if command in ("segment", "verify"):
+        stages = [(_Judging, judge, engine if own_engine else verifier)]
+    else:
+        stages = [(_Making, make, engine)]
+        stages += [] if own_engine else [(_Judging, judge, verifier)]
+    _check_room([size for _, _, size in stages], nodes)
+    return [_arguments(kind, work, size, wanted.retries) for kind, work, size in stages]
+
+
+def _arguments(kind: type[_Actor], work: Work, size: dict[str, Any], retries: int) -> dict[str, Any]:
+    from ray.data import ActorPoolStrategy
+
+    pool = ActorPoolStrategy(
+        min_size=size["min_size"],
+        max_size=size["max_size"],
+        max_concurrent_calls_per_actor=_AT_ONCE,
+        max_tasks_in_flight_per_actor=2 * _AT_ONCE,
+        enable_true_multi_threading=True,
+    )
+    return {
+        "fn": kind,
+        "fn_constructor_args": (work,),
+        "compute": pool,
+        "num_cpus": size["num_cpus"],
+        "num_gpus": size["num_gpus"],
+        "max_restarts": -1,
+        "max_task_retries": retries,
+    }
+
+
+def _on_a_share(recipe: Recipe, gpus: float) -> Recipe:
+    """The recipe for one actor: no more memory and processes than its share of a node."""
+    options, verify = recipe.engine.options, recipe.verify
+    if 0 < gpus < 1 and recipe.engine.name == "vllm":
+        options = {"gpu_memory_utilization": round(0.9 * gpus, 3)} | options
+    workers = verify.workers or max(1, int(recipe.ray.verifier_cpus))
+    return recipe.model_copy(
+        update={
+            "engine": recipe.engine.model_copy(update={"options": options}),
+            "verify": verify.model_copy(update={"workers": workers}),
+        }
+    )
+
+
+def _check_room(sizes: list[dict[str, Any]], nodes: list[dict[str, float]]) -> None:
+    """Ray would wait for ever for what is not there."""
+    for resource, key in (("GPU", "num_gpus"), ("CPU", "num_cpus")):
+        most = max((node.get(resource, 0) for node in nodes), default=0)
+        total = sum(node.get(resource, 0) for node in nodes)
+        one, all_ = max(size[key] for size in sizes), sum(size[key] * size["min_size"] for size in sizes)
+        if one > most or all_ > total:
+            raise StepconfError(
+                f"the Ray cluster has {total:g} {resource}s, at most {most:g} on a node; one actor asks for "
+                f"{one:g} and the smallest pools for {all_:g}.",
+                f"Ask for less with --set ray.{key.removeprefix('num_')}=N, or start more nodes.",
+            )
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """The module `ray`, connected; a connection that the caller has made is taken, and kept."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise StepconfError(
+            f"--ray needs Ray, which cannot be imported: {error}", "Type: pip install 'stepconf[ray]'"
+        ) from error
+    noisy = logging.getLogger("ray.data")
+    level = noisy.level
+    noisy.setLevel(logging.CRITICAL)
+    own = not ray.is_initialized()
+    try:
+        if own:
+            _connect(ray, address)
+        yield ray
+    finally:
+        noisy.setLevel(level)
+        if own:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    # Its C++ side tells stderr of errors of no consequence, past every setting of Python's logging.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # An engine and a verifier have a CPU each, on paper, on the smallest machine too.
+        options |= {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 1)}
+    else:
+        # The code of this process, whatever the nodes have: the same rows as here.
+        options["runtime_env"] = {"py_modules": [str(Path(stepconf.__file__).parent)]}
+    on_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with _stderr_closed():  # to what it says of that variable
+            ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise StepconfError(
+            f"there is no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}",
+            "Start one (ray start --head), give another address, or take --ray local.",
+        ) from error
+    finally:
+        if on_main:  # Ray has put its own in its place, which ends the process at once
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Nothing reaches the process's stderr, from whatever language."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
