@@ -37,9 +37,9 @@ from stepconf.core.calibration import (
 from stepconf.errors import StepconfError
 from stepconf.shards import read_recipe, write_atomically
 from stepconf.signals import Column, Kind, Units, read_units
+from stepconf.truncated import topk_entropies
 
 KINDS: tuple[Kind, ...] = ("steps", "answers")
-NO_TOPK = "a run keeps exact entropies, not the top-k log-probabilities that a truncated one is made of"
 DRAWN = ("length", "max_prob_mean", "perplexity", "entropy_mean")  # risk-coverage; the paper's table 7
 
 
@@ -81,7 +81,7 @@ class Bootstrap:
 
 
 def calibrate(
-    run: Path, before: Path | None, out: Path, resamples: int, seed: int, tick: Tick
+    run: Path, before: Path | None, out: Path, resamples: int, seed: int, tick: Tick, top_k: int | None = None
 ) -> dict[str, Any]:
     """Measure the steps and the answers of a run; write OUT/calibration.json and the figures.
 
@@ -92,12 +92,18 @@ def calibrate(
         resamples: of the bootstrap over problems, at least 1.
         seed: of the bootstrap, and of the half of the problems on which post-hoc calibration is fitted.
         tick: progress.
+        top_k: also the entropy over so many tokens alone, as a signal of `run`: a forward of its model.
 
     Raises:
-        StepconfError: not a run, or neither a step nor an answer of it is both scored and decided.
+        StepconfError: not a run, its model is gone (`top_k`), or neither a step nor an answer of it is both
+            scored and decided.
     """
     runs = {"after": run} if before is None else {"after": run, "before": before}
-    units = {name: {kind: read_units(path, kind) for kind in KINDS} for name, path in runs.items()}
+    truncated = None if top_k is None else topk_entropies(run, top_k, tick)
+    units = {
+        name: {kind: read_units(path, kind, truncated if path is run else None) for kind in KINDS}
+        for name, path in runs.items()
+    }
     for name, path in runs.items():
         if not any(one.correct.size for one in units[name].values()):
             raise StepconfError(
@@ -113,8 +119,7 @@ def calibrate(
         report["change"] = {
             kind: change(units["after"][kind], units["before"][kind], bootstrap) for kind in KINDS
         }
-    report["settings"] = {"resamples": resamples, "seed": seed, "level": 0.95}
-    report["not_measured"] = {"entropy_topk": NO_TOPK}
+    report["settings"] = {"resamples": resamples, "seed": seed, "level": 0.95, "top_k": top_k}
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "calibration.json", json.dumps(report, indent=1).encode())
     _draw(report, units, out)

@@ -33,6 +33,7 @@ _SIGNALS = {
     "entropy_mean": "entropy, mean",
     "entropy_max": "entropy, maximum",
     "entropy_sum": "entropy, sum",
+    "entropy_topk": "entropy of the top k, mean",
     "cumulative_confidence": "C, cumulative confidence",
 }
 _POSTHOC = {"as_is": "exp(-entropy) as it is", "isotonic": "isotonic", "platt": "Platt"}
@@ -45,7 +46,8 @@ def render(report: dict[str, Any]) -> list[Table | str]:
     if "change" in report:
         shown += [_change(report, kind) for kind in kinds if report["change"][kind]]
     shown += [_signals(report[kind], kind) for kind in kinds]
-    shown.append("entropy, top-k: not measured; " + report["not_measured"]["entropy_topk"] + ".")
+    if report["settings"]["top_k"] is None:
+        shown.append("The entropy of the likeliest tokens alone, as others compute it: --top-k 20.")
     shown += [_posthoc(report[kind]["posthoc"], kind) for kind in kinds if report[kind]["posthoc"]]
     return shown
 

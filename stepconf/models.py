@@ -1,6 +1,7 @@
 """From the recipe to a loaded engine and to token ids of prompts."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
 from stepconf.demo_model import resolve_model
@@ -11,6 +12,9 @@ from stepconf.errors import StepconfError
 from stepconf.events import warn
 from stepconf.recipe import PromptRecipe, Recipe
 
+if TYPE_CHECKING:
+    from stepconf.engines.transformers import TransformersEngine
+
 
 def open_engine(recipe: Recipe) -> Engine:
     """Load the recipe's model in its engine.
@@ -18,24 +22,9 @@ def open_engine(recipe: Recipe) -> Engine:
     Raises:
         StepconfError: no model is named, it cannot be loaded, or the engine is not installed or does not fit.
     """
-    if not recipe.model:
-        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
-    model, options = resolve_model(recipe.model), recipe.engine
+    model, options = _resolved(recipe), recipe.engine
     if options.name == "transformers":
-        try:
-            from stepconf.engines.transformers import TransformersEngine
-        except ImportError as error:
-            raise StepconfError(
-                f"the transformers engine needs torch, which cannot be imported: {error}",
-                "Type: make environment in a checkout, or pip install torch",
-            ) from error
-
-        return TransformersEngine(
-            model,
-            revision=recipe.model_revision,
-            dtype=options.dtype,
-            max_model_len=options.max_model_len,
-        )
+        return open_transformers(recipe)
     from stepconf.engines.vllm import VllmEngine
 
     return VllmEngine(
@@ -47,6 +36,30 @@ def open_engine(recipe: Recipe) -> Engine:
         tensor_parallel=options.tensor_parallel,
         options=options.options,
     )
+
+
+def open_transformers(recipe: Recipe) -> "TransformersEngine":
+    """Load the recipe's model in the reference engine, whichever engine the recipe names; raises as above."""
+    model = _resolved(recipe)
+    try:
+        from stepconf.engines.transformers import TransformersEngine
+    except ImportError as error:
+        raise StepconfError(
+            f"the transformers engine needs torch, which cannot be imported: {error}",
+            "Type: make environment in a checkout, or pip install torch",
+        ) from error
+    return TransformersEngine(
+        model,
+        revision=recipe.model_revision,
+        dtype=recipe.engine.dtype,
+        max_model_len=recipe.engine.max_model_len,
+    )
+
+
+def _resolved(recipe: Recipe) -> str:
+    if not recipe.model:
+        raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
+    return resolve_model(recipe.model)
 
 
 def open_guarded(recipe: Recipe) -> Guard:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stepconf.core.calibration import SIGNAL_SIGNS
 from stepconf.errors import StepconfError
 from stepconf.shards import check_is_run, shard_files
 
@@ -20,9 +19,15 @@ Kind = Literal["steps", "answers"]
 
 # +1: a higher value speaks for correctness. C, the product of the confidences so far, is what CaT ranks by.
 SIGNS = {
-    name: SIGNAL_SIGNS[name]
-    for name in ("length", "max_prob_mean", "perplexity", "entropy_mean", "entropy_max", "entropy_sum")
-} | {"cumulative_confidence": 1}
+    "length": -1,
+    "max_prob_mean": 1,
+    "perplexity": -1,
+    "entropy_mean": -1,
+    "entropy_max": -1,
+    "entropy_sum": -1,
+    "cumulative_confidence": 1,
+}
+TOPK = "entropy_topk"  # not of a run's own columns: see `truncated.py`
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,8 @@ class Units:
     """Steps that are labelled correct or incorrect, or answers that were decided; all of them scored.
 
     `problems`: problem ids; `correct`: booleans; `confidence`: exp(-mean entropy), in (0, 1]; `signals`: the
-    columns named in `SIGNS`, over the step's or the whole solution's tokens. `left_out`: rows without a verdict
-    or without scored tokens.
+    columns named in `SIGNS`, and `TOPK` where it was computed, over the step's or the whole solution's tokens.
+    `left_out`: rows without a verdict or without scored tokens.
     """
 
     kind: Kind
@@ -44,22 +49,28 @@ class Units:
     @property
     def scores(self) -> dict[str, Column]:
         """The signals turned so that higher speaks for correctness."""
-        return {name: SIGNS[name] * values for name, values in self.signals.items()}
+        return {name: SIGNS.get(name, -1) * values for name, values in self.signals.items()}
 
 
-def read_units(run: Path, kind: Kind) -> Units:
+def read_units(run: Path, kind: Kind, topk: Mapping[str, float] | None = None) -> Units:
     """The decided steps or answers of a run; none is an empty column, not an error.
+
+    Args:
+        run: a run folder.
+        kind: which rows.
+        topk: what `truncated.topk_entropies` gives for the run.
 
     Raises:
         StepconfError: the folder is not a run.
     """
     check_is_run(run)
+    names = [*SIGNS, *([] if topk is None else [TOPK])]
     if not shard_files(run, "steps"):
         empty = np.empty(0)
-        return Units(kind, empty, empty, empty, dict.fromkeys(SIGNS, empty), 0)
-    frame = (_steps if kind == "steps" else _answers)(run).collect()
+        return Units(kind, empty, empty, empty, dict.fromkeys(names, empty), 0)
+    frame = (_steps if kind == "steps" else _answers)(run, topk).collect()
     decided = frame.drop_nulls(["correct", "entropy_mean"])
-    found = {name: decided[name].to_numpy() for name in ("problem_id", "correct", "confidence", *SIGNS)}
+    found = {name: decided[name].to_numpy() for name in ("problem_id", "correct", "confidence", *names)}
     problems, correct, confidence = (found.pop(name) for name in ("problem_id", "correct", "confidence"))
     return Units(kind, problems, correct, confidence, found, len(frame) - len(decided))
 
@@ -99,13 +110,26 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
     return right.join(lowest, "solution_id", "left")["lowest"].fill_null(1.0).to_numpy()
 
 
-def _steps(run: Path) -> "pl.LazyFrame":
+def _scan(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
+    """The steps of the run, with the column `TOPK` (null where none was computed)."""
+    import polars as pl
+
+    steps = pl.scan_parquet(shard_files(run, "steps"))
+    if topk is None:
+        return steps.with_columns(pl.lit(None, pl.Float64).alias(TOPK))
+    columns = {"step_id": list(topk), TOPK: list(topk.values())}
+    computed = pl.LazyFrame(columns, {"step_id": pl.String, TOPK: pl.Float64})
+    return steps.join(computed, "step_id", "left")
+
+
+def _steps(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
     import polars as pl
 
     length = pl.col("token_end") - pl.col("token_start")
-    return pl.scan_parquet(shard_files(run, "steps")).select(
+    return _scan(run, topk).select(
         "problem_id",
         "confidence",
+        TOPK,
         pl.when(pl.col("label") != "unknown").then(pl.col("label") == "correct").alias("correct"),
         length.alias("length"),
         (pl.col("entropy_mean") * length).alias("entropy_sum"),
@@ -113,17 +137,18 @@ def _steps(run: Path) -> "pl.LazyFrame":
     )
 
 
-def _answers(run: Path) -> "pl.LazyFrame":
+def _answers(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
     """The signals of whole solutions, put together from those of their steps."""
     import polars as pl
 
     length = pl.col("token_end") - pl.col("token_start")
     tokens = pl.col("length")
     of_steps = (
-        pl.scan_parquet(shard_files(run, "steps"))
+        _scan(run, topk)
         .group_by("solution_id")
         .agg(
             length.sum().alias("length"),
+            (pl.col(TOPK) * length).sum().alias("topk_sum"),
             (pl.col("entropy_mean") * length).sum().alias("entropy_sum"),
             pl.col("entropy_max").max(),
             (pl.col("max_prob_mean") * length).sum().alias("max_prob_sum"),
@@ -136,5 +161,6 @@ def _answers(run: Path) -> "pl.LazyFrame":
     )
     return solutions.join(of_steps, "solution_id").with_columns(
         (pl.col("max_prob_sum") / tokens).alias("max_prob_mean"),
+        (pl.col("topk_sum") / tokens).alias(TOPK),
         (-pl.col("logprob_sum") / tokens).clip(upper_bound=700.0).exp().alias("perplexity"),
     )

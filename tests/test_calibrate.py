@@ -13,8 +13,11 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from stepconf.core.calibration import problem_split
+from stepconf.shards import read_recipe
 from stepconf.signals import SIGNS, read_units
+from stepconf.truncated import topk_entropies
 from tests.edited_run import Row, edit, good_run
+from tests.engines.reference import top_probabilities
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.tiny import stepconf
@@ -70,6 +73,31 @@ SIGNALS: dict[str, Callable[[Row], float]] = {
     "entropy_sum": lambda row: math.fsum(row["token_entropies"]),
     "cumulative_confidence": lambda row: row["cumulative_confidence"],
 }
+
+
+@pytest.mark.parametrize("k", [3, 100_000])
+def test_the_entropy_of_the_likeliest_tokens(run: Path, k: int, tmp_path: Path) -> None:
+    """Against the long way; with the whole vocabulary it is the exact entropy that the run holds."""
+    ended = stepconf("calibrate", run, "--resamples", 2, "--top-k", k, "--json", "--out", tmp_path)
+    assert ended.code == 0, ended.err
+    assert "entropy_topk" in json.loads(ended.out)["steps"]["signals"]
+    found = topk_entropies(run, k, lambda stage, n: None)
+    texts = {row["solution_id"]: row for row in rows_of(run, "solutions")}
+    for step in (row for row in rows_of(run, "steps") if row["token_entropies"]):
+        solution, own = texts[step["solution_id"]], slice(step["token_start"], step["token_end"])
+        model = read_recipe(run)["model"]
+        top = top_probabilities(model, solution["prompt_token_ids"], solution["token_ids"], k)[own]
+        expected = np.mean([-(row[row > 0] * np.log(row[row > 0])).sum() for row in top])
+        assert found[step["step_id"]] == pytest.approx(expected, abs=1e-4)
+        exact = pytest.approx(step["entropy_mean"], abs=1e-4)
+        assert found[step["step_id"]] == exact if k > 3 else found[step["step_id"]] < exact.expected
+    of_steps, of_answers = (read_units(run, kind, found) for kind in ("steps", "answers"))
+    assert np.isfinite(of_steps.signals["entropy_topk"]).all()
+    assert (of_answers.scores["entropy_topk"] == -of_answers.signals["entropy_topk"]).all()
+    if k > 3:
+        assert of_answers.signals["entropy_topk"] == pytest.approx(
+            of_answers.signals["entropy_mean"], abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("kind", ["steps", "answers"])
@@ -150,7 +178,7 @@ def test_before_and_after(run: Path, tmp_path: Path) -> None:
     options = ["--resamples", 20, "--out", tmp_path / "c"]
     ended = stepconf("calibrate", other, "--before", run, *options, columns=140)
     assert ended.code == 0, ended.err
-    assert "after - before" in ended.out and "not measured" in ended.out and "Platt" in ended.out
+    assert "after - before" in ended.out and "--top-k 20" in ended.out and "Platt" in ended.out
     found = json.loads((tmp_path / "c" / "calibration.json").read_text())
     same = found["change"]["steps"]
     assert all(one["estimate"] == one["low"] == one["high"] == 0 for one in same.values()), (

@@ -80,7 +80,7 @@ def test_a_damaged_manifest_is_named_and_made_anew(
     how: str, run: Path, problems: Path, tmp_path: Path, whole: Whole
 ) -> None:
     manifest = run / "manifests/00001.json"
-    for seed in range(6):
+    for seed in range(2):
         data, draws = bytearray(manifest.read_bytes()), random.Random(seed)
         cut = draws.randrange(data.index(b'"checksum"'))  # not in this name: it would be one key less
         data[cut] ^= 1 << draws.randrange(8)

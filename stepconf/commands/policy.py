@@ -194,6 +194,10 @@ def calibrate(
     ] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the problems.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples and of the post-hoc split.")] = 0,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="Beside exact entropy, that of the K likeliest tokens; runs the model."),
+    ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
     ] = False,
@@ -213,7 +217,7 @@ def calibrate(
 
     folder = out or run / "calibration"
     with StageProgress() as tick:
-        report = run_calibrate(run, before, folder, resamples, seed, tick)
+        report = run_calibrate(run, before, folder, resamples, seed, tick, top_k)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return

@@ -14,6 +14,23 @@ _BLOCK_GPU = 1 << 26
 _FLOOR = -1e4
 
 
+def topk_entropy(logits: torch.Tensor, k: int) -> torch.Tensor:
+    """-sum p ln p over the k likeliest tokens of each row, as it is computed from an endpoint's `top_logprobs`.
+
+    Their probabilities are those under the whole vocabulary, so the sum lacks the tail: it is never more than the
+    exact entropy, and is that where k is the vocabulary.
+
+    Args:
+        logits: [rows, vocabulary], any float dtype; not modified.
+        k: at least 1.
+
+    Returns:
+        [rows] float32, nats, 0 to ln(k) + 1.
+    """
+    logprobs = logits.float().log_softmax(-1).topk(min(k, logits.shape[-1])).values
+    return torch.special.entr(logprobs.exp()).sum(-1)
+
+
 def token_stats(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     """Log-probability of the given token, entropy, and largest log-probability, per row.
 

@@ -27,7 +27,7 @@ from stepconf.engines.base import (
     finish,
     none_dropped,
 )
-from stepconf.engines.stats import token_stats
+from stepconf.engines.stats import token_stats, topk_entropy
 from stepconf.engines.tokenizer import Tokenizer, model_not_found
 from stepconf.errors import StepconfError
 
@@ -190,15 +190,23 @@ class TransformersEngine:
                 yield request, scores
 
     def _score(self, request: ScoreRequest) -> TokenScores:
+        rows = [row for logits, ids in self._logits(request) for row in token_stats(logits, ids).tolist()]
+        return _scores(rows)
+
+    def _logits(self, request: ScoreRequest) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """[rows, vocabulary] and the ids [rows] that follow, a chunk of the request's tokens at a time."""
         length = len(request.prefix_ids) + len(request.token_ids)
         check_fits(length, 0, self.info.max_model_len)
         ids = torch.tensor([request.prefix_ids + request.token_ids], device=self._device)
         hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state[0]
-        rows: list[list[float]] = []
         for start in range(len(request.prefix_ids) - 1, length - 1, _HEAD_CHUNK):
             end = min(start + _HEAD_CHUNK, length - 1)
-            rows += token_stats(self._head(hidden[start:end]), ids[0, start + 1 : end + 1]).tolist()
-        return _scores(rows)
+            yield self._head(hidden[start:end]), ids[0, start + 1 : end + 1]
+
+    def topk_entropies(self, request: ScoreRequest, k: int) -> list[float]:
+        """Of each token, the entropy of the k likeliest alone (`stats.topk_entropy`), nats; one forward."""
+        with torch.inference_mode():
+            return [x for logits, _ in self._logits(request) for x in topk_entropy(logits, k).tolist()]
 
     def close(self) -> None:
         """Nothing outlives the object."""

@@ -25,6 +25,7 @@ import yaml
 
 from stepconf import summary
 from stepconf.core.schema import TABLES, arrow_schema
+from stepconf.damage import file_digest
 from stepconf.recipe import identity, load_recipe
 from stepconf.shards import Run, read_recipe
 from tests.tiny import tiny_model
@@ -121,14 +122,17 @@ def _write_shard(run: Path, shard: int, problems: Any, metadata: dict[str, str])
         "answer_correct": (~wrong.any(axis=1)),
         "extra": ["{}"] * n,
     }
+    files = {}
     for table, columns in (("solutions", solutions), ("steps", steps)):
         schema = arrow_schema(table, metadata)
         size = len(columns["solution_id"])
         filled = {f.name: columns.get(f.name, _blank(f.kind, size)) for f in TABLES[table]}
         written = pa.table({k: pa.array(v, schema.field(k).type) if not isinstance(v, pa.Array) else v
                             for k, v in filled.items()}, schema=schema)  # fmt: skip
-        pq.write_table(written, run / table / f"part-{shard:05d}.parquet", compression="zstd")
-    files = {f"{table}/part-{shard:05d}.parquet": {} for table in ("solutions", "steps")}
+        file = run / table / f"part-{shard:05d}.parquet"
+        pq.write_table(written, file, compression="zstd")
+        said = {"rows": size, "bytes": file.stat().st_size, "blake2b": file_digest(file)}
+        files[f"{table}/{file.name}"] = said
     facts = {"solutions": n, "steps": n * STEPS, "tokens": int(bounds[-1]), "drops": {}, "seconds": {}}
     manifest = {"chunk": f"{shard:05d}", "files": files, "input": "", **facts}
     (run / "manifests" / f"{shard:05d}.json").write_text(json.dumps(manifest))

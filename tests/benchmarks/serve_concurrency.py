@@ -129,6 +129,14 @@ def children(pid: int) -> list[int]:
     return below
 
 
+def outlived(pids: list[int], patience_s: float = 10.0) -> list[str]:
+    """The command lines of those that still run; they have a moment, since Python's own helpers end last."""
+    until = time.perf_counter() + patience_s
+    while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.perf_counter() < until:
+        time.sleep(0.1)
+    return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in left]
+
+
 def main() -> None:
     """Start the server, measure, end it."""
     parser = argparse.ArgumentParser()
@@ -147,8 +155,8 @@ def main() -> None:
             started = time.perf_counter()
             code = server.wait(60)
             print(f"ended with {code} after {time.perf_counter() - started:.1f} s more")
-            left = [pid for pid in engine if Path(f"/proc/{pid}").exists()]
-            print(f"engine processes: {len(engine)} before, {len(left)} left")
+            left = outlived(engine)
+            print(f"engine processes: {len(engine)} before, left: {left}")
             assert code == 0 and engine and not left
         finally:
             server.kill()

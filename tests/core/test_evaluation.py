@@ -4,7 +4,7 @@ from itertools import combinations
 from math import comb
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepconf.core.evaluation import (
@@ -38,6 +38,7 @@ def test_mcnemar_is_a_sign_test(a: int, b: int) -> None:
     assert p == pytest.approx(exact)
 
 
+@settings(max_examples=25)  # three bootstraps each
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
 def test_paired_difference(rows: list[tuple[float, float]]) -> None:
     ids, a, b = [str(i) for i in range(len(rows))], [x for x, _ in rows], [y for _, y in rows]

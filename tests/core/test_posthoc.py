@@ -1,6 +1,4 @@
-"""Post-hoc calibration against scikit-learn, the problem-disjoint split, and the signals of a step."""
-
-import math
+"""Post-hoc calibration against scikit-learn, and the problem-disjoint split."""
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from stepconf.core import calibration as cal
-from stepconf.core.steps import measure
 from stepconf.errors import StepconfError
 
 SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-50, 50).map(lambda x: round(x, 6)))
@@ -104,49 +101,3 @@ def test_the_split_keeps_problems_whole(ids: list[str], share: float, seed: int)
     assert all(len(side) == 1 for side in sides.values())
     assert set(part) == {True, False}
     assert cal.problem_split(ids[::-1], share, seed).tolist() == part[::-1]
-
-
-@given(st.integers(0, 1000), st.integers(1, 6))
-def test_signals_equal_numpy(seed: int, n: int) -> None:
-    rng = np.random.default_rng(seed)
-    p = rng.dirichlet(np.full(30, 0.2), size=n) + 1e-12
-    p /= p.sum(axis=1, keepdims=True)
-    chosen = np.log(p[np.arange(n), rng.integers(0, 30, n)])
-    entropies = -(p * np.log(p)).sum(axis=1)
-    top = np.sort(np.log(p), axis=1)[:, ::-1][:, :5]
-    ours = cal.step_signals(chosen.tolist(), entropies.tolist(), p.max(axis=1).tolist(), top.tolist())
-    expected = {
-        "length": n,
-        "max_prob_mean": p.max(axis=1).mean(),
-        "perplexity": np.exp(-chosen.mean()),
-        "entropy_mean": entropies.mean(),
-        "entropy_max": entropies.max(),
-        "entropy_sum": entropies.sum(),
-        "logprob_mean": chosen.mean(),
-        "entropy_topk": -(np.exp(top) * top).sum(axis=1).mean(),
-        "logprob_topk_mean": top.mean(),
-    }
-    assert set(expected) == set(cal.SIGNAL_SIGNS)
-    assert {name: getattr(ours, name) for name in expected} == pytest.approx(expected, rel=1e-9)
-    stored = measure(chosen.tolist(), entropies.tolist(), p.max(axis=1).tolist())
-    for name in ("entropy_mean", "entropy_max", "perplexity", "max_prob_mean"):
-        assert getattr(ours, name) == pytest.approx(getattr(stored, name), rel=1e-12), "as in the steps table"
-    for token, exact in zip(top, entropies, strict=True):
-        low, high = cal.topk_entropy_bounds(token.tolist(), 30)
-        assert low - 1e-9 <= exact <= high + 1e-9
-    whole = cal.topk_entropy_bounds(np.log(p[0]).tolist(), 30)
-    assert whole == pytest.approx((entropies[0], entropies[0]), abs=1e-9)
-
-
-def test_signals_at_the_edges() -> None:
-    plain = cal.step_signals([-800.0], [0.0], [1.0])
-    assert (plain.perplexity, plain.entropy_topk) == (math.exp(700), None)
-    assert cal.topk_entropy_bounds([0.0, -math.inf], 2) == (0.0, 0.0)
-    for lists in (
-        ([], [], []),
-        ([0.0], [0.0, 1.0], [1.0]),
-        ([0.0], [0.0], [1.0], []),
-        ([0.0], [0.0], [1.0], [[]]),
-    ):
-        with pytest.raises(StepconfError):
-            cal.step_signals(*lists)

@@ -4,22 +4,8 @@ import re
 
 import pytest
 
-from stepconf.core.audit import first_error, first_error_flags
 from stepconf.core.symbolic import check_steps
 from tests.shared_data import shared_rows
-
-
-@pytest.mark.parametrize(("name", "recall"), [("gsm8k", 0.12), ("math", 0.10)])
-def test_processbench(name: str, recall: float) -> None:
-    rows = shared_rows(f"processbench/{name}_dev.jsonl.gz")
-    predictions = [
-        first_error([found.label for found in check_steps(row["problem"], row["steps"])]) for row in rows
-    ]
-    found = first_error_flags([row["problem"] for row in rows], [row["label"] for row in rows], predictions)
-    assert found.precision.estimate is not None and found.recall.estimate is not None
-    assert found.precision.estimate >= 0.9
-    assert found.recall.estimate >= recall
-    assert found.false_alarm <= 0.01 * found.n_right
 
 
 @pytest.mark.parametrize("shown", ["with annotations", "without"])

@@ -28,11 +28,9 @@ from stepconf.core.calibration.reliability import (
     reliability_bins,
 )
 from stepconf.core.calibration.separation import EntropyGap, entropy_gap
-from stepconf.core.calibration.signals import SIGNAL_SIGNS, StepSignals, step_signals, topk_entropy_bounds
 
 __all__ = [
     "LOG_LOSS_CLIP",
-    "SIGNAL_SIGNS",
     "Binning",
     "BrierDecomposition",
     "EntropyGap",
@@ -40,7 +38,6 @@ __all__ = [
     "PlattFit",
     "ReliabilityBin",
     "RiskCoverage",
-    "StepSignals",
     "auprc_errors",
     "aurc",
     "auroc",
@@ -56,6 +53,4 @@ __all__ = [
     "problem_split",
     "reliability_bins",
     "risk_coverage",
-    "step_signals",
-    "topk_entropy_bounds",
 ]
