@@ -16,8 +16,9 @@ import pickle
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ _ANY = 10_000  # actors of a pool that the cluster's room limits
 
 def on_cluster(
     todo: Sequence[Chunk[T]], command: Command, recipe: Recipe, tokenizer: str = ""
-) -> Iterator[Parcel]:
+) -> Generator[Parcel, None, None]:
     """The chunks, made and judged, in any order, each with the metadata of the engine that made it.
 
     Args:
@@ -52,17 +53,18 @@ def on_cluster(
     with _connected(str(recipe.ray.address)) as ray:
         stages = _stages(command, recipe, tokenizer, ray)
         missing = {chunk.name: chunk for chunk in todo}
-        for parcel in _streamed(todo, stages, ray):
+        for parcel in _streamed(todo, stages, recipe.ray.retries, _AT_ONCE, ray):
             missing.pop(parcel.chunk.name)
             yield parcel
         if missing:
             made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
             weight = recipe.sampling.samples if command == "generate" else 1
-            yield from _item_by_item(list(missing.values()), stages, ray, made, weight)
+            alone = partial(_streamed, stages=stages, retries=recipe.ray.retries, at_once=1, ray=ray)
+            yield from _item_by_item(list(missing.values()), alone, made, weight)
 
 
 def _item_by_item(
-    lost: Sequence[Chunk[T]], stages: Sequence[dict[str, Any]], ray: Any, made: int, weight: int
+    lost: Sequence[Chunk[T]], alone: Callable[[list[Chunk[T]]], Iterator[Parcel]], made: int, weight: int
 ) -> Iterator[Parcel]:
     """Chunks that took their workers with them, made in chunks of one; what is lost again is counted."""
     names = ", ".join(chunk.name for chunk in lost)
@@ -72,7 +74,7 @@ def _item_by_item(
         for chunk in lost
         for i, item in enumerate(chunk.items)
     ]
-    found = {parcel.chunk.name: parcel for parcel in _streamed(ones, stages, ray)}
+    found = {parcel.chunk.name: parcel for parcel in alone(ones)}
     if len(ones) - len(found) > made + len(found):
         raise StepconfError(
             f"{len(ones) - len(found)} items were lost with their workers, more than came through.",
@@ -92,8 +94,14 @@ def _item_by_item(
         yield Parcel(chunk, metadata)
 
 
-def _streamed(chunks: Sequence[Chunk[T]], stages: Sequence[dict[str, Any]], ray: Any) -> Iterator[Parcel]:
-    """What becomes of the chunks; nothing for those that were lost with their workers."""
+def _streamed(
+    chunks: Sequence[Chunk[T]], stages: Sequence["_Stage"], retries: int, at_once: int, ray: Any
+) -> Iterator[Parcel]:
+    """What becomes of the chunks; nothing for those that were lost with their workers.
+
+    An actor has `at_once` chunks, and as many more are on their way to it where that is more than one: they
+    share its fate.
+    """
     rows = [{_COLUMN: pickle.dumps(Parcel(chunk))} for chunk in chunks]
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     data.context.enable_progress_bars = False
@@ -101,8 +109,23 @@ def _streamed(chunks: Sequence[Chunk[T]], stages: Sequence[dict[str, Any]], ray:
     with warnings.catch_warnings():
         # Ray 2.60 has no named parameter for the number of retries yet.
         warnings.simplefilter("ignore", DeprecationWarning)
-        for options in stages:
-            data = data.map_batches(batch_size=1, **options)
+        for stage in stages:
+            data = data.map_batches(
+                stage.actor,
+                fn_constructor_args=(stage.work,),
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=stage.smallest,
+                    max_size=stage.largest,
+                    max_concurrent_calls_per_actor=at_once,
+                    max_tasks_in_flight_per_actor=2 * at_once if at_once > 1 else 1,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=stage.cpus,
+                num_gpus=stage.gpus,
+                max_restarts=-1,
+                max_task_retries=retries,
+            )
     try:
         # Nothing is fetched ahead: what is made is committed at once.
         with closing(iter(data.iter_batches(batch_size=None, prefetch_batches=0))) as batches:
@@ -139,59 +162,61 @@ class _Judging(_Actor):
     pass
 
 
-def _stages(command: Command, recipe: Recipe, tokenizer: str, ray: Any) -> list[dict[str, Any]]:
-    """Arguments of `map_batches`, one stage after the other.
+@dataclass(frozen=True)
+class _Stage:
+    """A pool of actors, each with so many CPUs and GPUs."""
+
+    actor: type[_Actor]
+    work: Work
+    cpus: float
+    gpus: float
+    smallest: int
+    largest: int
+
+
+def _stages(command: Command, recipe: Recipe, tokenizer: str, ray: Any) -> list[_Stage]:
+    """The pools of a command, one after the other.
 
     Raises:
-        StepconfError: no node has what one actor asks for.
+        StepconfError: no node has what one actor asks for, or all together have not what the smallest pools do.
     """
     wanted, own_engine = recipe.ray, shares_engine(recipe)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_gpus = any(node.get("GPU", 0) for node in nodes)
     gpus = float(recipe.engine.tensor_parallel * has_gpus) if wanted.gpus is None else wanted.gpus
-    engine = {
-        "num_cpus": wanted.cpus,
-        "num_gpus": gpus,
-        "min_size": wanted.min_engines,
-        "max_size": max(wanted.min_engines, wanted.max_engines or (_ANY if gpus else len(nodes))),
-    }
-    verifier = {
-        "num_cpus": wanted.verifier_cpus,
-        "num_gpus": wanted.verifier_gpus,
-        "min_size": wanted.min_verifiers,
-        "max_size": max(wanted.min_verifiers, wanted.max_verifiers or _ANY),
-    }
     recipe = _on_a_share(recipe, gpus)
-    judge = partial(judging, command=command, recipe=recipe, tokenizer=tokenizer)
-    make = partial(making, command=command, recipe=recipe)
-    if command in ("segment", "verify"):
-        stages = [(_Judging, judge, engine if own_engine else verifier)]
-    else:
-        stages = [(_Making, make, engine)]
-        stages += [] if own_engine else [(_Judging, judge, verifier)]
-    _check_room([size for _, _, size in stages], nodes)
-    return [_arguments(kind, work, size, wanted.retries) for kind, work, size in stages]
-
-
-def _arguments(kind: type[_Actor], work: Work, size: dict[str, Any], retries: int) -> dict[str, Any]:
-    from ray.data import ActorPoolStrategy
-
-    pool = ActorPoolStrategy(
-        min_size=size["min_size"],
-        max_size=size["max_size"],
-        max_concurrent_calls_per_actor=_AT_ONCE,
-        max_tasks_in_flight_per_actor=2 * _AT_ONCE,
-        enable_true_multi_threading=True,
+    most = wanted.max_engines or (_ANY if gpus else len(nodes))
+    engines = (wanted.cpus, gpus, wanted.min_engines, max(wanted.min_engines, most))
+    most = wanted.max_verifiers or _ANY
+    verifiers = (
+        wanted.verifier_cpus,
+        wanted.verifier_gpus,
+        wanted.min_verifiers,
+        max(wanted.min_verifiers, most),
     )
-    return {
-        "fn": kind,
-        "fn_constructor_args": (work,),
-        "compute": pool,
-        "num_cpus": size["num_cpus"],
-        "num_gpus": size["num_gpus"],
-        "max_restarts": -1,
-        "max_task_retries": retries,
-    }
+    stages = []
+    if command in ("generate", "score"):
+        stages += [_Stage(_Making, partial(making, command=command, recipe=recipe), *engines)]
+    if command in ("segment", "verify") or not own_engine:
+        judge = partial(judging, command=command, recipe=recipe, tokenizer=tokenizer)
+        stages += [_Stage(_Judging, judge, *(engines if own_engine else verifiers))]
+    _check_room("GPU", "gpus", [(stage.gpus, stage.smallest) for stage in stages], nodes)
+    _check_room("CPU", "cpus", [(stage.cpus, stage.smallest) for stage in stages], nodes)
+    return stages
+
+
+def _check_room(
+    resource: str, key: str, pools: list[tuple[float, int]], nodes: list[dict[str, float]]
+) -> None:
+    """Ray would wait for ever for what is not there."""
+    there = [node.get(resource, 0) for node in nodes]
+    one, together = max(each for each, _ in pools), sum(each * n for each, n in pools)
+    if one > max(there, default=0) or together > sum(there):
+        raise StepconfError(
+            f"the Ray cluster has {sum(there):g} {resource}s, at most {max(there, default=0):g} on a node; "
+            f"one actor asks for {one:g} and the smallest pools for {together:g}.",
+            f"Ask for less with --set ray.{key}=N, or start more nodes.",
+        )
 
 
 def _on_a_share(recipe: Recipe, gpus: float) -> Recipe:
@@ -206,20 +231,6 @@ def _on_a_share(recipe: Recipe, gpus: float) -> Recipe:
             "verify": verify.model_copy(update={"workers": workers}),
         }
     )
-
-
-def _check_room(sizes: list[dict[str, Any]], nodes: list[dict[str, float]]) -> None:
-    """Ray would wait for ever for what is not there."""
-    for resource, key in (("GPU", "num_gpus"), ("CPU", "num_cpus")):
-        most = max((node.get(resource, 0) for node in nodes), default=0)
-        total = sum(node.get(resource, 0) for node in nodes)
-        one, all_ = max(size[key] for size in sizes), sum(size[key] * size["min_size"] for size in sizes)
-        if one > most or all_ > total:
-            raise StepconfError(
-                f"the Ray cluster has {total:g} {resource}s, at most {most:g} on a node; one actor asks for "
-                f"{one:g} and the smallest pools for {all_:g}.",
-                f"Ask for less with --set ray.{key.removeprefix('num_')}=N, or start more nodes.",
-            )
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from tests.tiny import VOCABULARY, stepconf, tiny_model, with_tiny
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'stepconf[ray]'")
 
 PROBLEMS = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(12)]
-POISON = "kills whoever works on it"
+POISON, ONCE = "kills whoever works on it", "kills the first who works on it"
 
 
 def recipe_of(problems: Path, address: str | None, **sets: object) -> Recipe:
@@ -39,6 +38,7 @@ def recipe_of(problems: Path, address: str | None, **sets: object) -> Recipe:
         "sampling.max_tokens": 10,
         "chunk": 2,
         "verify.workers": 1,
+        "verify.verifiers": ["final"],
         "ray.address": address,
         # Killed as often as it is tried again, a chunk would be lost.
         "ray.retries": 10,
@@ -123,16 +123,13 @@ def check_same(run: Path, plain: Path) -> None:
 
 
 # Before the fixture `local` is first used: a connection that is there would be taken.
-def test_no_cluster_at_the_address(problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cluster_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where it looks for one
-    ended = stepconf(
-        "generate", "--problems", problems, "--out", tmp_path / "r", *with_tiny(), "--ray", "auto"
-    )
-    assert ended.code == 1 and "no Ray cluster at 'auto'" in ended.err and "ray start --head" in ended.err
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(StepconfError, match="no Ray cluster"):
+    with pytest.raises(StepconfError, match="no Ray cluster at 'auto'") as told:
         cluster._connect(ray, "auto")
+    assert "ray start --head" in told.value.hint
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -189,12 +186,63 @@ def test_begun_here_and_continued_on_ray(problems: Path, plain: Path, local: Non
     check_same(tmp_path / "run", plain)
 
 
-def test_an_actor_is_killed_and_the_run_goes_on_here(
-    problems: Path, plain: Path, local: None, tmp_path: Path
+def toy_work(chunks: Iterator[Chunk[Problem]]) -> Iterator[tuple[Chunk[Problem], dict[str, str]]]:
+    for chunk in chunks:
+        for problem in chunk.items:
+            first_time = problem.text == ONCE and not Path(str(problem.external_id)).exists()
+            if first_time:
+                Path(str(problem.external_id)).touch()
+            if first_time or problem.text == POISON:
+                os.kill(os.getpid(), signal.SIGKILL)
+        chunk.drops["seen"] += len(chunk.items)
+        yield chunk, {"engine": "toy"}
+
+
+def toys(texts: list[str], marker: Path) -> list[Chunk[Problem]]:
+    """Chunks of two problems each."""
+    items = [Problem(str(i), text, None, "math", "", "", str(marker)) for i, text in enumerate(texts)]
+    return [Chunk(f"{i:05d}", "", items[i : i + 2]) for i in range(0, len(items), 2)]
+
+
+def test_workers_that_are_killed(
+    problems: Path, local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A chunk is made again; one that is lost even so is cut up, and what is lost alone is counted."""
+    stage = cluster._Stage(cluster._Making, toy_work, 1, 0, 1, 1)
+    monkeypatch.setattr(cluster, "_stages", lambda *_: [stage])
+    recipe = recipe_of(problems, "local", **{"ray.retries": 1})
+    chunks = toys(["", ONCE, "", POISON, "", ""], tmp_path / "marker")
+    parcels = list(cluster.on_cluster(chunks, "generate", recipe))
+    assert all(parcel.metadata == {"engine": "toy"} for parcel in parcels)
+    assert {parcel.chunk.name: parcel.chunk.drops for parcel in parcels} == {
+        "00000": {"seen": 2},
+        "00002": {"seen": 1, cluster.LOST: recipe.sampling.samples},
+        "00004": {"seen": 2},
+    }
+
+
+def test_more_is_lost_than_comes_through(tmp_path: Path) -> None:
+    def alone(ones: list[Chunk[Problem]]) -> Iterator[Parcel]:
+        return (Parcel(one) for one in ones if one.items[0].text != POISON)
+
+    chunks = toys([POISON, POISON, POISON, ""], tmp_path)
+    (first, second) = cluster._item_by_item(chunks, alone, 1, 4)
+    assert (first.chunk.drops, second.chunk.drops) == ({cluster.LOST: 8}, {cluster.LOST: 4})
+    with pytest.raises(StepconfError, match="3 items were lost with their workers"):
+        list(cluster._item_by_item(toys([POISON, POISON, POISON, ""], tmp_path), alone, 0, 4))
+
+
+def test_an_actor_asks_for_what_no_node_has(problems: Path, local: None, tmp_path: Path) -> None:
+    with pytest.raises(StepconfError, match=r"0 GPUs.*asks for 1") as told:
+        generate(recipe_of(problems, "local", **{"ray.gpus": 1}), tmp_path / "run", quiet)
+    assert "ray.gpus" in told.value.hint
+
+
+@pytest.mark.slow
+def test_an_actor_is_killed_and_the_run_goes_on_here(problems: Path, local: None, tmp_path: Path) -> None:
     """Its chunks are made again by its successor; then Ctrl-C, and the rest is made without Ray."""
     killed: list[str] = []
-    interrupt = interrupted_after(4)
+    interrupt = interrupted_after(9)
 
     def tick(stage: str, n: int) -> None:
         if not killed and n > 0:
@@ -204,47 +252,15 @@ def test_an_actor_is_killed_and_the_run_goes_on_here(
                     killed.append(name)
         interrupt(stage, n)
 
+    # Long enough that the first chunk is here before the last one is made.
+    sets = {"chunk": 1, "sampling.max_tokens": 96, "verify.verifiers": []}
+    generate(recipe_of(problems, None, **sets), tmp_path / "plain", quiet)
     with pytest.raises(KeyboardInterrupt):
-        generate(recipe_of(problems, "local"), tmp_path / "run", tick)
+        generate(recipe_of(problems, "local", **sets), tmp_path / "run", tick)
     assert len(killed) == 1
-    assert len(list((tmp_path / "run/manifests").iterdir())) == 4
-    generate(recipe_of(problems, None), tmp_path / "run", quiet)
-    check_same(tmp_path / "run", plain)
-
-
-def toy_work(chunks: Iterator[Chunk[Problem]]) -> Iterator[tuple[Chunk[Problem], dict[str, str]]]:
-    for chunk in chunks:
-        if any(problem.text == POISON for problem in chunk.items):
-            os.kill(os.getpid(), signal.SIGKILL)
-        chunk.drops["seen"] += len(chunk.items)
-        yield chunk, {"engine": "toy"}
-
-
-def toy_chunks(poisoned: int) -> list[Chunk[Problem]]:
-    texts = [POISON if i < poisoned else "harmless" for i in range(6)]
-    items = [Problem(str(i), text, None, "math", "", "") for i, text in enumerate(texts)]
-    return [Chunk(f"{i:05d}", "", items[i : i + 3]) for i in (0, 3)]
-
-
-def test_a_problem_that_kills_its_workers_is_counted(
-    problems: Path, local: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The chunk is lost with its worker, then its items are tried alone, and one is lost again."""
-    size = {"num_cpus": 1, "num_gpus": 0, "min_size": 1, "max_size": 1}
-    stages = [cluster._arguments(cluster._Making, toy_work, size, 0)]
-    monkeypatch.setattr(cluster, "_stages", lambda *_: stages)
-    on_cluster = partial(cluster.on_cluster, command="generate", recipe=recipe_of(problems, "local"))
-    found = {parcel.chunk.name: parcel for parcel in on_cluster(toy_chunks(1))}
-    samples = 2
-    assert found["00000"].chunk.drops == {"seen": 2, cluster.LOST: samples}
-    assert found["00003"].chunk.drops == {"seen": 3}
-    assert all(parcel.metadata == {"engine": "toy"} for parcel in found.values())
-
-
-def test_an_actor_asks_for_what_no_node_has(problems: Path, local: None, tmp_path: Path) -> None:
-    with pytest.raises(StepconfError, match=r"0 GPUs.*asks for 1") as told:
-        generate(recipe_of(problems, "local", **{"ray.gpus": 1}), tmp_path / "run", quiet)
-    assert "ray.gpus" in told.value.hint
+    assert len(list((tmp_path / "run/manifests").iterdir())) == 9
+    generate(recipe_of(problems, None, **sets), tmp_path / "run", quiet)
+    check_same(tmp_path / "run", tmp_path / "plain")
 
 
 @pytest.mark.slow
