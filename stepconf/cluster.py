@@ -263,6 +263,8 @@ def _connect(ray: Any, address: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's workers are nice (15) by default: next to another job an engine would stand still.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # An engine and a verifier have a CPU each, on paper, on the smallest machine too.
         options |= {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 1)}
     else:

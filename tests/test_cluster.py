@@ -26,6 +26,8 @@ from tests.tiny import VOCABULARY, stepconf, tiny_model, with_tiny
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'stepconf[ray]'")
 
 PROBLEMS = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(12)]
+# As `--ray local` has it: no reports, and workers of ordinary priority.
+AS_LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 POISON, ONCE = "kills whoever works on it", "kills the first who works on it"
 
 
@@ -104,6 +106,7 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def local(scratch: Path) -> Iterator[None]:
     """One local Ray for all runs of this module: `--ray` takes the one that is there."""
+    os.environ |= AS_LOCAL
     ray.init(
         address="local",
         num_cpus=2,
@@ -204,6 +207,7 @@ def toys(texts: list[str], marker: Path) -> list[Chunk[Problem]]:
     return [Chunk(f"{i:05d}", "", items[i : i + 2]) for i in range(0, len(items), 2)]
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed(
     problems: Path, local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +230,7 @@ def test_more_is_lost_than_comes_through(tmp_path: Path) -> None:
         return (Parcel(one) for one in ones if one.items[0].text != POISON)
 
     chunks = toys([POISON, POISON, POISON, ""], tmp_path)
-    (first, second) = cluster._item_by_item(chunks, alone, 1, 4)
+    (first, second) = cluster._item_by_item(chunks, alone, 2, 4)
     assert (first.chunk.drops, second.chunk.drops) == ({cluster.LOST: 8}, {cluster.LOST: 4})
     with pytest.raises(StepconfError, match="3 items were lost with their workers"):
         list(cluster._item_by_item(toys([POISON, POISON, POISON, ""], tmp_path), alone, 0, 4))

@@ -9,19 +9,21 @@ from typing import Any
 import pytest
 
 from stepconf.pipeline import generate
-from tests.test_cluster import check_same, descendants, plain, problems, ray, recipe_of, scratch
+from tests.test_cluster import AS_LOCAL, check_same, descendants, plain, problems, ray, recipe_of, scratch
 
 __all__ = ["plain", "problems", "scratch"]  # fixtures
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def nodes(scratch: Path) -> Iterator[tuple[Any, Any]]:
+def nodes(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
     """The head with this process, and a second node: raylets of their own, on this machine."""
     from ray.cluster_utils import Cluster
 
+    for name, value in {**AS_LOCAL, "RAY_TMPDIR": str(scratch)}.items():
+        monkeypatch.setenv(name, value)
     settings = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
-    common = {"include_dashboard": False, "object_store_memory": 100 << 20, "temp_dir": str(scratch)}
+    common = {"include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 3, "_system_config": settings, **common}
     )

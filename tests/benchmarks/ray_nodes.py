@@ -16,6 +16,7 @@ from stepconf.demo import RECIPE
 from stepconf.pipeline import generate
 from stepconf.recipe import load_recipe
 from tests.invariants import check_invariants
+from tests.test_cluster import AS_LOCAL
 from tests.test_resume import without_seconds
 
 
@@ -29,7 +30,7 @@ def made(out: Path, n_problems: int, tick: Any, **sets: Any) -> float:
 
 def main(n_problems: int = 16) -> None:
     """Make the run three times: without Ray, on two nodes, and on two nodes of which one is killed."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= AS_LOCAL | {"OMP_NUM_THREADS": "1"}
     import ray
     import torch
     from ray.cluster_utils import Cluster
@@ -42,7 +43,8 @@ def main(n_problems: int = 16) -> None:
         counts = ", ".join(f"{len(found)} {table}" for table, found in rows.items())
         print(f"without Ray: {plain_s:.1f} s, {counts}", flush=True)
 
-        common = {"include_dashboard": False, "temp_dir": scratch}
+        os.environ["RAY_TMPDIR"] = scratch
+        common = {"include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, **common})
         second = cluster.add_node(num_cpus=2, **common)
         ray.init(cluster.address, log_to_driver=False)
