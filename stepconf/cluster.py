@@ -53,9 +53,10 @@ def on_cluster(
     with _connected(str(recipe.ray.address)) as ray:
         stages = _stages(command, recipe, tokenizer, ray)
         missing = {chunk.name: chunk for chunk in todo}
-        for parcel in _streamed(todo, stages, recipe.ray.retries, _AT_ONCE, ray):
-            missing.pop(parcel.chunk.name)
-            yield parcel
+        with closing(_streamed(todo, stages, recipe.ray.retries, _AT_ONCE, ray)) as parcels:
+            for parcel in parcels:
+                missing.pop(parcel.chunk.name)
+                yield parcel
         if missing:
             made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
             weight = recipe.sampling.samples if command == "generate" else 1
@@ -96,7 +97,7 @@ def _item_by_item(
 
 def _streamed(
     chunks: Sequence[Chunk[T]], stages: Sequence["_Stage"], retries: int, at_once: int, ray: Any
-) -> Iterator[Parcel]:
+) -> Generator[Parcel, None, None]:
     """What becomes of the chunks; nothing for those that were lost with their workers.
 
     An actor has `at_once` chunks, and as many more are on their way to it where that is more than one: they
@@ -136,7 +137,7 @@ def _streamed(
                 if parcel.failure is not None:
                     raise parcel.failure
                 yield parcel
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ConnectionError) as error:
         raise StepconfError(
             f"the Ray cluster failed: {str(error).strip().splitlines()[0]}",
             "What was committed is kept. Type the same command again, with --ray or without.",
