@@ -319,7 +319,7 @@ def test_empty_samples_are_counted(problems: Path) -> None:
 def test_a_hundred_thousand_characters_in_one_line(command: str) -> None:
     texts = ["x" * 100_000, "1 + 1 = 2. " * 9_000, "((" * 50_000, "1 + " * 25_000 + "1 = 2", "=1" * 50_000]
     rows = [{"problem": "1 + 1?", "answer": "2", "solution": text} for text in [*texts, "1 + 1 = 2"]]
-    options = with_tiny() if command == "score" else []
+    options = {"score": with_tiny(), "verify": ["--set", "verify.deadline_s=1"]}.get(command, [])
     made = stepconf(command, write_jsonl(Path("s.jsonl"), rows), "--out", "r", *options)
     assert made.code == 0, made.err
     solutions, steps = check_invariants(Path("r"))

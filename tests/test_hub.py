@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,8 +20,8 @@ from tests.hub_server import (
 )
 from tests.invariants import rows_of
 from tests.tiny import Ended, stepconf
+from tests.warm import warm
 
-ROOT = Path(__file__).parents[1]
 DATA = [
     "data/pairs/train-00000-of-00001.parquet",
     "data/pairs/validation-00000-of-00001.parquet",
@@ -55,26 +53,21 @@ def run(good: Path, tmp_path: Path) -> Path:
 
 
 def hub(
-    server: HubServer, *arguments: object, home: Path, token: str | None = TOKEN, first: str = ""
+    server: HubServer,
+    *arguments: object,
+    home: Path,
+    token: str | None = TOKEN,
+    offline: bool = False,
+    attempts: int | None = None,
 ) -> Ended:
-    """A command in a fresh interpreter whose Hub is the stand-in. `first` runs before it."""
+    """A command whose Hub is the stand-in, in a process of its own."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     environment |= {"HF_ENDPOINT": server.url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "COLUMNS": "200"} | (
-        {"HF_TOKEN": token} if token else {}
-    )
-    code = (
-        f"import sys; from stepconf.cli import main; sys.argv = ['stepconf', *sys.argv[1:]]; {first}\nmain()"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert TOKEN not in ended.stdout + ended.stderr and "Traceback" not in ended.stderr, ended.stderr
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": str(int(offline))}
+    environment |= {"HF_TOKEN": token} if token else {}
+    ended = warm(list(map(str, arguments)), environment, attempts)
+    assert TOKEN not in ended.out + ended.err and "Traceback" not in ended.err, ended.err
+    return ended
 
 
 def said(ended: Ended) -> str:
@@ -142,8 +135,8 @@ def test_a_push_that_broke_goes_on_where_it_was(run: Path, tmp_path: Path) -> No
 def test_one_clear_message_and_exit_code_one(run: Path, tmp_path: Path) -> None:
     with hub_server() as server:
 
-        def refused(*arguments: object, token: str | None = TOKEN, first: str = "") -> str:
-            text = said(hub(server, *arguments, home=tmp_path, token=token, first=first))
+        def refused(*arguments: object, token: str | None = TOKEN, offline: bool = False) -> str:
+            text = said(hub(server, *arguments, home=tmp_path, token=token, offline=offline))
             assert len(text.strip().splitlines()) == 2, text
             return text
 
@@ -154,13 +147,11 @@ def test_one_clear_message_and_exit_code_one(run: Path, tmp_path: Path) -> None:
         assert "OWNER/NAME" in refused("push", run, "my set")
         assert "OWNER/NAME" in refused("push", run, "set")
         assert "there is no data set me/none" in refused("pull", "me/none", "--out", tmp_path / "p")
-        offline = refused("push", run, "me/set", first="import os; os.environ['HF_HUB_OFFLINE'] = '1'")
-        assert "HF_HUB_OFFLINE" in offline
+        assert "HF_HUB_OFFLINE" in refused("push", run, "me/set", offline=True)
         assert not server.repos, "nothing was made"
         url = server.url
-    gone = "import os, stepconf.hub as hub; hub.ATTEMPTS = 1"
     assert server.url == url
-    assert "cannot be reached" in said(hub(server, "push", run, "me/set", home=tmp_path, first=gone))
+    assert "cannot be reached" in said(hub(server, "push", run, "me/set", home=tmp_path, attempts=1))
 
 
 def test_a_public_set_is_not_taken_for_a_private_one(run: Path, tmp_path: Path) -> None:
