@@ -279,7 +279,8 @@ def _connect(ray: Any, address: str) -> None:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise StepconfError(
             f"there is no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}",
-            "Start one (ray start --head), give another address, or take --ray local.",
+            "Start one (ray start --head), give another address, or take --ray local. A cluster that asks for a "
+            "token does not answer without it: see RAY_AUTH_TOKEN in Ray's documentation.",
         ) from error
     finally:
         if on_main:  # Ray has put its own in its place, which ends the process at once
