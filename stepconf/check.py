@@ -1,7 +1,7 @@
 """`stepconf check RUN`: is the run what it says, and fit to be published?
 
-One pass over the chunks, in order: a chunk's shards are read, checked as columns, and let go. What is kept
-over all chunks is 8 bytes for each id and about 300 for each distinct problem.
+One pass over the chunks, in order: a chunk's shards are read, checked as columns, and let go (`check_chunk`). What
+is kept over all chunks is 8 bytes for each id and about 300 for each distinct problem.
 """
 
 from collections import Counter
@@ -11,19 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stepconf.ahead import ahead
+from stepconf.check_chunk import Looked, hashed, look
 from stepconf.check_files import check_files, missing_parts, stale_summary
 from stepconf.chunks import Tick
-from stepconf.core.checks.columns import IDS, check_pair_sides, check_schema, check_values
+from stepconf.core.checks.columns import IDS
 from stepconf.core.checks.findings import Finding, Findings, worst
 from stepconf.core.checks.problems import ProblemChecks
-from stepconf.core.checks.secrets import finds, hits
-from stepconf.core.checks.steps import check_chunk, numbers
+from stepconf.core.checks.secrets import finds
+from stepconf.core.checks.steps import numbers
 from stepconf.shards import PAIRS, check_is_run
 
-_READ_TEXTS = {
-    "solutions": ("problem", "gold_answer", "text", "external_id", "source", "extra"),
-    "pairs": ("chosen", "rejected"),  # a critic may have written them; what is before them is in `solutions`
-}
 _FEW_DECIDED = 100  # steps below which the balance of classes says nothing
 _RARE = 0.02
 
@@ -66,12 +64,25 @@ def check(run: Path, against: dict[str, list[str]], partial: bool, tick: Tick) -
     state = _State(run, found, ProblemChecks(against))
     tick("check", -sum(len(manifest["files"]) for manifest in manifests))
     # Pairs speak of solutions: first all solutions, then the pairs.
-    for manifest in sorted(manifests, key=lambda m: m["chunk"] == PAIRS):
-        state.check_manifest(manifest)
-        tick("check", len(manifest["files"]))
+    for looked in ahead(lambda shards: look(run, shards), [*_chunks(manifests), *_pairs(manifests)]):
+        state.take(looked)
+        tick("check", looked.n_shards)
     state.finish()
     _scan_files(run, found)
     return Report(found.all(), state.facts())
+
+
+def _chunks(manifests: list[dict[str, Any]]) -> Iterator[list[tuple[str, int]]]:
+    """The shards of each chunk, by name, with their rows."""
+    for manifest in manifests:
+        if manifest["chunk"] != PAIRS:
+            yield [(name, facts["rows"]) for name, facts in manifest["files"].items()]
+
+
+def _pairs(manifests: list[dict[str, Any]]) -> Iterator[list[tuple[str, int]]]:
+    for manifest in manifests:
+        if manifest["chunk"] == PAIRS:
+            yield from ([(name, facts["rows"])] for name, facts in manifest["files"].items())
 
 
 class _State:
@@ -87,61 +98,23 @@ class _State:
         self.verdicts = 0
         self._solutions: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def check_manifest(self, manifest: dict[str, Any]) -> None:
-        tables = {}
-        for name, facts in manifest["files"].items():
-            table = name.partition("/")[0]
-            rows = self._read(table, name, facts["rows"])
-            if rows is None:
-                continue
-            check_values(table, rows, self.found)
-            self.ids[table].append(_hashed(rows[IDS[table]]))
-            self.rows[table] += len(rows)
-            self._scan_texts(table, rows)
-            if table == "pairs":
-                check_pair_sides(rows, self.found)
-                self._check_pairs(rows)
-            else:
-                tables[table] = rows
-        if "solutions" in tables:
-            self._take_solutions(tables["solutions"])
-        if "solutions" in tables and "steps" in tables:
-            check_chunk(tables["solutions"], tables["steps"], _vocabulary(tables["steps"]), self.found)
-        if "steps" in tables:
-            self._take_steps(tables["steps"])
-
-    def _read(self, table: str, name: str, n_rows: int) -> Any:
-        """The rows of a shard; None where they cannot be looked at."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        file = self.run / name
-        if not file.exists():
-            return None
-        try:
-            schema = pq.read_schema(file)
-            if not check_schema(table, schema, name, self.found):
-                return None
-            rows = pq.read_table(file)
-            rows.validate(full=True)
-        except (OSError, pa.ArrowException) as error:
-            self.found.add("shard-unreadable", f"{name}: {error}")
-            return None
-        if len(rows) != n_rows:
-            self.found.add("shard-rows", f"{name}: {len(rows):,} rows, its manifest says {n_rows:,}")
-        return rows
+    def take(self, looked: Looked) -> None:
+        """What was found in a chunk, or in a shard of pairs."""
+        self.found.take(looked.found)
+        self.rows.update(looked.rows)
+        self.labels.update(looked.labels)
+        self.verdicts += looked.n_verdicts
+        for table, ids in looked.ids.items():
+            self.ids[table].append(ids)
+        if "solutions" in looked.later:
+            self._take_solutions(looked.later["solutions"])
+        if "pairs" in looked.later:
+            self._check_pairs(looked.later["pairs"])
 
     def _take_solutions(self, rows: Any) -> None:
         self.n_steps.append(numbers(rows["n_steps"]))
-        self.problem_of.append(_hashed(rows["problem_id"]))
+        self.problem_of.append(hashed(rows["problem_id"]))
         self.problems.add(rows, self.problem_of[-1], self.found)
-
-    def _take_steps(self, rows: Any) -> None:
-        import pyarrow.compute as pc
-
-        for label in pc.value_counts(rows["label"]).to_pylist():
-            self.labels[label["values"]] += label["counts"]
-        self.verdicts += int(pc.sum(pc.list_value_length(rows["verdicts"])).as_py() or 0)
 
     def _check_pairs(self, rows: Any) -> None:
         if self._solutions is None:
@@ -151,7 +124,7 @@ class _State:
             )
             self._solutions = ids, n_steps[order], problem[order]
         ids, n_steps, problem = self._solutions
-        wanted = _hashed(rows["solution_id"])
+        wanted = hashed(rows["solution_id"])
         at = np.minimum(np.searchsorted(ids, wanted), max(len(ids) - 1, 0))
         known = ids[at] == wanted if len(ids) else np.zeros(len(wanted), bool)
         step = numbers(rows["step_index"])
@@ -159,21 +132,8 @@ class _State:
         orphan[known] |= (step[known] < 0) | (step[known] >= n_steps[at[known]])
         self.found.add_rows("orphan-pair", orphan, rows["pair_id"])
         foreign = known.copy()
-        foreign[known] = problem[at[known]] != _hashed(rows["problem_id"])[known]
+        foreign[known] = problem[at[known]] != hashed(rows["problem_id"])[known]
         self.found.add_rows("foreign-problem", foreign, rows["pair_id"])
-
-    def _scan_texts(self, table: str, rows: Any) -> None:
-        import pyarrow.compute as pc
-
-        columns = {name: rows[name] for name in _READ_TEXTS.get(table, ())}
-        if table == "steps":
-            verdicts = pc.list_flatten(rows["verdicts"])
-            columns = {name: pc.struct_field(verdicts, name) for name in ("reason", "reference")}
-        for name, column in columns.items():
-            texts = pc.unique(column)  # samples share their problem, steps their reasons
-            for row in hits(texts):
-                for check, what in finds(texts[row].as_py()):
-                    self.found.add(check, f"{table}.{name}: {what}")
 
     def finish(self) -> None:
         """What can be said only once all chunks were seen."""
@@ -194,7 +154,7 @@ class _State:
         """Read the ids again, to say which and where; only when there is something to say."""
         seen: Counter[str] = Counter()
         for name, ids in _columns(self.run, table, IDS[table]):
-            for row in np.flatnonzero(np.isin(_hashed(ids), twice)):
+            for row in np.flatnonzero(np.isin(hashed(ids), twice)):
                 key = ids[int(row)].as_py()
                 seen[key] += 1
                 if seen[key] > 1:
@@ -270,19 +230,6 @@ def _scan_files(run: Path, found: Findings) -> None:
         if (run / name).exists():
             for check_name, what in finds((run / name).read_text(encoding="utf-8", errors="replace")):
                 found.add(check_name, f"{name}: {what}")
-
-
-def _vocabulary(rows: Any) -> int | None:
-    said = (rows.schema.metadata or {}).get(b"vocabulary", b"")
-    return int(said) if said.isdigit() else None
-
-
-def _hashed(ids: Any) -> np.ndarray:
-    """64-bit hashes of a column of ids."""
-    import polars as pl
-
-    hashes: np.ndarray = pl.Series(pl.from_arrow(ids)).hash(seed=0).to_numpy()
-    return hashes
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

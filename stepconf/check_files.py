@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stepconf.ahead import ahead
 from stepconf.core.checks.findings import Findings
 from stepconf.core.schema import TABLES
 from stepconf.damage import read_manifest, shard_damage
@@ -23,8 +24,9 @@ def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:
             manifests.append(manifest)
             found.add("manifest", *(f"manifests/{file.name}: {what}" for what in _miscounts(manifest)))
     named = {name: facts for manifest in manifests for name, facts in manifest["files"].items()}
-    for name, facts in named.items():
-        if problem := shard_damage(run / name, facts):
+    damages = ahead(lambda one: shard_damage(run / one[0], one[1]), named.items())
+    for name, problem in zip(named, damages, strict=True):
+        if problem:
             check, what = problem
             found.add(check, f"{name}: {what}")
     for table in TABLES:

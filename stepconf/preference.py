@@ -8,15 +8,17 @@ pairs or none. Killed before that, the older pairs stand.
 import gc
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+from stepconf.ahead import ahead
 from stepconf.candidates import Part, with_candidates
 from stepconf.chunks import Tick
-from stepconf.core.pairs.select import Split, capped, split_of, surplus, unique
+from stepconf.core.pairs.select import Identified, Split, capped, split_of, surplus, unique
 from stepconf.core.pairs.steps import (
     NO_CORRECTION,
     NO_RIVAL,
@@ -26,19 +28,27 @@ from stepconf.core.pairs.steps import (
     step_dpo,
     step_outcomes,
 )
-from stepconf.core.pairs.traces import Draft, Place, Side, Trace, ids_of, to_bytes, to_pair
+from stepconf.core.pairs.traces import Draft, Place, Trace, ids_of, to_bytes, to_pair
 from stepconf.core.pairs.trajectories import dpo_vp, pcpo
-from stepconf.core.records import Pair
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.models import open_engine
 from stepconf.recipe import PairsRecipe, Recipe
-from stepconf.shards import PAIRS, Run, pairs_manifest, read_manifests, read_metadata, read_recipe
+from stepconf.shards import PAIRS, Run, Shard, pairs_manifest, read_manifests, read_metadata, read_recipe
 from stepconf.summary import confidence_quantile, write_summary
 from stepconf.traces import whole_problems
 
-_Sampled = Mapping[bytes, Sequence[Side]]
+
+class Kinded(Identified, Protocol):
+    """A pair, or what stands for one."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+
+
+K = TypeVar("K", bound=Kinded)
 
 
 def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
@@ -64,24 +74,82 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
         total = sum(m["solutions"] for m in run.manifests())
         tick("pairs", -total)
         tally = _Tally(options)
-        parts: Iterator[Part] = (Part(*one) for one in whole_problems(path, options.strategy == "pcpo"))
-        if options.candidates and rule is not None:
-            parts = _sampling(parts, rule, policy, metadata, options, tally.candidates)
-        prompt_text = _prompt_text(tokenizer)
-        for part in parts if options.candidates else _uncollected(parts):
-            drafts = unique(_drafts(part, rule, options, tally.drops), tally.drops)
-            made = (to_pair(draft, prompt_text, options.round) for draft in drafts)
-            pairs = capped(tally.new(made), options.max_per_problem, options.seed, tally.drops)
-            for split, own in _by_split(pairs, options.validation).items():
-                tally.add(split, own)
-                run.stage_pairs(f"{split}-{part.name}", own)
-            tick("pairs", len(part.traces))
-            for trace in part.traces:
-                trace.places.clear()  # which refer to the trace: so ends the cycle
+        make = _make_by_columns if rule is not None and not options.candidates else _make_by_rows
+        make(run, options, _Means(tau, rule, policy, tokenizer), tally, tick)
         run.drop_staged(tally.balance())
         facts = {"tau": tau, "options": options.model_dump(), "solutions": total, **tally.facts()}
         run.commit_pairs(facts | {"seconds": {"pairs": round(time.perf_counter() - started, 3)}})
         return write_summary(run, same_steps=True)
+
+
+class _Means(NamedTuple):
+    """What pairs are made with. `rule`: the strategy, where it pairs steps; `policy`: the recipe of the model."""
+
+    tau: float | None
+    rule: StepRule | None
+    policy: Recipe
+    tokenizer: Tokenizer
+
+
+def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally", tick: Tick) -> None:
+    """Any strategy, with candidates or without; the rows of step pairs are those of `_make_by_columns`."""
+    parts: Iterator[Part] = (Part(*one) for one in whole_problems(run.path, options.strategy == "pcpo"))
+    if options.candidates and means.rule is not None:
+        parts = _sampling(parts, means, run.metadata, options, tally.candidates)
+    prompt_text = _prompt_text(means.tokenizer)
+    for part in parts if options.candidates else _uncollected(parts):
+        drafts = unique(_drafts(part, means.rule, options, tally.drops), tally.drops)
+        made = (to_pair(draft, prompt_text, options.round) for draft in drafts)
+        for split, own in _by_split(tally.kept(made), options.validation).items():
+            tally.add(split, own)
+            run.stage_pairs(f"{split}-{part.name}", own)
+        tick("pairs", len(part.traces))
+        for trace in part.traces:
+            trace.places.clear()  # which refer to the trace: so ends the cycle
+
+
+def _make_by_columns(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally", tick: Tick) -> None:
+    """Step pairs of a run of any size. What is kept of all its pairs is their ids and kinds."""
+    from stepconf.pair_columns import read_parts
+    from stepconf.pair_tables import Made, Tokens, make_part
+
+    turn = Lock()  # a tokenizer that encodes must not be asked by two threads
+    tokens = Tokens(lambda text: _locked(turn, means.tokenizer.encode, text), means.tokenizer.decode)
+
+    def divided() -> Iterator[tuple[Made, dict[Split, Any]]]:
+        """The rows of each part that are kept, by split: decided here, one part after the other."""
+        make = partial(make_part, options=options, tau=means.tau, tokens=tokens, metadata=run.metadata)
+        for made in ahead(make, read_parts(run.path)):
+            tally.drops.update(made.drops)
+            columns = (made.pairs[name].to_pylist() for name in ("pair_id", "problem_id", "kind"))
+            rows = (_Row(i, *values) for i, values in enumerate(zip(*columns, strict=True)))
+            own = _by_split(tally.kept(rows), options.validation)
+            for split, kept in own.items():
+                tally.add(split, kept)
+            yield made, {split: made.pairs.take([one.row for one in kept]) for split, kept in own.items()}
+
+    def encoded(one: tuple[Made, dict[Split, Any]]) -> tuple[Made, dict[Split, Shard]]:
+        made, tables = one
+        return made, {split: Shard.of(rows) for split, rows in tables.items()}
+
+    for made, shards in ahead(encoded, divided()):
+        for split, shard in shards.items():
+            run.stage_shard(f"{split}-{made.name}", shard)
+        tick("pairs", made.n_solutions)
+
+
+class _Row(NamedTuple):
+    """A pair that is a row of a table."""
+
+    row: int
+    pair_id: str
+    problem_id: str
+    kind: str
+
+
+def _locked(turn: Lock, encode: Callable[[str], list[int]], text: str) -> list[int]:
+    with turn:
+        return encode(text)
 
 
 def has_pairs(path: Path, options: PairsRecipe | None) -> bool:
@@ -103,7 +171,11 @@ class _Tally:
         self.drops: Counter[str] = Counter()
         self.candidates: Counter[str] = Counter()
 
-    def new(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+    def kept(self, pairs: Iterator[K]) -> Iterator[K]:
+        """Those of some problems that are new and within the cap."""
+        return capped(self._new(pairs), self._options.max_per_problem, self._options.seed, self.drops)
+
+    def _new(self, pairs: Iterator[K]) -> Iterator[K]:
         """Those that no other problem, worded alike, has given."""
         for pair in pairs:
             if any(pair.pair_id in kinds for kinds in self._kinds.values()):
@@ -111,7 +183,7 @@ class _Tally:
             else:
                 yield pair
 
-    def add(self, split: Split, pairs: Sequence[Pair]) -> None:
+    def add(self, split: Split, pairs: Sequence[Kinded]) -> None:
         self._kinds[split].update((pair.pair_id, pair.kind) for pair in pairs)
 
     def balance(self) -> set[str]:
@@ -188,16 +260,17 @@ def _drafts(
 
 def _sampling(
     parts: Iterator[Part],
-    rule: StepRule,
-    policy: Recipe,
+    means: _Means,
     metadata: dict[str, str],
     options: PairsRecipe,
     counts: Counter[str],
 ) -> Iterator[Part]:
     """The parts with candidates sampled where a step is without a pair for want of them."""
 
+    policy, rule = means.policy, means.rule
+
     def missing(part: Part) -> list[Place]:
-        outcomes = step_outcomes(part.traces, rule, {})
+        outcomes = step_outcomes(part.traces, rule, {}) if rule else ()
         return [place for place, outcome in outcomes if outcome in (NO_RIVAL, NO_CORRECTION)]
 
     with closing(open_engine(policy)) as engine:
@@ -209,8 +282,8 @@ def _sampling(
         yield from with_candidates(parts, missing, engine, policy, options, counts)
 
 
-def _by_split(pairs: Iterator[Pair], validation: float) -> dict[Split, list[Pair]]:
-    found: dict[Split, list[Pair]] = {}
+def _by_split(pairs: Iterator[K], validation: float) -> dict[Split, list[K]]:
+    found: dict[Split, list[K]] = {}
     split = cache(partial(split_of, validation=validation))
     for pair in pairs:
         found.setdefault(split(pair.problem_id), []).append(pair)

@@ -5,24 +5,27 @@ Order, and what a kill leaves behind:
 1. The pairs go: they were made of the old labels.
 2. `recipe.yaml` names the new policy. From here on the old command is refused for the key that differs, so
    that no run goes on under two policies unnoticed; with `--set verify.policy=NEW` it goes on.
-3. Chunk by chunk, the shard is replaced whole by a rename, then its manifest, which names the chunk's policy.
+3. Chunk by chunk, each shard that changes is replaced whole by a rename, then the chunk's manifest, which names
+   the policy.
 
 Killed at any point, every shard is whole and every step has the labels of one policy or the other. Killed
 between the two files of one chunk, the manifest still has the size and hash of the replaced shard. The same
-command again does all chunks and so mends both; until then `summary.json` is the old one.
+command again looks at all chunks and so mends both; until then `summary.json` is the old one.
 """
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from stepconf.ahead import ahead
 from stepconf.chunks import Tick
 from stepconf.core.labels import POLICIES
+from stepconf.damage import damage_told
 from stepconf.errors import StepconfError
-from stepconf.judge import labelled
-from stepconf.shards import Run, read_metadata, read_recipe, read_solved, write_atomically
+from stepconf.label_columns import label_chunk
+from stepconf.shards import Run, Shard, read_recipe, shard_facts, write_atomically
 from stepconf.summary import write_summary
 
 
@@ -30,7 +33,8 @@ def relabel(path: Path, policy: str, tick: Tick) -> dict[str, Any]:
     """Label every step of a run by `policy`, and return the new summary.
 
     Raises:
-        StepconfError: the folder is not a run, another process writes it, or the policy is unknown.
+        StepconfError: the folder is not a run, another process writes it, a shard cannot be read, or the policy
+            is unknown.
     """
     if policy not in POLICIES:
         raise StepconfError(f"unknown label policy {policy!r}.", f"Choose from: {', '.join(POLICIES)}.")
@@ -40,16 +44,35 @@ def relabel(path: Path, policy: str, tick: Tick) -> dict[str, Any]:
         recipe["verify"]["policy"] = policy
         text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
         write_atomically(path / "recipe.yaml", text.encode())
-        manifests = {manifest["chunk"]: manifest for manifest in run.manifests()}
-        run.metadata = read_metadata(path)
-        tick("relabel", -sum(manifest["solutions"] for manifest in manifests.values()))
-        for name, part in read_solved(path):
-            anew = [labelled(one, [[] for _ in one.steps], policy) for one in part]
-            tables: dict[str, Sequence[Any]] = {
-                "solutions": [one.solution for one in anew],
-                "steps": [step for one in anew for step in one.steps],
-            }
-            kept = {key: value for key, value in manifests[name].items() if key not in ("chunk", "files")}
-            run.commit(name, tables, kept | {"policy": policy})
-            tick("relabel", len(part))
+        manifests = run.manifests()
+        tick("relabel", -sum(manifest["solutions"] for manifest in manifests))
+        # Threads read, label and compress; what is done to the folder is done here, in order.
+        made = ahead(partial(_relabelled, path, policy), manifests)
+        for manifest, shards in zip(manifests, made, strict=True):
+            run.recommit(manifest, shards, {"policy": policy})
+            tick("relabel", manifest["solutions"])
         return write_summary(run)
+
+
+def _relabelled(path: Path, policy: str, manifest: dict[str, Any]) -> dict[str, Shard]:
+    """The shards of a chunk, by name: those that change with their new bytes."""
+    names = {name.partition("/")[0]: name for name in manifest["files"]}
+    read = {table: _read(path / name, path) for table, name in names.items()}
+    labelled = label_chunk(read["solutions"][0], read["steps"][0], policy)
+    return {
+        name: Shard.of(getattr(labelled, table)) if table in labelled.changed else Shard(read[table][1])
+        for table, name in names.items()
+    }
+
+
+def _read(file: Path, run: Path) -> tuple[Any, dict[str, Any]]:
+    """The rows of a shard and what a manifest says of it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        data = file.read_bytes()
+        rows = pq.read_table(pa.BufferReader(data))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
+    return rows, shard_facts(len(rows), data)

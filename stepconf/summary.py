@@ -12,6 +12,7 @@ import numpy.typing as npt
 from stepconf.core.agreement import PairAgreement, VerifierSummary, tabulate
 from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
+from stepconf.core.calibration.large import clustered_auroc
 from stepconf.core.records import Label
 from stepconf.damage import damage_told
 from stepconf.errors import StepconfError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 RESAMPLES = 1000
+LARGE = 200_000  # steps from which a thousand resamples take seconds and a normal interval is as good
 Column = npt.NDArray[Any]
 
 
@@ -89,7 +91,7 @@ def confidence_quantile(path: Path, quantile: float) -> float:
         _scan(path, "steps")
         .filter(pl.col("label") == "correct")
         .select(pl.col("confidence").quantile(quantile, "linear"))
-        .collect()
+        .collect(engine="streaming")
         .item()
     )
     if value is None:
@@ -101,7 +103,10 @@ def confidence_quantile(path: Path, quantile: float) -> float:
 
 
 def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
-    """Of the steps that are labelled correct or incorrect: problem id, mean entropy, confidence, correct."""
+    """Of the steps that are labelled correct or incorrect: problem, mean entropy, confidence, correct.
+
+    Problems are numbered in the order of their ids: a million strings would be objects.
+    """
     import polars as pl
 
     if not shard_files(path, "steps"):
@@ -110,9 +115,11 @@ def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
         _scan(path, "steps")
         .filter(pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null())
         .select("problem_id", "entropy_mean", "confidence", (pl.col("label") == "correct").alias("correct"))
-        .collect()
+        .collect(engine="streaming")
     )
-    problems, entropy, confidence, correct = (column.to_numpy() for column in frame.get_columns())
+    ids, *rest = frame.get_columns()
+    numbered = ids.cast(pl.Enum(ids.unique().sort())).to_physical()
+    problems, entropy, confidence, correct = (column.to_numpy() for column in (numbered, *rest))
     return problems, entropy, confidence, correct
 
 
@@ -136,7 +143,7 @@ def _scan(path: Path, table: str) -> "pl.LazyFrame":
 def _of_solutions(path: Path) -> dict[str, Any]:
     if not shard_files(path, "solutions"):
         return {"problems": 0, "answers": {"correct": 0, "incorrect": 0, "unknown": 0}}
-    frame = _scan(path, "solutions").select("problem_id", "answer_correct").collect()
+    frame = _scan(path, "solutions").select("problem_id", "answer_correct").collect(engine="streaming")
     right = frame["answer_correct"]
     return {
         "problems": frame["problem_id"].n_unique(),
@@ -154,7 +161,7 @@ def _of_steps(path: Path, same_steps: bool) -> dict[str, Any]:
     if not shard_files(path, "steps"):
         return {"verifiers": {}, "agreement": [], "labels": {}, "entropy": {}}
     steps = _scan(path, "steps")
-    labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect().iter_rows()))
+    labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect(engine="streaming").iter_rows()))
     file = path / "summary.json"
     known = json.loads(file.read_text(encoding="utf-8")) if same_steps and file.exists() else {}
     if known.get("labels") == labels:  # a thousand resamples of a million steps take minutes
@@ -175,7 +182,7 @@ def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
         steps.select(pl.col("verdicts").list.eval(said).list.join("\n").alias("said"))
         .group_by("said")
         .agg(pl.len())
-        .collect()
+        .collect(engine="streaming")
     )
     seconds = (
         steps.select(pl.col("verdicts").explode())
@@ -183,7 +190,7 @@ def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
         .drop_nulls("verifier")
         .group_by("verifier")
         .agg(pl.col("seconds").sum())
-        .collect()
+        .collect(engine="streaming")
     )
     verifiers, pairs = tabulate(
         {tuple(_verdict(line) for line in text.splitlines()): n for text, n in counts.iter_rows()},
@@ -222,7 +229,10 @@ def _entropy(path: Path) -> dict[str, Any]:
     means = [
         float(entropy[correct == kind].mean()) if (correct == kind).any() else None for kind in (True, False)
     ]
-    interval = cluster_bootstrap(auroc, problems, -entropy, correct, n_resamples=RESAMPLES)
+    if correct.size > LARGE:
+        interval = clustered_auroc(problems, -entropy, correct)
+    else:
+        interval = cluster_bootstrap(auroc, problems, -entropy, correct, n_resamples=RESAMPLES)
     return {"mean_correct": means[0], "mean_incorrect": means[1], "auroc": asdict(interval)}
 
 

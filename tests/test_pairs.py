@@ -10,7 +10,8 @@ import pytest
 from stepconf.core.segment import segment
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.shards import pairs_manifest, read_pairs
-from tests.benchmarks.pairs_at_size import counted_by_polars, make_run
+from tests.benchmarks.pairs_at_size import counted_by_polars
+from tests.benchmarks.synthetic_run import make_run
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.tiny import Ended, stepconf, tiny_model, with_tiny

@@ -44,17 +44,28 @@ def label_steps(
     Raises:
         StepconfError: the policy is unknown.
     """
-    decide = _RULES.get(policy)
-    if decide is None:
-        raise StepconfError(f"Unknown label policy {policy!r}.", f"Choose one of: {', '.join(POLICIES)}.")
     labels: list[tuple[Label, str, bool]] = []
     error_seen = False
+    decide = _rule(policy)
     for index, spoken in enumerate(verdicts):
-        is_last = index == len(verdicts) - 1
-        label, source = decide(_decisions(spoken, is_last, error_seen))
+        label, source = decide(_decisions(spoken, index == len(verdicts) - 1, error_seen))
         labels.append(StepLabel(label, source, label == "incorrect" and not error_seen))
         error_seen = error_seen or label == "incorrect"
     return labels
+
+
+def label_step(
+    verdicts: Sequence[Verdict], policy: str, is_last: bool, error_seen: bool
+) -> tuple[Label, str]:
+    """The label of one step and the verifiers that decided it; raises as `label_steps`.
+
+    Args:
+        verdicts: every verdict on it.
+        policy: one of `POLICIES`.
+        is_last: no step of its solution comes after it.
+        error_seen: a step before it is labelled incorrect.
+    """
+    return _rule(policy)(_decisions(verdicts, is_last, error_seen))
 
 
 Decisions = Mapping[str, Label]  # verifier -> correct | incorrect, in VERIFIER_ORDER, others after it
@@ -108,3 +119,9 @@ _RULES: dict[str, Callable[[Decisions], tuple[Label, str]]] = {
     "symbolic-veto": _symbolic_veto,
 }
 POLICIES = tuple(_RULES)
+
+
+def _rule(policy: str) -> Callable[[Decisions], tuple[Label, str]]:
+    if policy not in _RULES:
+        raise StepconfError(f"Unknown label policy {policy!r}.", f"Choose one of: {', '.join(POLICIES)}.")
+    return _RULES[policy]

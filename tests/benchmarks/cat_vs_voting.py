@@ -1,6 +1,6 @@
 """Accuracy and tokens of CaT against greedy, self-consistency, best-of-n and deepconf, in one run of vLLM.
 
-Problems: arithmetic chains (reasoning-gym chain_sum, seed 1234). Two CaTs: `cat` takes K candidates of every
+Problems: arithmetic chains (reasoning-gym chain_sum, seed 100,000). Two CaTs: `cat` takes K candidates of every
 branch, as algorithm 2 has it; `cat-lazy` takes one, and the other K - 1 only where its confidence is below
 `--expand-below`. best-of-n and deepconf choose among the very samples of self-consistency (one seed), so these are
 drawn once and their seconds are shared. float32, temperature 0.7.
@@ -30,6 +30,7 @@ from stepconf.problems import ProblemOptions, load_problems
 from stepconf.recipe import Recipe, load_recipe
 
 TERMS = "min_terms=3&max_terms=4&min_digits=1&max_digits=1"  # as the demo's
+SEED = 100_000  # row i of a reasoning-gym set has the seed plus i: far from what a model was trained on
 SHARED = ("self-consistency", "best-of-n", "deepconf")
 STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat-lazy", "cat")
 
@@ -73,9 +74,10 @@ def main() -> None:
     known = learnt(options.learnt)
     problems = [
         problem
-        for problem in load_problems(source, ProblemOptions(seed=1234)).problems
+        for problem in load_problems(source, ProblemOptions(seed=SEED)).problems
         if problem.text not in known
     ][: options.limit]
+    assert len(problems) == options.limit, "the model has learnt too many of these"
     lazy = recipe.model_copy(
         update={"infer": recipe.infer.model_copy(update={"expand_below": options.expand_below})}
     )

@@ -1,8 +1,7 @@
 """`stepconf pairs` over a run of a million steps: seconds, peak memory, and whether the count is right.
 
-The run is synthetic and has the real schema: 8 samples of each problem, 5 steps each, 20 to 30 tokens a step,
-and samples that share their first steps, so that siblings exist. The command runs in a process of its own, as
-from a shell. The count is compared with that of a Polars query which shares no code with it.
+The run is that of `synthetic_run`. The command runs in a process of its own, as from a shell. The count is
+compared with that of a Polars query which shares no code with it.
 
     python -m tests.benchmarks.pairs_at_size [steps]
 """
@@ -15,135 +14,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 
-from stepconf import summary
-from stepconf.core.schema import TABLES, arrow_schema
-from stepconf.damage import file_digest
-from stepconf.recipe import identity, load_recipe
-from stepconf.shards import Run, read_recipe
-from tests.tiny import tiny_model
+from tests.benchmarks.synthetic_run import SAMPLES, STEPS, make_run
 
-SAMPLES, STEPS, PROMPT = 8, 5, 80
 LIMIT_S, LIMIT_GB = 60, 3
-
-
-def make_run(run: Path, n_problems: int, problems_per_shard: int) -> None:
-    """Write a synthetic run: what a step says depends on the steps before it, its place and a coin."""
-    from stepconf.engines.tokenizer import Tokenizer
-
-    recipe = {"command": "generate", **identity(load_recipe(None, {"model": str(tiny_model())}))}
-    metadata = {"model": str(tiny_model()), "tokenizer": Tokenizer(str(tiny_model())).digest}
-    for folder in ("solutions", "steps", "manifests"):
-        (run / folder).mkdir(parents=True)
-    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    for shard, start in enumerate(range(0, n_problems, problems_per_shard)):
-        _write_shard(run, shard, np.arange(start, min(start + problems_per_shard, n_problems)), metadata)
-    resamples, summary.RESAMPLES = summary.RESAMPLES, 10
-    with Run(run, read_recipe(run)) as opened:
-        summary.write_summary(opened)  # as `generate` leaves it
-    summary.RESAMPLES = resamples
-
-
-def _write_shard(run: Path, shard: int, problems: Any, metadata: dict[str, str]) -> None:
-    rng = np.random.default_rng(shard)
-    n = len(problems) * SAMPLES
-    owner = np.repeat(problems, SAMPLES)
-    coins = rng.choice(3, (n, STEPS), p=[0.55, 0.3, 0.15])
-    path = np.zeros((n, STEPS), dtype=np.int64)
-    for depth in range(STEPS):
-        path[:, depth] = (path[:, depth - 1] if depth else 0) * 3 + coins[:, depth] + 1
-    node = (owner[:, None] * 400 + path).ravel()  # equal where the steps up to here are equal
-    kind = node * 2654435761 % 100
-    sizes = 20 + node * 40503 % 11
-    bounds = np.concatenate([[0], np.cumsum(sizes)])
-    within = np.arange(bounds[-1]) - np.repeat(bounds[:-1], sizes)
-    tokens = ((np.repeat(node, sizes) * 1000003 + within * 7919) % 40009).astype(np.int32)
-    entropies = (0.05 + np.repeat(node * 7919 % 997, sizes) / 500 + within / 1000).astype(np.float32)
-    logprobs = -entropies
-    sums = {name: np.add.reduceat(x.astype(np.float64), bounds[:-1]) for name, x in
-            (("entropy", entropies), ("logprob", logprobs))}  # fmt: skip
-    mean = sums["entropy"] / sizes
-    texts = [f"Step by way {n}: so {n % 89} + {n % 97} = {n % 89 + n % 97}.\n" for n in node.tolist()]
-    chars = np.array([len(text) for text in texts]).reshape(n, STEPS)
-    char_ends = np.cumsum(chars, axis=1)
-    token_ends = np.cumsum(sizes.reshape(n, STEPS), axis=1)
-    ids = [f"{shard:06x}{i:014x}" for i in range(n)]
-    labels = np.array(["correct", "incorrect", "unknown"])[np.digitize(kind, [65, 88])]
-    wrong = (labels == "incorrect").reshape(n, STEPS)
-    first = wrong & (np.cumsum(wrong, axis=1) == 1)
-    starts = [f"Problem {p}" for p in owner.tolist()]
-    of_solution = np.repeat(np.arange(n), STEPS).tolist()
-    steps: dict[str, Any] = {
-        "step_id": [f"{shard:06x}{i:014x}" for i in range(n * STEPS)],
-        "solution_id": [ids[i] for i in of_solution],
-        "problem_id": [starts[i] for i in of_solution],
-        "step_index": np.tile(np.arange(STEPS), n),
-        "n_steps": np.full(n * STEPS, STEPS),
-        "text": texts,
-        "char_start": (char_ends - chars).ravel(),
-        "char_end": char_ends.ravel(),
-        "token_start": (token_ends - sizes.reshape(n, STEPS)).ravel(),
-        "token_end": token_ends.ravel(),
-        "token_ids": _lists(tokens, bounds),
-        "token_logprobs": _lists(logprobs, bounds),
-        "token_entropies": _lists(entropies, bounds),
-        "token_max_probs": _lists(np.exp(logprobs), bounds),
-        "logprob_sum": sums["logprob"],
-        "entropy_mean": mean,
-        "confidence": np.exp(-mean),
-        "verdicts": [
-            [{"verifier": "symbolic", "version": "1", "label": label, "reason": "", "seconds": 0.0}]
-            for label in labels.tolist()
-        ],
-        "label": labels.tolist(),
-        "label_source": ["symbolic"] * len(texts),
-        "is_first_error": first.ravel(),
-    }
-    whole = np.concatenate([[0], np.cumsum(sizes.reshape(n, STEPS).sum(axis=1))])
-    digits = np.array([299 ** (k % 3) for k in range(PROMPT)])  # the problem's number, over and over
-    prompt = ((np.repeat(owner, PROMPT) // np.tile(digits, n)) % 299).astype(np.int32)
-    solutions: dict[str, Any] = {
-        "solution_id": ids,
-        "problem_id": starts,
-        "problem": [f"{start}: what comes out?" for start in starts],
-        "gold_answer": ["1"] * n,
-        "model": [metadata["model"]] * n,
-        "prompt_token_ids": _lists(prompt, np.arange(n + 1) * PROMPT),
-        "text": ["".join(texts[i : i + STEPS]) for i in range(0, n * STEPS, STEPS)],
-        "token_ids": _lists(tokens, whole),
-        "finish_reason": ["stop"] * n,
-        "answer_correct": (~wrong.any(axis=1)),
-        "extra": ["{}"] * n,
-    }
-    files = {}
-    for table, columns in (("solutions", solutions), ("steps", steps)):
-        schema = arrow_schema(table, metadata)
-        size = len(columns["solution_id"])
-        filled = {f.name: columns.get(f.name, _blank(f.kind, size)) for f in TABLES[table]}
-        written = pa.table({k: pa.array(v, schema.field(k).type) if not isinstance(v, pa.Array) else v
-                            for k, v in filled.items()}, schema=schema)  # fmt: skip
-        file = run / table / f"part-{shard:05d}.parquet"
-        pq.write_table(written, file, compression="zstd")
-        said = {"rows": size, "bytes": file.stat().st_size, "blake2b": file_digest(file)}
-        files[f"{table}/{file.name}"] = said
-    facts = {"solutions": n, "steps": n * STEPS, "tokens": int(bounds[-1]), "drops": {}, "seconds": {}}
-    manifest = {"chunk": f"{shard:05d}", "files": files, "input": "", **facts}
-    (run / "manifests" / f"{shard:05d}.json").write_text(json.dumps(manifest))
-
-
-def _lists(values: Any, bounds: Any) -> Any:
-    return pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), pa.array(values))
-
-
-def _blank(kind: str, size: int) -> list[Any]:
-    return [None if kind.endswith("?") else "" if kind == "string" else 0] * size
 
 
 def counted_by_polars(run: Path, tau_quantile: float = 0.5) -> int:
@@ -195,11 +71,13 @@ def _counted(steps_file: Path, solutions_file: Path, tau: float) -> int:
 
 def _best(steps: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFrame:
     """Each step beside the likeliest candidate of the same prefix and another text; those without one go."""
-    distinct = candidates.sort("likely", "step_id").unique(["problem_id", "before", "token_ids"], keep="last")
+    distinct = candidates.sort("likely", "solution_id").unique(
+        ["problem_id", "before", "token_ids"], keep="last"
+    )
     return (
         steps.join(distinct, on=["problem_id", "before"])
         .filter(pl.col("text") != pl.col("text_right"))
-        .sort("likely_right", "step_id_right")
+        .sort("likely_right", "solution_id_right")
         .unique("step_id", keep="last")
     )
 

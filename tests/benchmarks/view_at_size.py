@@ -1,6 +1,6 @@
 """`stepconf view` over a run of a million steps: the first page, every kind of filter, and the memory it takes.
 
-The run is that of `pairs_at_size`, with its pairs. The command runs in a process of its own, as from a shell; the
+The run is that of `synthetic_run`, with its pairs. The command runs in a process of its own, as from a shell; the
 clock of the first page starts before that process does. What a filter finds is compared with a Polars query.
 
     python -m tests.benchmarks.view_at_size [steps] [folder to keep the run in, and to find it next time]
@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 import polars as pl
 
-from tests.benchmarks.pairs_at_size import SAMPLES, STEPS, make_run
+from tests.benchmarks.synthetic_run import SAMPLES, STEPS, make_run
 
 FIRST_S, FILTER_S, LIMIT_GB = 2, 3, 1
 FILTERS: list[tuple[dict[str, str], pl.Expr]] = [

@@ -13,8 +13,8 @@ from stepconf.core.checks.texts import (
     LEAK_WORDS,
     leak_grams,
     near_duplicates,
-    signature,
-    whole,
+    signatures,
+    wholes,
     words,
 )
 
@@ -71,8 +71,11 @@ CLIPS = "Natalia sold clips to 48 of her friends in April and half as many in Ma
 
 
 def test_words_are_what_is_said_not_how_it_is_typed() -> None:
-    assert whole(words(CLIPS)) == whole(words(CLIPS.upper().replace(" ", "\n ").replace(",", "")))
-    assert whole(words("x−1")) != whole(words("x+1")) and whole(words("a b")) != whole(words("b a"))
+    texts = [CLIPS, CLIPS.upper().replace(" ", "\n ").replace(",", ""), "x−1", "x+1", "", "a b", "b a", "..."]
+    read = wholes([words(text) for text in texts]).tolist()
+    assert read[0] == read[1] and len(set(read)) == 6 and read[4] == read[7] == 0, (
+        "nothing is said by no words"
+    )
     assert words("12 and 3").numbers != words("1 and 23").numbers
 
 
@@ -105,8 +108,16 @@ def test_estimated_similarity_is_jaccards() -> None:
         two = one[: rng.randrange(300)] + [str(rng.randrange(10**6)) for _ in range(100)]
         exact = [{tuple(some[i : i + 3]) for i in range(len(some) - 2)} for some in (one, two)]
         jaccard = len(exact[0] & exact[1]) / len(exact[0] | exact[1])
-        signatures = [signature(words(" ".join(some))) for some in (one, two)]
-        assert abs((signatures[0] == signatures[1]).mean() - jaccard) < 0.25  # four standard deviations of 64
+        drawn = signatures([words(" ".join(some)) for some in (one, two)])
+        assert abs((drawn[0] == drawn[1]).mean() - jaccard) < 0.25  # four standard deviations of 64
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=6).map(" ".join), max_size=8))
+def test_signatures_are_each_texts_own(texts: list[str]) -> None:
+    together = signatures([words(text) for text in texts])
+    alone = [signatures([words(text)])[0] for text in texts]
+    assert together.shape == (len(texts), 64)
+    assert all((one == other).all() for one, other in zip(together, alone, strict=True))
 
 
 def test_near_duplicates_among_many() -> None:
@@ -116,7 +127,7 @@ def test_near_duplicates_among_many() -> None:
     texts += [texts[7] + " indeed", " ".join([*texts[9].split()[:30], "other", *texts[9].split()[31:]])]
     read = [words(text) for text in texts]
     numbers = np.zeros(len(read), np.uint64)
-    found = near_duplicates(np.stack([signature(one) for one in read]), numbers)
+    found = near_duplicates(signatures(read), numbers)
     assert found == [(7, 300), (9, 301)]
     apart = np.arange(len(read), dtype=np.uint64)
-    assert near_duplicates(np.stack([signature(one) for one in read]), apart) == []
+    assert near_duplicates(signatures(read), apart) == []

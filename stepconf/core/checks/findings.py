@@ -115,6 +115,13 @@ class Findings:
         self.add(check, *named)
         self._found[check].count += len(rows) - len(named)
 
+    def take(self, others: "Findings") -> None:
+        """What was found elsewhere, after what is here."""
+        for other in others.all():
+            finding = self._found.setdefault(other.check, Finding(other.check))
+            finding.count += other.count
+            finding.examples += other.examples[: EXAMPLES - len(finding.examples)]
+
     def all(self) -> list[Finding]:
         """What was found, in the order of the catalogue."""
         return [self._found[check] for check in CATALOGUE if check in self._found]

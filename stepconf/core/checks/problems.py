@@ -9,8 +9,8 @@ from stepconf.core.checks.texts import (
     LEAK_WORDS,
     leak_grams,
     near_duplicates,
-    signature,
-    whole,
+    signatures,
+    wholes,
     words,
 )
 from stepconf.core.ids import problem_id
@@ -39,26 +39,30 @@ class ProblemChecks:
         names = ("problem_id", "problem", "gold_answer")
         told = pa.table({name: solutions[name] for name in names} | {"hash": id_hashes})
         # One id with two texts is two rows here: each is compared with the id.
+        new = []
         for row in told.group_by([*names, "hash"], use_threads=False).aggregate([]).to_pylist():
-            self._problem(row["hash"], row["problem_id"], row["problem"], row["gold_answer"], found)
+            name, text = row["problem_id"], row["problem"]
+            if problem_id(text, row["gold_answer"]) != name:
+                found.add("problem-id", name)
+            if row["hash"] not in self._seen:
+                self._seen.add(row["hash"])
+                new.append((name, text))
+        self._look(new, found)
         self._count_repeats(solutions)
 
-    def _problem(self, key: int, name: str, text: str, gold: str | None, found: Findings) -> None:
-        if problem_id(text, gold) != name:
-            found.add("problem-id", name)
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        read = words(text)
-        self._names.append(name)
-        self._wholes.append(whole(read))
-        self._numbers.append(read.numbers & (2**64 - 1))
-        self._signatures.append(signature(read))
+    def _look(self, problems: list[tuple[str, str]], found: Findings) -> None:
+        """Read problems, by id, that were not met before."""
+        read = [words(text) for _, text in problems]
+        self._names += [name for name, _ in problems]
+        self._wholes += wholes(read).tolist()
+        self._numbers += [one.numbers & (2**64 - 1) for one in read]
+        self._signatures.append(signatures(read))
         for benchmark, grams in self._against.items():
-            shared = _among(leak_grams(text), grams)
-            if shared.any():
-                self._leaks[benchmark] += 1
-                found.add("leak", f"{name} with {benchmark}: {_passage(text, int(shared.argmax()))}")
+            for name, text in problems:
+                shared = _among(leak_grams(text), grams)
+                if shared.any():
+                    self._leaks[benchmark] += 1
+                    found.add("leak", f"{name} with {benchmark}: {_passage(text, int(shared.argmax()))}")
 
     def _count_repeats(self, solutions: Any) -> None:
         """Solutions that are, to the letter, another sample of their problem in this chunk."""
@@ -81,7 +85,7 @@ class ProblemChecks:
                 same.add(row)
                 found.add("duplicate-problem", f"{self._names[first[key]]} and {self._names[row]}")
         if self._names:
-            pairs = near_duplicates(np.stack(self._signatures), np.array(self._numbers, np.uint64))
+            pairs = near_duplicates(np.concatenate(self._signatures), np.array(self._numbers, np.uint64))
             for one, row in pairs:
                 if row not in same:
                     found.add("near-duplicate", f"{self._names[one]} and {self._names[row]}")

@@ -7,6 +7,7 @@ which only the numbers differ are different problems: near duplicates must have 
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -43,9 +44,18 @@ def words(text: str) -> Words:
     return Words(np.fromiter(map(_hash, found), np.uint64, len(found)), numbers)
 
 
-def whole(text: Words) -> int:
-    """One hash of all words in order."""
-    return int(_windows(text.hashes, len(text.hashes))[0]) if len(text.hashes) else 0
+def wholes(texts: Sequence[Words]) -> np.ndarray:
+    """One hash of all words in order, of each text (p,); 0 where there are none."""
+    sizes = np.array([len(text.hashes) for text in texts], np.int64)
+    found = np.zeros(len(texts), np.uint64)
+    some = sizes > 0
+    if some.any():
+        flat = np.concatenate([text.hashes for text in texts])
+        ends = np.cumsum(sizes)
+        powers = np.cumprod(np.append(np.uint64(1), np.full(sizes.max() - 1, _BASE)), dtype=np.uint64)
+        terms = flat * powers[np.repeat(ends, sizes) - 1 - np.arange(len(flat))]
+        found[some] = np.add.reduceat(terms, (ends - sizes)[some])
+    return found
 
 
 def leak_grams(text: str) -> np.ndarray:
@@ -61,14 +71,27 @@ def leak_grams(text: str) -> np.ndarray:
     return _windows(hashes, LEAK_WORDS if n >= LEAK_WORDS else n if n >= SHORTEST_LEAK else n + 1)
 
 
-def signature(text: Words) -> np.ndarray:
-    """The MinHash signature (64,) of the text's shingles of three words."""
-    shingles = _windows(text.hashes, min(_SHINGLE, max(len(text.hashes), 1)))
-    if not len(shingles):
-        return np.zeros(_HASHES, np.uint32)
-    mixed = (shingles[:, None] ^ (shingles[:, None] >> np.uint64(31))) * _FACTORS + _OFFSETS
-    lowest: np.ndarray = (mixed >> np.uint64(32)).min(0).astype(np.uint32)
-    return lowest
+def signatures(texts: Sequence[Words]) -> np.ndarray:
+    """The MinHash signatures (p, 64) of the texts' shingles of three words, or of all words where they are fewer."""
+    found = np.zeros((len(texts), _HASHES), np.uint32)
+    sizes = np.array([len(text.hashes) for text in texts], np.int64)
+    few = (sizes > 0) & (sizes < _SHINGLE)
+    found[few] = _mixed(wholes(texts)[few])
+    many = sizes >= _SHINGLE
+    if many.any():
+        flat = np.concatenate([text.hashes for text in texts])
+        left = np.repeat(np.cumsum(sizes), sizes) - np.arange(len(flat))  # words to the end of the text
+        shingles = _windows(flat, _SHINGLE)[left[: 1 - _SHINGLE] >= _SHINGLE]
+        n_shingles = sizes[many] - _SHINGLE + 1
+        found[many] = np.minimum.reduceat(_mixed(shingles), np.cumsum(n_shingles) - n_shingles, axis=0)
+    return found
+
+
+def _mixed(shingles: np.ndarray) -> np.ndarray:
+    """64 independent 32-bit hashes (s, 64) of each shingle (s,)."""
+    mixed = (shingles ^ (shingles >> np.uint64(31)))[:, None] * _FACTORS + _OFFSETS
+    high: np.ndarray = (mixed >> np.uint64(32)).astype(np.uint32)
+    return high
 
 
 def near_duplicates(signatures: np.ndarray, numbers: np.ndarray) -> list[tuple[int, int]]:

@@ -2,15 +2,29 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from stepconf.core.ids import content_id
 from stepconf.core.pairs.traces import Draft
-from stepconf.core.records import Pair
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 _BITS = 80  # of a content id
+
+
+class Identified(Protocol):
+    """A pair, or what stands for one."""
+
+    @property
+    def pair_id(self) -> str:
+        """Its id."""
+
+    @property
+    def problem_id(self) -> str:
+        """The problem it belongs to."""
+
+
+P = TypeVar("P", bound=Identified)
 
 
 def unique(drafts: Iterable[Draft], dropped: Counter[str]) -> Iterator[Draft]:
@@ -25,12 +39,12 @@ def unique(drafts: Iterable[Draft], dropped: Counter[str]) -> Iterator[Draft]:
             yield draft
 
 
-def capped(pairs: Iterable[Pair], limit: int | None, seed: int, dropped: Counter[str]) -> Iterator[Pair]:
+def capped(pairs: Iterable[P], limit: int | None, seed: int, dropped: Counter[str]) -> Iterator[P]:
     """At most `limit` pairs of each problem, chosen by hashes with `seed`; in the order given."""
     if limit is None:
         yield from pairs
         return
-    by_problem: dict[str, list[Pair]] = defaultdict(list)
+    by_problem: dict[str, list[P]] = defaultdict(list)
     for pair in pairs:
         by_problem[pair.problem_id].append(pair)
     for own in by_problem.values():

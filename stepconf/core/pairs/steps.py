@@ -109,18 +109,22 @@ def _likeliest(step: Side, sides: Sequence[Side], fits: Callable[[Side], bool]) 
 
 
 def _reference(place: Place, encode: Encode) -> Side | None:
-    """The first critic's reference that differs from the step, with the step's own whitespace around it.
+    """The step as the critic wants it. Whether the solution would end there is not known: it is not terminal."""
+    text = put_right(place.side.text, place.references)
+    return (
+        None
+        if text is None
+        else Side(text, encode(text), "correct", None, float("-inf"), False, "critic", text)
+    )
 
-    Whether the solution would end there is not known: it is not terminal. Nor are its probabilities.
-    """
-    text = place.side.text
+
+def put_right(text: str, references: Iterable[str]) -> str | None:
+    """The first critic's reference that differs from the step, with the step's own whitespace around it."""
     body = text.strip()
     before, after = text[: text.find(body)], text[text.find(body) + len(body) :]
-    for reference in place.references:
+    for reference in references:
         if reference.strip() and not reads_alike(reference, text):
-            put_right = before + reference.strip() + after
-            ids = encode(put_right)
-            return Side(put_right, ids, "correct", None, float("-inf"), False, "critic", reference)
+            return before + reference.strip() + after
     return None
 
 

@@ -1,0 +1,31 @@
+"""Work that is done a little ahead of whoever needs it, in threads."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_MOST_THREADS = (
+    4  # what is read and written for more would fill the memory, and the disk is the limit by then
+)
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`work` of each item, in order: at most as many results wait as there are threads, whatever comes.
+
+    For work that leaves the interpreter, as Arrow, Polars and large NumPy arrays do.
+    """
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    size = min(ours, _MOST_THREADS)
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(size) as threads:
+        for item in items:
+            waiting.append(threads.submit(work, item))
+            if len(waiting) > size:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,128 @@
+"""`pairs`, `check` and `relabel` over a run of ten million steps: rows a second, and peak memory.
+
+The run is that of `synthetic_run`. Each command runs in a process of its own, as from a shell: its seconds are wall
+time with start and imports, its memory is that of the process and all below it, looked at twenty times a second.
+Beside each stands a plain Polars scan of the same columns of the same files, in the same run: the streaming engine
+decodes them and lets them go; here only the scan itself is timed.
+
+    python -m tests.benchmarks.data_plane [steps] [folder to keep the run in, and to find it next time [commands]]
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from stepconf.core.schema import TABLES
+from stepconf.pair_columns import SOLUTION_COLUMNS, STEP_COLUMNS
+from stepconf.shards import read_manifests
+from tests.benchmarks.synthetic_run import SAMPLES, STEPS, make_run
+
+LIMIT_GB, LEAST_SHARE = 4, 1 / 3
+_WHOLE = {table: [field.name for field in fields] for table, fields in TABLES.items()}
+COMMANDS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
+    # It also reads one field of the verdicts, which Polars cannot: left out of the scan.
+    "pairs": ([], {"solutions": SOLUTION_COLUMNS, "steps": STEP_COLUMNS}),
+    "check": ([], _WHOLE),
+    # Every label changes: of what `symbolic` found correct it says nothing.
+    "relabel": (["--policy", "symbolic-veto"], {table: _WHOLE[table] for table in ("solutions", "steps")}),
+}
+_SCAN = """
+import json, sys, time
+import polars as pl
+started = time.perf_counter()
+for files, columns in json.loads(sys.stdin.read()):
+    for batch in pl.scan_parquet(files).select(columns).collect_batches(maintain_order=False):
+        pass
+print(time.perf_counter() - started)
+"""
+
+
+def measured(arguments: list[str]) -> tuple[float, float, int]:
+    """Seconds, peak resident memory of the process tree (GB), and the exit code."""
+    command = [sys.executable, "-c", "from stepconf.cli import main; main()", *arguments]
+    started, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    while not ended:
+        peak = max(peak, sum(map(_resident, _tree(process.pid))))
+        time.sleep(0.05)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)  # it is no longer there to be waited for
+    return seconds, max(peak, usage.ru_maxrss * 1024) / 2**30, process.returncode
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                yield from _tree(int(child))
+
+
+def _resident(pid: int) -> int:
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
+
+
+def scan_seconds(run: Path, columns: dict[str, list[str]]) -> float:
+    """Seconds of the plain scan, in a process of its own."""
+    committed = [name for manifest in read_manifests(run) for name in manifest["files"]]
+    of_table = {table: [str(run / n) for n in committed if n.startswith(f"{table}/")] for table in columns}
+    asked = [(files, columns[table]) for table, files in of_table.items() if files]
+    ended = subprocess.run(
+        [sys.executable, "-c", _SCAN], input=json.dumps(asked), capture_output=True, text=True, check=True
+    )
+    return float(ended.stdout)
+
+
+def _lines(steps: int, made: Path, scratch: Path, names: tuple[str, ...]) -> Iterator[str]:
+    started = time.perf_counter()
+    if not made.exists():
+        make_run(made, steps // (SAMPLES * STEPS), 512)
+    size = sum(file.stat().st_size for file in made.rglob("*.parquet")) / 2**30
+    yield f"a run of {steps:,} steps ({size:.1f} GB), made or found in {time.perf_counter() - started:.0f} s"
+    # No command writes into a file that is there, so that links do for a copy.
+    run = shutil.copytree(made, scratch / "run", copy_function=os.link)
+    ratios, missed = [], []
+    for name in names:
+        options, columns = COMMANDS[name]
+        scanned = scan_seconds(run, columns)
+        seconds, memory, code = measured([name, str(run), *options])
+        if code:
+            raise SystemExit(f"stepconf {name} ended with {code}")
+        share = scanned / seconds
+        yield (
+            f"{name}: {steps / seconds:,.0f} steps/s ({seconds:.1f} s), peak {memory:.2f} GB; "
+            f"plain scan of its columns: {steps / scanned:,.0f} steps/s ({scanned:.1f} s)"
+        )
+        ratios += [
+            f"ratio {name}_of_scan: {share:.2f}",
+            f"ratio {name}_memory_of_limit: {memory / LIMIT_GB:.2f}",
+        ]
+        missed += [f"{name} is slower than a third of the scan"] if share < LEAST_SHARE else []
+        missed += [f"{name} takes more than {LIMIT_GB} GB"] if memory > LIMIT_GB else []
+    yield from (f"MISSED: {what}" for what in missed)
+    yield from ratios
+
+
+def main(steps: str = "10000000", folder: str = "", *names: str) -> None:
+    """Make the run, or find it in `folder`, measure, print; without a folder nothing is left."""
+    kept = Path(folder) if folder else None
+    with tempfile.TemporaryDirectory(dir=kept, prefix="data-plane-") as scratch:
+        made = (kept or Path(scratch)) / f"run-{steps}"
+        for line in _lines(int(steps), made, Path(scratch), names or tuple(COMMANDS)):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,78 @@
+"""Labels by columns are those of the rules, step by step, whatever was said and in whatever order the rows lie."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepconf.core.labels import POLICIES, label_steps
+from stepconf.core.records import Verdict
+from stepconf.core.schema import arrow_schema
+from stepconf.label_columns import label_chunk
+
+SPOKEN = st.lists(
+    st.builds(
+        Verdict,
+        st.sampled_from(["symbolic", "final", "critic", "prm", "new one"]),
+        st.just("1"),
+        st.sampled_from(["correct", "incorrect", "unknown"]),
+    ),
+    max_size=4,
+)
+CHUNKS = st.lists(st.lists(SPOKEN, max_size=5), max_size=6)  # verdicts of the steps of each solution
+
+
+def tables(chunk: list[list[list[Verdict]]], order: list[int]) -> tuple[pa.Table, pa.Table]:
+    """Both tables with the columns that matter; the steps' rows in the order of `order`, stable."""
+    names = [str(i) for i in range(len(chunk))]
+    steps: list[dict[str, Any]] = [
+        {
+            "solution_id": name,
+            "text": f"{name}/{j}",
+            "verdicts": [{key: getattr(verdict, key) for key in Verdict.__slots__} for verdict in said],
+            "label": "unknown",
+            "label_source": "",
+            "is_first_error": False,
+        }
+        for name, solution in zip(names, chunk, strict=True)
+        for j, said in enumerate(solution)
+    ]
+    steps = [row for _, row in sorted(zip(order, steps, strict=False), key=lambda pair: pair[0])]
+    solutions = [{"solution_id": name, "answer_correct": None} for name in names]
+    declared = [
+        pa.schema([field for field in arrow_schema(table) if field.name in wanted])
+        for table, wanted in (
+            ("solutions", {"solution_id", "answer_correct"}),
+            ("steps", {"solution_id", "text", "verdicts", "label", "label_source", "is_first_error"}),
+        )
+    ]
+    return pa.Table.from_pylist(solutions, declared[0]), pa.Table.from_pylist(steps, declared[1])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(chunk=CHUNKS, mixed=st.data())
+def test_as_step_by_step(policy: str, chunk: list[list[list[Verdict]]], mixed: st.DataObject) -> None:
+    n_steps = sum(map(len, chunk))
+    # Solutions may lie among each other, the steps of each in order.
+    groups = mixed.draw(st.lists(st.integers(0, 2), min_size=len(chunk), max_size=len(chunk)))
+    order = [group for group, solution in zip(groups, chunk, strict=True) for _ in solution]
+    solutions, steps = tables(chunk, order)
+    made = label_chunk(solutions, steps, policy)
+    assert made.steps.schema == steps.schema and len(made.steps) == n_steps
+    assert made.steps["text"].equals(steps["text"]), "rows stay where they are"
+    found: dict[str, list[tuple[Any, ...]]] = {str(i): [] for i in range(len(chunk))}
+    for row in made.steps.to_pylist():
+        found[row["solution_id"]].append((row["label"], row["label_source"], row["is_first_error"]))
+    for name, solution in enumerate(chunk):
+        assert found[str(name)] == [tuple(label) for label in label_steps(solution, policy)]
+    finals = [
+        next((v.label for v in solution[-1] if v.verifier == "final"), "unknown") if solution else "unknown"
+        for solution in chunk
+    ]
+    right = [{"correct": True, "incorrect": False}.get(label) for label in finals]
+    assert made.solutions["answer_correct"].to_pylist() == right
+    again = label_chunk(made.solutions, made.steps, policy)
+    assert again.changed == (), "labelled twice is labelled once"
+    assert ("solutions" in made.changed) == any(one is not None for one in right)

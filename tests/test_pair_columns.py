@@ -1,0 +1,128 @@
+"""Step pairs by columns are, row for row and drop for drop, those that the strategies' rules make one by one."""
+
+import tempfile
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from stepconf import preference
+from stepconf.core.pairs.traces import to_bytes
+from stepconf.core.records import Solved, Verdict
+from stepconf.pair_columns import read_parts
+from stepconf.recipe import PairsRecipe
+from stepconf.shards import Run, read_shards
+from tests.core.test_pairs import SAMPLES, TAUS, Sample, encode, make
+
+
+class Words:
+    """Stands for a tokenizer: characters are tokens."""
+
+    def encode(self, text: str) -> list[int]:
+        return [1000 + ord(character) for character in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(f"<{token}>" for token in ids)
+
+
+class Twist(NamedTuple):
+    """What `make` leaves plain: the answer, and at some step a critic's reference, or no scores."""
+
+    answer: bool | None
+    references: list[str | None]
+    at: int
+    unscored: bool
+    alike_prompt: bool
+
+
+TWISTS = st.builds(
+    Twist,
+    st.sampled_from([True, False, None]),
+    st.lists(st.sampled_from(["a", " b ", "better", "", None]), max_size=2),
+    st.integers(0, 2),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+def twisted(one: Solved, twist: Twist) -> Solved:
+    steps = list(one.steps)
+    if twist.at < len(steps):
+        verdicts = [Verdict("critic", "1", "incorrect", reference=text) for text in twist.references]
+        steps[twist.at] = replace(steps[twist.at], verdicts=verdicts)
+    if twist.unscored:
+        steps = [replace(step, logprob_sum=None, confidence=None) for step in steps]
+    prompt = [90, 99] if twist.alike_prompt else one.solution.prompt_token_ids
+    plain: dict[str, Any] = {"external_id": None, "gold_answer": None, "predicted_answer": None}
+    plain |= dict.fromkeys(("source", "split", "model_revision", "engine"), "")
+    plain |= {"sample_index": 0, "n_tokens": len(one.solution.token_ids)}
+    solution = replace(one.solution, answer_correct=twist.answer, prompt_token_ids=prompt, **plain)
+    return Solved(solution, steps)
+
+
+def write(folder: Path, solved: list[Solved], cuts: list[int]) -> Run:
+    """A run of several chunks, which may cut a problem in two."""
+    run = Run(folder, {"command": "score"})
+    bounds = [0, *sorted(min(cut, len(solved)) for cut in cuts), len(solved)]
+    for index, (start, end) in enumerate(pairwise(bounds)):
+        part = solved[start:end]
+        steps = [step for one in part for step in one.steps]
+        facts = {"solutions": len(part), "steps": len(steps), "drops": {}, "seconds": {}}
+        run.commit(f"{index:05d}", {"solutions": [one.solution for one in part], "steps": steps}, facts)
+    return run
+
+
+@pytest.mark.parametrize("strategy", ["caspo", "step-dpo"])
+@given(
+    samples=SAMPLES,
+    twists=st.lists(TWISTS, min_size=7, max_size=7),
+    cuts=st.lists(st.integers(0, 7), max_size=2),
+    tau=TAUS,
+    after_error=st.sampled_from(["stop", "continue"]),
+    cap=st.sampled_from([None, 2]),
+)
+@settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+def test_the_rows_of_both_ways_are_equal(
+    strategy: Any,
+    samples: list[Sample],
+    twists: list[Twist],
+    cuts: list[int],
+    tau: float,
+    after_error: Any,
+    cap: int | None,
+) -> None:
+    solved = [twisted(make(sample, i), twists[i]) for i, sample in enumerate(samples)]
+    options = PairsRecipe(strategy=strategy, after_error=after_error, max_per_problem=cap, validation=0.4)
+    threshold = tau if strategy == "caspo" else None
+    words: Any = Words()
+    rule = preference._rule(options, threshold, encode)
+    means = preference._Means(threshold, rule, None, words)  # type: ignore[arg-type]  # no candidates, no policy
+    found = []
+    with tempfile.TemporaryDirectory() as folder, write(Path(folder) / "run", solved, cuts) as run:
+        for make_pairs in (preference._make_by_rows, preference._make_by_columns):
+            tally = preference._Tally(options)
+            make_pairs(run, options, means, tally, lambda stage, n: None)
+            run.commit_pairs(tally.facts())
+            rows = [list(read_shards(run.path, "pairs", stem=split)) for split in ("train", "validation")]
+            facts = tally.facts()
+            found.append((rows, facts["kinds"], facts["splits"], facts["drops"]))
+    assert found[0] == found[1]
+
+
+def test_problems_that_lie_in_several_chunks_are_held(tmp_path: Path) -> None:
+    samples = [Sample(i % 2, [("a\n", "correct", 0.2)], "stop") for i in range(6)]
+    plain = Twist(None, [], 0, False, False)
+    solved = [twisted(make(sample, i), plain) for i, sample in enumerate(samples)]
+    with write(tmp_path / "run", solved, [3, 5]) as run:
+        parts = list(read_parts(run.path))
+    assert [len(part.solutions) for part in parts] == [0, 3, 3]
+    assert [set(part.solutions["problem_id"].to_pylist()) for part in parts] == [set(), {"p0"}, {"p1"}]
+    assert all(len(part.steps) == len(part.solutions) for part in parts)
+
+
+def test_encoded_ids_are_those_of_the_rows() -> None:
+    assert to_bytes(Words().encode("a b")) == encode("a b")
