@@ -19,7 +19,7 @@ from dataclasses import asdict
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stepconf.chunks import Chunk, T, Tick, pending
 from stepconf.core.records import Problem, Solved
@@ -61,9 +61,11 @@ def generate(
     with Run(out, _command_identity("generate", recipe), repair) as run, Meter(run, tick) as meter:
         todo = list(pending(run, loaded.problems, recipe.chunk))
         meter("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
-        if todo:
+        if recipe.ray.address and engine_of is None:
+            _drive_cluster("generate", run, recipe, meter, todo)
+        elif todo:
             with nullcontext(engine_of()) if engine_of else closing(open_guarded(recipe)) as engine:
-                run.metadata = _metadata(engine, recipe)
+                run.metadata = metadata_of(engine, recipe)
                 _drive(run, recipe, meter, todo, lambda c: sample(c, engine, recipe, meter), engine)
         return summarise(run, loaded.dropped)
 
@@ -74,9 +76,11 @@ def score(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[s
     with Run(out, _command_identity("score", recipe), repair) as run, Meter(run, tick) as meter:
         todo = list(pending(run, items, recipe.chunk))
         meter("score", -sum(len(chunk.items) for chunk in todo))
-        if todo:
+        if recipe.ray.address:
+            _drive_cluster("score", run, recipe, meter, todo)
+        elif todo:
             with closing(open_guarded(recipe)) as engine:
-                run.metadata = _metadata(engine, recipe)
+                run.metadata = metadata_of(engine, recipe)
                 _drive(run, recipe, meter, todo, lambda c: teacher_force(c, engine, recipe, meter), engine)
         return summarise(run, dropped)
 
@@ -87,7 +91,10 @@ def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict
     with Run(out, _command_identity("segment", recipe), repair) as run, Meter(run, tick) as meter:
         todo = list(pending(run, items, recipe.chunk))
         meter("segment", -sum(len(chunk.items) for chunk in todo))
-        _drive(run, recipe, meter, todo, lambda c: divide(c, recipe, meter))
+        if recipe.ray.address:
+            _drive_cluster("segment", run, recipe, meter, todo)
+        else:
+            _drive(run, recipe, meter, todo, lambda c: divide(c, recipe, meter))
         return summarise(run, dropped)
 
 
@@ -103,7 +110,10 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
         todo = list(pending(run, items, recipe.chunk))
         meter("read", -sum(len(chunk.items) for chunk in todo))
         run.metadata = read_metadata(source)
-        _drive(run, recipe, meter, todo, lambda c: reread(c, meter))
+        if recipe.ray.address:
+            _drive_cluster("verify", run, recipe, meter, todo)
+        else:
+            _drive(run, recipe, meter, todo, lambda c: reread(c, meter))
         return summarise(run, Counter())
 
 
@@ -133,17 +143,50 @@ def _drive(
         else:
             done = overlapped(stage(iter(todo)), verified)
         for chunk in done:
-            solutions = [one.solution for one in chunk.solved]
-            steps = list(chain.from_iterable(one.steps for one in chunk.solved))
-            facts = chunk.facts() | {"policy": recipe.verify.policy}
-            run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
-            meter.committed(chunk.name, facts)
+            _commit(run, recipe, meter, chunk)
+
+
+def _drive_cluster(
+    command: Literal["generate", "score", "segment", "verify"],
+    run: Run,
+    recipe: Recipe,
+    meter: Meter,
+    todo: Sequence[Chunk[T]],
+) -> None:
+    """As `_drive`, with all but the writing done by actors of a Ray cluster."""
+    if not todo:
+        return
+    from stepconf.cluster import on_cluster
+
+    stage = {"generate": "sample", "score": "score", "segment": "segment", "verify": "read"}[command]
+    weights = {chunk.name: len(chunk.items) for chunk in todo}
+    before = run.metadata
+    with closing(on_cluster(todo, command, recipe, before.get("tokenizer", ""))) as parcels:
+        meter.begin(len(todo))
+        for parcel in parcels:
+            run.metadata = before | parcel.metadata
+            weight = recipe.sampling.samples if command == "generate" else 1
+            meter(stage, weights[parcel.chunk.name] * weight)
+            meter("verify", len(parcel.chunk.solved))
+            _commit(run, recipe, meter, parcel.chunk)
+
+
+def _commit(run: Run, recipe: Recipe, meter: Meter, chunk: Chunk[T]) -> None:
+    solutions = [one.solution for one in chunk.solved]
+    steps = list(chain.from_iterable(one.steps for one in chunk.solved))
+    facts = chunk.facts() | {"policy": recipe.verify.policy}
+    run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
+    meter.committed(chunk.name, facts)
 
 
 def sample(
-    chunks: Iterator[Chunk[Problem]], engine: Guard, recipe: Recipe, tick: Tick
+    chunks: Iterator[Chunk[Problem] | None], engine: Guard, recipe: Recipe, tick: Tick
 ) -> Iterator[Chunk[Problem]]:
-    """Sample solutions: the requests of all chunks are one stream, so that the engine's batch stays full."""
+    """Sample solutions: the requests of all chunks are one stream, so that the engine's batch stays full.
+
+    A None among the chunks says, here and in `teacher_force`, that there is none to add now; the stream may
+    end behind it.
+    """
     prompter = Prompter(engine.tokenizer, recipe.prompt)
     sampling = recipe.sampling
 
@@ -169,7 +212,7 @@ def sample(
 
 
 def teacher_force(
-    chunks: Iterator[Chunk[ImportedSolution]], engine: Guard, recipe: Recipe, tick: Tick
+    chunks: Iterator[Chunk[ImportedSolution] | None], engine: Guard, recipe: Recipe, tick: Tick
 ) -> Iterator[Chunk[ImportedSolution]]:
     """Score given solutions, as if the model had written them after the recipe's prompt."""
     prompter = Prompter(engine.tokenizer, recipe.prompt)
@@ -240,7 +283,7 @@ def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], Chunk[T]])
 
 
 def _through(
-    chunks: Iterator[Chunk[T]],
+    chunks: Iterator[Chunk[T] | None],
     run_engine: Callable[[Iterator[Any]], Iterator[tuple[Any, Any]]],
     request: Callable[[str, T], Any],
     solve: Callable[[Chunk[T], int, Any, Any], None],
@@ -260,6 +303,11 @@ def _through(
 
     def requests() -> Iterator[Any]:
         for chunk in chunks:
+            if chunk is None and ready:
+                return  # they come out when the engine has run out; the caller begins anew
+            if chunk is None:
+                yield None
+                continue
             made = [request(f"{chunk.name}/{i}", item) for i, item in enumerate(chunk.items)]
             refused = [reason for reason in made if isinstance(reason, str)]
             for reason in refused:
@@ -317,7 +365,8 @@ def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:
     return {"command": command, **identity(recipe)}
 
 
-def _metadata(engine: Engine, recipe: Recipe) -> dict[str, str]:
+def metadata_of(engine: Engine, recipe: Recipe) -> dict[str, str]:
+    """What goes into the schema metadata of every shard."""
     # The model as the user named it: what the engine loaded may be a path of this machine.
     facts = asdict(engine.info) | {"model": recipe.model, "tokenizer": engine.tokenizer.digest}
     return {name: str(value) for name, value in facts.items()}

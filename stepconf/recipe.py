@@ -371,6 +371,45 @@ class ServeRecipe(Strict):
     """After SIGTERM, how long requests under way may take to finish; then they are answered 503."""
 
 
+class RayRecipe(Strict):
+    """How `generate`, `score` and `verify` are spread over a Ray cluster. Decides the speed, not the result."""
+
+    address: str | None = None
+    """auto (the cluster of this machine), local (one made for the run, here) or ray://HOST:PORT; None: no Ray."""
+    gpus: float | None = Field(None, ge=0)
+    """GPUs of one engine, a share of one or several whole ones; None takes engine.tensor_parallel where there
+    are GPUs."""
+    cpus: float = Field(1, gt=0)
+    """CPUs of one engine; without a GPU, its threads."""
+    min_engines: int = Field(1, ge=1)
+    max_engines: int | None = Field(None, ge=1)
+    """None: as many as the GPUs have room for; without GPUs one a node."""
+    verifier_cpus: float = Field(1, gt=0)
+    """CPUs of an actor that verifies, and its worker processes (unless verify.workers says how many)."""
+    verifier_gpus: float = Field(0, ge=0)
+    """Its GPUs, where it runs a model: a reward model, or a critic other than the run's model."""
+    min_verifiers: int = Field(1, ge=1)
+    max_verifiers: int | None = Field(None, ge=1)
+    """None: as many as there is work and room for."""
+    retries: int = Field(3, ge=0)
+    """How often a chunk is made again whose actor or node was lost, before its items are tried alone."""
+
+    @model_validator(mode="after")
+    def _values_mean_something(self) -> Self:
+        address = self.address
+        if address is not None and address not in ("auto", "local") and not address.startswith("ray://"):
+            raise StepconfError(
+                f"unknown Ray address {address!r}.", "Give --ray auto, --ray local or --ray ray://HOST:10001."
+            )
+        for name in ("gpus", "verifier_gpus"):
+            share = getattr(self, name) or 0.0
+            if share > 1 and share != int(share):
+                raise StepconfError(
+                    f"ray.{name}={share} is not whole.", "Give a share up to 1, or whole GPUs."
+                )
+        return self
+
+
 class Recipe(Strict):
     """One run, whole."""
 
@@ -390,6 +429,7 @@ class Recipe(Strict):
     loop: LoopRecipe = LoopRecipe()
     infer: InferRecipe = InferRecipe()
     serve: ServeRecipe = ServeRecipe()
+    ray: RayRecipe = RayRecipe()
 
 
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
@@ -401,6 +441,7 @@ _NOT_IDENTITY = {
     "loop": True,
     "infer": True,
     "serve": True,
+    "ray": True,
 }
 
 

@@ -63,6 +63,7 @@ HOME = {
         "report/index.py",
     },
     "polars": {"summary.py", "signals.py", "check_chunk.py", "pair_columns.py", "pair_tables.py"},
+    "ray": {"cluster.py"},
     "huggingface_hub": {"hub.py", "engines/tokenizer.py"},
 }
 LIGHT_START = {
@@ -76,6 +77,7 @@ LIGHT_START = {
     "numpy",
     "matplotlib",
     "fastapi",
+    "ray",
 }
 IMPURE_IN_CORE = {"os", "pathlib", "time", "random", "socket", "subprocess", "datetime", "tempfile", "shutil"}
 

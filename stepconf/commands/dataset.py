@@ -19,6 +19,7 @@ from stepconf.commands.options import (
     Out,
     Policy,
     ProblemColumn,
+    Ray,
     RecipeFile,
     Repair,
     Seed,
@@ -51,6 +52,7 @@ def generate(
     id_column: IdColumn = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
+    ray: Ray = None,
     repair: Repair = False,
     log_json: LogJson = None,
 ) -> None:
@@ -68,6 +70,7 @@ def generate(
         "problems.problem_column": problem_column,
         "problems.answer_column": answer_column,
         "problems.id_column": id_column,
+        "ray.address": ray,
     }
     _run_stage("generate", out, recipe, options, sets, repair, log_json)
 
@@ -106,12 +109,18 @@ def score(
     id_column: IdColumn = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
+    ray: Ray = None,
     repair: Repair = False,
     log_json: LogJson = None,
 ) -> None:
     """Exact token entropies of given solutions under a model."""
     columns = column_keys(file, limit, problem_column, answer_column, solution_column, id_column)
-    own = {"model": model, "engine.name": engine, "verify.verifiers": names_of(verify)}
+    own = {
+        "model": model,
+        "engine.name": engine,
+        "verify.verifiers": names_of(verify),
+        "ray.address": ray,
+    }
     _run_stage("score", out, recipe, columns | own, sets, repair, log_json)
 
 
@@ -129,6 +138,7 @@ def verify(
     model: Model = None,
     engine: EngineName = None,
     policy: Policy = None,
+    ray: Ray = None,
     repair: Repair = False,
     log_json: LogJson = None,
     report: Annotated[
@@ -142,6 +152,7 @@ def verify(
         "engine.name": engine,
         "verify.verifiers": names_of(verify),
         "verify.policy": policy,
+        "ray.address": ray,
     }
     _run_stage("verify", out, recipe, columns | own, sets, repair, log_json)
     if report:

@@ -27,6 +27,10 @@ SolutionFile = Annotated[
     str, typer.Argument(metavar="FILE", help="JSONL(.gz), Parquet or Hub set of solutions.")
 ]
 Repair = Annotated[bool, typer.Option("--repair", help="Make chunks with damaged or missing shards anew.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="On a Ray cluster: auto, local or ray://HOST:PORT."),
+]
 LogJson = Annotated[
     Path | None, typer.Option("--log-json", help="Append a JSON line per event; - is stderr, without bars.")
 ]

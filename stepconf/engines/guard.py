@@ -57,7 +57,7 @@ class Guard:
         self._engine.close()
 
     def sample_each(
-        self, requests: Iterator[SampleRequest]
+        self, requests: Iterator[SampleRequest | None]
     ) -> Iterator[tuple[SampleRequest, list[Completion] | Failed]]:
         """Completions of each request, or that it crashes the engine.
 
@@ -68,16 +68,16 @@ class Guard:
         return self._each(requests, lambda group: self._engine.sample(group))
 
     def score_each(
-        self, requests: Iterator[ScoreRequest]
+        self, requests: Iterator[ScoreRequest | None]
     ) -> Iterator[tuple[ScoreRequest, TokenScores | Failed]]:
         """Scores of each request, or that it crashes the engine; raises as `sample_each`."""
         return self._each(requests, lambda group: self._engine.score(group))
 
     def _each(
-        self, requests: Iterator[R], run: Callable[[Iterator[R]], Iterator[tuple[R, Any]]]
+        self, requests: Iterator[R | None], run: Callable[[Iterator[R | None]], Iterator[tuple[R, Any]]]
     ) -> Iterator[tuple[R, Any]]:
         blamed: list[R] = []  # not told before the engine has answered another: see MAX_IN_A_ROW
-        groups: list[Iterator[R]] = [requests]  # the last one is next
+        groups: list[Iterator[R | None]] = [requests]  # the last one is next
         while groups:
             group = groups.pop()
             asked: dict[str, R] = {}
@@ -113,7 +113,8 @@ class Guard:
             self._engine = self._open()
 
 
-def _noted(requests: Iterator[R], asked: dict[str, R]) -> Iterator[R]:
+def _noted(requests: Iterator[R | None], asked: dict[str, R]) -> Iterator[R | None]:
     for one in requests:
-        asked[one.key] = one
+        if one is not None:
+            asked[one.key] = one
         yield one
