@@ -23,7 +23,6 @@ _LONGEST = (
     "test_final.py",
     "test_hub.py",
     "test_serve.py",
-    "test_cluster.py",
     "test_resume.py",
     "test_browser.py",
     "test_rounds.py",

@@ -180,6 +180,7 @@ def test_chunks_of_many_callers_share_one_generator() -> None:
     )
 
 
+@pytest.mark.slow
 def test_begun_here_and_continued_on_ray(problems: Path, plain: Path, local: None, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         generate(recipe_of(problems, None), tmp_path / "run", interrupted_after(1))
@@ -236,6 +237,7 @@ def test_more_is_lost_than_comes_through(tmp_path: Path) -> None:
         list(cluster._item_by_item(toys([POISON, POISON, POISON, ""], tmp_path), alone, 0, 4))
 
 
+@pytest.mark.slow
 def test_an_actor_asks_for_what_no_node_has(problems: Path, local: None, tmp_path: Path) -> None:
     with pytest.raises(StepconfError, match=r"0 GPUs.*asks for 1") as told:
         generate(recipe_of(problems, "local", **{"ray.gpus": 1}), tmp_path / "run", quiet)
