@@ -324,6 +324,9 @@ class InferRecipe(Strict):
     answer (unless length_normalised)."""
     expand_below: float | None = Field(None, gt=0, le=1)
     """The greedy candidate first, and K - 1 sampled ones only where its confidence is below this; None samples K."""
+    count_duplicates: bool = False
+    """In C, multiply a step's confidence by the share of its parent's candidates that say the same: entropy does not
+    see which of them was drawn. Not in the paper."""
     token_budget: int | None = Field(None, ge=1)
     """Tokens after which a tree grows no further level; None sets no limit."""
     beam_width: int = Field(2, ge=1)

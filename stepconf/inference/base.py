@@ -136,7 +136,8 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A question's answer. `answer` is None where `failure` says why; `confidence` is C of the steps shown.
+    """A question's answer. `answer` is None where `failure` says why; `confidence` is C of the steps shown, with
+    `infer.count_duplicates` times their shares.
 
     `samples`: what was chosen from. `seconds`: wall clock from the first request to the answer, other
     questions under way at the same time included.

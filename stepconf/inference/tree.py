@@ -1,9 +1,10 @@
 """Strategies over trees of steps: `cat` (algorithm 2 of arXiv 2605.07353) and `beam`."""
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
-from math import exp
+from math import exp, log
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.prune import Branch, Level, Rules, can_win, prune_level, ranked
@@ -44,7 +45,8 @@ def cat(strategy: str, question: Question, setting: Setting) -> Search:
     The tree ends when no branch is left, or when none can still beat the best completed one (a product of
     confidences only falls; not with `stop_early` off), or when the token budget is spent. With `expand_below`
     a branch gets its likeliest candidate (greedy), and K - 1 sampled ones only where that one is less confident:
-    entropy says how sure the model was before it drew, not whether it then drew something unlikely.
+    entropy says how sure the model was before it drew, not whether it then drew something unlikely. What
+    `count_duplicates` adds is for the same reason: how many of the branch's candidates say the same.
     """
     infer = setting.infer
     rules = Rules(infer.k, infer.tau, infer.max_steps, infer.length_normalised)
@@ -119,10 +121,26 @@ class _Tree:
             )
             found = [first + rest for first, rest in zip(found, more, strict=True)]
         self.spent.depth += 1
-        children = [
-            self._child(parent, step) for parent, row in zip(active, found, strict=True) for step in row
+        return [
+            child
+            for parent, row in zip(active, found, strict=True)
+            for child in self._weighed(parent, [self._child(parent, step) for step in row])
         ]
-        return [child for child in children if child is not None]
+
+    def _weighed(self, parent: Twig, children: Sequence[Twig | None]) -> list[Twig]:
+        """The living children of a branch; with `count_duplicates` the last step's confidence times its share."""
+        alive = [child for child in children if child is not None]
+        if not self._setting.infer.count_duplicates:
+            return alive
+        alike = Counter(child.key for child in alive)
+        logs = [log(alike[child.key] / len(children)) for child in alive]
+        n_before = len(parent.log_confidences)
+        return [
+            replace(child, log_confidences=(*child.log_confidences[:-1], child.log_confidences[-1] + share))
+            if len(child.log_confidences) > n_before
+            else child
+            for child, share in zip(alive, logs, strict=True)
+        ]
 
     def _child(self, parent: Twig, step: Candidate) -> Twig | None:
         """The branch with one more step; None where it can neither go on nor gives an answer."""

@@ -1,9 +1,10 @@
 """Accuracy and tokens of CaT against greedy, self-consistency, best-of-n and deepconf, in one run of vLLM.
 
-Problems: arithmetic chains (reasoning-gym chain_sum, seed 100,000). Two CaTs: `cat` takes K candidates of every
+Problems: arithmetic chains (reasoning-gym chain_sum, seed 100,000). Three CaTs: `cat` takes K candidates of every
 branch, as algorithm 2 has it; `cat-lazy` takes the greedy one, and K - 1 sampled ones only where its confidence is
-below `--expand-below`. best-of-n and deepconf choose among the very samples of self-consistency (one seed), so
-these are drawn once and their seconds are shared. float32, temperature 0.7.
+below `--expand-below`; `cat-counted` does so, and counts duplicates (`infer.count_duplicates`). best-of-n and
+deepconf choose among the very samples of self-consistency (one seed), so these are drawn once and their seconds are
+shared. float32, temperature 0.7.
 
     python -m tests.benchmarks.cat_vs_voting [--model FOLDER --zero-shot --learnt FILE] [--limit N] [--k K] [--tau T]
 
@@ -32,7 +33,7 @@ from stepconf.recipe import Recipe, load_recipe
 TERMS = "min_terms=3&max_terms=4&min_digits=1&max_digits=1"  # as the demo's
 SEED = 100_000  # row i of a reasoning-gym set has the seed plus i: far from what a model was trained on
 SHARED = ("self-consistency", "best-of-n", "deepconf")
-STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat-lazy", "cat")
+STRATEGIES = ("greedy", "self-consistency", "best-of-n", "deepconf", "cat-counted", "cat-lazy", "cat")
 
 
 class Replay:
@@ -78,14 +79,16 @@ def main() -> None:
         if problem.text not in known
     ][: options.limit]
     assert len(problems) == options.limit, "the model has learnt too many of these"
-    lazy = recipe.model_copy(
-        update={"infer": recipe.infer.model_copy(update={"expand_below": options.expand_below})}
-    )
+    trees = {
+        "cat": recipe,
+        "cat-lazy": _with(recipe, expand_below=options.expand_below),
+        "cat-counted": _with(recipe, expand_below=options.expand_below, count_duplicates=True),
+    }
     cells: dict[str, Cell] = {}
     with closing(open_engine(recipe)) as engine, open_pool(recipe) as pool:
         replay = Replay(engine)
         for name in STRATEGIES:
-            strategy, how = ("cat", lazy) if name == "cat-lazy" else (name, recipe)
+            strategy, how = ("cat", trees[name]) if name in trees else (name, recipe)
             asked = replay if strategy in SHARED else engine
             cell = answered(asked, pool, "chain_sum", problems, strategy, how, lambda stage, n: None)
             timed = cells["self-consistency"] if strategy in SHARED[1:] else cell
@@ -106,7 +109,7 @@ def main() -> None:
             f"{one['seconds_outside_engine']:.2%} of them outside the engine, "
             f"{one['occupancy']:.1f} under way on average; {counts}"
         )
-    for name in ("cat", "cat-lazy"):
+    for name in trees:
         _against_voting(name, cells)
 
 
@@ -126,6 +129,10 @@ def _against_voting(name: str, cells: dict[str, Cell]) -> None:
 
 def _plain(value: object) -> dict[str, float]:
     return {name: getattr(value, name) for name in ("estimate", "low", "high")}
+
+
+def _with(recipe: Recipe, **infer: object) -> Recipe:
+    return recipe.model_copy(update={"infer": recipe.infer.model_copy(update=infer)})
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

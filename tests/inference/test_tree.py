@@ -87,6 +87,22 @@ def test_the_likeliest_candidate_first() -> None:
     assert found.answer == "1" and found.spent.merged == 1
 
 
+def test_what_more_candidates_say_weighs_more() -> None:
+    def policy(before: str) -> list[Says]:
+        if before:
+            return [Says("The answer is 1\n" if "odd" in before else "The answer is 2\n", 0.9)]
+        return [Says("odd\n", 0.9), Says("usual\n", 0.8), Says("usual\n", 0.8), Says("usual\n", 0.8)]
+
+    plain = run(ScriptedEngine(policy), "cat", k=4, tau=0.0)
+    counted = run(ScriptedEngine(policy), "cat", k=4, tau=0.0, count_duplicates=True)
+    assert (plain.answer, counted.answer) == ("1", "2")
+    # .8 and three of four candidates, then .9 and all of them.
+    assert counted.confidence == pytest.approx(0.8 * 3 / 4 * 0.9)
+    # One candidate that is sure enough is all there is.
+    lazy = run(ScriptedEngine(policy), "cat", k=4, tau=0.0, count_duplicates=True, expand_below=0.5)
+    assert lazy.answer == "1" and lazy.confidence == pytest.approx(0.81)
+
+
 CONFIDENCES = [Fraction(2, 3), Fraction(5, 7), Fraction(11, 13), Fraction(17, 19), Fraction(23, 29)]
 
 
