@@ -25,7 +25,7 @@ from stepconf.core.labels import POLICIES
 from stepconf.damage import damage_told
 from stepconf.errors import StepconfError
 from stepconf.label_columns import label_chunk
-from stepconf.shards import Run, Shard, read_recipe, shard_facts, write_atomically
+from stepconf.shards import Run, Shard, as_declared, read_recipe, shard_facts, write_atomically
 from stepconf.summary import write_summary
 
 
@@ -60,7 +60,9 @@ def _relabelled(path: Path, policy: str, manifest: dict[str, Any]) -> dict[str, 
     read = {table: _read(path / name, path) for table, name in names.items()}
     labelled = label_chunk(read["solutions"][0], read["steps"][0], policy)
     return {
-        name: Shard.of(getattr(labelled, table)) if table in labelled.changed else Shard(read[table][1])
+        name: Shard.of(as_declared(table, getattr(labelled, table)))
+        if table in labelled.changed
+        else Shard(read[table][1])
         for table, name in names.items()
     }
 

@@ -212,10 +212,7 @@ class Run:
         return pa.Table.from_pydict(to_columns(table, rows), schema=arrow_schema(table, self.metadata))
 
     def _as_declared(self, table: str, rows: Any) -> Any:
-        """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
-        if rows is None:
-            return arrow_schema(table, self.metadata).empty_table()
-        return rows.cast(arrow_schema(table, _plain(rows.schema.metadata)))
+        return arrow_schema(table, self.metadata).empty_table() if rows is None else as_declared(table, rows)
 
     def _write_shards(self, name: str, tables: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -284,6 +281,11 @@ class Shard(NamedTuple):
         pq.write_table(rows, sink, compression="zstd", use_dictionary=texts, use_byte_stream_split=single)
         data = sink.getvalue()
         return cls(shard_facts(len(rows), data), data)
+
+
+def as_declared(table: str, rows: Any) -> Any:
+    """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
+    return rows.cast(arrow_schema(table, _plain(rows.schema.metadata)))
 
 
 def _leaves(name: str, kind: Any) -> Iterator[tuple[str, Any]]:

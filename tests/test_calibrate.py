@@ -175,8 +175,9 @@ def test_before_and_after(run: Path, tmp_path: Path) -> None:
     options = ["--resamples", 20, "--top-k", 3, "--out", tmp_path / "c"]
     ended = stepconf("calibrate", other, "--before", run, *options, columns=140)
     assert ended.code == 0, ended.err
-    assert "after - before" in ended.out and "entropy of the top k" in ended.out and "Platt" in ended.out
+    assert "after - before" in ended.out and "Platt" in ended.out
     found = json.loads((tmp_path / "c" / "calibration.json").read_text())
+    assert all("entropy_topk" in found[kind]["signals"] for kind in ("steps", "answers"))
     same = found["change"]["steps"]
     assert all(one["estimate"] == one["low"] == one["high"] == 0 for one in same.values()), (
         "the very same steps"
