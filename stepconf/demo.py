@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
-from stepconf.preference import make_pairs
 from stepconf.recipe import load_recipe
 from stepconf.ui import StageProgress, console, show_summary
 

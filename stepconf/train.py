@@ -17,7 +17,7 @@ from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, TrainRecipe
-from stepconf.shards import check_is_run, read_metadata, read_shards, write_atomically
+from stepconf.run.shards import check_is_run, read_metadata, read_shards, write_atomically
 
 Report = Callable[[dict[str, Any]], None]
 _PAIR_COLUMNS = [

@@ -30,7 +30,7 @@ class _Rate(ProgressColumn):
 
 
 class StageProgress:
-    """A bar per stage with rate and time to go. Call it as `tick(stage, n)`: see `chunks.Tick`."""
+    """A bar per stage with rate and time to go. Call it as `tick(stage, n)`: see `run.meter.Tick`."""
 
     def __init__(self, shown: bool = True) -> None:
         self._progress = Progress(
@@ -275,6 +275,15 @@ def _agreement(pair: dict[str, Any]) -> str:
 
 def _number(value: float | None, unit: str = "") -> str:
     return "-" if value is None else f"{value:.3f}{unit}"
+
+
+def interval(value: dict[str, Any], digits: int = 3) -> str:
+    """An estimate with its 95 % bounds, where they are known."""
+    if value["estimate"] is None:
+        return "-"
+    if value["low"] is None:
+        return f"{value['estimate']:.{digits}f}"
+    return f"{value['estimate']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
 def _interval(interval: dict[str, Any]) -> str:

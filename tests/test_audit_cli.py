@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepconf.agreement_report import agreement_of, render
+from stepconf.labels.agreement import agreement_of, render
 from tests.invariants import rows_of
 from tests.shared_data import shared_path
 from tests.test_pipeline import GIVEN, write_jsonl

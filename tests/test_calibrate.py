@@ -12,10 +12,10 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
+from stepconf.calibration.signals import SIGNS, read_units
+from stepconf.calibration.truncated import topk_entropies
 from stepconf.core.calibration import problem_split
-from stepconf.shards import read_recipe
-from stepconf.signals import SIGNS, read_units
-from stepconf.truncated import topk_entropies
+from stepconf.run.shards import read_recipe
 from tests.edited_run import Row, edit, good_run
 from tests.engines.reference import top_probabilities
 from tests.invariants import rows_of

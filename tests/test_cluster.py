@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from stepconf import cluster
-from stepconf.chunks import Chunk
-from stepconf.cluster_work import Parcel, Worker
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe, identity, load_recipe
+from stepconf.stages import cluster
+from stepconf.stages.chunks import Chunk
+from stepconf.stages.cluster_work import Parcel, Worker
 from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.test_resume import check_clean, without_seconds

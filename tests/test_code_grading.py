@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from stepconf.code_grading import check_code_problems, grade_code, program_of
 from stepconf.core.answers import extract_answer, gold_answer, same_answer_cheap
 from stepconf.core.records import Problem
-from stepconf.problems import ProblemOptions, load_problems
+from stepconf.evaluation.code_grading import check_code_problems, grade_code, program_of
+from stepconf.problems.load import ProblemOptions, load_problems
 from stepconf.verifiers.sandbox import SandboxError, check_sandbox
 from tests.shared_data import shared_path, shared_rows
 from tests.tiny import stepconf, with_tiny

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from stepconf.calibration.signals import lowest_on_the_way
 from stepconf.core.prune import tau_at
-from stepconf.infer import with_tau
+from stepconf.evaluation.infer import with_tau
 from stepconf.recipe import load_recipe
-from stepconf.signals import lowest_on_the_way
 from tests.edited_run import edit, good_run
 from tests.invariants import rows_of
 from tests.test_infer import SMALL

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepconf import figures
+from stepconf.calibration import figures
 
 HOSTILE = "$x_{$ <script> & [b]\n" + "ab" * 60
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stepconf.damage import file_digest
+from stepconf.run.damage import file_digest
 from tests.edited_run import command, good_run
 from tests.hub_server import (
     READER,

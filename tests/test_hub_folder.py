@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from stepconf import hub_folder
 from stepconf.core.schema import TABLES, arrow_schema
 from stepconf.errors import StepconfError
-from stepconf.hub_folder import write_folder
-from stepconf.hub_restore import read_folder
+from stepconf.hub import folder as hub_folder
+from stepconf.hub.folder import write_folder
+from stepconf.hub.restore import read_folder
 from tests.edited_run import edit, good_run
 from tests.invariants import rows_of
 from tests.test_hub import FILES

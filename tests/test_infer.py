@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stepconf.core.records import Problem
-from stepconf.evaluate import Cell, _graded, compared, summarised
-from stepconf.infer_view import printable
+from stepconf.evaluation.evaluate import Cell, _graded, compared, summarised
+from stepconf.evaluation.infer_view import printable
 from stepconf.inference.base import Question, Result, Sample, Spent, failed
 from stepconf.verifiers.pool import Pool
 from tests.tiny import stepconf, with_tiny

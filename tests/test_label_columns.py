@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stepconf.core.labels import POLICIES, label_steps
 from stepconf.core.records import Verdict
 from stepconf.core.schema import arrow_schema
-from stepconf.label_columns import label_chunk
+from stepconf.labels.columns import label_chunk
 
 SPOKEN = st.lists(
     st.builds(

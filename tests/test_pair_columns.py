@@ -10,12 +10,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from stepconf import preference
 from stepconf.core.pairs.traces import to_bytes
 from stepconf.core.records import Solved, Verdict
-from stepconf.pair_columns import read_parts
+from stepconf.pairs import make as preference
+from stepconf.pairs.columns import read_parts
 from stepconf.recipe import PairsRecipe
-from stepconf.shards import Run, read_shards
+from stepconf.run.shards import Run, read_shards
 from tests.core.test_pairs import SAMPLES, TAUS, Sample, encode, make
 
 

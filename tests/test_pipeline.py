@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepconf.chunks import Chunk
 from stepconf.core.schema import TABLES, arrow_schema
 from stepconf.pipeline import _through, overlapped
+from stepconf.stages.chunks import Chunk
 from tests.invariants import check_invariants, rows_of
 from tests.shared_data import shared_rows
 from tests.tiny import VOCABULARY, stepconf, tiny_model, with_tiny

@@ -14,9 +14,9 @@ import pytest
 
 from stepconf.core.answers import ANSWER_TYPES
 from stepconf.errors import StepconfError
-from stepconf.problem_fields import as_answer, as_text, jsonable, settled
-from stepconf.problem_sets import NAMED_SETS
-from stepconf.problems import ProblemOptions, SolutionOptions, load_problems, load_solutions
+from stepconf.problems.fields import as_answer, as_text, jsonable, settled
+from stepconf.problems.load import ProblemOptions, SolutionOptions, load_problems, load_solutions
+from stepconf.problems.sets import NAMED_SETS
 from tests.shared_data import shared_path, shared_rows
 
 ROWS = [
@@ -384,7 +384,7 @@ def test_reasoning_gym_is_the_same_for_the_same_seed() -> None:
 
 def test_reasoning_gym_is_the_same_in_another_process() -> None:
     code = """
-        from stepconf.problems import *
+        from stepconf.problems.load import *
         for task in ("gsm_symbolic", "chain_sum", "knights_knaves"):
             print(load_problems("reasoning-gym:" + task, ProblemOptions(limit=5)).digest)
         """
@@ -469,7 +469,7 @@ def test_a_folder_in_the_hubs_form(tmp_path: Path) -> None:
 def test_the_hub_out_of_reach(tmp_path: Path) -> None:
     code = """
         from stepconf.errors import StepconfError
-        from stepconf.problems import *
+        from stepconf.problems.load import *
         for name in ("gsm8k", "tablebench", "org/not-there", "org/not-there:config"):
             try:
                 load_problems(name, ProblemOptions())
@@ -486,7 +486,7 @@ def test_the_hub_out_of_reach(tmp_path: Path) -> None:
 
 def test_importing_is_light() -> None:
     code = """
-        import sys, stepconf.problems
+        import sys, stepconf.problems.load
         print(sorted({"datasets", "reasoning_gym", "torch", "pyarrow", "numpy", "sympy"} & set(sys.modules)))
         """
     assert run_python(code).strip() == "[]"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepconf.errors import StepconfError
-from stepconf.read_rows import file_kind, json_rows
+from stepconf.problems.files import file_kind, json_rows
 
 ROWS = [{"problem": "1+1?", "answer": "2"}, {"problem": "Größe “x”\u2028?", "answer": 3}]
 

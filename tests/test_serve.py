@@ -20,13 +20,13 @@ from stepconf.core.ids import problem_id
 from stepconf.core.records import Problem
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.infer import answers, open_pool
+from stepconf.evaluation.infer import answers, open_pool
 from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
-from stepconf.models import open_engine
 from stepconf.recipe import Recipe, load_recipe
-from stepconf.serve import Service, served_name
-from stepconf.serve_app import App, bind
+from stepconf.serving.app import App, bind
+from stepconf.serving.serve import Service, served_name
+from stepconf.stages.models import open_engine
 from tests.tiny import stepconf, tiny_model
 
 PATIENCE_S = 120

@@ -14,7 +14,7 @@ import yaml
 from stepconf.core.records import Pair, Solution, Solved, TokenScores, Verdict
 from stepconf.core.steps import build_steps
 from stepconf.errors import StepconfError
-from stepconf.shards import (
+from stepconf.run.shards import (
     Run,
     check_is_run,
     pairs_manifest,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from stepconf import meter
-from stepconf.meter import EngineClock
-from stepconf.status import read_status
+from stepconf.run import meter
+from stepconf.run.meter import EngineClock
+from stepconf.run.status import read_status
 from tests.forked import forked
 from tests.test_pipeline import GIVEN, PROBLEMS, write_jsonl
 from tests.tiny import Ended, stepconf, with_tiny

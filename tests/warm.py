@@ -48,7 +48,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     if attempts is not None:
-        from stepconf import hub
+        from stepconf.hub import client as hub
 
         hub.ATTEMPTS = attempts
     from stepconf.cli import main

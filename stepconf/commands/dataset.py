@@ -156,7 +156,7 @@ def verify(
     }
     _run_stage("verify", out, recipe, columns | own, sets, repair, log_json)
     if report:
-        from stepconf.agreement_report import agreement_of, render
+        from stepconf.labels.agreement import agreement_of, render
         from stepconf.ui import output
 
         for table in render(*agreement_of(out)):
@@ -174,7 +174,7 @@ def relabel(
 
     Pairs made before are removed.
     """
-    from stepconf.relabel import relabel as run_relabel
+    from stepconf.labels.relabel import relabel as run_relabel
     from stepconf.ui import StageProgress, show_summary
 
     with StageProgress() as tick:
@@ -202,9 +202,9 @@ def audit(
     loaded = load_recipe(recipe, options, sets)
     if not loaded.verify.verifiers:
         raise StepconfError("no verifier is named.", "Add --verify symbolic, say.")
-    from stepconf.audit import audit as run_audit
-    from stepconf.audit import render
-    from stepconf.judge import open_verifiers
+    from stepconf.labels.audit import audit as run_audit
+    from stepconf.labels.audit import render
+    from stepconf.stages.judge import open_verifiers
     from stepconf.ui import output
 
     with open_verifiers(loaded) as verifiers:
@@ -251,8 +251,8 @@ def pairs(
     if (export is None) != (out is None):
         given, other = ("--out", "--export trl, say") if out else ("--export", "--out FOLDER")
         raise StepconfError(f"{given} is given alone.", f"Add {other}.")
-    from stepconf.exports import check_folder, export_pairs
-    from stepconf.preference import has_pairs, make_pairs
+    from stepconf.pairs.exports import check_folder, export_pairs
+    from stepconf.pairs.make import has_pairs, make_pairs
     from stepconf.ui import StageProgress, show_export, show_summary
 
     if out is not None:
@@ -282,7 +282,7 @@ def _run_stage(
     if not loaded.problems.source:
         raise StepconfError("no problems are named.", "Add --problems gsm8k, or a file, or a Hub id.")
     from stepconf import pipeline
-    from stepconf.events import json_lines
+    from stepconf.run.events import json_lines
     from stepconf.ui import StageProgress, show_summary
 
     with json_lines(log_json), StageProgress(shown=str(log_json) != "-") as tick:

@@ -90,8 +90,8 @@ def infer(
     options |= {f"sampling.{name}": value for name, value in sampling.items()}
     own = {"model": model, "engine.name": engine, "problems.limit": limit}
     loaded = load_recipe(recipe, options | own, sets)
-    from stepconf.infer import infer as run_infer
-    from stepconf.infer_view import TreeView, show
+    from stepconf.evaluation.infer import infer as run_infer
+    from stepconf.evaluation.infer_view import TreeView, show
 
     with TreeView() as view:
         answered = run_infer(loaded, question, out, view.grow, view.done)
@@ -155,8 +155,8 @@ def evaluate(
         "engine.name": engine,
     }
     loaded = load_recipe(recipe, options, sets)
-    from stepconf.evaluate import evaluate as run_evaluate
-    from stepconf.evaluate_view import render
+    from stepconf.evaluation.evaluate import evaluate as run_evaluate
+    from stepconf.evaluation.evaluate_view import render
     from stepconf.ui import StageProgress, output
 
     with StageProgress() as tick:
@@ -171,8 +171,8 @@ def evaluate(
 
 
 def _compare(first: Path, second: Path, out: Path | None, json_: bool) -> None:
-    from stepconf.compare import compare
-    from stepconf.evaluate_view import render_comparison
+    from stepconf.evaluation.compare import compare
+    from stepconf.evaluation.evaluate_view import render_comparison
     from stepconf.ui import output
 
     found = compare(first, second, out)
@@ -206,13 +206,13 @@ def calibrate(
 
     Steps and answers, every signal side by side, post-hoc calibration, figures.
     """
-    from stepconf.shards import check_is_run
+    from stepconf.run.shards import check_is_run
 
     for folder in (run, before):
         if folder is not None:
             check_is_run(folder)
-    from stepconf.calibrate import calibrate as run_calibrate
-    from stepconf.calibrate_view import render
+    from stepconf.calibration.calibrate import calibrate as run_calibrate
+    from stepconf.calibration.view import render
     from stepconf.ui import StageProgress, output
 
     folder = out or run / "calibration"
@@ -260,6 +260,6 @@ def serve(
         "serve.port": port,
     }
     loaded = load_recipe(recipe, options, sets)
-    from stepconf.serve import serve as run_serve
+    from stepconf.serving.serve import serve as run_serve
 
     run_serve(loaded, lambda url, name: print(f"Serving {name} at {url}", flush=True))

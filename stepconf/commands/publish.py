@@ -19,7 +19,7 @@ def status(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:
     """How far a run is: stages, rates, time left, drops, engine idle."""
-    from stepconf.status import read_status, watch_status
+    from stepconf.run.status import read_status, watch_status
 
     if json_:
         typer.echo(json.dumps(read_status(run), indent=1, ensure_ascii=False))
@@ -40,11 +40,11 @@ def check(
 
     Exit code 1 on errors, not on warnings.
     """
-    from stepconf.shards import check_is_run
+    from stepconf.run.shards import check_is_run
 
     check_is_run(run)
-    from stepconf.check import check as run_check
-    from stepconf.check import load_against, render
+    from stepconf.checks.check import check as run_check
+    from stepconf.checks.check import load_against, render
     from stepconf.ui import StageProgress, output
 
     sets = load_against(against or [])
@@ -72,12 +72,12 @@ def push(
     partial: Annotated[bool, typer.Option("--partial", help="Publish an unfinished run.")] = False,
 ) -> None:
     """Publish a run on the Hub, with a card, in one commit."""
-    from stepconf.shards import check_is_run
+    from stepconf.run.shards import check_is_run
 
     check_is_run(run)
     if out is not None and not dry_run:
         raise StepconfError("--out is the folder of --dry-run.", "Add --dry-run, or leave --out.")
-    from stepconf import publish
+    from stepconf.hub import publish
     from stepconf.ui import StageProgress, output
 
     if dry_run:
@@ -98,7 +98,7 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
 ) -> None:
     """Bring a published run back as a run folder."""
-    from stepconf import publish
+    from stepconf.hub import publish
     from stepconf.ui import StageProgress, output
 
     with StageProgress() as tick:

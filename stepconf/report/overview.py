@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from stepconf.calibration.measures import measure_columns
 from stepconf.core.calibration import reliability_bins, risk_coverage
-from stepconf.measures import measure_columns
 from stepconf.report.index import LABELS, Bools, Floats, Index, Ints
 
 BINS = 10  # of the reliability diagram, equal width

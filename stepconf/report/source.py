@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from stepconf.check_files import missing_parts, stale_summary
 from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
-from stepconf.shards import read_manifests, read_recipe, shard_files
+from stepconf.run.files import missing_parts, stale_summary
+from stepconf.run.shards import read_manifests, read_recipe, shard_files
 
 HUB = "hf://"
 
@@ -73,7 +73,7 @@ def _of_published(folder: Path) -> Source:
 
 
 def _of_hub(address: str) -> Source:
-    from stepconf.hub import open_files
+    from stepconf.hub.client import open_files
 
     name, _, revision = address.removeprefix(HUB).removeprefix("datasets/").partition("@")
     names, opener = open_files(name, revision or None)

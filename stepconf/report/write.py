@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepconf.chunks import Tick
 from stepconf.report.explorer import Explorer
 from stepconf.report.html import embedded, page
 from stepconf.report.overview import overview
 from stepconf.report.sample import Sample, draw
 from stepconf.report.source import Source, open_source
 from stepconf.report.token_texts import TokenTexts
-from stepconf.shards import write_atomically
-from stepconf.summary import read_summary
+from stepconf.run.meter import Tick
+from stepconf.run.shards import write_atomically
+from stepconf.run.summary import read_summary
 
 LIMIT = 9_500_000  # bytes of the file
 _PROBLEM = 1_000_000  # bytes of one problem, beyond which only its first solutions are shown

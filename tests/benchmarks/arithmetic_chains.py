@@ -9,7 +9,7 @@ import argparse
 import json
 import re
 
-from stepconf.problems import ProblemOptions, load_problems
+from stepconf.problems.load import ProblemOptions, load_problems
 
 TERMS = "min_terms=3&max_terms=4&min_digits=1&max_digits=1"  # as the demo's
 

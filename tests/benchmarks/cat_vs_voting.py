@@ -23,12 +23,12 @@ from rich.console import Console
 from stepconf.core.evaluation import paired_difference, ratio_interval
 from stepconf.demo import RECIPE
 from stepconf.engines.base import Completion, Engine, SampleRequest
-from stepconf.evaluate import Cell, answered, compared, summarised
-from stepconf.evaluate_view import interval, render
-from stepconf.infer import open_pool
-from stepconf.models import open_engine
-from stepconf.problems import ProblemOptions, load_problems
+from stepconf.evaluation.evaluate import Cell, answered, compared, summarised
+from stepconf.evaluation.evaluate_view import interval, render
+from stepconf.evaluation.infer import open_pool
+from stepconf.problems.load import ProblemOptions, load_problems
 from stepconf.recipe import Recipe, load_recipe
+from stepconf.stages.models import open_engine
 
 TERMS = "min_terms=3&max_terms=4&min_digits=1&max_digits=1"  # as the demo's
 SEED = 100_000  # row i of a reasoning-gym set has the seed plus i: far from what a model was trained on

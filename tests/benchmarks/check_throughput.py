@@ -19,13 +19,13 @@ from stepconf.core.ids import problem_id
 from stepconf.core.records import Solution, TokenScores, Verdict
 from stepconf.core.schema import arrow_schema, to_columns
 from stepconf.core.steps import build_steps, measure
-from stepconf.shards import Run
+from stepconf.run.shards import Run
 
 PROBLEMS, SAMPLES, STEPS, TOKENS = 64, 8, 5, 40
 CHECK = """
 import json, resource, sys, time
 from pathlib import Path
-from stepconf.check import check
+from stepconf.checks.check import check
 started = time.perf_counter()
 report = check(Path(sys.argv[1]), {}, True, lambda stage, n: None)
 seconds = time.perf_counter() - started

@@ -12,10 +12,10 @@ from stepconf.demo import RECIPE
 from stepconf.demo_model import resolve_model
 from stepconf.engines.base import SampleRequest, Sampling
 from stepconf.engines.vllm import VllmEngine
-from stepconf.models import Prompter
-from stepconf.problems import ProblemOptions, load_problems
+from stepconf.problems.load import ProblemOptions, load_problems
 from stepconf.recipe import load_recipe
-from stepconf.solve import sampled
+from stepconf.stages.models import Prompter
+from stepconf.stages.solve import sampled
 from stepconf.verifiers.pool import Pool
 from stepconf.verifiers.rollout import RolloutOptions, RolloutVerifier
 

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from stepconf import summary
 from stepconf.core.ids import problem_id
 from stepconf.core.schema import TABLES, arrow_schema
 from stepconf.recipe import identity, load_recipe
-from stepconf.shards import Run, Shard, read_recipe
+from stepconf.run import summary
+from stepconf.run.shards import Run, Shard, read_recipe
 from tests.tiny import tiny_model
 
 SAMPLES, STEPS, PROMPT = 8, 5, 80

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stepconf.audit import audit, render
 from stepconf.core.audit import first_error, first_error_flags, processbench_metrics, step_flags
 from stepconf.core.records import Solved, Verdict
 from stepconf.errors import StepconfError
+from stepconf.labels.audit import audit, render
 
 PAIRS = st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 4)), min_size=1, max_size=40)
 

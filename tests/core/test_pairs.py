@@ -76,7 +76,7 @@ def make(sample: Sample, index: int) -> Solved:
 
 
 def trace_of(one: Solved) -> Trace:
-    """What `stepconf.traces` reads of a solution."""
+    """What `stepconf.pairs.traces` reads of a solution."""
     solution = one.solution
     trace = Trace(
         solution_id=solution.solution_id,

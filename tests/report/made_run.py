@@ -11,7 +11,7 @@ from stepconf.core.ids import content_id
 from stepconf.core.records import Pair, Solution, Solved, Step, TokenScores, Verdict
 from stepconf.core.schema import solution_of, step_of
 from stepconf.core.steps import build_steps
-from stepconf.shards import Run
+from stepconf.run.shards import Run
 
 GOLDEN = Path(__file__).parents[1] / "golden_rows"
 HOSTILE = '<script>window.hacked=1</script><img src=x onerror="window.hacked=1"> </script><!--'

@@ -23,7 +23,7 @@ from stepconf.engines import openai
 from stepconf.engines.openai import Endpoint, split_url
 from stepconf.engines.transformers import TransformersEngine
 from stepconf.errors import StepconfError
-from stepconf.model_verifiers import read_prompt
+from stepconf.stages.model_verifiers import read_prompt
 from stepconf.verifiers.critic import CriticVerifier, asking
 from stepconf.verifiers.critic_prompt import (
     BadReplyError,

@@ -32,8 +32,8 @@ from transformers import (
 from stepconf.engines import reward
 from stepconf.engines.reward import RewardModel
 from stepconf.errors import StepconfError
-from stepconf.model_verifiers import open_prm
 from stepconf.recipe import PrmRecipe
+from stepconf.stages.model_verifiers import open_prm
 from stepconf.verifiers.prm import FORMS, QWEN_SYSTEM, PrmVerifier, form_of, math_shepherd, qwen, rlhflow
 from tests.tiny import stepconf
 from tests.verifiers.solutions import solved

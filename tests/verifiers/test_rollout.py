@@ -14,8 +14,8 @@ from stepconf.core.records import Solved, TokenScores, Verdict
 from stepconf.engines.base import Completion, EngineInfo, SampleRequest, ScoreRequest
 from stepconf.engines.transformers import TransformersEngine
 from stepconf.errors import StepconfError
-from stepconf.model_verifiers import open_rollout
 from stepconf.recipe import Recipe
+from stepconf.stages.model_verifiers import open_rollout
 from stepconf.verifiers.pool import Pool
 from stepconf.verifiers.rollout import RolloutOptions, RolloutVerifier
 from tests.tiny import stepconf, tiny_model

@@ -1,0 +1,1 @@
+"""Is confidence honest? The measures, tables and figures of `stepconf calibrate`."""

@@ -1,0 +1,44 @@
+"""The entropy that others compute, beside ours: over the k likeliest tokens alone, of the tokens of a run."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from math import fsum
+from pathlib import Path
+
+from stepconf.engines.base import ScoreRequest
+from stepconf.recipe import Recipe, with_policy_of
+from stepconf.run.meter import Tick
+from stepconf.run.shards import read_recipe, read_solved
+from stepconf.stages.models import open_transformers
+
+
+def topk_entropies(run: Path, k: int, tick: Tick) -> dict[str, float]:
+    """By id of each scored step its mean top-k entropy, by one forward of the run's model over each solution.
+
+    Args:
+        run: a run with scored steps.
+        k: likeliest tokens that count, at least 1. Endpoints give 5 to 20.
+        tick: progress, a solution at a time.
+
+    Returns:
+        Nats, at most the step's exact mean entropy but for rounding.
+
+    Raises:
+        StepconfError: the run names no model, or it cannot be loaded.
+    """
+    return dict(_steps(run, k, tick))
+
+
+def _steps(run: Path, k: int, tick: Tick) -> Iterator[tuple[str, float]]:
+    with closing(open_transformers(with_policy_of(Recipe(), read_recipe(run)))) as engine:
+        for _, solved in read_solved(run):
+            tick("top-k", -len(solved))
+            for one in solved:
+                solution, scored = one.solution, [step for step in one.steps if step.token_entropies]
+                if scored:
+                    asked = ScoreRequest(solution.solution_id, solution.prompt_token_ids, solution.token_ids)
+                    found = engine.topk_entropies(asked, k)
+                    for step in scored:
+                        own = found[step.token_start : step.token_end]
+                        yield step.step_id, fsum(own) / len(own)
+                tick("top-k", 1)

@@ -1,0 +1,125 @@
+"""The tables of `stepconf calibrate`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from stepconf.ui import interval
+
+_ROWS = (
+    ("accuracy", "accuracy"),
+    ("mean confidence", "mean_confidence"),
+    ("ECE, 10 bins", "ece_10"),
+    ("ECE, 15 bins", "ece_15"),
+    ("ECE, 10 bins of equal mass", "ece_10_equal_mass"),
+    ("MCE, 10 bins", "mce_10"),
+    ("Brier score", "brier"),
+    ("log loss, nats", "log_loss"),
+    ("AUROC", "auroc"),
+    ("AUPRC of errors", "auprc_errors"),
+    ("AURC (lower is better)", "aurc"),
+)
+_PARTS = (
+    ("  reliability (lower is better)", "reliability"),
+    ("  resolution (higher is better)", "resolution"),
+    ("  uncertainty (of the data)", "uncertainty"),
+)
+_SIGNALS = {
+    "length": "length",
+    "max_prob_mean": "max probability, mean",
+    "perplexity": "perplexity",
+    "entropy_mean": "entropy, mean",
+    "entropy_max": "entropy, maximum",
+    "entropy_sum": "entropy, sum",
+    "entropy_topk": "entropy of the top k, mean",
+    "cumulative_confidence": "C, cumulative confidence",
+}
+_POSTHOC = {"as_is": "exp(-entropy) as it is", "isotonic": "isotonic", "platt": "Platt"}
+
+
+def render(report: dict[str, Any]) -> list[Table | str]:
+    """How honest the confidence is, every signal as a ranking, and what post-hoc calibration changes."""
+    kinds = [kind for kind in ("steps", "answers") if report[kind]["n"]]
+    shown: list[Table | str] = [_honesty(report, kinds)]
+    if "change" in report:
+        shown += [_change(report, kind) for kind in kinds if report["change"][kind]]
+    shown += [_signals(report[kind], kind) for kind in kinds]
+    if report["settings"]["top_k"] is None:
+        shown.append("The entropy of the likeliest tokens alone, as others compute it: --top-k 20.")
+    shown += [_posthoc(report[kind]["posthoc"], kind) for kind in kinds if report[kind]["posthoc"]]
+    return shown
+
+
+def _table(title: str, first: str, columns: Sequence[str]) -> Table:
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column(first, overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _honesty(report: dict[str, Any], kinds: list[str]) -> Table:
+    heads = [
+        f"{kind}\n{report[kind]['n']:,} of {report[kind]['problems']:,} problems; "
+        f"{report[kind]['left_out']:,} undecided"
+        for kind in kinds
+    ]
+    title = f"{report['run']}: confidence exp(-mean entropy), 95 % intervals over problems"
+    table = _table(title, "", heads)
+    for name, key in _ROWS:
+        table.add_row(name, *(interval(report[kind][key]) for kind in kinds))
+        if key == "brier":
+            for name, part in _PARTS:
+                table.add_row(name, *(_number(report[kind]["brier_decomposition"][part]) for kind in kinds))
+    entropies = [report[kind]["entropy"] for kind in kinds]
+    for name, key in (("correct", "mean_correct"), ("incorrect", "mean_incorrect")):
+        table.add_row(f"mean entropy of {name}, nats", *(_number(one[key]) for one in entropies))
+    table.add_row("gap, nats", *(interval(one["gap"]) for one in entropies))
+    table.add_row("gap, Hedges' g", *(interval(one["hedges_g"]) for one in entropies))
+    return table
+
+
+def _change(report: dict[str, Any], kind: str) -> Table:
+    table = _table(
+        f"{kind}: before is {report['before']['run']}", "", ("before", "after", "after - before, paired")
+    )
+    before, after, changed = report["before"][kind], report[kind], report["change"][kind]
+    for name, key in _ROWS:
+        if key in changed:
+            table.add_row(name, _number(before[key]["estimate"]), _number(after[key]["estimate"]),
+                          interval(changed[key]))  # fmt: skip
+    gaps = [_number(one["entropy"]["gap"]["estimate"]) for one in (before, after)]
+    table.add_row("entropy gap, nats", *gaps, interval(changed["entropy_gap"]))
+    return table
+
+
+def _signals(found: dict[str, Any], kind: str) -> Table:
+    heads = ("AUROC", "minus entropy's", "AUROC, equal lengths", "AUPRC of errors", "AURC")
+    table = _table(f"{kind}: signals as rankings", "signal", heads)
+    for name, one in found["signals"].items():
+        table.add_row(
+            _SIGNALS[name],
+            interval(one["auroc"]),
+            "" if name == "entropy_mean" else interval(one["auroc_minus_entropy"]),
+            interval(one["length_controlled_auroc"]),
+            _number(one["auprc_errors"]),
+            _number(one["aurc"]),
+        )
+    return table
+
+
+def _posthoc(found: dict[str, Any], kind: str) -> Table:
+    title = (
+        f"{kind}: fitted on {found['problems_fitted']:,} problems, measured on "
+        f"{found['problems_measured']:,} others"
+    )
+    table = _table(title, "", ("ECE, 10 bins", "Brier score", "log loss"))
+    for key, name in _POSTHOC.items():
+        table.add_row(name, *(interval(value) for value in found[key].values()))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

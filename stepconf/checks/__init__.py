@@ -1,0 +1,1 @@
+"""`stepconf check`: is the run what it says, and fit to be published?"""

@@ -1,0 +1,257 @@
+"""`stepconf evaluate`: strategies on benchmarks, graded, with intervals and compared in pairs.
+
+OUT/recipe.json                     what decides the numbers; another one is refused
+OUT/answers/BENCHMARK/STRATEGY.json one benchmark answered by one strategy, graded; written whole, then kept
+OUT/report.json                     every figure of the table
+OUT/accuracy-tokens.svg, .png       accuracy against tokens spent
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from stepconf.calibration import figures
+from stepconf.core.answers import gold_answer
+from stepconf.core.bootstrap import Interval
+from stepconf.core.evaluation import (
+    mcnemar_exact,
+    mean_interval,
+    paired_difference,
+    pass_at_k,
+    ratio_interval,
+)
+from stepconf.core.ids import content_id
+from stepconf.core.records import Problem
+from stepconf.core.votes import majority
+from stepconf.engines.base import Engine
+from stepconf.errors import StepconfError
+from stepconf.evaluation.code_grading import check_code_problems, grade_code
+from stepconf.evaluation.infer import answers, equality, open_pool, row, with_tau
+from stepconf.inference.base import Result
+from stepconf.inference.run import Clock
+from stepconf.problems.load import ProblemOptions, load_problems
+from stepconf.recipe import STRATEGIES, Recipe, identity
+from stepconf.run.shards import write_atomically
+from stepconf.stages.models import open_engine
+from stepconf.verifiers.final import compare
+from stepconf.verifiers.pool import Pool
+
+_SAMPLING = ("self-consistency", "best-of-n", "deepconf", "dipt")  # whose samples are independent draws
+_PASS_AT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # and at the number of samples
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A benchmark answered by a strategy: graded rows by problem, and the time it took."""
+
+    benchmark: str
+    strategy: str
+    rows: list[dict[str, Any]]
+    seconds: float
+    seconds_outside_engine: float
+    occupancy: float
+
+
+def evaluate(
+    recipe: Recipe,
+    benchmarks: Sequence[str],
+    strategies: Sequence[str],
+    out: Path,
+    tick: Callable[[str, int], None],
+) -> dict[str, Any]:
+    """Answer every benchmark by every strategy, as far as OUT does not have it, and report on all.
+
+    Raises:
+        StepconfError: a benchmark or strategy is not known, its data or the model is not there, or OUT was
+            made with another recipe.
+    """
+    if not benchmarks or not strategies:
+        raise StepconfError(
+            "no benchmark or no strategy is named.", "Add --benchmark gsm8k --strategy greedy,cat"
+        )
+    if unknown := [name for name in strategies if name not in STRATEGIES]:
+        raise StepconfError(f"unknown strategy {unknown[0]!r}.", f"Choose from: {', '.join(STRATEGIES)}.")
+    recipe = with_tau(recipe)
+    problems = {name: _problems(name, recipe) for name in benchmarks}
+    _settle(out, recipe)
+    cells = []
+    with ExitStack() as stack:
+        pool = stack.enter_context(open_pool(recipe))
+        engine = None
+        for benchmark, asked in problems.items():
+            for strategy in strategies:
+                file = out / "answers" / _slug(benchmark) / f"{strategy}.json"
+                cell = _kept(file, asked)
+                if cell is None:
+                    engine = engine or stack.enter_context(closing(open_engine(recipe)))
+                    cell = answered(engine, pool, benchmark, asked, strategy, recipe, tick)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomically(file, json.dumps(asdict(cell)).encode())
+                cells.append(cell)
+        report: dict[str, Any] = {
+            "model": recipe.model,
+            "tau": recipe.infer.tau,
+            "results": [summarised(cell, pool) for cell in cells],
+            "comparisons": [compared(a, b) for a, b in combinations(cells, 2) if a.benchmark == b.benchmark],
+        }
+    write_atomically(out / "report.json", json.dumps(report, indent=1).encode())
+    figures.save(figures.accuracy_against_tokens(report["results"]), out, "accuracy-tokens")
+    return report
+
+
+def answered(
+    engine: Engine,
+    pool: Pool,
+    benchmark: str,
+    problems: Sequence[Problem],
+    strategy: str,
+    recipe: Recipe,
+    tick: Callable[[str, int], None],
+) -> Cell:
+    """The problems answered by a strategy, and graded."""
+    tick(strategy, -len(problems))
+    clock, found = Clock(), []
+    for result in answers(engine, pool, problems, strategy, recipe, clock):
+        found.append(result)
+        tick(strategy, 1)
+    rows = _graded(found, problems, pool)
+    return Cell(benchmark, strategy, rows, clock.seconds, clock.own, clock.occupancy)
+
+
+def _problems(name: str, recipe: Recipe) -> list[Problem]:
+    given = recipe.problems
+    names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
+    options = {option: getattr(given, option) for option in names}
+    found = load_problems(name, ProblemOptions(**options, seed=recipe.sampling.seed)).problems
+    check_code_problems(found)
+    return found
+
+
+def _settle(out: Path, recipe: Recipe) -> None:
+    """Keep what decides the numbers beside them; refuse a folder that was made otherwise."""
+    infer = recipe.infer.model_dump(mode="json", exclude={"strategy"})
+    mine = identity(recipe) | {"infer": infer}
+    mine.pop("verify")
+    file = out / "recipe.json"
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(mine, indent=1).encode())
+        return
+    theirs = json.loads(file.read_text(encoding="utf-8"))
+    differing = sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key))
+    if differing:
+        raise StepconfError(
+            f"{out} was made with another recipe: {', '.join(differing)} differ.", "Give another --out."
+        )
+
+
+def _slug(benchmark: str) -> str:
+    plain = re.sub(r"[^\w.-]+", "-", benchmark).strip("-.")[:60]
+    return plain if plain == benchmark else f"{plain}-{content_id(benchmark)[:6]}"
+
+
+def _kept(file: Path, asked: Sequence[Problem]) -> Cell | None:
+    """What an earlier run has written, if it is of these problems."""
+    if not file.exists():
+        return None
+    cell = Cell(**json.loads(file.read_text(encoding="utf-8")))
+    same = {one["problem_id"] for one in cell.rows} == {problem.problem_id for problem in asked}
+    return cell if same else None
+
+
+def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) -> list[dict[str, Any]]:
+    """Rows in the order of the problems, every answer and sample graded: true, false, or null if undecided."""
+    by_id = {result.key: result for result in results}
+    pairs, places = [], []
+    programs, holders = [], []
+    rows = []
+    for problem in problems:
+        result = by_id[problem.problem_id]
+        one = row(result, problem) | {"answer_type": problem.answer_type, "correct": False}
+        rows.append(one)
+        for holder in (one, *one["samples"]):
+            holder["correct"] = False
+            if holder["answer"] is not None and problem.answer_type == "code":
+                programs.append((problem, holder["answer"]))
+                holders.append(holder)
+            elif holder["answer"] is not None:
+                gold = gold_answer(problem.gold_answer or "", problem.answer_type)
+                pairs.append((gold, holder["answer"], problem.answer_type))
+                places.append(holder)
+    for holder, passed in zip(holders, grade_code(programs, pool.workers), strict=True):
+        holder["correct"] = passed
+    for holder, outcome in zip(places, compare(pool, pairs), strict=True):
+        holder["correct"] = outcome.value
+    return rows
+
+
+def summarised(cell: Cell, pool: Pool) -> dict[str, Any]:
+    """The figures of a cell; an undecided answer counts as wrong, and is counted."""
+    rows, ids = cell.rows, [one["problem_id"] for one in cell.rows]
+    tokens = [one["tokens"] for one in rows]
+    found = {
+        "benchmark": cell.benchmark,
+        "strategy": cell.strategy,
+        "questions": len(rows),
+        "pass@1": asdict(mean_interval(ids, [float(bool(one["correct"])) for one in rows])),
+        "tokens_per_question": asdict(mean_interval(ids, tokens)),
+        "tokens": sum(tokens),
+        "seconds_per_question": cell.seconds / len(rows),
+        "seconds_outside_engine": cell.seconds_outside_engine / cell.seconds if cell.seconds else 0.0,
+        "occupancy": cell.occupancy,
+        "peak_branches": max(one["peak_branches"] for one in rows),
+        "undecided": sum(one["correct"] is None for one in rows),
+        "failures": dict(Counter(_kind(one["failure"]) for one in rows if one["failure"])),
+    }
+    if cell.strategy in _SAMPLING:
+        found |= _of_samples(rows, ids, pool)
+    return found
+
+
+def _kind(failure: str) -> str:
+    return failure.partition(":")[0]
+
+
+def _of_samples(rows: Sequence[dict[str, Any]], ids: Sequence[str], pool: Pool) -> dict[str, Any]:
+    """pass@k and maj@k where the samples of each problem are independent draws; one that had no room is wrong."""
+    n = max(len(one["samples"]) for one in rows)
+    if not n:
+        return {}
+    right = [sum(sample["correct"] is True for sample in one["samples"]) for one in rows]
+    ks = sorted({n, *(k for k in _PASS_AT if k < n)})
+    passed = {str(k): asdict(mean_interval(ids, [pass_at_k(n, c, k) for c in right])) for k in ks}
+    voted = []
+    for one in rows:
+        said = [sample["answer"] for sample in one["samples"]]
+        tallies = majority(said, equality(pool, one["answer_type"]))
+        voted.append(float(bool(tallies) and one["samples"][tallies[0].members[0]]["correct"] is True))
+    return {"pass@k": passed, f"maj@{n}": asdict(mean_interval(ids, voted))}
+
+
+def compared(first: Cell, second: Cell) -> dict[str, Any]:
+    """The two on the same problems: paired differences, and McNemar's exact test."""
+    theirs = {one["problem_id"]: one for one in second.rows}
+    pairs = [(one, theirs[one["problem_id"]]) for one in first.rows if one["problem_id"] in theirs]
+    ids = [one["problem_id"] for one, _ in pairs]
+    a, b = ([float(one[side]["correct"] is True) for one in pairs] for side in (0, 1))
+    tokens_a, tokens_b = ([one[side]["tokens"] for one in pairs] for side in (0, 1))
+    only_first = sum(x > y for x, y in zip(a, b, strict=True))
+    only_second = sum(x < y for x, y in zip(a, b, strict=True))
+    accuracy: Interval = paired_difference(ids, a, b)
+    return {
+        "benchmark": first.benchmark,
+        "first": first.strategy,
+        "second": second.strategy,
+        "questions": len(pairs),
+        "accuracy_difference": asdict(accuracy),
+        "only_first_right": only_first,
+        "only_second_right": only_second,
+        "mcnemar_p": mcnemar_exact(only_first, only_second),
+        "tokens_ratio": asdict(ratio_interval(ids, tokens_a, tokens_b)),
+    }

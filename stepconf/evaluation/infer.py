@@ -1,0 +1,183 @@
+"""`stepconf infer`: questions in, answers with the confidence of every step out."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stepconf.calibration.signals import lowest_on_the_way
+from stepconf.core.ids import problem_id
+from stepconf.core.prompts import CODE_INSTRUCTION, INSTRUCTION
+from stepconf.core.prune import tau_at
+from stepconf.core.records import Problem
+from stepconf.core.segment import SegmentOptions
+from stepconf.core.votes import Equal
+from stepconf.engines.base import Engine
+from stepconf.errors import StepconfError
+from stepconf.inference.base import Growth, Question, Result, Search, Setting
+from stepconf.inference.run import Clock, answer
+from stepconf.inference.strategies import WAYS, search
+from stepconf.problems.load import ProblemOptions, load_problems
+from stepconf.recipe import PromptRecipe, Recipe
+from stepconf.run.shards import write_rows
+from stepconf.stages.models import Prompter, open_engine
+from stepconf.verifiers.final import compare
+from stepconf.verifiers.pool import Pool
+
+Watch = Callable[[Growth], None]
+_DATA_FILE = re.compile(r"\S+\.(jsonl|ndjson|json|parquet)(\.gz)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Results in the order of the questions, the same as plain rows, and where the time went."""
+
+    results: list[Result]
+    rows: list[dict[str, Any]]
+    clock: Clock
+
+
+def infer(
+    recipe: Recipe, source: str, out: Path | None, watch: Watch, done: Callable[[Result, int], None]
+) -> Answered:
+    """Answer a question, or those of a file, by the recipe's strategy.
+
+    Args:
+        recipe: its model, prompt, sampling and `infer`.
+        source: the question itself, or a file of them.
+        out: where the answers are written, .jsonl or .parquet; None writes none.
+        watch: told of every level of a tree.
+        done: told of every result, and how many there will be.
+
+    Raises:
+        StepconfError: no usable question, a model that cannot be loaded, or a file name that says no format.
+    """
+    if out is not None and out.suffix not in (".jsonl", ".parquet"):
+        raise StepconfError(f"{out} is neither .jsonl nor .parquet.", "Give --out answers.jsonl, say.")
+    if out is not None and not out.parent.is_dir():
+        raise StepconfError(f"there is no folder {out.parent}.", f"Type: mkdir -p {out.parent}")
+    recipe = with_tau(recipe)
+    problems = questions_of(source, recipe)
+    clock = Clock()
+    found: dict[str, Result] = {}
+    with closing(open_engine(recipe)) as engine, open_pool(recipe) as pool:
+        for result in answers(engine, pool, problems, recipe.infer.strategy, recipe, clock, watch):
+            found[result.key] = result
+            done(result, len(problems))
+    results = [found[problem.problem_id] for problem in problems]
+    answered = Answered(results, [row(found[one.problem_id], one) for one in problems], clock)
+    if out is not None:
+        write_rows(out, answered.rows)
+    return answered
+
+
+def with_tau(recipe: Recipe) -> Recipe:
+    """The recipe with tau's value, where it is a quantile over a run.
+
+    Raises:
+        StepconfError: the run is none, or holds no scored right solution.
+    """
+    given = recipe.infer
+    if given.tau_quantile is None or given.tau_run is None:
+        return recipe
+    lowest = lowest_on_the_way(Path(given.tau_run), given.length_normalised)
+    tau = tau_at(lowest.tolist(), given.tau_quantile)
+    return recipe.model_copy(update={"infer": given.model_copy(update={"tau": tau})})
+
+
+def questions_of(source: str, recipe: Recipe) -> list[Problem]:
+    """The problems of a file, or the one that `source` itself is."""
+    options = recipe.problems
+    if Path(source).exists() or _DATA_FILE.fullmatch(source):
+        names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
+        given = {name: getattr(options, name) for name in names}
+        return load_problems(source, ProblemOptions(**given, require_gold=False)).problems
+    if not source.strip():
+        raise StepconfError("the question is empty.", "Type: stepconf infer 'What is 3 + 4?' --model demo")
+    kind = options.answer_type or "math"
+    return [Problem(problem_id(source, None), source, None, kind, "typed", "")]
+
+
+@contextmanager
+def open_pool(recipe: Recipe) -> Iterator[Pool]:
+    """Killable workers that compare answers; none starts before one is needed."""
+    options = recipe.verify
+    with Pool(options.workers, options.deadline_s, int(options.memory_gb * 2**30)) as pool:
+        yield pool
+
+
+def answers(
+    engine: Engine,
+    pool: Pool,
+    problems: Iterable[Problem],
+    strategy: str,
+    recipe: Recipe,
+    clock: Clock,
+    watch: Watch = lambda growth: None,
+) -> Iterator[Result]:
+    """A result for each problem, as they come; its key is the problem's id."""
+
+    @cache
+    def prompters(kind: str) -> list[Prompter]:
+        return [Prompter(engine.tokenizer, prompt) for prompt in prompts_of(strategy, recipe.prompt, kind)]
+
+    options = recipe.segment
+    setting = Setting(
+        recipe.infer,
+        recipe.sampling,
+        SegmentOptions(options.mode, options.min_chars, options.max_chars),
+        prompters("math")[0].stop,
+        engine.info.max_model_len,
+        lambda kind: equality(pool, kind),
+        watch,
+    )
+
+    def searches() -> Iterator[Search]:
+        for problem in problems:
+            prompts = tuple(prompter.ids(problem.text) for prompter in prompters(problem.answer_type))
+            question = Question(problem.problem_id, problem.text, prompts, problem.answer_type)
+            yield search(strategy, question, setting)
+
+    yield from answer(engine, searches(), clock)
+
+
+def prompts_of(strategy: str, prompt: PromptRecipe, kind: str) -> list[PromptRecipe]:
+    """How a strategy puts a problem: as the recipe says, but for `cot` and `dipt`.
+
+    Where the answer is code, the standing instruction, which asks for a box, gives way to one that asks for code.
+    """
+    standing = CODE_INSTRUCTION if kind == "code" else INSTRUCTION
+    if prompt.instruction == INSTRUCTION:
+        prompt = prompt.model_copy(update={"instruction": standing})
+    if strategy == "cot":
+        return [PromptRecipe(style=prompt.style, instruction=standing)]
+    if strategy == "dipt":
+        return [
+            prompt.model_copy(update={"instruction": f"{way} {prompt.instruction}".strip()}) for way in WAYS
+        ]
+    return [prompt]
+
+
+def equality(pool: Pool, kind: str) -> Equal:
+    """Whether two answers of a type are the same, as the `final` verifier compares them; undecided is no."""
+
+    def equal(a: str, b: str) -> bool:
+        return compare(pool, [(a, b, kind)])[0].value is True
+
+    return equal
+
+
+def row(result: Result, problem: Problem) -> dict[str, Any]:
+    """A result as it is written: one object, the costs at its top level."""
+    fields = asdict(result)
+    spent: dict[str, Any] = fields.pop("spent")
+    fields.pop("key")
+    head: dict[str, Any] = {
+        "problem_id": problem.problem_id,
+        "external_id": problem.external_id,
+        "gold_answer": problem.gold_answer,
+    }
+    return head | fields | spent

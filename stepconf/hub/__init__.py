@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: a run's published form, on its way up and back."""

@@ -1,0 +1,155 @@
+"""From the published form of a run (`folder.py`) back to a run, whose manifests say which rows are whose."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stepconf.core.schema import TABLES
+from stepconf.errors import StepconfError
+from stepconf.hub.folder import split_of
+from stepconf.run.damage import file_digest
+from stepconf.run.meter import Tick
+from stepconf.run.shards import PAIRS, Run, read_manifests, read_recipe, write_atomically
+
+_CHUNK_NAME = re.compile(r"\d{5,9}")
+_PAIRS_FILE = re.compile(r"pairs/((train|validation)-\d{5,9})\.parquet")
+
+
+def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
+    """Make the run `out` from a published folder; what `out` already holds of it is kept.
+
+    Raises:
+        StepconfError: the folder was not written by `push`, or is not whole; `out` holds something else.
+    """
+    about = folder / "stepconf"
+    if not (about / "recipe.yaml").exists() or not (about / "manifests.jsonl").exists():
+        raise StepconfError(
+            f"{where} holds no run (no stepconf/recipe.yaml in it).",
+            "pull brings back what stepconf push has published; any other set is read with datasets.",
+        )
+    manifests, sums = _described(about, where)
+    _check_sums(folder, sums, where)
+    recipe = read_recipe(about)
+    streams = {
+        (table, split): _Rows(sorted((folder / "data" / table).glob(f"{split}-*.parquet")), where)
+        for table in TABLES
+        for split in ("train", "validation")
+    }
+    with Run(out, recipe) as run:
+        run.metadata = _metadata(folder)
+        there = {manifest["chunk"]: _counts(manifest) for manifest in read_manifests(out)}
+        tick("unpack", -len(manifests))
+        for manifest in manifests:
+            rows = {name: _rows_of(name, f["rows"], streams, where) for name, f in manifest["files"].items()}
+            if there.get(manifest["chunk"], _counts(manifest)) != _counts(manifest):
+                raise StepconfError(
+                    f"chunk {manifest['chunk']} of {out} is not that of {where}.", "Give another --out."
+                )
+            if manifest["chunk"] not in there:
+                try:
+                    _restore(run, manifest, rows, where)
+                except ValueError as error:  # Arrow's, of columns and types
+                    raise StepconfError(f"{where}: its tables are not those of a run: {error}") from error
+            tick("unpack", 1)
+        for file in ("source.json", "summary.json"):
+            if (about / file).exists():
+                write_atomically(out / file, (about / file).read_bytes())
+
+
+def _rows_of(name: str, n: int, streams: dict[tuple[str, str], "_Rows"], where: str) -> Any:
+    """The next n rows of the table and split of the shard `name`; None for none of an absent table."""
+    stream = streams.get((name.partition("/")[0], split_of(name)))
+    if stream is None:
+        raise StepconfError(f"{where} names a shard {name!r}, which no run has.")
+    return stream.take(n)
+
+
+def _counts(manifest: dict[str, Any]) -> tuple[Any, dict[str, int]]:
+    """By what a chunk is told from another of the same name."""
+    return manifest.get("input"), {name: facts["rows"] for name, facts in manifest["files"].items()}
+
+
+def _restore(run: Run, manifest: dict[str, Any], rows: dict[str, Any], where: str) -> None:
+    chunk = manifest["chunk"]
+    facts = {key: value for key, value in manifest.items() if key not in ("chunk", "files")}
+    if chunk == PAIRS and all(_PAIRS_FILE.fullmatch(name) for name in rows):
+        for name, pairs in rows.items():
+            run.stage_table(Path(name).stem, pairs)
+        run.commit_pairs(facts)
+    elif _CHUNK_NAME.fullmatch(chunk):
+        run.commit_tables(chunk, {name.partition("/")[0]: table for name, table in rows.items()}, facts)
+    else:
+        raise StepconfError(f"{where} names a chunk {chunk!r}, which no run has.")
+
+
+def _described(about: Path, where: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The manifests and the checksums; whoever could write to the set may have changed them."""
+    try:
+        lines = (about / "manifests.jsonl").read_text(encoding="utf-8").splitlines()
+        manifests = [json.loads(line) for line in lines]
+        sums = dict(json.loads((about / "checksums.json").read_text(encoding="utf-8")))
+        for manifest in manifests:
+            if not isinstance(manifest["chunk"], str) or not all(
+                isinstance(facts["rows"], int) and facts["rows"] >= 0 for facts in manifest["files"].values()
+            ):
+                raise ValueError(f"chunk {manifest['chunk']!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StepconfError(
+            f"{where}: stepconf/manifests.jsonl or checksums.json is damaged: {error!r}",
+            "Give the --revision of a commit that stepconf push has made.",
+        ) from error
+    return manifests, sums
+
+
+def _check_sums(folder: Path, sums: dict[str, str], where: str) -> None:
+    for name, digest in sums.items():
+        file = folder / name
+        if ".." in Path(name).parts or not file.is_file() or file_digest(file) != digest:
+            raise StepconfError(
+                f"{where}: {name} is missing or not what was published.", "Type the same command again."
+            )
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    """The schema metadata of the steps (engine, model, ...), for shards without rows."""
+    import pyarrow.parquet as pq
+
+    files = sorted((folder / "data" / "steps").glob("*.parquet"))
+    found = pq.read_schema(files[0]).metadata if files else None
+    return {key.decode(): value.decode() for key, value in (found or {}).items()}
+
+
+class _Rows:
+    """The rows of some Parquet files in order, taken n at a time; holds one row group."""
+
+    def __init__(self, files: list[Path], where: str) -> None:
+        self._groups, self._where = self._read(files), where
+        self._held: Any = None
+
+    def _read(self, files: list[Path]) -> Iterator[Any]:
+        import pyarrow.parquet as pq
+
+        for path in files:
+            with pq.ParquetFile(path) as file:
+                for index in range(file.num_row_groups):
+                    yield file.read_row_group(index)
+
+    def take(self, n: int) -> Any:
+        """The next n rows."""
+        import pyarrow as pa
+
+        parts: list[Any] = []
+        while n > 0 or self._held is None:
+            if self._held is None or len(self._held) == 0:
+                self._held = next(self._groups, None)
+                if self._held is None:
+                    if n == 0:
+                        return None
+                    raise StepconfError(f"{self._where}: there are fewer rows than its manifests say.")
+                continue
+            parts.append(self._held.slice(0, n))
+            n -= len(parts[-1])
+            self._held = self._held.slice(len(parts[-1]))
+        return pa.concat_tables(parts) if parts else self._held.slice(0, 0)

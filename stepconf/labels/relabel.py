@@ -1,0 +1,80 @@
+"""`stepconf relabel`: a run's steps labelled anew from the verdicts that it holds; no verifier runs.
+
+Order, and what a kill leaves behind:
+
+1. The pairs go: they were made of the old labels.
+2. `recipe.yaml` names the new policy. From here on the old command is refused for the key that differs, so
+   that no run goes on under two policies unnoticed; with `--set verify.policy=NEW` it goes on.
+3. Chunk by chunk, each shard that changes is replaced whole by a rename, then the chunk's manifest, which names
+   the policy.
+
+Killed at any point, every shard is whole and every step has the labels of one policy or the other. Killed
+between the two files of one chunk, the manifest still has the size and hash of the replaced shard. The same
+command again looks at all chunks and so mends both; until then `summary.json` is the old one.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stepconf.core.labels import POLICIES
+from stepconf.errors import StepconfError
+from stepconf.labels.columns import label_chunk
+from stepconf.run.ahead import ahead
+from stepconf.run.damage import damage_told
+from stepconf.run.meter import Tick
+from stepconf.run.shards import Run, Shard, as_declared, read_recipe, shard_facts, write_atomically
+from stepconf.run.summary import write_summary
+
+
+def relabel(path: Path, policy: str, tick: Tick) -> dict[str, Any]:
+    """Label every step of a run by `policy`, and return the new summary.
+
+    Raises:
+        StepconfError: the folder is not a run, another process writes it, a shard cannot be read, or the policy
+            is unknown.
+    """
+    if policy not in POLICIES:
+        raise StepconfError(f"unknown label policy {policy!r}.", f"Choose from: {', '.join(POLICIES)}.")
+    recipe = read_recipe(path)
+    with Run(path, recipe) as run:
+        run.clear_pairs()
+        recipe["verify"]["policy"] = policy
+        text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+        write_atomically(path / "recipe.yaml", text.encode())
+        manifests = run.manifests()
+        tick("relabel", -sum(manifest["solutions"] for manifest in manifests))
+        # Threads read, label and compress; what is done to the folder is done here, in order.
+        made = ahead(partial(_relabelled, path, policy), manifests)
+        for manifest, shards in zip(manifests, made, strict=True):
+            run.recommit(manifest, shards, {"policy": policy})
+            tick("relabel", manifest["solutions"])
+        return write_summary(run)
+
+
+def _relabelled(path: Path, policy: str, manifest: dict[str, Any]) -> dict[str, Shard]:
+    """The shards of a chunk, by name: those that change with their new bytes."""
+    names = {name.partition("/")[0]: name for name in manifest["files"]}
+    read = {table: _read(path / name, path) for table, name in names.items()}
+    labelled = label_chunk(read["solutions"][0], read["steps"][0], policy)
+    return {
+        name: Shard.of(as_declared(table, getattr(labelled, table)))
+        if table in labelled.changed
+        else Shard(read[table][1])
+        for table, name in names.items()
+    }
+
+
+def _read(file: Path, run: Path) -> tuple[Any, dict[str, Any]]:
+    """The rows of a shard and what a manifest says of it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        data = file.read_bytes()
+        rows = pq.read_table(pa.BufferReader(data))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
+    return rows, shard_facts(len(rows), data)

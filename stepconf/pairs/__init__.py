@@ -1,0 +1,1 @@
+"""Preference pairs out of a run (`make.py`), and the forms that training libraries read."""

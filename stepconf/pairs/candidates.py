@@ -1,0 +1,206 @@
+"""Competing steps sampled at q_j: by the run's model, after exact tokens, only where a pair lacks a side.
+
+All requests of a run are one stream, so that the engine's batch stays full and siblings' prefixes are in its
+cache. Each continuation is cut where its first step ends, and that step is verified as a run's steps are.
+"""
+
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from stepconf.core.pairs.steps import reads_alike
+from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace, ids_of, to_bytes
+from stepconf.core.records import Label, Solution, Solved
+from stepconf.core.segment import segment
+from stepconf.core.steps import build_steps, measure
+from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling
+from stepconf.engines.tokenizer import starts_of
+from stepconf.recipe import PairsRecipe, Recipe
+from stepconf.stages.judge import labelled, open_verifiers
+from stepconf.stages.models import Prompter
+from stepconf.stages.solve import segment_options
+from stepconf.verifiers.base import Verifier
+
+
+@dataclass
+class Part:
+    """Some problems' solutions, all of each problem's; `sampled`: by prefix, the candidates sampled there."""
+
+    name: str
+    traces: Sequence[Trace]
+    sampled: Mapping[bytes, Sequence[Side]] = field(default_factory=dict)
+
+
+@dataclass
+class _Waiting:
+    """A part whose candidates are being sampled: where they are wanted, and what came back."""
+
+    part: Part
+    wanted: dict[bytes, Place]
+    found: dict[bytes, list[Completion]] = field(default_factory=dict)
+
+
+def with_candidates(
+    parts: Iterator[Part],
+    missing: Callable[[Part], list[Place]],
+    engine: Engine,
+    recipe: Recipe,
+    options: PairsRecipe,
+    counts: Counter[str],
+) -> Iterator[Part]:
+    """Each part, when its candidates are in; parts may change places.
+
+    Args:
+        parts: problems' solutions.
+        missing: the steps of a part that lack a candidate.
+        engine: the run's model.
+        recipe: the run's recipe, which says how to sample, segment, verify and label.
+        options: how many candidates, how long, how warm.
+        counts: what became of the candidates, by kind; added to.
+    """
+    where: dict[str, tuple[_Waiting, bytes]] = {}
+    ready: list[_Waiting] = []
+
+    def requests() -> Iterator[SampleRequest]:
+        for part in parts:
+            waiting = _Waiting(part, {})
+            asked: list[SampleRequest] = []
+            for place in {place.prefix_ids: place for place in missing(part)}.values():
+                request = _request(part.name, place.prefix_ids, engine, recipe, options)
+                if request is None:
+                    counts["prefix as long as the context"] += 1
+                    continue
+                waiting.wanted[place.prefix_ids] = place
+                where[request.key] = (waiting, place.prefix_ids)
+                asked.append(request)
+            if not asked:
+                ready.append(waiting)
+            yield from asked
+
+    names = [name for name in recipe.verify.verifiers if name in ("symbolic", "final")]
+    verify = recipe.verify.model_copy(update={"verifiers": names})
+    with open_verifiers(recipe.model_copy(update={"verify": verify})) as verifiers:
+        for request, completions in engine.sample(requests()):
+            waiting, prefix = where.pop(request.key)
+            waiting.found[prefix] = completions
+            if len(waiting.found) == len(waiting.wanted):
+                ready.append(waiting)
+            while ready:
+                yield _judged(ready.pop(), recipe, verifiers, counts)
+        while ready:
+            yield _judged(ready.pop(), recipe, verifiers, counts)
+
+
+def _request(
+    part: str, prefix: bytes, engine: Engine, recipe: Recipe, options: PairsRecipe
+) -> SampleRequest | None:
+    """The request for candidates at a prefix; its random stream is the prefix's own, in any order."""
+    room = min(options.candidate_max_tokens, engine.info.max_model_len - len(prefix) // ID_BYTES)
+    if room < 1:
+        return None
+    given = options.candidate_temperature
+    temperature = recipe.sampling.temperature if given is None else given
+    how = Sampling(temperature, room, recipe.sampling.top_p, Prompter(engine.tokenizer, recipe.prompt).stop)
+    digest = blake2b(prefix + str(options.seed).encode(), digest_size=16)
+    seed = int.from_bytes(digest.digest()[:6], "big")
+    return SampleRequest(f"{part}/{digest.hexdigest()}", ids_of(prefix), options.candidates, seed, how)
+
+
+def _judged(waiting: _Waiting, recipe: Recipe, verifiers: Sequence[Verifier], counts: Counter[str]) -> Part:
+    """The part with its candidates as verified sides."""
+    made: list[tuple[bytes, Side, Solved]] = []
+    for prefix, completions in waiting.found.items():
+        place = waiting.wanted[prefix]
+        for completion in completions:
+            counts["sampled"] += 1
+            side = first_step(place, completion, recipe)
+            if isinstance(side, str):
+                counts[side] += 1
+            elif reads_alike(side.text, place.side.text):
+                counts["equal to the step"] += 1
+            else:
+                made.append((prefix, side, _as_solved(place, side, recipe)))
+    solved = [one for _, _, one in made]
+    spoken = [verifier.verify(solved) for verifier in verifiers]
+    sampled: dict[bytes, list[Side]] = {}
+    for i, (prefix, side, one) in enumerate(made):
+        said = [[by[i][j] for by in spoken] for j in range(len(one.steps))]
+        label: Label = labelled(one, said, recipe.verify.policy).steps[-1].label
+        counts[f"verified {label}"] += 1
+        sampled.setdefault(prefix, []).append(side._replace(label=label))
+    waiting.part.sampled = sampled
+    return waiting.part
+
+
+def first_step(place: Place, completion: Completion, recipe: Recipe) -> Side | str:
+    """The first step of a continuation, not yet verified, or the reason why there is none.
+
+    The text before it is segmented with it, since the layout of the whole decides where steps end. A token
+    belongs to it if it starts in it.
+    """
+    before = place.trace.text[: place.char_start]
+    text = before + "".join(completion.pieces)
+    ends = [end for _, end in segment(text, segment_options(recipe)) if end > len(before)]
+    if not ends or not text[len(before) :].strip():
+        return "empty"
+    is_last = ends[0] == len(text)
+    if is_last and completion.finish_reason == "length":
+        return "longer than candidate_max_tokens"
+    own = text[len(before) : ends[0]]
+    n = bisect_left(starts_of(completion.pieces), len(own))
+    scores = completion.scores
+    measures = measure(scores.logprobs[:n], scores.entropies[:n], scores.max_probs[:n])
+    if measures.logprob_sum is None:
+        return "empty"
+    return Side(
+        text=own,
+        ids=to_bytes(completion.token_ids[:n]),
+        label="unknown",
+        confidence=measures.confidence,
+        mean_logprob=measures.logprob_sum / n,
+        is_terminal=is_last,
+        source="candidate",
+        tie=own,
+    )
+
+
+def _as_solved(place: Place, side: Side, recipe: Recipe) -> Solved:
+    """The steps before and the candidate, as a solution for verifiers.
+
+    It counts as cut off where the candidate does not end it: no answer is then no wrong answer.
+    """
+    trace = place.trace
+    starts = [one.char_start for one in trace.places[: place.step_index + 1]]
+    text = trace.text[: place.char_start] + side.text
+    solution = Solution(
+        solution_id=trace.solution_id,
+        problem_id=trace.problem_id,
+        external_id=None,
+        source="",
+        split="",
+        problem=trace.problem,
+        gold_answer=trace.gold_answer,
+        model=recipe.model,
+        model_revision="",
+        engine="",
+        prompt_token_ids=[],
+        text=text,
+        token_ids=[],
+        temperature=None,
+        top_p=None,
+        seed=None,
+        sample_index=0,
+        finish_reason="stop" if side.is_terminal else "length",
+        predicted_answer=None,
+        answer_correct=None,
+        n_steps=len(starts),
+        n_tokens=0,
+        entropy_mean=None,
+        confidence=None,
+        extra=json.loads(trace.extra),
+    )
+    spans = list(zip(starts, [*starts[1:], len(text)], strict=True))
+    return Solved(solution, build_steps(trace.solution_id, trace.problem_id, text, spans, token_starts=[]))

@@ -1,0 +1,247 @@
+"""From the shards of a run to the arrays that step pairs are chosen by: no object per step.
+
+Token sequences are compared by hashes of 64 bits: the sum over tokens of a mixed (position, token), so that what
+stands before a step, and the step itself, are differences of running sums.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stepconf.core.pairs.columns import INCORRECT, Steps
+from stepconf.core.pairs.steps import put_right
+from stepconf.core.records import Label
+from stepconf.run.shards import read_tables, shard_files
+
+SOLUTION_COLUMNS = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct"]
+SOLUTION_COLUMNS += ["model", "prompt_token_ids", "token_ids"]
+STEP_COLUMNS = ["solution_id", "step_index", "n_steps", "text", "char_start", "token_start", "token_end"]
+STEP_COLUMNS += ["logprob_sum", "confidence", "label"]
+_REFERENCES = "verdicts.list.element.reference"
+_LABELS: tuple[Label, ...] = ("correct", "incorrect", "unknown")
+# What `str.split` takes for white space: the regular expression's own leaves out four separators.
+_SPACE = r"[\s\x1c-\x1f]+"
+
+
+class Part(NamedTuple):
+    """A chunk's name with all solutions of the problems that end in it (m,), and their steps (n,)."""
+
+    name: str
+    solutions: Any
+    steps: Any
+
+
+def read_parts(run: Path) -> Iterator[Part]:
+    """Whole problems, chunk by chunk.
+
+    Where solutions were imported, those of one problem may lie in several chunks: they are held until the last.
+    """
+    last = {
+        problem: index
+        for index, table in enumerate(read_tables(run, "solutions", ["problem_id"]))
+        for problem in pc.unique(table["problem_id"]).to_pylist()
+    }
+    names = [file.stem.removeprefix("part-") for file in shard_files(run, "solutions")]
+    shards = zip(
+        names,
+        read_tables(run, "solutions", SOLUTION_COLUMNS),
+        read_tables(run, "steps", [*STEP_COLUMNS, _REFERENCES]),
+        strict=True,
+    )
+    held: list[tuple[Any, Any]] = []
+    for index, (name, *tables) in enumerate(shards):
+        solutions, steps = (pa.concat_tables(own) for own in zip(*held, tables, strict=True))
+        problems = one(solutions["problem_id"]).dictionary_encode()
+        ends = np.array([last[problem] == index for problem in problems.dictionary.to_pylist()], bool)
+        held = []
+        if not ends.all():
+            ended = pa.array(ends[problems.indices.to_numpy()])
+            held = [_of_solutions(solutions.filter(pc.invert(ended)), steps)]
+            solutions, steps = _of_solutions(solutions.filter(ended), steps)
+        yield Part(name, solutions, steps)
+
+
+def _of_solutions(solutions: Any, steps: Any) -> tuple[Any, Any]:
+    return solutions, steps.filter(pc.is_in(steps["solution_id"], solutions["solution_id"]))
+
+
+def in_order(solutions: Any, steps: Any) -> tuple[Any, Any]:
+    """Solutions problem by problem, and their steps in the same order."""
+    problem = one(solutions["problem_id"]).dictionary_encode().indices.to_numpy()
+    order = np.argsort(problem, kind="stable")
+    if (order[1:] < order[:-1]).any():
+        solutions = solutions.take(pa.array(order))
+    order = np.argsort(_owners(solutions, steps), kind="stable")
+    if (order[1:] < order[:-1]).any():
+        steps = steps.take(pa.array(order))
+    return solutions, steps
+
+
+class Read(NamedTuple):
+    """What is known of the steps (n,) of a part, in order.
+
+    `owner`: the row of each step's solution. `at`: the position of its first token, the prompt's counted; `start`,
+    `size`: its tokens in its solution, none where it has no scores. `prefix`, `content`: hashes of the tokens before
+    it and its own. `put_right`: by row, an incorrect step as a critic wants it.
+    """
+
+    steps: Steps
+    owner: Any
+    at: Any
+    start: Any
+    size: Any
+    prefix: Any
+    content: Any
+    put_right: dict[int, str]
+
+
+def read_part(solutions: Any, steps: Any) -> Read:
+    """The arrays of tables that are `in_order`."""
+    owner = _owners(solutions, steps)
+    start, end = numbers(steps["token_start"]), numbers(steps["token_end"])
+    at = lists(solutions["prompt_token_ids"]).sizes[owner] + start
+    prefix, content = _hashes(solutions, owner, start, end)
+    problem = one(solutions["problem_id"]).dictionary_encode().indices.to_numpy()
+    _, group = np.unique(prefix ^ mixed(problem[owner].astype(np.uint64)), return_inverse=True)
+    logprob = floats(steps["logprob_sum"])
+    has_tokens = ~np.isnan(logprob) & (end > start)
+    size = np.where(has_tokens, end - start, 0)
+    label = pc.index_in(one(steps["label"]), value_set=pa.array(_LABELS)).to_numpy().astype(np.int64)
+    after_error = _seen_before(label == INCORRECT, owner)
+    corrected = _put_right(steps, label == INCORRECT)
+    referenced = np.zeros(len(owner), bool)
+    referenced[list(corrected)] = True
+    right = one(solutions["answer_correct"]).fill_null(False).to_numpy(zero_copy_only=False)
+    arrays = Steps(
+        group=group,
+        text=_reading(steps["text"], group, content),
+        has_tokens=has_tokens,
+        label=label,
+        confidence=floats(steps["confidence"]),
+        mean_logprob=np.where(has_tokens, logprob / np.maximum(size, 1), -np.inf),
+        tie=pc.rank(one(solutions["solution_id"])).to_numpy().astype(np.int64)[owner],
+        after_error=after_error,
+        is_first_error=(label == INCORRECT) & ~after_error,
+        reaches=right[owner],
+        referenced=referenced,
+    )
+    return Read(arrays, owner, at, start, size, prefix, content, corrected)
+
+
+def _owners(solutions: Any, steps: Any) -> Any:
+    rows = pc.index_in(one(steps["solution_id"]), value_set=one(solutions["solution_id"]))
+    return rows.to_numpy().astype(np.int64)
+
+
+def _hashes(solutions: Any, owner: Any, start: Any, end: Any) -> tuple[Any, Any]:
+    """Of each step, the hash of all tokens before it, the prompt's included, and that of its own."""
+    prompt, own = lists(solutions["prompt_token_ids"]), lists(solutions["token_ids"])
+    prompt_sums = _running(prompt, np.zeros(len(solutions), np.int64))
+    sums = _running(own, prompt.sizes)  # positions go on after the prompt: only the whole sequence counts
+    lift = prompt_sums[prompt.starts + prompt.sizes] - prompt_sums[prompt.starts] - sums[own.starts]
+    at_start, at_end = (sums[own.starts[owner] + place] for place in (start, end))
+    length = (prompt.sizes[owner] + start).astype(np.uint64)
+    return at_start + lift[owner] + mixed(length), at_end - at_start + (end - start).astype(np.uint64)
+
+
+class Lists(NamedTuple):
+    """A column of lists of int32: all values, and where each list starts and how long it is."""
+
+    values: Any
+    starts: Any
+    sizes: Any
+
+
+def lists(column: Any) -> Lists:
+    """The lists of a column without nulls."""
+    whole = one(column)
+    bounds = whole.offsets.to_numpy().astype(np.int64)
+    values = whole.values.to_numpy(zero_copy_only=False)[bounds[0] : bounds[-1]]
+    return Lists(values, bounds[:-1] - bounds[0], np.diff(bounds))
+
+
+def _running(tokens: Lists, first: Any) -> Any:
+    """Running sums, modulo 2^64, of the mixed (position, token); positions count from `first` in each list."""
+    position = np.arange(len(tokens.values)) - np.repeat(tokens.starts - first, tokens.sizes)
+    sums = np.cumsum(_placed(position, tokens.values), dtype=np.uint64)
+    return np.concatenate([np.zeros(1, np.uint64), sums])
+
+
+def _placed(position: Any, ids: Any) -> Any:
+    return mixed((position.astype(np.uint64) << np.uint64(32)) | ids.view(np.uint32))
+
+
+def content_hash(ids: list[int], at: int) -> int:
+    """The hash of tokens that stand at position `at`: see `Read.content`."""
+    placed = _placed(np.arange(at, at + len(ids)), np.array(ids, np.int32))
+    return int(np.sum(placed, dtype=np.uint64) + np.uint64(len(ids)))
+
+
+def mixed(values: Any) -> Any:
+    """SplitMix64 (Steele et al. 2014) of unsigned 64-bit integers."""
+    mix = values + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mix ^= mix >> np.uint64(shift)
+        mix *= np.uint64(factor)
+    mix ^= mix >> np.uint64(31)
+    return mix
+
+
+def _seen_before(flags: Any, owner: Any) -> Any:
+    """Whether a step before it, of the same solution, is flagged."""
+    before = np.cumsum(flags) - flags
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    return before > np.repeat(before[first], np.diff(np.append(first, len(owner))))
+
+
+def _reading(texts: Any, group: Any, content: Any) -> Any:
+    """A hash of how each step reads, white space apart; 0 in groups whose steps are all the same tokens."""
+    length = pc.binary_length(one(texts)).to_numpy().astype(np.uint64)
+    which = content ^ mixed(length)  # the same tokens may be cut at another character
+    of_group = np.zeros(int(group.max(initial=-1)) + 1, np.uint64)
+    of_group[group] = which
+    differs = np.zeros(len(of_group), bool)
+    differs[group[which != of_group[group]]] = True
+    rows = np.flatnonzero(differs[group])
+    reading = np.zeros(len(group), np.uint64)
+    told = one(texts).take(pa.array(rows)).dictionary_encode()
+    words = pl.Series(pl.from_arrow(told.dictionary)).str.replace_all(_SPACE, " ")
+    reading[rows] = words.str.strip_chars(" ").hash().to_numpy()[told.indices.to_numpy()]
+    return reading
+
+
+def _put_right(steps: Any, incorrect: Any) -> dict[int, str]:
+    verdicts = one(steps["verdicts"])
+    references = verdicts.values.field("reference")
+    if references.null_count == len(references):
+        return {}
+    bounds, texts = verdicts.offsets.to_pylist(), steps["text"]
+    found = {}
+    for row in np.flatnonzero(incorrect).tolist():
+        own = [one for one in references[bounds[row] : bounds[row + 1]].to_pylist() if one]
+        corrected = put_right(texts[row].as_py(), own) if own else None
+        if corrected is not None:
+            found[row] = corrected
+    return found
+
+
+def numbers(column: Any) -> Any:
+    """Integers without nulls, as int64."""
+    return one(column).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def floats(column: Any) -> Any:
+    """Numbers as float64, NaN where there is none."""
+    return one(column).to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def one(column: Any) -> Any:
+    """A column as one array; copied only where it is several."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -1,0 +1,301 @@
+"""`stepconf pairs`: preference pairs out of a run.
+
+Problem by problem: a strategy of `core.pairs` makes pairs of its solutions; they are capped, and split into
+train and validation by problem. All shards become part of the run together, at the end: a run has all of its
+pairs or none. Killed before that, the older pairs stand.
+"""
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from stepconf.core.pairs.select import Identified, Split, capped, split_of, surplus, unique
+from stepconf.core.pairs.steps import (
+    NO_CORRECTION,
+    NO_RIVAL,
+    Encode,
+    StepRule,
+    caspo,
+    step_dpo,
+    step_outcomes,
+)
+from stepconf.core.pairs.traces import Draft, Place, Trace, ids_of, to_bytes, to_pair
+from stepconf.core.pairs.trajectories import dpo_vp, pcpo
+from stepconf.demo_model import resolve_model
+from stepconf.engines.tokenizer import Tokenizer
+from stepconf.errors import StepconfError
+from stepconf.pairs.candidates import Part, with_candidates
+from stepconf.pairs.traces import whole_problems
+from stepconf.recipe import PairsRecipe, Recipe
+from stepconf.run.ahead import ahead
+from stepconf.run.meter import Tick
+from stepconf.run.shards import PAIRS, Run, Shard, pairs_manifest, read_manifests, read_metadata, read_recipe
+from stepconf.run.summary import confidence_quantile, write_summary
+from stepconf.stages.models import open_engine
+
+
+class Kinded(Identified, Protocol):
+    """A pair, or what stands for one."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+
+
+K = TypeVar("K", bound=Kinded)
+
+
+def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
+    """Make the run's pairs anew and return its summary with them.
+
+    Raises:
+        StepconfError: the folder is not a run, or has no scored steps; candidates are asked for and the
+            model cannot be loaded, or has another tokenizer.
+    """
+    started = time.perf_counter()
+    recipe, metadata = read_recipe(path), read_metadata(path)
+    if "tokenizer" not in metadata:
+        raise StepconfError(
+            f"{path} has no scored tokens, and pairs are made of exact tokens.",
+            f"Type: stepconf score {path}/solutions --model MODEL --out ANOTHER, or stepconf generate",
+        )
+    tau = _tau(path, options)
+    policy = _policy(recipe, metadata)
+    tokenizer = Tokenizer(resolve_model(policy.model), policy.model_revision)
+    rule = _rule(options, tau, lambda text: to_bytes(tokenizer.encode(text)))
+    with Run(path, recipe) as run:
+        run.metadata = metadata
+        total = sum(m["solutions"] for m in run.manifests())
+        tick("pairs", -total)
+        tally = _Tally(options)
+        make = _make_by_columns if rule is not None and not options.candidates else _make_by_rows
+        make(run, options, _Means(tau, rule, policy, tokenizer), tally, tick)
+        run.drop_staged(tally.balance())
+        facts = {"tau": tau, "options": options.model_dump(), "solutions": total, **tally.facts()}
+        run.commit_pairs(facts | {"seconds": {"pairs": round(time.perf_counter() - started, 3)}})
+        return write_summary(run, same_steps=True)
+
+
+class _Means(NamedTuple):
+    """What pairs are made with. `rule`: the strategy, where it pairs steps; `policy`: the recipe of the model."""
+
+    tau: float | None
+    rule: StepRule | None
+    policy: Recipe
+    tokenizer: Tokenizer
+
+
+def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally", tick: Tick) -> None:
+    """Any strategy, with candidates or without; the rows of step pairs are those of `_make_by_columns`."""
+    parts: Iterator[Part] = (Part(*one) for one in whole_problems(run.path, options.strategy == "pcpo"))
+    if options.candidates and means.rule is not None:
+        parts = _sampling(parts, means, run.metadata, options, tally.candidates)
+    prompt_text = _prompt_text(means.tokenizer)
+    for part in parts if options.candidates else _uncollected(parts):
+        drafts = unique(_drafts(part, means.rule, options, tally.drops), tally.drops)
+        made = (to_pair(draft, prompt_text, options.round) for draft in drafts)
+        for split, own in _by_split(tally.kept(made), options.validation).items():
+            tally.add(split, own)
+            run.stage_pairs(f"{split}-{part.name}", own)
+        tick("pairs", len(part.traces))
+        for trace in part.traces:
+            trace.places.clear()  # which refer to the trace: so ends the cycle
+
+
+def _make_by_columns(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally", tick: Tick) -> None:
+    """Step pairs of a run of any size. What is kept of all its pairs is their ids and kinds."""
+    from stepconf.pairs.columns import read_parts
+    from stepconf.pairs.tables import Made, Tokens, make_part
+
+    turn = Lock()  # a tokenizer that encodes must not be asked by two threads
+    tokens = Tokens(lambda text: _locked(turn, means.tokenizer.encode, text), means.tokenizer.decode)
+
+    def divided() -> Iterator[tuple[Made, dict[Split, Any]]]:
+        """The rows of each part that are kept, by split: decided here, one part after the other."""
+        make = partial(make_part, options=options, tau=means.tau, tokens=tokens, metadata=run.metadata)
+        for made in ahead(make, read_parts(run.path)):
+            tally.drops.update(made.drops)
+            columns = (made.pairs[name].to_pylist() for name in ("pair_id", "problem_id", "kind"))
+            rows = (_Row(i, *values) for i, values in enumerate(zip(*columns, strict=True)))
+            own = _by_split(tally.kept(rows), options.validation)
+            for split, kept in own.items():
+                tally.add(split, kept)
+            yield made, {split: made.pairs.take([one.row for one in kept]) for split, kept in own.items()}
+
+    def encoded(one: tuple[Made, dict[Split, Any]]) -> tuple[Made, dict[Split, Shard]]:
+        made, tables = one
+        return made, {split: Shard.of(rows) for split, rows in tables.items()}
+
+    for made, shards in ahead(encoded, divided()):
+        for split, shard in shards.items():
+            run.stage_shard(f"{split}-{made.name}", shard)
+        tick("pairs", made.n_solutions)
+
+
+class _Row(NamedTuple):
+    """A pair that is a row of a table."""
+
+    row: int
+    pair_id: str
+    problem_id: str
+    kind: str
+
+
+def _locked(turn: Lock, encode: Callable[[str], list[int]], text: str) -> list[int]:
+    with turn:
+        return encode(text)
+
+
+def has_pairs(path: Path, options: PairsRecipe | None) -> bool:
+    """Whether the run holds pairs made of all of it, with these options (None: with any)."""
+    found = pairs_manifest(path)
+    if found is None or (options is not None and found["options"] != options.model_dump()):
+        return False
+    return bool(
+        found["solutions"] == sum(m["solutions"] for m in read_manifests(path) if m["chunk"] != PAIRS)
+    )
+
+
+class _Tally:
+    """What was made and what was not, by kind, split and reason."""
+
+    def __init__(self, options: PairsRecipe) -> None:
+        self._options = options
+        self._kinds: dict[Split, dict[str, str]] = {"train": {}, "validation": {}}
+        self.drops: Counter[str] = Counter()
+        self.candidates: Counter[str] = Counter()
+
+    def kept(self, pairs: Iterator[K]) -> Iterator[K]:
+        """Those of some problems that are new and within the cap."""
+        return capped(self._new(pairs), self._options.max_per_problem, self._options.seed, self.drops)
+
+    def _new(self, pairs: Iterator[K]) -> Iterator[K]:
+        """Those that no other problem, worded alike, has given."""
+        for pair in pairs:
+            if any(pair.pair_id in kinds for kinds in self._kinds.values()):
+                self.drops["same pair again"] += 1
+            else:
+                yield pair
+
+    def add(self, split: Split, pairs: Sequence[Kinded]) -> None:
+        self._kinds[split].update((pair.pair_id, pair.kind) for pair in pairs)
+
+    def balance(self) -> set[str]:
+        """The pairs to drop so that the kinds are balanced, if they are to be; counted as dropped."""
+        if not self._options.balance:
+            return set()
+        dropped: set[str] = set()
+        for kinds in self._kinds.values():
+            surplus_ids = surplus(kinds, self._options.seed)
+            dropped |= surplus_ids
+            for pair_id in surplus_ids:
+                del kinds[pair_id]
+        self.drops["surplus of its kind"] += len(dropped)
+        return dropped
+
+    def facts(self) -> dict[str, Any]:
+        kinds = Counter(kind for own in self._kinds.values() for kind in own.values())
+        return {
+            "kinds": dict(sorted(kinds.items())),
+            "splits": {split: len(own) for split, own in self._kinds.items() if own},
+            "drops": {reason: n for reason, n in self.drops.most_common() if n},
+            "candidates": dict(self.candidates.most_common()),
+        }
+
+
+def _tau(path: Path, options: PairsRecipe) -> float | None:
+    if options.strategy != "caspo":
+        return None
+    return options.tau if options.tau is not None else confidence_quantile(path, options.tau_quantile)
+
+
+def _policy(run: dict[str, Any], metadata: dict[str, str]) -> Recipe:
+    """The recipe of the run's own model; a run that `verify` made out of another names none itself."""
+    recipe = Recipe.model_validate({key: value for key, value in run.items() if key != "command"})
+    if recipe.model:
+        return recipe
+    engine = recipe.engine.model_copy(update={"name": metadata["engine"]})
+    model = {"model": metadata["model"], "model_revision": metadata["model_revision"] or None}
+    return recipe.model_copy(update={**model, "engine": engine})
+
+
+def _rule(options: PairsRecipe, tau: float | None, encode: Encode) -> StepRule | None:
+    """The strategy, where it pairs steps."""
+    if tau is not None:
+        return caspo(tau, options.after_error, encode)
+    return step_dpo(encode) if options.strategy == "step-dpo" else None
+
+
+def _uncollected(parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts, with the collector of cycles at rest: it would walk a million steps again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield from parts
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _drafts(
+    part: Part, rule: StepRule | None, options: PairsRecipe, dropped: Counter[str]
+) -> Iterator[Draft]:
+    if rule is not None:
+        for _, outcome in step_outcomes(part.traces, rule, part.sampled):
+            if isinstance(outcome, str):
+                dropped[outcome] += 1
+            else:
+                yield outcome
+    elif options.strategy == "pcpo":
+        yield from pcpo(part.traces, dropped)
+    else:
+        yield from dpo_vp(part.traces, options.seed, dropped)
+
+
+def _sampling(
+    parts: Iterator[Part],
+    means: _Means,
+    metadata: dict[str, str],
+    options: PairsRecipe,
+    counts: Counter[str],
+) -> Iterator[Part]:
+    """The parts with candidates sampled where a step is without a pair for want of them."""
+
+    policy, rule = means.policy, means.rule
+
+    def missing(part: Part) -> list[Place]:
+        outcomes = step_outcomes(part.traces, rule, {}) if rule else ()
+        return [place for place, outcome in outcomes if outcome in (NO_RIVAL, NO_CORRECTION)]
+
+    with closing(open_engine(policy)) as engine:
+        if engine.tokenizer.digest != metadata["tokenizer"]:
+            raise StepconfError(
+                f"{policy.model!r} has another tokenizer than the run's tokens, so it cannot continue them.",
+                "Put the model back as it was, or make pairs without --set pairs.candidates.",
+            )
+        yield from with_candidates(parts, missing, engine, policy, options, counts)
+
+
+def _by_split(pairs: Iterator[K], validation: float) -> dict[Split, list[K]]:
+    found: dict[Split, list[K]] = {}
+    split = cache(partial(split_of, validation=validation))
+    for pair in pairs:
+        found.setdefault(split(pair.problem_id), []).append(pair)
+    return found
+
+
+def _prompt_text(tokenizer: Tokenizer) -> Any:
+    @lru_cache(maxsize=4096)
+    def decode(ids: bytes) -> str:
+        return tokenizer.decode(ids_of(ids))
+
+    def text(trace: Trace) -> str:
+        return decode(trace.prompt_ids)
+
+    return text

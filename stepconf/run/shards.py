@@ -1,0 +1,459 @@
+"""The run folder, and the only module that writes data files.
+
+RUN/solutions/part-00003.parquet   one shard per table and chunk of problems
+RUN/steps/part-00003.parquet
+RUN/manifests/00003.json           written last: no manifest, no shard
+RUN/pairs/train-00003.parquet      made later, all or none (and validation-00003.parquet), with one manifest,
+RUN/manifests/pairs.json           written last; until they are whole they lie in RUN/.pairs
+RUN/recipe.yaml                    the resolved recipe; RUN/summary.json, the counts
+RUN/metrics.json                   how far it is; written while it is made, for whoever watches
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import yaml
+
+from stepconf.core.records import Pair, Solved, Step
+from stepconf.core.schema import TABLES, arrow_schema, solution_of, step_of, to_columns
+from stepconf.errors import StepconfError
+from stepconf.run.damage import damage_told, damaged_manifests, manifest_checksum, read_manifest
+from stepconf.run.events import warn
+
+PAIRS = "pairs"  # name of their manifest
+METRICS = "metrics.json"
+_STAGED = ".pairs"
+
+
+class Run:
+    """A run folder, locked for writing while it is open.
+
+    Args:
+        path: the folder; made if absent.
+        recipe: the resolved recipe as plain values, which must equal that of a run already there.
+        repair: take chunks with a damaged shard out of the run, found by their checksums.
+
+    Attributes:
+        metadata: what goes into every shard's schema metadata (engine, model, dtype, ...).
+
+    Raises:
+        StepconfError: the folder holds something else, a run of another recipe, a damaged shard that is not
+            to be repaired, or another process writes it.
+    """
+
+    def __init__(self, path: Path, recipe: dict[str, Any], repair: bool = False) -> None:
+        self.path = path
+        self.metadata: dict[str, str] = {}
+        self._staged: dict[Path, dict[str, Any]] = {}
+        if path.exists() and not path.is_dir():
+            raise StepconfError(f"{path} is a file, not a folder.", "Give another --out.")
+        if path.is_dir() and not (path / "recipe.yaml").exists() and any(_visible(path)):
+            raise StepconfError(f"{path} is not empty and not a run.", "Give a new folder with --out.")
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        try:
+            self._settle_recipe(recipe)
+            if repair:
+                self._take_out_damaged()
+            self._sweep()
+        except BaseException:  # Ctrl-C too must give the lock back
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.close()
+
+    def _take_lock(self) -> BinaryIO:
+        lock = (self.path / ".lock").open("wb")
+        for pause_s in (0.05, 0.05, None):  # who looks whether it is locked holds it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if pause_s is not None:
+                    time.sleep(pause_s)
+                    continue
+                lock.close()
+                raise StepconfError(
+                    f"another process is writing {self.path}.",
+                    f"Wait for it (stepconf status {self.path} --watch), or give another --out.",
+                ) from error
+        return lock
+
+    def _settle_recipe(self, recipe: dict[str, Any]) -> None:
+        file = self.path / "recipe.yaml"
+        differing = sorted(_differences(read_recipe(self.path), recipe)) if file.exists() else []
+        # Before the first commit there is nothing that another recipe could have made: a mistyped model or
+        # option must not bar the folder.
+        if not file.exists() or (differing and not any((self.path / "manifests").glob("*.json"))):
+            write_atomically(file, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+        elif differing:
+            raise StepconfError(
+                f"{self.path} holds a run of another recipe; it differs in: " + "; ".join(differing),
+                "Give the same options to continue it, or another --out.",
+            )
+
+    def _take_out_damaged(self) -> None:
+        """Undo the commit of every chunk with damage; the rest of it is swept. Its pairs go with it.
+
+        Pairs may be made of any chunk, and a chunk that is sampled anew need not hold the same solutions.
+        """
+        damaged = damaged_manifests(self.path)
+        for manifest, what in damaged.items():
+            warn("damaged", f"{self.path}: {what}; taken out of the run.", manifest=manifest.name)
+        if damaged and (self.path / "manifests" / f"{PAIRS}.json").exists():
+            warn("pairs removed", f"{self.path}: its pairs are removed; type stepconf pairs again.")
+            self.clear_pairs()
+        for manifest in damaged:
+            manifest.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left: temporary files, and shards without a manifest."""
+        kept = {name for manifest in read_manifests(self.path) for name in manifest["files"]}
+        for table in TABLES:
+            for file in (self.path / table).glob("*"):
+                if f"{table}/{file.name}" not in kept:
+                    file.unlink()
+        for file in self.path.rglob("*.tmp"):
+            file.unlink()
+        shutil.rmtree(self.path / _STAGED, ignore_errors=True)
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """The manifests of all committed chunks of solutions and steps, in order."""
+        return [m for m in read_manifests(self.path) if m["chunk"] != PAIRS]
+
+    def clear_pairs(self) -> None:
+        """Take the pairs out of the run: their manifest first, which unmakes them, then the shards."""
+        (self.path / "manifests" / f"{PAIRS}.json").unlink(missing_ok=True)
+        for file in (self.path / PAIRS).glob("*"):
+            file.unlink()
+
+    def stage_pairs(self, name: str, pairs: Sequence[Pair]) -> None:
+        """Write a shard of pairs (`train-00003`) where no reader looks, until `commit_pairs`."""
+        self.stage_shard(name, Shard.of(self._table("pairs", pairs)))
+
+    def stage_table(self, name: str, pairs: Any) -> None:
+        """As `stage_pairs`, of an Arrow table from elsewhere.
+
+        Raises:
+            ValueError: it has other columns than the schema.
+        """
+        self.stage_shard(name, Shard.of(self._as_declared("pairs", pairs)))
+
+    def stage_shard(self, name: str, shard: "Shard") -> None:
+        """As `stage_pairs`, of a file that is made."""
+        file = self.path / _STAGED / f"{name}.parquet"
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, shard.data)
+        self._staged[file] = shard.facts
+
+    def drop_staged(self, pair_ids: set[str]) -> None:
+        """Take pairs out of the staged shards."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        dropped = pa.array(sorted(pair_ids), pa.string())
+        for file in list(self._staged) if pair_ids else ():
+            rows = pq.read_table(file)
+            kept = rows.filter(pc.invert(pc.is_in(rows["pair_id"], value_set=dropped)))
+            if len(kept):
+                self.stage_table(file.stem, kept)
+            else:
+                file.unlink()
+                del self._staged[file]
+
+    def commit_pairs(self, facts: dict[str, Any]) -> None:
+        """Put the staged pairs in the place of older ones, all at once, then write their manifest."""
+        self.clear_pairs()
+        staged, folder = self.path / _STAGED, self.path / PAIRS
+        if self._staged:
+            staged.replace(folder)
+        files = {f"{PAIRS}/{file.name}": found for file, found in sorted(self._staged.items())}
+        self._write_manifest(PAIRS, files, facts)
+        self._staged = {}
+
+    def commit(self, name: str, tables: dict[str, Sequence[Any]], facts: dict[str, Any]) -> None:
+        """Write one shard per table, then the manifest, which makes them part of the run.
+
+        `name` is the chunk's; `facts` (counts, drops, seconds, input digest) are kept in the manifest.
+        """
+        started = time.perf_counter()
+        files = self._write_shards(name, {table: self._table(table, rows) for table, rows in tables.items()})
+        seconds = facts.get("seconds", {}) | {"write": round(time.perf_counter() - started, 3)}
+        self._write_manifest(name, files, facts | {"seconds": seconds})
+
+    def commit_tables(self, name: str, tables: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Make a chunk of a run that lay elsewhere part of this one: its Arrow tables and its manifest's facts.
+
+        None stands for a table without rows.
+
+        Raises:
+            ValueError: a table has other columns than the schema.
+        """
+        declared = {table: self._as_declared(table, rows) for table, rows in tables.items()}
+        self._write_manifest(name, self._write_shards(name, declared), facts)
+
+    def _table(self, table: str, rows: Sequence[Any]) -> Any:
+        import pyarrow as pa
+
+        return pa.Table.from_pydict(to_columns(table, rows), schema=arrow_schema(table, self.metadata))
+
+    def _as_declared(self, table: str, rows: Any) -> Any:
+        return arrow_schema(table, self.metadata).empty_table() if rows is None else as_declared(table, rows)
+
+    def _write_shards(self, name: str, tables: dict[str, Any]) -> dict[str, Any]:
+        return {
+            f"{table}/part-{name}.parquet": self._write_shard(
+                self.path / table / f"part-{name}.parquet", rows
+            )
+            for table, rows in tables.items()
+        }
+
+    def _write_shard(self, file: Path, rows: Any) -> dict[str, Any]:
+        """Write an Arrow table; what its manifest is to say of it."""
+        shard = Shard.of(rows)
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, shard.data)
+        return shard.facts
+
+    def recommit(self, manifest: dict[str, Any], shards: dict[str, "Shard"], facts: dict[str, Any]) -> None:
+        """Put shards in the place of a committed chunk's, by name, then write its manifest with more facts.
+
+        The shards that the chunk keeps are given without data: what the manifest says of them is renewed.
+        """
+        for name, shard in shards.items():
+            if shard.data:
+                write_atomically(self.path / name, shard.data)
+        files = manifest["files"] | {name: shard.facts for name, shard in shards.items()}
+        kept = {key: value for key, value in manifest.items() if key not in ("chunk", "files")}
+        self._write_manifest(manifest["chunk"], files, kept | facts)
+
+    def _write_manifest(self, name: str, files: dict[str, Any], facts: dict[str, Any]) -> None:
+        folder = self.path / "manifests"
+        folder.mkdir(exist_ok=True)
+        manifest = {"chunk": name, "files": files, **facts}
+        manifest["checksum"] = manifest_checksum(manifest)
+        write_atomically(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write RUN/name."""
+        write_atomically(self.path / name, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+    def write_metrics(self, value: dict[str, Any]) -> None:
+        """Write RUN/metrics.json whole, but unsynced, and not at all where that fails: no run ends for it."""
+        temporary = self.path / f".{METRICS}.tmp"
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+            temporary.rename(self.path / METRICS)
+
+
+class Shard(NamedTuple):
+    """A Parquet file before it is written, or without `data` one that stays; `facts` are for its manifest."""
+
+    facts: dict[str, Any]
+    data: Any = b""
+
+    @classmethod
+    def of(cls, rows: Any) -> "Shard":
+        """An Arrow table as a file. For any thread."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        leaves = [leaf for field in rows.schema for leaf in _leaves(field.name, field.type)]
+        single = [name for name, kind in leaves if pa.types.is_float32(kind)]
+        texts = [name for name, kind in leaves if pa.types.is_string(kind)]
+        sink = pa.BufferOutputStream()
+        # Numbers hardly repeat as a whole: a dictionary of them takes half of the time and makes the file larger.
+        # Byte by byte (the exponents together) what a model computes takes half of the room.
+        pq.write_table(rows, sink, compression="zstd", use_dictionary=texts, use_byte_stream_split=single)
+        data = sink.getvalue()
+        return cls(shard_facts(len(rows), data), data)
+
+
+def as_declared(table: str, rows: Any) -> Any:
+    """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
+    return rows.cast(arrow_schema(table, _plain(rows.schema.metadata)))
+
+
+def _leaves(name: str, kind: Any) -> Iterator[tuple[str, Any]]:
+    """The columns that a field is in Parquet, with their types."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        yield from _leaves(f"{name}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{name}.{field.name}", field.type)
+    else:
+        yield name, kind
+
+
+def shard_facts(n_rows: int, data: Any) -> dict[str, Any]:
+    """What a manifest says of a shard with these bytes."""
+    digest = blake2b(data, digest_size=16).hexdigest()
+    return {"rows": n_rows, "bytes": len(data), "blake2b": digest}
+
+
+def write_atomically(file: Path, data: Any) -> None:
+    """Write bytes to a temporary name, sync, rename: the file is there whole or not at all."""
+    # Hidden: a folder that holds nothing else is still an empty one.
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        with temporary.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of plain values for other programs: JSON lines, or Parquet of an inferred schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_atomically(file, text.encode("utf-8", "surrogatepass"))
+        return
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows)), sink, compression="zstd")
+    write_atomically(file, sink.getvalue().to_pybytes())
+
+
+def read_manifests(run: Path) -> list[dict[str, Any]]:
+    """The manifests of a run folder, in the order of their names.
+
+    Raises:
+        StepconfError: one cannot be read; it names the file.
+    """
+    return [_whole(run, file) for file in sorted((run / "manifests").glob("*.json"))]
+
+
+def _whole(run: Path, file: Path) -> dict[str, Any]:
+    manifest = read_manifest(file)
+    if isinstance(manifest, str):
+        raise damage_told(run, f"the manifest {file} {manifest}.")
+    return manifest
+
+
+def check_is_run(run: Path) -> None:
+    """Raise StepconfError where `run` is not a run folder."""
+    if not (run / "recipe.yaml").exists():
+        raise StepconfError(
+            f"{run} is not a run folder (no recipe.yaml in it).", "Make one: stepconf generate --out RUN ..."
+        )
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """The resolved recipe of a run, as plain values."""
+    check_is_run(run)
+    file = run / "recipe.yaml"
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StepconfError(f"{file} is not YAML: {error}", "Give another folder.") from error
+    if not isinstance(loaded, dict) or "command" not in loaded:
+        raise StepconfError(f"{file} is not the recipe of a run.", "Give another folder.")
+    return loaded
+
+
+def shard_files(run: Path, table: str, stem: str = "") -> list[Path]:
+    """The committed shards of one table, in order; only those whose names begin with `stem` (a split).
+
+    A Parquet file outside a run is its own only shard.
+    """
+    if run.suffix == ".parquet":
+        return [run]
+    names = [name for m in read_manifests(run) for name in m["files"] if name.startswith(f"{table}/{stem}")]
+    return [run / name for name in sorted(names)]
+
+
+def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: str = "") -> Iterator[Any]:
+    """One `pyarrow.Table` per committed shard of a table; `columns` may name fields inside lists.
+
+    `stem`: only the shards whose names begin so, such as the split `train` of the table `pairs`.
+
+    Raises:
+        StepconfError: a shard is missing or cannot be read; it names the file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in shard_files(run, table, stem):
+        try:
+            with pq.ParquetFile(file) as shard:
+                read = shard.read(columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
+        yield read
+
+
+def read_shards(
+    run: Path, table: str, columns: list[str] | None = None, stem: str = ""
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one table as plain values, one committed shard at a time; otherwise as `read_tables`."""
+    return (read.to_pylist() for read in read_tables(run, table, columns, stem))
+
+
+def read_pairs(run: Path, split: Literal["train", "validation"] = "train") -> Iterator[list[Pair]]:
+    """The pairs of one split, one shard at a time; none where `stepconf pairs` has not run to its end."""
+    return ([Pair(**row) for row in rows] for rows in read_shards(run, "pairs", stem=split))
+
+
+def pairs_manifest(run: Path) -> dict[str, Any] | None:
+    """What is known of the run's pairs (options, tau, counts, drops); None where it has none."""
+    return next((m for m in read_manifests(run) if m["chunk"] == PAIRS), None)
+
+
+def read_solved(run: Path) -> Iterator[tuple[str, list[Solved]]]:
+    """Each committed chunk's name, with its solutions and their steps."""
+    steps = read_shards(run, "steps")
+    for file, solutions in zip(shard_files(run, "solutions"), read_shards(run, "solutions"), strict=True):
+        by_solution: dict[str, list[Step]] = {}
+        for step in map(step_of, next(steps)):
+            by_solution.setdefault(step.solution_id, []).append(step)
+        chunk = [
+            Solved(solution, by_solution.get(solution.solution_id, []))
+            for solution in map(solution_of, solutions)
+        ]
+        yield file.stem.removeprefix("part-"), chunk
+
+
+def read_metadata(run: Path) -> dict[str, str]:
+    """The schema metadata of a run's steps (engine, model, dtype, ...); empty for an empty run."""
+    import pyarrow.parquet as pq
+
+    files = shard_files(run, "steps")
+    return _plain(pq.read_schema(files[0]).metadata if files else None)
+
+
+def _plain(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+
+
+def _visible(path: Path) -> Iterator[Path]:
+    return (p for p in path.iterdir() if not p.name.startswith("."))
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif old != new:
+        yield f"{prefix} (there {old!r}, now {new!r})"

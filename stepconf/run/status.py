@@ -1,0 +1,121 @@
+"""`stepconf status RUN`: how far a run is, from its manifests, its lock and RUN/metrics.json."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from stepconf.run.files import is_locked
+from stepconf.run.shards import METRICS, PAIRS, read_manifests, read_recipe
+
+_EVERY_S = 1.0
+_STUCK_S = 60.0  # without news for so long, a person should be told
+
+
+def read_status(run: Path) -> dict[str, Any]:
+    """State, counts, drops and the last metrics of a run. Needs no lock: a run that is written is readable.
+
+    `state` is "running" while a process holds the run; else "finished", "interrupted", "failed" as it ended,
+    "killed" where it did not say how, or "unknown" where there are no metrics.
+
+    Raises:
+        StepconfError: the folder is not a run, or a manifest cannot be read.
+    """
+    recipe = read_recipe(run)
+    chunks = [manifest for manifest in read_manifests(run) if manifest["chunk"] != PAIRS]
+    drops: Counter[str] = Counter()
+    for manifest in chunks:
+        drops.update(manifest.get("drops", {}))
+    metrics = _metrics(run)
+    said = metrics.get("state", "unknown")
+    state = "running" if is_locked(run) else "killed" if said == "running" else said
+    counts = {name: sum(m.get(name, 0) for m in chunks) for name in ("solutions", "steps", "tokens")}
+    # A clock that was set back must not give a negative age.
+    age = max(0.0, time.time() - metrics["updated"]) if "updated" in metrics else None
+    return {
+        "command": recipe["command"],
+        "model": recipe.get("model", ""),
+        "state": state,
+        "error": metrics.get("error"),
+        "pid": metrics.get("pid") if state == "running" else None,
+        "updated_s_ago": None if age is None else round(age, 1),
+        "stuck": state == "running" and age is not None and age > _STUCK_S,
+        "elapsed_s": metrics.get("elapsed_s"),
+        "eta_s": metrics.get("eta_s") if state == "running" else None,
+        "chunks": {"done": len(chunks), "total": metrics.get("chunks", {}).get("total")},
+        **counts,
+        "stages": metrics.get("stages", {}),
+        "drops": dict(drops.most_common()),
+        "engine_idle_share": metrics.get("engine_idle_share"),
+    }
+
+
+def watch_status(run: Path, once: bool) -> None:
+    """Show the status; again every second until the run ends, unless `once`."""
+    from rich.live import Live
+
+    from stepconf.ui import output
+
+    if once:
+        output.print(_table(read_status(run), run))
+        return
+    with Live(console=output, auto_refresh=False) as live:
+        for found in _until_it_ends(run):
+            live.update(_table(found, run), refresh=True)
+
+
+def _until_it_ends(run: Path) -> Iterator[dict[str, Any]]:
+    while (found := read_status(run))["state"] == "running":
+        yield found
+        time.sleep(_EVERY_S)
+    yield found
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    """What was last written; empty where there is nothing that can be read: it is only news."""
+    try:
+        found = json.loads((run / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _table(found: dict[str, Any], run: Path) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"Run {run}", show_header=False, title_justify="left", min_width=60)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _rows(found):
+        table.add_row(name, value)
+    return table
+
+
+def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    state = found["state"] + (f", process {found['pid']}" if found["pid"] else "")
+    if found["stuck"]:
+        state += f"; nothing has happened for {_clock(found['updated_s_ago'])}"
+    yield f"{found['command']} {found['model']}".strip(), state
+    if found["error"] and found["state"] == "failed":
+        yield "error", found["error"]
+    total = found["chunks"]["total"]
+    yield "chunks", f"{found['chunks']['done']:,}" + (f" of {total:,}" if total else "")
+    yield "solutions, steps", f"{found['solutions']:,}, {found['steps']:,}"
+    for name, stage in found["stages"].items():
+        of = "" if stage["total"] is None else f" of {stage['total']:,}"
+        rate = "" if stage["per_second"] is None else f", {stage['per_second']:,.1f}/s"
+        yield f"  {name}", f"{stage['done']:,}{of}{rate}"
+    if found["elapsed_s"] is not None:
+        left = "" if found["eta_s"] is None else f", about {_clock(found['eta_s'])} left"
+        yield "time", f"{_clock(found['elapsed_s'])}{left}"
+    if found["engine_idle_share"] is not None:
+        yield "engine idle", f"{found['engine_idle_share']:.1%}"
+    if found["drops"]:
+        yield "left out", ", ".join(f"{n:,} {reason}" for reason, n in found["drops"].items())
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,250 @@
+"""What a run holds, in figures: from its manifests and, with Polars, from its tables."""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from stepconf.core.agreement import PairAgreement, VerifierSummary, tabulate
+from stepconf.core.bootstrap import cluster_bootstrap
+from stepconf.core.calibration import auroc
+from stepconf.core.calibration.large import clustered_auroc
+from stepconf.core.records import Label
+from stepconf.errors import StepconfError
+from stepconf.run.damage import damage_told
+from stepconf.run.meter import idle_share
+from stepconf.run.shards import Run, pairs_manifest, read_manifests, read_recipe, shard_files
+
+if TYPE_CHECKING:
+    import polars as pl
+
+RESAMPLES = 1000
+LARGE = 200_000  # steps from which a thousand resamples take seconds and a normal interval is as good
+Column = npt.NDArray[Any]
+
+
+def summarise(run: Run, source_drops: Counter[str]) -> dict[str, Any]:
+    """Compute and write the summary of a finished run; `source_drops` are rows that gave no item."""
+    run.write_json("source.json", dict(source_drops))
+    return write_summary(run)
+
+
+def write_summary(run: Run, same_steps: bool = False) -> dict[str, Any]:
+    """Compute the summary from what the run holds and write RUN/summary.json.
+
+    `same_steps`: the steps are those of the last summary, if it counts their labels as they are.
+    """
+    summary = read_summary(run.path, same_steps)
+    run.write_json("summary.json", summary)
+    return summary
+
+
+def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
+    """Counts, drops by reason, seconds and rates by stage, verdicts, entropies and AUROC, pairs by kind.
+
+    By verifier: coverage (share of all steps that it decides), incorrect_rate (of those) and seconds; by two
+    verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
+    """
+    import polars as pl
+
+    manifests = read_manifests(path)
+    chunks = [m for m in manifests if "tokens" in m]
+    source = path / "source.json"
+    drops: Counter[str] = Counter(json.loads(source.read_text()) if source.exists() else {})
+    seconds: Counter[str] = Counter()
+    for manifest in chunks:
+        drops.update(manifest["drops"])
+        seconds.update(manifest["seconds"])
+    engine_seconds = seconds.get("sample", 0.0) + seconds.get("score", 0.0)
+    tokens = sum(m["tokens"] for m in chunks)
+    try:
+        tables = _of_solutions(path) | _of_steps(path, same_steps)
+    except pl.exceptions.PolarsError as error:
+        raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
+    return {
+        "model": str(read_recipe(path)["model"]),
+        "solutions": sum(m["solutions"] for m in chunks),
+        "steps": sum(m["steps"] for m in chunks),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / engine_seconds, 1) if engine_seconds else None,
+        "engine_idle_share": idle_share(seconds),
+        "seconds": {stage: round(value, 2) for stage, value in sorted(seconds.items())},
+        "drops": dict(drops.most_common()),
+        **tables,
+        **_of_pairs(path),
+    }
+
+
+def confidence_quantile(path: Path, quantile: float) -> float:
+    """The quantile of the confidences of correct steps in the run: the default threshold tau.
+
+    Raises:
+        StepconfError: no step is labelled correct.
+    """
+    import polars as pl
+
+    value = (
+        _scan(path, "steps")
+        .filter(pl.col("label") == "correct")
+        .select(pl.col("confidence").quantile(quantile, "linear"))
+        .collect(engine="streaming")
+        .item()
+    )
+    if value is None:
+        raise StepconfError(
+            f"no step in {path} is labelled correct, so there is no quantile to take tau from.",
+            "Give a value: --tau 0.8",
+        )
+    return float(value)
+
+
+def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
+    """Of the steps that are labelled correct or incorrect: problem, mean entropy, confidence, correct.
+
+    Problems are numbered in the order of their ids: a million strings would be objects.
+    """
+    import polars as pl
+
+    if not shard_files(path, "steps"):
+        return np.empty(0), np.empty(0), np.empty(0), np.empty(0)
+    frame = (
+        _scan(path, "steps")
+        .filter(pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null())
+        .select("problem_id", "entropy_mean", "confidence", (pl.col("label") == "correct").alias("correct"))
+        .collect(engine="streaming")
+    )
+    ids, *rest = frame.get_columns()
+    numbered = ids.cast(pl.Enum(ids.unique().sort())).to_physical()
+    problems, entropy, confidence, correct = (column.to_numpy() for column in (numbered, *rest))
+    return problems, entropy, confidence, correct
+
+
+def answer_columns(path: Path) -> tuple[Column, Column]:
+    """Of the solutions whose answer was decided: problem id, whether it is right."""
+    import polars as pl
+
+    if not shard_files(path, "solutions"):
+        return np.empty(0), np.empty(0)
+    decided = pl.col("answer_correct").is_not_null()
+    frame = _scan(path, "solutions").filter(decided).select("problem_id", "answer_correct").collect()
+    return frame["problem_id"].to_numpy(), frame["answer_correct"].to_numpy()
+
+
+def _scan(path: Path, table: str) -> "pl.LazyFrame":
+    import polars as pl
+
+    return pl.scan_parquet(shard_files(path, table))
+
+
+def _of_solutions(path: Path) -> dict[str, Any]:
+    if not shard_files(path, "solutions"):
+        return {"problems": 0, "answers": {"correct": 0, "incorrect": 0, "unknown": 0}}
+    frame = _scan(path, "solutions").select("problem_id", "answer_correct").collect(engine="streaming")
+    right = frame["answer_correct"]
+    return {
+        "problems": frame["problem_id"].n_unique(),
+        "answers": {
+            "correct": int(right.sum() or 0),
+            "incorrect": int((~right).sum() or 0),
+            "unknown": right.null_count(),
+        },
+    }
+
+
+def _of_steps(path: Path, same_steps: bool) -> dict[str, Any]:
+    import polars as pl
+
+    if not shard_files(path, "steps"):
+        return {"verifiers": {}, "agreement": [], "labels": {}, "entropy": {}}
+    steps = _scan(path, "steps")
+    labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect(engine="streaming").iter_rows()))
+    file = path / "summary.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if same_steps and file.exists() else {}
+    if known.get("labels") == labels:  # a thousand resamples of a million steps take minutes
+        return {key: known[key] for key in ("verifiers", "agreement", "labels", "entropy")}
+    return {**_of_verifiers(steps), "labels": labels, "entropy": _entropy(path)}
+
+
+def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
+    """Each verifier's labels, coverage and seconds, and how far two of them agree.
+
+    The steps are counted by what was said of them before Python sees them: that leaves a handful of rows.
+    """
+    import polars as pl
+
+    verdict = pl.element().struct
+    said = pl.concat_str(verdict.field("verifier"), verdict.field("label"), separator="\t")
+    counts = (
+        steps.select(pl.col("verdicts").list.eval(said).list.join("\n").alias("said"))
+        .group_by("said")
+        .agg(pl.len())
+        .collect(engine="streaming")
+    )
+    seconds = (
+        steps.select(pl.col("verdicts").explode())
+        .unnest("verdicts")
+        .drop_nulls("verifier")
+        .group_by("verifier")
+        .agg(pl.col("seconds").sum())
+        .collect(engine="streaming")
+    )
+    verifiers, pairs = tabulate(
+        {tuple(_verdict(line) for line in text.splitlines()): n for text, n in counts.iter_rows()},
+        dict(seconds.iter_rows()),
+    )
+    return {
+        "verifiers": {one.verifier: _verifier(one) for one in verifiers},
+        "agreement": [_agreement(pair) for pair in pairs],
+    }
+
+
+def _verdict(line: str) -> tuple[str, Label]:
+    verifier, _, label = line.rpartition("\t")
+    return verifier, cast(Label, label)
+
+
+def _verifier(one: VerifierSummary) -> dict[str, Any]:
+    return {
+        "correct": one.n_correct,
+        "incorrect": one.n_incorrect,
+        "unknown": one.n_unknown,
+        "coverage": one.coverage,
+        "incorrect_rate": one.incorrect_rate,
+        "seconds": round(one.seconds, 3),
+    }
+
+
+def _agreement(pair: PairAgreement) -> dict[str, Any]:
+    return asdict(pair) | {"steps": pair.n_both, "agreement": pair.agreement, "kappa": pair.kappa}
+
+
+def _entropy(path: Path) -> dict[str, Any]:
+    problems, entropy, _, correct = step_columns(path)
+    if not correct.size:
+        return {}
+    means = [
+        float(entropy[correct == kind].mean()) if (correct == kind).any() else None for kind in (True, False)
+    ]
+    if correct.size > LARGE:
+        interval = clustered_auroc(problems, -entropy, correct)
+    else:
+        interval = cluster_bootstrap(auroc, problems, -entropy, correct, n_resamples=RESAMPLES)
+    return {"mean_correct": means[0], "mean_incorrect": means[1], "auroc": asdict(interval)}
+
+
+def _of_pairs(path: Path) -> dict[str, Any]:
+    found = pairs_manifest(path)
+    if found is None:
+        return {}
+    return {
+        "pairs": found["kinds"],
+        "pair_splits": found["splits"],
+        "pair_drops": found["drops"],
+        "pair_candidates": found["candidates"],
+        "strategy": found["options"]["strategy"],
+        "tau": found["tau"],
+    }

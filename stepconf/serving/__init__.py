@@ -1,0 +1,1 @@
+"""`stepconf serve`: the strategies behind an OpenAI-compatible endpoint."""

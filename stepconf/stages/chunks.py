@@ -1,0 +1,77 @@
+"""The unit of work: some problems on their way through the stages, committed together or not at all."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from stepconf.core.ids import content_id
+from stepconf.core.records import Problem, Solved
+from stepconf.errors import StepconfError
+from stepconf.problems.load import ImportedSolution
+from stepconf.run.damage import check_sizes
+from stepconf.run.shards import Run
+
+T = TypeVar("T", Problem, ImportedSolution, Solved)
+
+
+@dataclass
+class Chunk(Generic[T]):
+    """Items in, solutions out. `drops` counts, by reason, solutions that could not be made."""
+
+    name: str
+    digest: str
+    items: Sequence[T]
+    solved: list[Solved] = field(default_factory=list)
+    drops: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest keeps beside the shards."""
+        return {
+            "input": self.digest,
+            "solutions": len(self.solved),
+            "steps": sum(len(one.steps) for one in self.solved),
+            "tokens": sum(one.solution.n_tokens for one in self.solved),
+            "drops": dict(self.drops),
+            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
+        }
+
+
+def pending(run: Run, items: Sequence[T], size: int) -> Iterator[Chunk[T]]:
+    """The chunks that the run does not hold yet.
+
+    Raises:
+        StepconfError: a chunk that it does hold was made from other items: the source has changed; or a shard
+            is missing or truncated.
+    """
+    manifests = run.manifests()
+    check_sizes(run.path, manifests)
+    done = {manifest["chunk"]: manifest["input"] for manifest in manifests}
+    for index, start in enumerate(range(0, len(items), size)):
+        part = items[start : start + size]
+        name, digest = f"{index:05d}", content_id(*map(item_id, part))
+        if name not in done:
+            yield Chunk(name, digest, part)
+        elif done[name] != digest:
+            raise StepconfError(
+                f"the input of chunk {name} in {run.path} has changed since it was made.",
+                "Give another --out, or put the source back as it was.",
+            )
+        done.pop(name, None)
+    if done:
+        raise StepconfError(
+            f"the source is shorter than when {run.path} was made: chunk {min(done)} has no input any more.",
+            "Give another --out, or put the source back as it was.",
+        )
+
+
+def item_id(item: Problem | ImportedSolution | Solved) -> str:
+    """The content hash of an item."""
+    if isinstance(item, Problem):
+        return item.problem_id
+    if isinstance(item, Solved):
+        return item.solution.solution_id
+    return content_id(
+        item.problem.problem_id, item.external_id, item.sample_index, item.text, *(item.steps or ())
+    )

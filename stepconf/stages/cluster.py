@@ -1,0 +1,300 @@
+"""Chunks made and judged on a Ray cluster: the only home of Ray.
+
+    chunks -> making (an engine, GPUs) -> judging (verifiers, CPUs) -> this process, which commits them
+
+Ray Data moves the chunks: it starts actors and starts lost ones again, holds makers back when judges fall
+behind, and grows both pools. An actor runs the same stages as one machine does (`cluster_work.py`). Shards and
+manifests are written here alone, so a run may go on with Ray or without.
+
+What an actor's or a node's end costs is made again, `ray.retries` times. Chunks that are lost even so are cut
+into their items, and an item that is lost alone is counted.
+"""
+
+import logging
+import os
+import pickle
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import stepconf
+from stepconf.errors import StepconfError
+from stepconf.recipe import Recipe
+from stepconf.run.events import warn
+from stepconf.stages.chunks import Chunk, T
+from stepconf.stages.cluster_work import Command, Parcel, Work, Worker, judging, making
+from stepconf.stages.judge import shares_engine
+
+LOST = "lost with its worker"
+# Chunks that an engine has at once: the second one fills the batch while the first one runs out.
+_AT_ONCE = 2
+_COLUMN = "parcel"
+_ANY = 10_000  # actors of a pool that the cluster's room limits
+
+
+def on_cluster(
+    todo: Sequence[Chunk[T]], command: Command, recipe: Recipe, tokenizer: str = ""
+) -> Generator[Parcel, None, None]:
+    """The chunks, made and judged, in any order, each with the metadata of the engine that made it.
+
+    Args:
+        tokenizer: digest of the tokenizer behind tokens that the items have already, if they have any.
+
+    Raises:
+        StepconfError: Ray is not installed, its address does not answer, it lacks what an engine asks for, an
+            actor met with such an error, or more items were lost with their workers than came through.
+    """
+    with _connected(str(recipe.ray.address)) as ray:
+        stages = _stages(command, recipe, tokenizer, ray)
+        missing = {chunk.name: chunk for chunk in todo}
+        with closing(_streamed(todo, stages, recipe.ray.retries, _AT_ONCE, ray)) as parcels:
+            for parcel in parcels:
+                missing.pop(parcel.chunk.name)
+                yield parcel
+        if missing:
+            made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
+            weight = recipe.sampling.samples if command == "generate" else 1
+            alone = partial(_streamed, stages=stages, retries=recipe.ray.retries, at_once=1, ray=ray)
+            yield from _item_by_item(list(missing.values()), alone, made, weight)
+
+
+def _item_by_item(
+    lost: Sequence[Chunk[T]], alone: Callable[[list[Chunk[T]]], Iterator[Parcel]], made: int, weight: int
+) -> Iterator[Parcel]:
+    """Chunks that took their workers with them, made in chunks of one; what is lost again is counted."""
+    names = ", ".join(chunk.name for chunk in lost)
+    warn("workers lost", f"chunks {names} lost their workers; each of their items is now tried alone.")
+    ones = [
+        Chunk(f"{chunk.name}/{i}", chunk.digest, [item])
+        for chunk in lost
+        for i, item in enumerate(chunk.items)
+    ]
+    found = {parcel.chunk.name: parcel for parcel in alone(ones)}
+    if len(ones) - len(found) > made + len(found):
+        raise StepconfError(
+            f"{len(ones) - len(found)} items were lost with their workers, more than came through.",
+            "Look at the nodes' memory and at Ray's logs, then type the same command again.",
+        )
+    for chunk in lost:
+        parts = [found.get(f"{chunk.name}/{i}") for i in range(len(chunk.items))]
+        for part in parts:
+            if part is None:
+                chunk.drops[LOST] += weight
+            else:
+                chunk.solved += part.chunk.solved
+                chunk.drops.update(part.chunk.drops)
+                for stage, seconds in part.chunk.seconds.items():
+                    chunk.seconds[stage] = chunk.seconds.get(stage, 0.0) + seconds
+        metadata = next((part.metadata for part in parts if part), {})
+        yield Parcel(chunk, metadata)
+
+
+def _streamed(
+    chunks: Sequence[Chunk[T]], stages: Sequence["_Stage"], retries: int, at_once: int, ray: Any
+) -> Generator[Parcel, None, None]:
+    """What becomes of the chunks; nothing for those that were lost with their workers.
+
+    An actor has `at_once` chunks, and as many more are on their way to it where that is more than one: they
+    share its fate.
+    """
+    rows = [{_COLUMN: pickle.dumps(Parcel(chunk))} for chunk in chunks]
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    data.context.enable_progress_bars = False
+    data.context.max_errored_blocks = -1
+    with warnings.catch_warnings():
+        # Ray 2.60 has no named parameter for the number of retries yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for stage in stages:
+            data = data.map_batches(
+                stage.actor,
+                fn_constructor_args=(stage.work,),
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=stage.smallest,
+                    max_size=stage.largest,
+                    max_concurrent_calls_per_actor=at_once,
+                    max_tasks_in_flight_per_actor=2 * at_once if at_once > 1 else 1,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=stage.cpus,
+                num_gpus=stage.gpus,
+                max_restarts=-1,
+                max_task_retries=retries,
+            )
+    try:
+        # Nothing is fetched ahead: what is made is committed at once.
+        with closing(iter(data.iter_batches(batch_size=None, prefetch_batches=0))) as batches:
+            for packed in (packed for batch in batches for packed in batch[_COLUMN]):
+                parcel: Parcel = pickle.loads(packed)  # noqa: S301  our own actor's
+                for event, sentence, facts in parcel.warnings:
+                    warn(event, sentence, **facts)
+                if parcel.failure is not None:
+                    raise parcel.failure
+                yield parcel
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise StepconfError(
+            f"the Ray cluster failed: {str(error).strip().splitlines()[0]}",
+            "What was committed is kept. Type the same command again, with --ray or without.",
+        ) from error
+
+
+class _Actor:
+    """What Ray Data starts, one chunk a call; the classes below only give it a name in Ray's dashboard."""
+
+    def __init__(self, work: Work) -> None:
+        self._worker = Worker(work)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        (packed,) = batch[_COLUMN]
+        return {_COLUMN: [pickle.dumps(self._worker(pickle.loads(packed)))]}  # noqa: S301  the driver's
+
+
+class _Making(_Actor):
+    pass
+
+
+class _Judging(_Actor):
+    pass
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A pool of actors, each with so many CPUs and GPUs."""
+
+    actor: type[_Actor]
+    work: Work
+    cpus: float
+    gpus: float
+    smallest: int
+    largest: int
+
+
+def _stages(command: Command, recipe: Recipe, tokenizer: str, ray: Any) -> list[_Stage]:
+    """The pools of a command, one after the other.
+
+    Raises:
+        StepconfError: no node has what one actor asks for, or all together have not what the smallest pools do.
+    """
+    wanted, own_engine = recipe.ray, shares_engine(recipe)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    has_gpus = any(node.get("GPU", 0) for node in nodes)
+    gpus = float(recipe.engine.tensor_parallel * has_gpus) if wanted.gpus is None else wanted.gpus
+    recipe = _on_a_share(recipe, gpus)
+    most = wanted.max_engines or (_ANY if gpus else len(nodes))
+    engines = (wanted.cpus, gpus, wanted.min_engines, max(wanted.min_engines, most))
+    most = wanted.max_verifiers or _ANY
+    verifiers = (
+        wanted.verifier_cpus,
+        wanted.verifier_gpus,
+        wanted.min_verifiers,
+        max(wanted.min_verifiers, most),
+    )
+    stages = []
+    if command in ("generate", "score"):
+        stages += [_Stage(_Making, partial(making, command=command, recipe=recipe), *engines)]
+    if command in ("segment", "verify") or not own_engine:
+        judge = partial(judging, command=command, recipe=recipe, tokenizer=tokenizer)
+        stages += [_Stage(_Judging, judge, *(engines if own_engine else verifiers))]
+    _check_room("GPU", "gpus", [(stage.gpus, stage.smallest) for stage in stages], nodes)
+    _check_room("CPU", "cpus", [(stage.cpus, stage.smallest) for stage in stages], nodes)
+    return stages
+
+
+def _check_room(
+    resource: str, key: str, pools: list[tuple[float, int]], nodes: list[dict[str, float]]
+) -> None:
+    """Ray would wait for ever for what is not there."""
+    there = [node.get(resource, 0) for node in nodes]
+    one, together = max(each for each, _ in pools), sum(each * n for each, n in pools)
+    if one > max(there, default=0) or together > sum(there):
+        raise StepconfError(
+            f"the Ray cluster has {sum(there):g} {resource}s, at most {max(there, default=0):g} on a node; "
+            f"one actor asks for {one:g} and the smallest pools for {together:g}.",
+            f"Ask for less with --set ray.{key}=N, or start more nodes.",
+        )
+
+
+def _on_a_share(recipe: Recipe, gpus: float) -> Recipe:
+    """The recipe for one actor: no more memory and processes than its share of a node."""
+    options, verify = recipe.engine.options, recipe.verify
+    if 0 < gpus < 1 and recipe.engine.name == "vllm":
+        options = {"gpu_memory_utilization": round(0.9 * gpus, 3)} | options
+    workers = verify.workers or max(1, int(recipe.ray.verifier_cpus))
+    return recipe.model_copy(
+        update={
+            "engine": recipe.engine.model_copy(update={"options": options}),
+            "verify": verify.model_copy(update={"workers": workers}),
+        }
+    )
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """The module `ray`, connected; a connection that the caller has made is taken, and kept."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise StepconfError(
+            f"--ray needs Ray, which cannot be imported: {error}", "Type: pip install 'stepconf[ray]'"
+        ) from error
+    noisy = logging.getLogger("ray.data")
+    level = noisy.level
+    noisy.setLevel(logging.CRITICAL)
+    own = not ray.is_initialized()
+    try:
+        if own:
+            _connect(ray, address)
+        yield ray
+    finally:
+        noisy.setLevel(level)
+        if own:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    # Its C++ side tells stderr of errors of no consequence, past every setting of Python's logging.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's workers are nice (15) by default: next to another job an engine would stand still.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # An engine and a verifier have a CPU each, on paper, on the smallest machine too.
+        options |= {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 1)}
+    else:
+        # The code of this process, whatever the nodes have: the same rows as here.
+        options["runtime_env"] = {"py_modules": [str(Path(stepconf.__file__).parent)]}
+    on_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with _stderr_closed():  # to what it says of that variable
+            ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise StepconfError(
+            f"there is no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}",
+            "Start one (ray start --head), give another address, or take --ray local. A cluster that asks for a "
+            "token does not answer without it: see RAY_AUTH_TOKEN in Ray's documentation.",
+        ) from error
+    finally:
+        if on_main:  # Ray has put its own in its place, which ends the process at once
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Nothing reaches the process's stderr, from whatever language."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,149 @@
+"""What an actor of the cluster runs: the pipeline's own stages, as generators that are fed from outside."""
+
+import logging
+import pickle
+import queue
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Thread
+from typing import Any, Literal
+
+from stepconf.pipeline import divide, metadata_of, reread, sample, teacher_force
+from stepconf.recipe import Recipe
+from stepconf.stages.chunks import Chunk
+from stepconf.stages.judge import judge, open_verifiers, shares_engine
+from stepconf.stages.models import open_guarded
+
+Command = Literal["generate", "score", "segment", "verify"]
+
+
+@dataclass
+class Parcel:
+    """A chunk on its way: with the metadata of the engine that made it, and what else there is to tell.
+
+    `warnings` are those of `events.warn`; `failure` ends the run in the process that started it.
+    """
+
+    chunk: Chunk[Any]
+    metadata: dict[str, str] = field(default_factory=dict)
+    warnings: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    failure: Exception | None = None
+
+
+# Chunks in, chunks out in any order; None says that there is none to add now.
+Work = Callable[[Iterator[Any]], Iterator[tuple[Chunk[Any], dict[str, str]]]]
+
+
+def making(
+    chunks: Iterator[Chunk[Any] | None], command: Command, recipe: Recipe
+) -> Iterator[tuple[Chunk[Any], dict[str, str]]]:
+    """Chunks sampled or scored; judged too, where a verifier runs the same model."""
+    stage = sample if command == "generate" else teacher_force
+    with closing(open_guarded(recipe)) as engine:
+        metadata = metadata_of(engine, recipe)
+        made = partial(stage, engine=engine, recipe=recipe, tick=_untold)
+        while not shares_engine(recipe):
+            yield from ((chunk, metadata) for chunk in made(chunks))
+        with open_verifiers(recipe, engine, metadata["tokenizer"]) as verifiers:
+            for one in chunks:
+                for chunk in made(iter([one])):
+                    yield judge(chunk, verifiers, recipe.verify.policy, _untold), metadata
+
+
+def judging(
+    chunks: Iterator[Chunk[Any]], command: Command, recipe: Recipe, tokenizer: str
+) -> Iterator[tuple[Chunk[Any], dict[str, str]]]:
+    """Chunks verified and labelled; those of `segment` and `verify` are made first."""
+    if command == "segment":
+        chunks = divide(chunks, recipe, _untold)
+    elif command == "verify":
+        chunks = reread(chunks, _untold)
+    with open_verifiers(recipe, None, tokenizer) as verifiers:
+        for chunk in chunks:
+            yield judge(chunk, verifiers, recipe.verify.policy, _untold), {}
+
+
+def _untold(stage: str, n: int) -> None:
+    """Progress is told where the chunks are committed."""
+
+
+class Worker:
+    """Runs `work` in a thread of its own, from the first parcel on. Call it from as many threads as parcels.
+
+    An engine keeps its batch full over the chunks of all callers: they share one generator.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._waiting: queue.SimpleQueue[Parcel] = queue.SimpleQueue()
+        self._under_way: dict[str, tuple[Parcel, Future[None]]] = {}
+        self._given = 0
+        self._failure: Exception | None = None
+        self._warnings = _Warnings()
+        logging.getLogger("stepconf").addHandler(self._warnings)
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __call__(self, parcel: Parcel) -> Parcel:
+        """The parcel with its chunk done, or with the failure that ended the work."""
+        if parcel.failure:
+            return parcel
+        done: Future[None] = Future()
+        self._under_way[parcel.chunk.name] = (parcel, done)
+        self._waiting.put(parcel)
+        if not self._failure:
+            done.result()
+        if parcel.chunk.name in self._under_way:
+            parcel.failure = self._failure
+        parcel.warnings += self._warnings.taken()
+        return parcel
+
+    def _run(self) -> None:
+        try:
+            for chunk, metadata in self._work(self._chunks()):
+                parcel, done = self._under_way.pop(chunk.name)
+                self._given -= 1
+                chunk.items = []
+                parcel.chunk, parcel.metadata = chunk, parcel.metadata | metadata
+                done.set_result(None)
+        except Exception as error:  # noqa: BLE001  whatever it is ends the run, where the user sees it
+            self._failure = _sendable(error)
+        for _, done in list(self._under_way.values()):
+            done.set_result(None)
+
+    def _chunks(self) -> Iterator[Chunk[Any] | None]:
+        while True:
+            try:
+                # Whoever works on other chunks meanwhile must not wait for one more.
+                parcel = self._waiting.get(block=not self._given)
+            except queue.Empty:
+                yield None
+            else:
+                self._given += 1
+                yield parcel.chunk
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  our own
+    except Exception:  # noqa: BLE001  what cannot travel is told in words
+        return RuntimeError(repr(error))
+    return error
+
+
+class _Warnings(logging.Handler):
+    """Keeps warnings until a parcel takes them along."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._kept: queue.SimpleQueue[tuple[str, str, dict[str, Any]]] = queue.SimpleQueue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event, facts = getattr(record, "event", "warning"), getattr(record, "facts", {})
+        self._kept.put((event, record.getMessage(), facts))
+
+    def taken(self) -> list[tuple[str, str, dict[str, Any]]]:
+        return [self._kept.get() for _ in range(self._kept.qsize())]

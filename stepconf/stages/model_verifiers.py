@@ -1,0 +1,141 @@
+"""From the recipe to the verifiers that run a model: critic, rollout, prm."""
+
+from contextlib import ExitStack, closing
+from importlib.resources import files
+from pathlib import Path
+
+from stepconf.demo_model import resolve_model
+from stepconf.engines.base import Engine
+from stepconf.engines.openai import Endpoint, split_url
+from stepconf.errors import StepconfError
+from stepconf.recipe import CriticRecipe, PrmRecipe, Recipe
+from stepconf.stages.models import Prompter, open_engine
+from stepconf.verifiers.critic import CriticVerifier, asking
+from stepconf.verifiers.pool import Pool
+from stepconf.verifiers.prm import Form, PrmVerifier, Reader, form_of
+from stepconf.verifiers.rollout import RolloutOptions, RolloutVerifier
+
+
+def open_critic(recipe: Recipe, engine: Engine | None, stack: ExitStack) -> CriticVerifier:
+    """The critic, at its endpoint, in `engine` if that runs its model, or in an engine of its own.
+
+    Raises:
+        StepconfError: the prompt or model is not there, or the endpoint does not answer or refuses the key.
+    """
+    critic, prompt = recipe.verify.critic, read_prompt(recipe.verify.critic.prompt)
+    if critic.base_url is not None:
+        endpoint = _endpoint(critic, critic.base_url)
+        endpoint.check()
+        return CriticVerifier(endpoint.ask, critic.model, prompt, critic.structured)
+    if critic.structured:
+        raise StepconfError(
+            "verify.critic.structured needs an endpoint.", "Give verify.critic.base_url, or leave it out."
+        )
+    model = critic.model or recipe.model
+    if model != recipe.model or engine is None:
+        own = recipe.model_copy(update={"model": model, "model_revision": critic.revision})
+        engine = stack.enter_context(closing(open_engine(own)))
+    ask = asking(engine, critic.temperature, critic.max_tokens, recipe.sampling.seed)
+    return CriticVerifier(ask, _shown(model), prompt)
+
+
+def _endpoint(critic: CriticRecipe, base_url: str) -> Endpoint:
+    if not critic.model:
+        raise StepconfError("verify.critic.model is empty.", "Give the name that the endpoint knows.")
+    split_url(base_url)
+    return Endpoint(
+        base_url=base_url,
+        model=critic.model,
+        api_key_env=critic.api_key_env,
+        temperature=critic.temperature,
+        max_tokens=critic.max_tokens,
+        timeout_s=critic.timeout_s,
+        attempts=critic.attempts,
+        patience_s=critic.patience_s,
+        concurrency=critic.concurrency,
+    )
+
+
+def _shown(model: str) -> str:
+    """A model's name in a version: a path of this machine means nothing elsewhere."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def read_prompt(name: str) -> str:
+    """The text of a prompt: one that comes with stepconf, by name, or a file.
+
+    Raises:
+        StepconfError: there is no such prompt.
+    """
+    shipped = files("stepconf") / "prompts"
+    names = sorted(Path(entry.name).stem for entry in shipped.iterdir() if entry.name.endswith(".txt"))
+    if name in names:
+        return (shipped / f"{name}.txt").read_text(encoding="utf-8")
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise StepconfError(
+            f"there is no prompt {name!r}.", f"Give a text file, or one of: {', '.join(names)}."
+        ) from error
+
+
+def open_rollout(recipe: Recipe, engine: Engine, pool: Pool, tokenizer: str) -> RolloutVerifier:
+    """Rollouts by the recipe's own model.
+
+    Raises:
+        StepconfError: the tokens to be continued come from another tokenizer (`tokenizer` is its digest).
+    """
+    if tokenizer and tokenizer != engine.tokenizer.digest:
+        raise StepconfError(
+            f"the solutions' tokens are not those of {recipe.model!r}: the tokenizers differ.",
+            "Roll out with the model that wrote them, or one that shares its tokenizer.",
+        )
+    options, sampling = recipe.verify.rollout, recipe.sampling
+    prompter = Prompter(engine.tokenizer, recipe.prompt)
+    how = RolloutOptions(
+        **options.model_dump(),
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        seed=sampling.seed,
+        stop=prompter.stop,
+    )
+    return RolloutVerifier(engine, pool, how, prompter.ids, _shown(recipe.model))
+
+
+def open_prm(prm: PrmRecipe, stack: ExitStack) -> PrmVerifier:
+    """The process reward model; `stack` ends its engine.
+
+    Raises:
+        StepconfError: none is named, its form is not known or does not fit its engine, or it cannot be loaded.
+    """
+    if not prm.model:
+        raise StepconfError(
+            "no process reward model is named.", "Add --set verify.prm.model=Qwen/Qwen2.5-Math-PRM-7B, say."
+        )
+    form = form_of(prm.form, prm.model)
+    if prm.engine == "vllm" and form.tokens is not None:
+        raise StepconfError(
+            f"the form {form.name!r} reads a language model's logits, which vLLM's pooling does not give.",
+            "Leave out verify.prm.engine, or choose transformers.",
+        )
+    return PrmVerifier(_reader(prm, form, stack), form, _shown(prm.model), prm.threshold)
+
+
+def _reader(prm: PrmRecipe, form: Form, stack: ExitStack) -> Reader:
+    model = resolve_model(prm.model)
+    if prm.engine == "vllm":
+        from stepconf.engines.vllm_reward import PooledRewardModel
+
+        pooled = PooledRewardModel(
+            model,
+            revision=prm.revision,
+            dtype=prm.dtype,
+            max_model_len=prm.max_model_len,
+            options=prm.options,
+        )
+        return stack.enter_context(closing(pooled))
+    from stepconf.engines.reward import RewardModel
+
+    return RewardModel(
+        model, form.tokens, revision=prm.revision, dtype=prm.dtype, max_model_len=prm.max_model_len
+    )

@@ -1,0 +1,131 @@
+"""From a completion, or a given solution, to a `Solved`: its rows, not yet verified."""
+
+from dataclasses import replace
+
+from stepconf.core.answers import extract_answer
+from stepconf.core.ids import content_id
+from stepconf.core.records import Problem, Solution, Solved, TokenScores
+from stepconf.core.segment import SegmentOptions, segment, spans_of_parts
+from stepconf.core.steps import build_steps, measure
+from stepconf.engines.base import Completion, EngineInfo, SampleRequest
+from stepconf.engines.tokenizer import Tokenizer, starts_of
+from stepconf.problems.load import ImportedSolution
+from stepconf.recipe import Recipe
+
+PART_SEPARATOR = "\n\n"
+
+
+def sampled(
+    problem: Problem,
+    request: SampleRequest,
+    index: int,
+    completion: Completion,
+    engine: EngineInfo,
+    recipe: Recipe,
+) -> Solved | str:
+    """A sampled solution with its steps, or the reason why there is none."""
+    text = "".join(completion.pieces)
+    if not text.strip():
+        return "empty solution"
+    answer_type = problem.answer_type
+    guess = completion.finish_reason == "stop"
+    solution = _solution(problem, recipe, text, index)
+    solution = replace(
+        solution,
+        solution_id=content_id(problem.problem_id, recipe.model, completion.token_ids, index),
+        engine=engine.engine,
+        prompt_token_ids=request.prompt_ids,
+        token_ids=completion.token_ids,
+        temperature=request.sampling.temperature,
+        top_p=request.sampling.top_p,
+        seed=request.seed + index,
+        finish_reason="stop" if completion.finish_reason == "stop" else "length",
+        predicted_answer=extract_answer(text, answer_type, guess=guess),
+    )
+    spans = segment(text, segment_options(recipe))
+    return _with_steps(solution, spans, starts_of(completion.pieces), completion.scores)
+
+
+def imported(
+    item: ImportedSolution,
+    recipe: Recipe,
+    tokenizer: Tokenizer | None = None,
+    prompt_ids: list[int] | None = None,
+    scores: TokenScores | None = None,
+    engine: EngineInfo | None = None,
+) -> Solved | str:
+    """A given solution with its steps, tokenised if a tokenizer is given, scored if scores are."""
+    if item.steps is None:
+        text = item.text or ""
+        spans = segment(text, segment_options(recipe))
+    elif any(not part.strip() for part in item.steps):
+        return "blank step"
+    else:
+        text, spans = spans_of_parts(item.steps, PART_SEPARATOR)
+    if not text.strip():
+        return "empty solution"
+    solution = _solution(item.problem, recipe, text, item.sample_index)
+    ids, starts = tokenizer.encode_with_starts(text) if tokenizer else ([], [])
+    solution = replace(
+        solution,
+        solution_id=content_id(solution.problem_id, solution.external_id, text, solution.sample_index),
+        model=recipe.model if engine else "",
+        engine=engine.engine if engine else "",
+        prompt_token_ids=prompt_ids or [],
+        token_ids=ids,
+        predicted_answer=extract_answer(text, item.problem.answer_type),
+    )
+    return _with_steps(solution, spans, starts, scores)
+
+
+def _solution(problem: Problem, recipe: Recipe, text: str, index: int) -> Solution:
+    return Solution(
+        solution_id="",
+        problem_id=problem.problem_id,
+        external_id=problem.external_id,
+        source=problem.source,
+        split=problem.split,
+        problem=problem.text,
+        gold_answer=problem.gold_answer,
+        model=recipe.model,
+        model_revision=recipe.model_revision or "",
+        engine="",
+        prompt_token_ids=[],
+        text=text,
+        token_ids=[],
+        temperature=None,
+        top_p=None,
+        seed=None,
+        sample_index=index,
+        finish_reason="imported",
+        predicted_answer=None,
+        answer_correct=None,
+        n_steps=0,
+        n_tokens=0,
+        entropy_mean=None,
+        confidence=None,
+        extra={**problem.extra, "answer_type": problem.answer_type},
+    )
+
+
+def _with_steps(
+    solution: Solution, spans: list[tuple[int, int]], starts: list[int], scores: TokenScores | None
+) -> Solved:
+    steps = build_steps(
+        solution.solution_id, solution.problem_id, solution.text, spans, solution.token_ids, starts, scores
+    )
+    whole = measure(scores.logprobs, scores.entropies, scores.max_probs) if scores else measure([], [], [])
+    finished = replace(
+        solution,
+        n_steps=len(steps),
+        n_tokens=len(solution.token_ids),
+        entropy_mean=whole.entropy_mean,
+        confidence=whole.confidence,
+    )
+    return Solved(finished, steps)
+
+
+def segment_options(recipe: Recipe) -> SegmentOptions:
+    """How the recipe divides a text into steps."""
+    options = recipe.segment
+    return SegmentOptions(options.mode, options.min_chars, options.max_chars)
