@@ -46,9 +46,10 @@ def view(
     """
     from stepconf.report.server import ViewServer
     from stepconf.report.source import open_source
-    from stepconf.ui import output
 
     with ViewServer(open_source(run, partial), port) as server:
+        from stepconf.ui import output  # while the index is being read
+
         output.print(
             f"{run}: open {server.address} (Ctrl-C ends)", highlight=False, markup=False, soft_wrap=True
         )

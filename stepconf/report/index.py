@@ -2,6 +2,9 @@
 
 Problems, solutions and steps are numbers here: problems in the order of their first solution, solutions and steps
 by their row in the table.
+
+Arrow's arrays become NumPy's by DLPack and back by buffers: `to_numpy` and `pa.array` import pandas, 0.4 s of the time
+to the first page.
 """
 
 from collections.abc import Sequence
@@ -114,15 +117,14 @@ def build_index(tables: Tables) -> Index:
         solutions = solutions.append_column("answer_correct", pa.array([], pa.bool_()))
     solution_ids = _joined(solutions["solution_id"])
     ids, owner, first = _numbered(solutions["problem_id"])
-    right = pc.fill_null(pc.cast(_joined(solutions["answer_correct"]), pa.int8()), -1)
     steps = _steps(tables, solution_ids)
     kinds, pair_step = _pairs(tables, solution_ids, steps["solution"])
     return Index(
         problem_ids=ids,
-        texts=_plain(solutions["problem"].take(pa.array(first))),
+        texts=_plain(solutions["problem"].take(_rows(first))),
         solution_ids=solution_ids,
         owner=owner,
-        right=right.to_numpy(zero_copy_only=False),
+        right=_filled(pc.cast(_joined(solutions["answer_correct"]), pa.int8()), np.int8(-1)),
         **steps,
         kinds=kinds,
         pair_step=pair_step,
@@ -143,9 +145,9 @@ def _steps(tables: Tables, solution_ids: pa.Array) -> dict[str, Any]:
     return {
         "solution": _places(rows["solution_id"], solution_ids),
         # A label that is none of ours reads as unknown: the last.
-        "label": np.asarray(_places(rows["label"], pa.array(LABELS)) % len(LABELS), dtype=np.uint8),
+        "label": np.asarray(_word_places(rows["label"], LABELS) % len(LABELS), dtype=np.uint8),
         "conflict": np.concatenate([_conflicts(chunk) for chunk in rows["verdicts"].chunks]),
-        "entropy": _joined(rows["entropy_mean"]).to_numpy(zero_copy_only=False),
+        "entropy": _filled(_joined(rows["entropy_mean"]), np.float64(np.nan)),
     }
 
 
@@ -156,14 +158,14 @@ def _pairs(tables: Tables, solution_ids: pa.Array, owner: Ints) -> tuple[npt.NDA
     if rows is None or not len(rows) or not len(owner):
         return kinds, np.full(0 if rows is None else len(rows), -1)
     solution = _places(rows["solution_id"], solution_ids)
-    index = _joined(rows["step_index"]).to_numpy().astype(np.int64)
+    index = np.from_dlpack(_joined(rows["step_index"])).astype(np.int64)
     # The k-th step of a solution, counted in the order of the table.
     order = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[order], np.arange(len(solution_ids) + 1))
     at = starts[solution] + index
     known = (solution >= 0) & (index >= 0) & (at < starts[solution + 1])
     step = np.where(known, order[np.minimum(at, len(order) - 1)], -1)
-    kind = _places(rows["kind"], pa.array(KINDS))
+    kind = _word_places(rows["kind"], KINDS)
     for place in range(len(KINDS)):
         kinds[step[known & (kind == place)]] |= np.uint8(1 << place)
     return kinds, step
@@ -171,13 +173,16 @@ def _pairs(tables: Tables, solution_ids: pa.Array, owner: Ints) -> tuple[npt.NDA
 
 def _conflicts(verdicts: pa.Array) -> Bools:
     """Which steps one verifier calls correct and another incorrect."""
-    labels = _plain(pc.list_flatten(verdicts).field(0))
-    owner = pc.list_parent_indices(verdicts).to_numpy()
-    said = []
-    for label in ("correct", "incorrect"):
-        says = pc.equal(labels, label).to_numpy(zero_copy_only=False)
-        said.append(np.bincount(owner[says.astype(bool)], minlength=len(verdicts)) > 0)
-    return np.asarray(said[0] & said[1])
+    labels = pc.list_flatten(verdicts).field(0)
+    labels = labels if pa.types.is_dictionary(labels.type) else labels.dictionary_encode()
+    words, codes = labels.dictionary.to_pylist(), _filled(labels.indices, np.int32(-1))
+    owner = np.from_dlpack(pc.list_parent_indices(verdicts))
+    said = [
+        np.bincount(owner[codes == words.index(label)], minlength=len(verdicts)) > 0
+        for label in ("correct", "incorrect")
+        if label in words
+    ]
+    return np.asarray(said[0] & said[1]) if len(said) == 2 else np.zeros(len(verdicts), dtype=np.bool_)
 
 
 def text_hits(tables: Tables, index: Index, wanted: str) -> Bools:
@@ -205,23 +210,46 @@ def _numbered(column: pa.ChunkedArray) -> tuple[pa.Array, Ints, Ints]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     rows = first[order]
-    return values.take(pa.array(codes[rows])), rank[inverse], rows
+    return values.take(_rows(codes[rows])), rank[inverse], rows
 
 
 def _places(column: pa.ChunkedArray, values: pa.Array) -> Ints:
     """The place of each row's value in `values`; -1 where it is not among them."""
     own, codes = _coded(column)
-    places = pc.fill_null(pc.index_in(own, values), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    places = _filled(pc.index_in(own, values), np.int32(-1)).astype(np.int64)
     return places[codes] if len(places) else np.full(len(codes), -1)
 
 
+def _word_places(column: pa.ChunkedArray, words: tuple[str, ...]) -> Ints:
+    """The place of each row's word in `words`; -1 where it is not among them."""
+    own, codes = _coded(column)
+    places = [words.index(word) if word in words else -1 for word in own.to_pylist()]
+    return np.array(places, dtype=np.int64)[codes] if places else np.full(len(codes), -1)
+
+
 def _coded(column: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
-    held = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    one = held.unify_dictionaries().combine_chunks()
-    one = one.chunk(0) if isinstance(one, pa.ChunkedArray) and one.num_chunks else one
-    if isinstance(one, pa.ChunkedArray):
+    """Distinct values, and each row's place among them; a column of codes has one dictionary for all chunks."""
+    chunks = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).chunks
+    if not chunks:
         return pa.array([], pa.string()), np.zeros(0, dtype=np.int64)
-    return one.dictionary, one.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    # Not `combine_chunks` or `unify_dictionaries`, which go through all values once a chunk.
+    codes = [np.from_dlpack(chunk.indices) for chunk in chunks]
+    return chunks[0].dictionary, np.concatenate(codes).astype(np.int64)
+
+
+def _rows(numbers: Ints) -> pa.Array:
+    """Row numbers as `take` wants them."""
+    return pa.Array.from_buffers(
+        pa.int64(), len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers))]
+    )
+
+
+def _filled(column: pa.Array, value: np.generic) -> Any:
+    """The numbers of a column, `value` (of its type) where there is none."""
+    instead = pa.py_buffer(np.full(len(column), value))
+    return np.from_dlpack(
+        pc.coalesce(column, pa.Array.from_buffers(column.type, len(column), [None, instead]))
+    )
 
 
 def _plain(texts: Any) -> pa.Array:

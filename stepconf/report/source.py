@@ -11,7 +11,7 @@ import yaml
 from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.run.files import missing_parts, stale_summary
-from stepconf.run.shards import read_manifests, read_recipe, shard_files
+from stepconf.run.shards import read_manifests, read_recipe
 
 HUB = "hf://"
 
@@ -59,8 +59,10 @@ def _of_run(run: Path, partial: bool) -> Source:
             f"{run} is not finished: {'; '.join(missing)}.",
             "Type the command that made it again, or add --partial to go on without the rest.",
         )
-    files = {table: [str(file) for file in shard_files(run, table)] for table in TABLES}
-    fits = not missing and not stale_summary(run, read_manifests(run))
+    manifests = read_manifests(run)
+    names = sorted(name for manifest in manifests for name in manifest["files"])
+    files = {table: [str(run / name) for name in names if name.startswith(f"{table}/")] for table in TABLES}
+    fits = not missing and not stale_summary(run, manifests)
     summary = _json((run / "summary.json").read_text(encoding="utf-8")) if fits else None
     return Source(run.resolve().name, files, str, read_recipe(run), summary, missing, run)
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from stepconf.report.explorer import Explorer
 from stepconf.report.html import embedded, page
-from stepconf.report.overview import overview
 from stepconf.report.sample import Sample, draw
 from stepconf.report.source import Source, open_source
 from stepconf.report.token_texts import TokenTexts
@@ -52,6 +51,8 @@ def write_report(where: str, out: Path, partial: bool, tick: Tick) -> Written:
 
 def first_part(explorer: Explorer, source: Source) -> dict[str, Any]:
     """The figures over all steps, the name, and what an unfinished run lacks."""
+    from stepconf.report.overview import overview  # draws figures: not needed for the first page
+
     summary = source.summary
     if summary is None and source.run is not None:
         summary = read_summary(source.run)

@@ -23,9 +23,10 @@ import polars as pl
 from tests.benchmarks.synthetic_run import SAMPLES, STEPS, make_run
 
 FIRST_S, FILTER_S, LIMIT_GB = 2, 3, 1
+_SPOKEN = pl.col("verdicts").list.eval(pl.element().struct.field("label"))
 FILTERS: list[tuple[dict[str, str], pl.Expr]] = [
     ({"label": "incorrect"}, pl.col("label") == "incorrect"),
-    ({"conflict": "1"}, pl.lit(False)),
+    ({"conflict": "1"}, _SPOKEN.list.contains("correct") & _SPOKEN.list.contains("incorrect")),
     ({"low": "1.5", "high": "1.6"}, pl.col("entropy_mean").is_between(1.5, 1.6)),
     ({"kind": "incorrect"}, pl.col("kind") == "incorrect"),
     ({"q": "SO 17 + 3"}, pl.col("text").str.to_lowercase().str.contains("so 17 + 3", literal=True)),
@@ -68,7 +69,7 @@ def peak_gb(process: subprocess.Popen[str]) -> float:
 def expected(run: Path) -> list[int]:
     """How many problems each filter finds, by Polars."""
     kinds = pl.scan_parquet(run / "pairs/*.parquet").select("solution_id", "step_index", "kind").unique()
-    columns = ["problem_id", "solution_id", "step_index", "label", "entropy_mean", "text"]
+    columns = ["problem_id", "solution_id", "step_index", "label", "entropy_mean", "text", "verdicts"]
     steps = pl.scan_parquet(run / "steps/*.parquet").select(columns)
     joined = steps.join(kinds, on=["solution_id", "step_index"], how="left")
     return [
