@@ -9,8 +9,7 @@ from torch import nn
 from stepconf.errors import StepconfError
 from stepconf.training.attention import NAME, attend, sees, tree_masks
 from stepconf.training.batches import Batch
-
-_HEAD_CHUNK = 256
+from stepconf.training.head import EdgeLogprobs, Scratch
 
 
 class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -32,7 +31,7 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
 
         super().__init__()
         self.model = model
-        self._compute, self._flex = compute, flex
+        self._compute, self._flex, self._scratch = compute, flex, Scratch()
         AttentionInterface.register(NAME, attend)
         model.set_attn_implementation("flex_attention" if flex else NAME)
         config = model.config.get_text_config()
@@ -69,9 +68,8 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
             head = whole.get_output_embeddings()
             read = hidden[batch.heads].to(self._compute)
             bias = None if head.bias is None else head.bias.to(self._compute)
-            edges = _EdgeLogprobs.apply(
-                read, head.weight.to(self._compute), bias, batch.edge_heads, batch.edge_tokens
-            )
+            weight = head.weight.to(self._compute)
+            edges = EdgeLogprobs.apply(read, weight, bias, batch.edge_heads, batch.edge_tokens, self._scratch)
         sides = torch.zeros(batch.n_sides, device=edges.device)
         return sides.index_add(0, batch.use_sides, edges[batch.use_edges])
 
@@ -82,65 +80,3 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
 
         length, device = len(batch.ends), str(batch.ends.device)
         return {"attention_mask": create_block_mask(sees(batch.ends), 1, None, length, length, device=device)}
-
-
-class _EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
-    """log p(token | head) of each edge, with the vocabulary in chunks of heads, forward and backward.
-
-    No [heads x vocabulary] matrix beyond one chunk exists: backward computes the chunk's logits again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        read: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        edge_heads: torch.Tensor,
-        edge_tokens: torch.Tensor,
-    ) -> torch.Tensor:
-        """read [H, D], weight [V, D], bias [V] or None, edge_heads (ascending) and edge_tokens [E] -> [E]."""
-        normaliser = torch.empty(len(read), device=read.device)
-        out = torch.empty(len(edge_heads), device=read.device)
-        for rows, edges in _chunks(len(read), edge_heads):
-            logits = _logits(read[rows], weight, bias)
-            normaliser[rows] = logits.logsumexp(-1)
-            heads = edge_heads[edges]
-            out[edges] = logits[heads - rows.start, edge_tokens[edges]] - normaliser[heads]
-        ctx.save_for_backward(read, weight, bias, edge_heads, edge_tokens, normaliser)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        """d log p(t) / d logits = onehot(t) - softmax, weighted and summed over each head's edges."""
-        read, weight, bias, edge_heads, edge_tokens, normaliser = ctx.saved_tensors
-        of_head = torch.zeros_like(normaliser).index_add(0, edge_heads, grad)
-        grad_read = torch.empty_like(read)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for rows, edges in _chunks(len(read), edge_heads):
-            slope = _logits(read[rows], weight, bias)
-            slope.sub_(normaliser[rows, None]).exp_().mul_(-of_head[rows, None])
-            places = (edge_heads[edges] - rows.start, edge_tokens[edges])
-            slope.index_put_(places, grad[edges], accumulate=True)
-            slope = slope.to(weight.dtype)
-            torch.mm(slope, weight, out=grad_read[rows])
-            if grad_weight is not None:
-                grad_weight.addmm_(slope.T, read[rows])
-            if grad_bias is not None:
-                grad_bias += slope.sum(0)
-        return grad_read, grad_weight, grad_bias, None, None
-
-
-def _logits(read: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return nn.functional.linear(read, weight, bias).float()
-
-
-def _chunks(n_heads: int, edge_heads: torch.Tensor) -> list[tuple[slice, slice]]:
-    """Chunks of heads, each with the range of its edges."""
-    starts = torch.arange(0, n_heads, _HEAD_CHUNK)
-    bounds = torch.searchsorted(edge_heads.cpu(), torch.cat([starts, torch.tensor([n_heads])])).tolist()
-    return [
-        (slice(start, min(start + _HEAD_CHUNK, n_heads)), slice(low, high))
-        for start, low, high in zip(starts.tolist(), bounds, bounds[1:], strict=False)
-    ]

@@ -1,0 +1,101 @@
+"""The vocabulary head over packed trees: log-probabilities of edges, and never more than a chunk of logits."""
+
+from math import ceil
+from typing import Any
+
+import torch
+
+_CHUNK_ELEMENTS = 2**25  # logits held at once: 128 MiB in float32
+
+
+class Scratch:
+    """Room for a chunk of logits that is kept from forward to forward: new pages cost as much as the product."""
+
+    def __init__(self) -> None:
+        self._room = torch.empty(0)
+        self.writes = 0
+
+    def logits(self, read: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """read [n, D], weight [V, D], bias [V] or None -> [n, V] in their dtype, until the next call."""
+        self.writes += 1
+        size = len(read) * len(weight)
+        if self._room.numel() < size or (self._room.dtype, self._room.device) != (read.dtype, read.device):
+            self._room = torch.empty(size, dtype=read.dtype, device=read.device)
+        out = self._room[:size].view(len(read), len(weight))
+        torch.mm(read, weight.T, out=out)
+        return out if bias is None else out.add_(bias)
+
+
+class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
+    """log p(token | head) of each edge, with the vocabulary in chunks of heads, forward and backward.
+
+    Backward computes a chunk's logits again, unless there is one chunk and the scratch still holds what forward
+    made of it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        read: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        edge_heads: torch.Tensor,
+        edge_tokens: torch.Tensor,
+        scratch: Scratch,
+    ) -> torch.Tensor:
+        """read [H, D], weight [V, D], bias [V] or None, edge_heads (ascending) and edge_tokens [E] -> [E]."""
+        normaliser = torch.empty(len(read), device=read.device)
+        out = torch.empty(len(edge_heads), device=read.device)
+        chunks = _chunks(len(read), len(weight), edge_heads)
+        for rows, edges in chunks:
+            logits = scratch.logits(read[rows], weight, bias).float()
+            heads = edge_heads[edges]
+            picked = logits[heads - rows.start, edge_tokens[edges]]
+            top = logits.amax(-1)
+            total = logits.sub_(top[:, None]).exp_().sum(-1)
+            normaliser[rows] = total.log() + top
+            out[edges] = picked - normaliser[heads]
+        ctx.save_for_backward(read, weight, bias, edge_heads, edge_tokens, normaliser)
+        ctx.scratch, ctx.writes = scratch, scratch.writes
+        ctx.kept = (logits, total) if len(chunks) == 1 else None
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        """d log p(t) / d logits = onehot(t) - softmax, weighted and summed over each head's edges."""
+        read, weight, bias, edge_heads, edge_tokens, normaliser = ctx.saved_tensors
+        of_head = torch.zeros_like(normaliser).index_add(0, edge_heads, grad)
+        grad_read = torch.empty_like(read)
+        grad_weight = grad_bias = None
+        for rows, edges in _chunks(len(read), len(weight), edge_heads):
+            if ctx.kept is not None and ctx.writes == ctx.scratch.writes:
+                ctx.scratch.writes += 1  # what it holds becomes the slope
+                exponentials, total = ctx.kept
+                slope = exponentials.mul_((-of_head / total)[:, None])
+            else:
+                slope = ctx.scratch.logits(read[rows], weight, bias).float()
+                slope.sub_(normaliser[rows, None]).exp_().mul_(-of_head[rows, None])
+            places = (edge_heads[edges] - rows.start, edge_tokens[edges])
+            slope.index_put_(places, grad[edges], accumulate=True)
+            slope = slope.to(weight.dtype)
+            torch.mm(slope, weight, out=grad_read[rows])
+            if ctx.needs_input_grad[1]:
+                grad_weight = _summed(grad_weight, slope, read[rows])
+            if bias is not None and ctx.needs_input_grad[2]:
+                grad_bias = slope.sum(0) if grad_bias is None else grad_bias + slope.sum(0)
+        return grad_read, grad_weight, grad_bias, None, None, None
+
+
+def _summed(total: torch.Tensor | None, slope: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    return slope.T @ read if total is None else total.addmm_(slope.T, read)
+
+
+def _chunks(n_heads: int, n_vocabulary: int, edge_heads: torch.Tensor) -> list[tuple[slice, slice]]:
+    """Chunks of heads, as equal as can be, each with the range of its edges."""
+    n_chunks = max(1, ceil(n_heads * n_vocabulary / _CHUNK_ELEMENTS))
+    starts = [n_heads * chunk // n_chunks for chunk in range(n_chunks + 1)]
+    bounds = torch.searchsorted(edge_heads.cpu(), torch.tensor(starts)).tolist()
+    return [
+        (slice(start, stop), slice(low, high))
+        for start, stop, low, high in zip(starts, starts[1:], bounds, bounds[1:], strict=False)
+    ]
