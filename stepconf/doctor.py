@@ -44,6 +44,7 @@ def examine(model: str, engine: str, dtype: str) -> bool:
         rows.append(("model runner", info.runner, None))
         console.print("sampling and scoring")
         rows += _check_entropy(tested, recipe)
+        rows.append(_check_repetition(tested, recipe))
         if engine == "vllm":
             console.print("measuring the cost")
             rows.append(("throughput with entropy / plain", _overhead(tested, recipe), None))
@@ -54,12 +55,30 @@ def examine(model: str, engine: str, dtype: str) -> bool:
     return all(good is not False for _, _, good in rows)
 
 
-def _check_entropy(tested: Engine, recipe: Recipe) -> list[tuple[str, str, bool | None]]:
+def _asked(tested: Engine, recipe: Recipe, n: int) -> list[SampleRequest]:
+    """The first `n` of as many requests as one likes, the same for the same number."""
     prompter = Prompter(tested.tokenizer, recipe.prompt)
-    asked = [
+    texts = [PROMPTS[i] if i < len(PROMPTS) else f"{PROMPTS[i % len(PROMPTS)]} ({i})" for i in range(n)]
+    return [
         SampleRequest(str(i), prompter.ids(text), 1, i, Sampling(0.7, NEW_TOKENS))
-        for i, text in enumerate(PROMPTS)
+        for i, text in enumerate(texts)
     ]
+
+
+def _check_repetition(tested: Engine, recipe: Recipe) -> tuple[str, str, bool | None]:
+    """Whether seeds give the same tokens again, and beside other requests: vLLM promises neither."""
+    n = len(PROMPTS)
+    first, again, crowded = (
+        {request.key: completions[0].token_ids for request, completions in tested.sample(asked)}
+        for asked in (_asked(tested, recipe, n), _asked(tested, recipe, n), _asked(tested, recipe, BATCH))
+    )
+    same, beside = (sum(found[key] == ids for key, ids in first.items()) for found in (again, crowded))
+    promised = same == n if recipe.engine.name == "transformers" else None
+    return "the same tokens again", f"{same} of {n}; in a batch of {BATCH}, {beside} of {n}", promised
+
+
+def _check_entropy(tested: Engine, recipe: Recipe) -> list[tuple[str, str, bool | None]]:
+    asked = _asked(tested, recipe, len(PROMPTS))
     sampled = {request.key: completions[0] for request, completions in tested.sample(asked)}
     scoring = [ScoreRequest(r.key, r.prompt_ids, sampled[r.key].token_ids) for r in asked]
     forced = differences(tested, scoring, sampled)
