@@ -1,4 +1,9 @@
-"""The vocabulary head over packed trees: log-probabilities of edges, and never more than a chunk of logits."""
+"""The two ends of the model, which are as large as the vocabulary: embeddings of tokens, log-probabilities of edges.
+
+Never more than a chunk of logits exists. Where it can be, a gradient is added to the parameter's `grad` in place
+rather than handed to autograd, which would make a whole matrix of it for each use: hence `backward()` alone, not
+`autograd.grad`.
+"""
 
 from math import ceil
 from typing import Any
@@ -6,6 +11,31 @@ from typing import Any
 import torch
 
 _CHUNK_ELEMENTS = 2**25  # logits held at once: 128 MiB in float32
+
+
+def adds_in_place(weight: torch.Tensor) -> bool:
+    """Whether its gradient may be added to `weight.grad` at once: a parameter, whole, on this process alone."""
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    return alone and weight.is_leaf and weight.requires_grad
+
+
+class Embedded(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
+    """weight [V, D] and ids [N] -> [N, D]. The weight must be one that `adds_in_place`."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """The rows of `ids`."""
+        ctx.save_for_backward(weight, ids)
+        return weight[ids]
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        """grad [N, D] goes to the rows that were read, and to no others."""
+        weight, ids = ctx.saved_tensors
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        weight.grad.index_add_(0, ids, grad.to(weight.dtype))
+        return None, None
 
 
 class Scratch:
@@ -57,6 +87,7 @@ class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is n
             out[edges] = picked - normaliser[heads]
         ctx.save_for_backward(read, weight, bias, edge_heads, edge_tokens, normaliser)
         ctx.scratch, ctx.writes = scratch, scratch.writes
+        ctx.in_place = adds_in_place(weight)
         ctx.kept = (logits, total) if len(chunks) == 1 else None
         return out
 
@@ -66,7 +97,8 @@ class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is n
         read, weight, bias, edge_heads, edge_tokens, normaliser = ctx.saved_tensors
         of_head = torch.zeros_like(normaliser).index_add(0, edge_heads, grad)
         grad_read = torch.empty_like(read)
-        grad_weight = grad_bias = None
+        grad_bias = None
+        grad_weight = weight.grad if ctx.in_place else None
         for rows, edges in _chunks(len(read), len(weight), edge_heads):
             if ctx.kept is not None and ctx.writes == ctx.scratch.writes:
                 ctx.scratch.writes += 1  # what it holds becomes the slope
@@ -83,6 +115,8 @@ class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is n
                 grad_weight = _summed(grad_weight, slope, read[rows])
             if bias is not None and ctx.needs_input_grad[2]:
                 grad_bias = slope.sum(0) if grad_bias is None else grad_bias + slope.sum(0)
+        if ctx.in_place:
+            weight.grad, grad_weight = grad_weight, None
         return grad_read, grad_weight, grad_bias, None, None, None
 
 

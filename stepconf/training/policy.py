@@ -9,7 +9,7 @@ from torch import nn
 from stepconf.errors import StepconfError
 from stepconf.training.attention import NAME, attend, sees, tree_masks
 from stepconf.training.batches import Batch
-from stepconf.training.head import EdgeLogprobs, Scratch
+from stepconf.training.head import EdgeLogprobs, Embedded, Scratch, adds_in_place
 
 
 class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -60,7 +60,7 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         with autocast:
             whole = self._whole()
             hidden = whole.base_model(
-                input_ids=batch.token_ids[None],
+                **self._tokens(batch.token_ids[None]),
                 position_ids=batch.depths[None],
                 use_cache=False,
                 **self._attention(batch),
@@ -72,6 +72,12 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
             edges = EdgeLogprobs.apply(read, weight, bias, batch.edge_heads, batch.edge_tokens, self._scratch)
         sides = torch.zeros(batch.n_sides, device=edges.device)
         return sides.index_add(0, batch.use_sides, edges[batch.use_edges])
+
+    def _tokens(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        table = self._whole().get_input_embeddings()
+        if type(table) is nn.Embedding and adds_in_place(table.weight):
+            return {"inputs_embeds": Embedded.apply(table.weight, ids[0])[None]}
+        return {"input_ids": ids}
 
     def _attention(self, batch: Batch) -> dict[str, Any]:
         if not self._flex:

@@ -1,0 +1,186 @@
+"""Everything that decides what a run contains, as one checked model of `recipes/*.yaml`.
+
+Options of the command line, `--set key=value` and the file end up here; the resolved recipe lies in the run.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from stepconf.errors import StepconfError
+from stepconf.recipe.base import Strict
+from stepconf.recipe.dataset import (
+    VERIFIERS,
+    CriticRecipe,
+    EngineRecipe,
+    PrmRecipe,
+    ProblemsRecipe,
+    PromptRecipe,
+    RolloutRecipe,
+    SamplingRecipe,
+    SegmentRecipe,
+    Shot,
+    VerifyRecipe,
+)
+from stepconf.recipe.use import (
+    STRATEGIES,
+    EvaluationRecipe,
+    InferRecipe,
+    LoopRecipe,
+    LoraRecipe,
+    PairsRecipe,
+    RayRecipe,
+    ServeRecipe,
+    TrainRecipe,
+)
+
+__all__ = [
+    "STRATEGIES",
+    "VERIFIERS",
+    "CriticRecipe",
+    "EngineRecipe",
+    "EvaluationRecipe",
+    "InferRecipe",
+    "LoopRecipe",
+    "LoraRecipe",
+    "PairsRecipe",
+    "PrmRecipe",
+    "ProblemsRecipe",
+    "PromptRecipe",
+    "RayRecipe",
+    "Recipe",
+    "RolloutRecipe",
+    "SamplingRecipe",
+    "SegmentRecipe",
+    "ServeRecipe",
+    "Shot",
+    "TrainRecipe",
+    "VerifyRecipe",
+    "identity",
+    "known_keys",
+    "load_recipe",
+    "with_policy_of",
+]
+
+
+class Recipe(Strict):
+    """One run, whole."""
+
+    model: str = ""
+    """Hub id, local folder, or demo."""
+    model_revision: str | None = None
+    chunk: int = Field(64, ge=1)
+    """Problems (or imported solutions) per shard: what a crash may cost."""
+    problems: ProblemsRecipe = ProblemsRecipe()
+    engine: EngineRecipe = EngineRecipe()
+    prompt: PromptRecipe = PromptRecipe()
+    sampling: SamplingRecipe = SamplingRecipe()
+    segment: SegmentRecipe = SegmentRecipe()
+    verify: VerifyRecipe = VerifyRecipe()
+    pairs: PairsRecipe = PairsRecipe()
+    train: TrainRecipe = TrainRecipe()
+    loop: LoopRecipe = LoopRecipe()
+    infer: InferRecipe = InferRecipe()
+    serve: ServeRecipe = ServeRecipe()
+    ray: RayRecipe = RayRecipe()
+
+
+# What changes how fast a run goes, but not what it contains; and what is decided after it.
+_CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s"}
+_NOT_IDENTITY = {
+    "verify": {"workers": True, "critic": _CRITIC_CONNECTION},
+    "pairs": True,
+    "train": True,
+    "loop": True,
+    "infer": True,
+    "serve": True,
+    "ray": True,
+}
+
+
+def load_recipe(
+    file: Path | None = None, options: dict[str, Any] | None = None, sets: list[str] | None = None
+) -> Recipe:
+    """A recipe from a YAML file, command-line options (None is "not given") and `key=value` strings.
+
+    Raises:
+        StepconfError: the file is absent or not YAML, a key is unknown, or a value is out of its range.
+    """
+    values: dict[str, Any] = _read_yaml(file) if file else {}
+    for key, value in (options or {}).items():
+        if value is not None:
+            _put(values, key, value)
+    for assignment in sets or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise StepconfError(
+                f"--set {assignment!r} has no '='.", "Write --set key=value, e.g. --set sampling.top_p=0.9"
+            )
+        try:
+            _put(values, key.strip(), yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise StepconfError(
+                f"--set {assignment!r}: the value is not YAML.", "Quote it: --set 'key=\"value\"'"
+            ) from error
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, file) from error
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides what a run contains, as plain values."""
+    return recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]  # nested mapping
+
+
+def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
+    """The recipe with the model of another run's recipe, loaded, prompted and sampled as there."""
+    names = ("model", "model_revision", "engine", "prompt", "sampling")
+    return Recipe.model_validate(recipe.model_dump() | {name: run[name] for name in names})
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
+    """Every dotted key of a recipe."""
+    keys = []
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys += known_keys(info.annotation, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise StepconfError(f"cannot read the recipe {file}: {error.strerror}.", "See recipes/.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StepconfError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise StepconfError(f"{file} holds a {type(values).__name__}, not keys and values.")
+    return values
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise StepconfError(f"--set {key}: {part} is a value, not a group of keys.")
+        values = inner
+    values[last] = value
+
+
+def _explained(error: ValidationError, file: Path | None) -> StepconfError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    where = f" in {file}" if file else ""
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(key, known_keys(), n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Keys: {', '.join(known_keys())}"
+        return StepconfError(f"unknown recipe key {key!r}{where}.", hint)
+    return StepconfError(f"recipe key {key}{where}: {first['msg']}, got {first['input']!r}.")

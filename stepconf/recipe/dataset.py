@@ -1,0 +1,181 @@
+"""The parts of a recipe that decide what a data set contains: from problems to verified steps."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stepconf.core.labels import POLICIES
+from stepconf.core.prompts import INSTRUCTION
+from stepconf.errors import StepconfError
+from stepconf.recipe.base import Strict
+
+VERIFIERS = ("final", "symbolic", "critic", "rollout", "prm")
+
+
+class ProblemsRecipe(Strict):
+    """Where problems (or solutions) come from."""
+
+    source: str = ""
+    """Named set, Hub id, local JSONL(.gz)/Parquet file, or reasoning-gym:<task>[?key=value]."""
+    split: str | None = None
+    problem_column: str | None = None
+    answer_column: str | None = None
+    solution_column: str | None = None
+    steps_column: str | None = None
+    id_column: str | None = None
+    answer_type: str | None = None
+    """math, number, choice, yesno, string, literal (a Python value) or code; None takes the set's own."""
+    limit: int | None = Field(None, ge=1)
+    """Keep the first N usable problems."""
+
+
+class EngineRecipe(Strict):
+    """How the model is run."""
+
+    name: Literal["vllm", "transformers"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: the checkpoint's own under vLLM, float32 under transformers."""
+    max_model_len: int | None = Field(None, ge=16)
+    """Context limit in tokens; None takes the model's own."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs that share one model."""
+    options: dict[str, Any] = Field({})
+    """Further arguments of vLLM's EngineArgs, passed through."""
+
+
+class Shot(Strict):
+    """A worked example in front of the problem."""
+
+    problem: str
+    solution: str
+
+
+class PromptRecipe(Strict):
+    """How a problem is put to the model."""
+
+    style: Literal["auto", "chat", "plain"] = "auto"
+    """auto: the chat template where the model has one."""
+    system: str = ""
+    instruction: str = INSTRUCTION
+    shots: list[Shot] = Field([])
+    stop: list[str] = Field([])
+    """Strings that end a solution."""
+
+
+class SamplingRecipe(Strict):
+    """How solutions are sampled."""
+
+    samples: int = Field(4, ge=1, le=4096)
+    """Solutions per problem."""
+    temperature: float = Field(0.7, ge=0, le=10)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=1)
+    """Longest solution in tokens."""
+    seed: int = Field(42, ge=0)
+
+
+class SegmentRecipe(Strict):
+    """How solutions are divided into steps. Lengths are characters."""
+
+    mode: Literal["auto", "lines", "paragraphs", "sentences"] = "auto"
+    min_chars: int = Field(3, ge=1)
+    max_chars: int = Field(4000, ge=1)
+
+    @model_validator(mode="after")
+    def _limits_can_be_met(self) -> Self:
+        if self.min_chars > self.max_chars:
+            raise StepconfError(
+                f"segment.min_chars={self.min_chars} exceeds segment.max_chars={self.max_chars}.",
+                "Give min_chars <= max_chars.",
+            )
+        return self
+
+
+class CriticRecipe(Strict):
+    """The language model that judges steps: at an endpoint, or in our engine."""
+
+    model: str = ""
+    """Its name at the endpoint; without an endpoint a Hub id, local folder or demo (empty: the run's own)."""
+    revision: str | None = None
+    base_url: str | None = None
+    """OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1; None runs the model in our engine."""
+    api_key_env: str | None = None
+    """Environment variable with the endpoint's key; None sends none. The key itself is never stored."""
+    prompt: str = "critic"
+    """A prompt that comes with stepconf, or a text file with $problem, $steps, $n_steps and $key."""
+    temperature: float = Field(0.0, ge=0, le=10)
+    max_tokens: int = Field(2048, ge=1)
+    """Longest reply in tokens; a longer one is cut off and counts as unknown."""
+    structured: bool = False
+    """Hold the endpoint to the reply's JSON Schema (response_format)."""
+    concurrency: int = Field(16, ge=1, le=1024)
+    """Requests in flight."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Wall clock of one attempt."""
+    attempts: int = Field(4, ge=1, le=20)
+    """How often a request is sent at most, but for a server that is away."""
+    patience_s: float = Field(300.0, ge=0)
+    """How long to wait for a server that is down or refuses for the rate, before its steps are unknown."""
+
+
+class RolloutRecipe(Strict):
+    """Completions from each step by the run's own model; top_p, max_tokens and seed are as in `sampling`."""
+
+    n: int = Field(8, ge=1, le=1024)
+    """Completions per step at most."""
+    wave: int = Field(4, ge=1)
+    """Completions at a time, after which a step may be decided."""
+    labels: Literal["hard", "soft"] = "hard"
+    """hard: correct once any completion is; soft: by the share, once its interval excludes `threshold`."""
+    threshold: float = Field(0.5, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Of the interval."""
+    temperature: float = Field(0.7, gt=0, le=10)
+
+
+class PrmRecipe(Strict):
+    """A process reward model."""
+
+    model: str = ""
+    """Hub id or local folder."""
+    revision: str | None = None
+    form: Literal["auto", "qwen", "math-shepherd", "rlhflow"] = "auto"
+    """What the model reads; auto goes by its name."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """vllm: its pooling runner, for the classifiers that it knows (form qwen)."""
+    options: dict[str, Any] = Field({})
+    """Further arguments of vLLM's EngineArgs, e.g. gpu_memory_utilization beside a model that samples."""
+    threshold: float = Field(0.5, ge=0, le=1)
+    """Scores below it are incorrect."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: the checkpoint's own on a GPU, float32 elsewhere."""
+    max_model_len: int | None = Field(None, ge=16)
+    """Context limit in tokens; None takes the model's own."""
+
+
+class VerifyRecipe(Strict):
+    """How steps are verified and labelled."""
+
+    verifiers: list[str] = Field(["final", "symbolic"])
+    policy: str = "first-decided"
+    deadline_s: float = Field(5.0, gt=0)
+    """Longest time one item may take before its worker is killed."""
+    memory_gb: float = Field(2.0, gt=0.25)
+    """Address space of one worker."""
+    workers: int | None = Field(None, ge=1)
+    """Worker processes; None takes one per CPU."""
+    critic: CriticRecipe = CriticRecipe()
+    rollout: RolloutRecipe = RolloutRecipe()
+    prm: PrmRecipe = PrmRecipe()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        """Said here, before a model is loaded and hours of sampling later."""
+        for kind, names, known in (
+            ("verifier", self.verifiers, VERIFIERS),
+            ("label policy", [self.policy], tuple(POLICIES)),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                raise StepconfError(f"unknown {kind} {unknown[0]!r}.", f"Choose from: {', '.join(known)}.")
+        return self

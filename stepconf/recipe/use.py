@@ -1,0 +1,230 @@
+"""The parts of a recipe that come after the data set: pairs, training, inference, serving; and the cluster."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from stepconf.errors import StepconfError
+from stepconf.recipe.base import Strict
+
+STRATEGIES = ("greedy", "cot", "self-consistency", "dipt", "best-of-n", "deepconf", "beam", "cat")
+
+
+class PairsRecipe(Strict):
+    """How preference pairs are made out of a run."""
+
+    strategy: Literal["caspo", "dpo-vp", "step-dpo", "pcpo"] = "caspo"
+    """caspo, step-dpo: pairs of steps; dpo-vp, pcpo: pairs of whole solutions."""
+    tau: float | None = Field(None, gt=0, le=1)
+    """caspo: confidence at or below which a correct step is uncertain; None takes `tau_quantile`."""
+    tau_quantile: float = Field(0.5, ge=0, le=1)
+    """Quantile of the confidences of correct steps in the run."""
+    after_error: Literal["stop", "continue"] = "stop"
+    """caspo: whether steps behind the first wrong one, whose prefix is wrong, may make pairs."""
+    candidates: int = Field(0, ge=0, le=1024)
+    """Steps sampled where a pair is missing a side, by the run's model after the exact tokens; 0 for none."""
+    candidate_temperature: float | None = Field(None, ge=0, le=10)
+    """None takes the run's."""
+    candidate_max_tokens: int = Field(256, ge=1)
+    """Longest candidate in tokens; one whose first step is longer is dropped."""
+    max_per_problem: int | None = Field(None, ge=1)
+    """Pairs of one problem at most; None for all."""
+    balance: bool = False
+    """Drop pairs until correct_uncertain and incorrect are equally many in each split."""
+    validation: float = Field(0.05, ge=0, lt=1)
+    """Share of problems whose pairs go into the validation split."""
+    seed: int = Field(42, ge=0)
+    """Of every choice among pairs, and of the candidates."""
+    round: int = Field(0, ge=0)
+    """Round of iterative training; stored with each pair."""
+
+    @model_validator(mode="after")
+    def _candidates_have_a_use(self) -> Self:
+        if self.candidates and self.strategy in ("dpo-vp", "pcpo"):
+            raise StepconfError(
+                f"pairs.candidates={self.candidates} has no use with pairs.strategy={self.strategy}, whose "
+                "sides are whole solutions.",
+                "Leave it out, or take --strategy caspo or step-dpo.",
+            )
+        return self
+
+
+class LoraRecipe(Strict):
+    """Low-rank adapters instead of all parameters (peft); merged into the model at the end."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | list[str] = "all-linear"
+    """Names of the modules that get adapters."""
+
+
+class TrainRecipe(Strict):
+    """How a policy is optimised. The defaults are those of arXiv 2605.07353 where it gives them."""
+
+    objective: Literal["dpo", "sft"] = "dpo"
+    """dpo: prefer chosen over rejected. sft: imitate solutions whose answer is right, or the chosen sides."""
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull towards the reference."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    learning_rate: float = Field(5e-7, gt=0)
+    """Peak; the paper takes 5e-6 for SFT."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    """Pairs (or sequences) per optimiser step, over all processes."""
+    max_length: int = Field(2048, ge=2)
+    """Tokens of prompt and side; a longer example is left out and counted."""
+    tokens_per_batch: int | None = Field(None, ge=1)
+    """Input tokens of one forward: what fits the memory. Unset: 512 on a CPU, 8192 on a GPU. Decides the
+    speed, not the result."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward; parameters and moments are float32 either way."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the saved model. bfloat16 rounds away most of an update at a learning rate such as 5e-7."""
+    attention: Literal["auto", "sdpa", "flex"] = "auto"
+    """auto: FlexAttention on CUDA, SDPA with a dense mask elsewhere."""
+    gradient_checkpointing: bool = False
+    """Less memory for a second forward."""
+    checkpoint_every: int = Field(50, ge=1)
+    """Optimiser steps between checkpoints: what a crash may cost."""
+    lora: LoraRecipe | None = None
+    log_to: Literal["none", "tensorboard", "trackio"] = "none"
+    """Besides the terminal and state/metrics.jsonl."""
+    seed: int = Field(42, ge=0)
+
+
+class EvaluationRecipe(Strict):
+    """Held-out problems on which every round's policy is measured."""
+
+    source: str = ""
+    """As problems.source. Problems that are in it are left out of training."""
+    split: str | None = None
+    limit: int | None = Field(None, ge=1)
+    samples: int = Field(4, ge=1, le=4096)
+    """Solutions per problem."""
+    temperature: float = Field(0.7, ge=0, le=10)
+    seed: int = Field(7, ge=0)
+
+
+class LoopRecipe(Strict):
+    """Iterative training: sample, verify, pair, optimise, measure, and again with the new policy."""
+
+    rounds: int = Field(1, ge=1, le=100)
+    temperatures: list[float] = Field([])
+    """Of each round's sampling; the last one goes on. Empty: sampling.temperature."""
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+
+
+class InferRecipe(Strict):
+    """How a question is answered. Temperature, top_p, seed and the length of a solution are as in `sampling`."""
+
+    strategy: str = "cat"
+    k: int = Field(10, ge=1, le=1024)
+    """Samples of a question; in a tree, candidates of a branch and branches that survive a level."""
+    tau: float = Field(0.001, ge=0, le=1)
+    """Cumulative confidence below which a branch is pruned; 0 prunes none."""
+    tau_quantile: float | None = Field(None, gt=0, lt=1)
+    """Take tau from `tau_run` instead: where it would have cost at most this share of the right solutions."""
+    tau_run: str | None = None
+    """A small run of the same model, as `generate` makes it, on problems that are not evaluated."""
+    max_steps: int = Field(64, ge=1)
+    """Most steps of a branch."""
+    length_normalised: bool = False
+    """C as the geometric mean of the steps' confidences; their product (the paper's) otherwise."""
+    stop_early: bool = True
+    """Drop branches that can no longer beat the best answer. False grows algorithm 2's whole tree, to the same
+    answer (unless length_normalised)."""
+    expand_below: float | None = Field(None, gt=0, le=1)
+    """The greedy candidate first, and K - 1 sampled ones only where its confidence is below this; None samples K."""
+    count_duplicates: bool = False
+    """In C, multiply a step's confidence by the share of its parent's candidates that say the same: entropy does not
+    see which of them was drawn. Not in the paper."""
+    token_budget: int | None = Field(None, ge=1)
+    """Tokens after which a tree grows no further level; None sets no limit."""
+    beam_width: int = Field(2, ge=1)
+    """Candidates of each beam; k / beam_width beams are kept."""
+    deepconf_keep: float = Field(0.9, gt=0, le=1)
+    """Share of the samples, the most confident, that may vote."""
+
+    @model_validator(mode="after")
+    def _strategy_is_known(self) -> Self:
+        if self.strategy not in STRATEGIES:
+            raise StepconfError(
+                f"unknown strategy {self.strategy!r}.", f"Choose from: {', '.join(STRATEGIES)}."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _quantile_has_a_run(self) -> Self:
+        if (self.tau_quantile is None) != (self.tau_run is None):
+            given, other = (
+                ("infer.tau_run", "infer.tau_quantile=0.05")
+                if self.tau_quantile is None
+                else ("infer.tau_quantile", "infer.tau_run=RUN")
+            )
+            raise StepconfError(f"{given} is given alone.", f"Add --set {other}.")
+        return self
+
+
+class ServeRecipe(Strict):
+    """Where the server listens, and what one client may ask of it."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    """0 takes a free one."""
+    api_key_env: str | None = None
+    """Environment variable with the key that clients must send; None asks for none. The key is never stored."""
+    max_concurrent: int = Field(256, ge=1)
+    """Requests under way; one more is answered 429."""
+    max_body_bytes: int = Field(1 << 20, ge=1024)
+    max_k: int = Field(64, ge=1)
+    max_tokens: int = Field(4096, ge=1)
+    """Longest solution in tokens that a request may ask for."""
+    max_spent: int = Field(1 << 18, ge=1)
+    """Tokens one request may cost: k solutions must fit, and a tree grows no further level behind it."""
+    grace_s: float = Field(30.0, ge=0)
+    """After SIGTERM, how long requests under way may take to finish; then they are answered 503."""
+
+
+class RayRecipe(Strict):
+    """How `generate`, `score` and `verify` are spread over a Ray cluster. Decides the speed, not the result."""
+
+    address: str | None = None
+    """auto (the cluster of this machine), local (one made for the run, here) or ray://HOST:PORT; None: no Ray."""
+    gpus: float | None = Field(None, ge=0)
+    """GPUs of one engine, a share of one or several whole ones; None takes engine.tensor_parallel where there
+    are GPUs."""
+    cpus: float = Field(1, gt=0)
+    """CPUs of one engine; without a GPU, its threads."""
+    min_engines: int = Field(1, ge=1)
+    max_engines: int | None = Field(None, ge=1)
+    """None: as many as the GPUs have room for; without GPUs one a node."""
+    verifier_cpus: float = Field(1, gt=0)
+    """CPUs of an actor that verifies, and its worker processes (unless verify.workers says how many)."""
+    verifier_gpus: float = Field(0, ge=0)
+    """Its GPUs, where it runs a model: a reward model, or a critic other than the run's model."""
+    min_verifiers: int = Field(1, ge=1)
+    max_verifiers: int | None = Field(None, ge=1)
+    """None: as many as there is work and room for."""
+    retries: int = Field(3, ge=0)
+    """How often a chunk is made again whose actor or node was lost, before its items are tried alone."""
+
+    @model_validator(mode="after")
+    def _values_mean_something(self) -> Self:
+        address = self.address
+        if address is not None and address not in ("auto", "local") and not address.startswith("ray://"):
+            raise StepconfError(
+                f"unknown Ray address {address!r}.", "Give --ray auto, --ray local or --ray ray://HOST:10001."
+            )
+        for name in ("gpus", "verifier_gpus"):
+            share = getattr(self, name) or 0.0
+            if share > 1 and share != int(share):
+                raise StepconfError(
+                    f"ray.{name}={share} is not whole.", "Give a share up to 1, or whole GPUs."
+                )
+        return self
