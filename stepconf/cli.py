@@ -19,6 +19,7 @@ from stepconf.commands.policy import calibrate, evaluate, infer, serve, train
 from stepconf.commands.publish import check, pull, push, status
 from stepconf.commands.upkeep import demo, doctor, schema
 from stepconf.errors import StepconfError
+from stepconf.run.copies import with_urls
 
 app = typer.Typer(
     help="Step-wise confidence datasets for math reasoning: exact entropies, verified steps, pairs.",
@@ -120,7 +121,7 @@ _OS_HINTS = {
 
 
 def _fail(problem: str, hint: str, code: int = 1) -> None:
-    typer.secho(f"stepconf: {problem}", fg="red", err=True)
+    typer.secho(f"stepconf: {with_urls(problem)}", fg="red", err=True)
     if hint:
-        typer.echo(hint, err=True)
+        typer.echo(with_urls(hint), err=True)
     sys.exit(code)

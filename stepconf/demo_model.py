@@ -6,31 +6,28 @@ checkpoint in the user's cache, so that every engine and trainer loads it like a
 
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from stepconf.errors import StepconfError
+from stepconf.run.copies import cache_dir, is_url, local_place
+from stepconf.run.folders import fetch_folder
 
 NAME = "demo"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def resolve_model(model: str) -> str:
-    """What to load for `--model`: the path of the converted demo model for `demo`, anything else unchanged.
+    """What to load for `--model`: the path of the converted demo model for `demo`, of the local copy for a URL
+    (`s3://.../model`); anything else unchanged.
 
     Raises:
         StepconfError: `demo` was asked for and its packages are not installed.
     """
+    if is_url(model):
+        return str(fetch_folder(local_place(model)))
     return str(demo_model_path()) if model == NAME else model
-
-
-def cache_dir() -> Path:
-    """Where converted models lie: `$STEPCONF_CACHE`, else `stepconf` below the user's cache folder."""
-    if explicit := os.environ.get("STEPCONF_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stepconf"
 
 
 def demo_model_path() -> Path:

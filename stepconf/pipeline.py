@@ -33,6 +33,7 @@ from stepconf.problems.load import (
     load_solutions,
 )
 from stepconf.recipe import Recipe, identity, with_policy_of
+from stepconf.run.folders import located
 from stepconf.run.meter import EngineClock, Meter, Tick
 from stepconf.run.shards import Run, read_metadata, read_recipe, read_solved
 from stepconf.run.summary import summarise
@@ -57,7 +58,7 @@ def generate(
     `engine_of` gives the recipe's model where the caller has it loaded, and keeps it. `repair` makes chunks
     with damaged shards anew, here and in the commands below.
     """
-    loaded = load_problems(recipe.problems.source, ProblemOptions(**_source_options(recipe)))
+    loaded = load_problems(located(recipe.problems.source), ProblemOptions(**_source_options(recipe)))
     with Run(out, _command_identity("generate", recipe), repair) as run, Meter(run, tick) as meter:
         todo = list(pending(run, loaded.problems, recipe.chunk))
         meter("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
@@ -100,7 +101,7 @@ def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict
 
 def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Verify the solutions of a file or of a run; a run keeps its tokens, scores and other verdicts."""
-    source = Path(recipe.problems.source)
+    source = Path(located(recipe.problems.source))
     if not (source / "recipe.yaml").exists():
         return segment(recipe, out, tick, repair)
     items = [one for _, part in read_solved(source) for one in part][: recipe.problems.limit]
@@ -352,7 +353,7 @@ def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
     source = recipe.problems
     options: dict[str, Any] = _source_options(recipe)
     options |= {"solution_column": source.solution_column, "steps_column": source.steps_column}
-    loaded = load_solutions(source.source, SolutionOptions(**options))
+    loaded = load_solutions(located(source.source), SolutionOptions(**options))
     return loaded.rows, loaded.dropped
 
 

@@ -4,6 +4,8 @@ OUT/model/                an ordinary checkpoint, to be used wherever a model is
 OUT/state/metrics.jsonl   one line an optimiser step
 OUT/summary.json          what it was trained on, what was left out and why, the last metrics
 OUT/state/                also the checkpoint to continue from, the reference log-probabilities
+
+Where OUT lies at a URL, every checkpoint goes there when it is whole.
 """
 
 import json
@@ -17,6 +19,8 @@ from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, TrainRecipe
+from stepconf.run.copies import shown
+from stepconf.run.folders import mirrored
 from stepconf.run.shards import check_is_run, read_metadata, read_shards, write_atomically
 
 Report = Callable[[dict[str, Any]], None]
@@ -67,18 +71,19 @@ def train(
             report(metrics)
             track(metrics)
 
-    metrics = optimise(policy, examples, recipe.train, out / "state", name, ranks, tell)
-    save_policy(policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks)
-    summary = {
-        "model": str(out / "model"),
-        "from": recipe.model,
-        "examples": len(examples),
-        "dropped": dict(dropped),
-        "last_step": metrics,
-        "recipe": recipe.train.model_dump(),
-    }
-    if ranks.first:
-        write_atomically(out / "summary.json", json.dumps(summary, indent=1).encode())
+    with mirrored(out, ranks.first, ranks.wait) as push:
+        metrics = optimise(policy, examples, recipe.train, out / "state", name, ranks, tell, push)
+        save_policy(policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks)
+        summary = {
+            "model": str(shown(out / "model")),
+            "from": recipe.model,
+            "examples": len(examples),
+            "dropped": dict(dropped),
+            "last_step": metrics,
+            "recipe": recipe.train.model_dump(),
+        }
+        if ranks.first:
+            write_atomically(out / "summary.json", json.dumps(summary, indent=1).encode())
     return summary
 
 

@@ -144,7 +144,7 @@ class LoopProgress:
             progress.__enter__()
 
 
-def show_rounds(measured: list[dict[str, Any]], out: Path) -> None:
+def show_rounds(measured: list[dict[str, Any]], out: Path | str) -> None:
     """The figures of every round on the held-out problems, with intervals."""
     table = Table(
         title=f"Rounds {out}: held-out problems, 95 % intervals over problems", title_justify="left"
@@ -167,7 +167,7 @@ def show_rounds(measured: list[dict[str, Any]], out: Path) -> None:
     )
 
 
-def show_training(summary: dict[str, Any], out: Path) -> None:
+def show_training(summary: dict[str, Any], out: Path | str) -> None:
     """The table at the end of a training: on what, how it ended, and what to type next."""
     table = Table(title=f"Training {out}", show_header=False, title_justify="left", min_width=60)
     table.add_column(style="bold")
@@ -188,7 +188,7 @@ def show_training(summary: dict[str, Any], out: Path) -> None:
     output.print(f"Next:  stepconf generate --model {summary['model']} ...", highlight=False, soft_wrap=True)
 
 
-def show_summary(summary: dict[str, Any], run: Path) -> None:
+def show_summary(summary: dict[str, Any], run: Path | str) -> None:
     """The table at the end of a run: what is in it, where it lies, and what to type next."""
     table = Table(title=f"Run {run}", show_header=False, title_justify="left", min_width=60)
     table.add_column(style="bold")
@@ -204,7 +204,7 @@ def show_summary(summary: dict[str, Any], run: Path) -> None:
     output.print(f"Next:  {_next(summary, run)}", highlight=False, soft_wrap=True)
 
 
-def show_export(out: Path, counts: dict[str, int], dropped: dict[str, int], warning: str) -> None:
+def show_export(out: Path | str, counts: dict[str, int], dropped: dict[str, int], warning: str) -> None:
     """What was exported, what was not, and what to beware of."""
     sizes = ", ".join(f"{n:,} {split}" for split, n in counts.items())
     output.print(f"Export: {sizes} rows in {out}; how to load them: {out}/README.md", soft_wrap=True)
@@ -297,7 +297,7 @@ def _reasons(drops: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {reason}" for reason, n in drops.items()) or "none"
 
 
-def _next(summary: dict[str, Any], run: Path) -> str:
+def _next(summary: dict[str, Any], run: Path | str) -> str:
     if not summary["tokens"]:
         return f"polars.scan_parquet('{run}/steps/*.parquet')"
     if summary.get("pairs"):

@@ -81,6 +81,7 @@ HOME = {
         "pairs/tables.py",
     },
     "ray": {"stages/cluster.py"},
+    "fsspec": {"run/remote.py"},
     "huggingface_hub": {"hub/client.py", "engines/tokenizer.py"},
 }
 LIGHT_START = {
@@ -94,6 +95,7 @@ LIGHT_START = {
     "numpy",
     "matplotlib",
     "fastapi",
+    "fsspec",
     "ray",
 }
 IMPURE_IN_CORE = {"os", "pathlib", "time", "random", "socket", "subprocess", "datetime", "tempfile", "shutil"}

@@ -176,12 +176,15 @@ def load_against(names: list[str]) -> dict[str, list[str]]:
         StepconfError: one of them cannot be read.
     """
     from stepconf.problems.load import ProblemOptions, load_problems
+    from stepconf.run.folders import located
 
     options = ProblemOptions(require_gold=False)
-    return {name: [problem.text for problem in load_problems(name, options).problems] for name in names}
+    return {
+        name: [problem.text for problem in load_problems(located(name), options).problems] for name in names
+    }
 
 
-def render(report: Report, run: Path) -> list[Any]:
+def render(report: Report, run: Path | str) -> list[Any]:
     """The table of findings, and lines below it, for a person."""
     from rich.table import Table
     from rich.text import Text

@@ -29,8 +29,10 @@ from stepconf.commands.options import (
     Verifiers,
     column_keys,
     names_of,
+    run_argument,
 )
 from stepconf.errors import StepconfError
+from stepconf.run.copies import local_place, shown
 
 
 def generate(
@@ -125,7 +127,7 @@ def score(
 
 
 def verify(
-    file: Annotated[str, typer.Argument(metavar="FILE|RUN", help="File of solutions, or a run folder.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|RUN", help="File of solutions, or a run; or a URL.")],
     out: Out,
     verify: Verifiers = None,
     limit: Limit = None,
@@ -164,7 +166,7 @@ def verify(
 
 
 def relabel(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, run_argument("A run folder or URL.")],
     policy: Annotated[
         str,
         typer.Option(help="first-decided, consensus, majority, critic-first or symbolic-veto."),
@@ -175,15 +177,22 @@ def relabel(
     Pairs made before are removed.
     """
     from stepconf.labels.relabel import relabel as run_relabel
+    from stepconf.run.folders import fetch_run
     from stepconf.ui import StageProgress, show_summary
 
+    fetch_run(run)
     with StageProgress() as tick:
         summary = run_relabel(run, policy, tick)
-    show_summary(summary, run)
+    show_summary(summary, shown(run))
 
 
 def audit(
-    file: Annotated[Path, typer.Argument(help="JSON lines of ProcessBench or PRM800K, plain or gzipped.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="JSON lines of ProcessBench or PRM800K, plain or gzipped; or a URL."
+        ),
+    ],
     on: Annotated[Literal["processbench", "prm800k"], typer.Option("--on", help="Whose file it is.")],
     verify: Annotated[str, typer.Option("--verify", help="Comma-separated verifiers.")] = "symbolic",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
@@ -204,11 +213,12 @@ def audit(
         raise StepconfError("no verifier is named.", "Add --verify symbolic, say.")
     from stepconf.labels.audit import audit as run_audit
     from stepconf.labels.audit import render
+    from stepconf.run.folders import located
     from stepconf.stages.judge import open_verifiers
     from stepconf.ui import output
 
     with open_verifiers(loaded) as verifiers:
-        report = run_audit(on, file, verifiers)
+        report = run_audit(on, Path(located(file)), verifiers)
     if json_:
         typer.echo(json.dumps(report.to_dict(), indent=1))
     else:
@@ -216,7 +226,7 @@ def audit(
 
 
 def pairs(
-    run: Annotated[Path, typer.Argument(help="A run folder with scored steps.")],
+    run: Annotated[Path, run_argument("A run folder or URL, with scored steps.")],
     strategy: Annotated[
         str | None,
         typer.Option(help="caspo (default) or step-dpo: steps; dpo-vp or pcpo: whole solutions."),
@@ -228,7 +238,10 @@ def pairs(
         Literal["trl", "trl-stepwise", "openrlhf", "llamafactory", "axolotl"] | None,
         typer.Option(help="Also write the pairs as this library reads them (trl-stepwise: labelled steps)."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="New folder of the export.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", parser=local_place, help="New folder of the export, or URL."),
+    ] = None,
     form: Annotated[
         Literal["step", "trajectory"],
         typer.Option(help="Export steps, or steps continued to the end, which stock trainers need."),
@@ -253,17 +266,22 @@ def pairs(
         raise StepconfError(f"{given} is given alone.", f"Add {other}.")
     from stepconf.pairs.exports import check_folder, export_pairs
     from stepconf.pairs.make import has_pairs, make_pairs
+    from stepconf.run.folders import fetch_folder, fetch_run, mirrored
     from stepconf.ui import StageProgress, show_export, show_summary
 
+    fetch_run(run)
     if out is not None:
+        fetch_folder(out)
         check_folder(out)
     options = loaded.pairs if strategy or tau or recipe or sets else None
     if export is None or (export != "trl-stepwise" and not has_pairs(run, options)):
         with StageProgress() as tick:
             summary = make_pairs(run, loaded.pairs, tick)
-        show_summary(summary, run)
+        show_summary(summary, shown(run))
     if export is not None and out is not None:
-        show_export(out, *export_pairs(run, export, out, form, conversational, loaded.pairs.validation))
+        with mirrored(out):
+            exported = export_pairs(run, export, out, form, conversational, loaded.pairs.validation)
+        show_export(shown(out), *exported)
 
 
 def _run_stage(
@@ -283,8 +301,10 @@ def _run_stage(
         raise StepconfError("no problems are named.", "Add --problems gsm8k, or a file, or a Hub id.")
     from stepconf import pipeline
     from stepconf.run.events import json_lines
+    from stepconf.run.folders import fetch_run
     from stepconf.ui import StageProgress, show_summary
 
+    fetch_run(out, absent=True)
     with json_lines(log_json), StageProgress(shown=str(log_json) != "-") as tick:
         summary = getattr(pipeline, stage)(loaded, out, tick, repair=repair)
-    show_summary(summary, out)
+    show_summary(summary, shown(out))

@@ -5,27 +5,40 @@ from typing import Annotated
 
 import typer
 
+from stepconf.run.copies import is_url, local_file, local_place
+
 Partial = Annotated[bool, typer.Option("--partial", help="The run need not be finished.")]
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder (or what view takes).")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file (default: RUN/report.html).")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or URL (or what view takes).")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=local_file,
+            help="The HTML file (default: RUN/report.html; for a URL NAME.html).",
+        ),
+    ] = None,
     partial: Partial = False,
 ) -> None:
     """Write one HTML file: figures, plots, an explorer.
 
     It opens from disk without a network. A run that does not fit into 10 MB is sampled, and the file says so.
     """
-    from stepconf.report.source import HUB
     from stepconf.report.write import write_report
+    from stepconf.run.copies import shown
+    from stepconf.run.folders import sent
     from stepconf.ui import StageProgress, output
 
-    name = run.rpartition("/")[2].partition("@")[0]
-    target = out or (Path(f"{name}.html") if run.startswith(HUB) else Path(run) / "report.html")
-    with StageProgress() as tick:
-        written = write_report(run, target, partial, tick)
-    output.print(f"Report {written.file} ({written.n_bytes / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
+    name = run.rstrip("/").rpartition("/")[2].partition("@")[0]
+    target = out or (Path(f"{name}.html") if is_url(run) else Path(run) / "report.html")
+    place = _fetched(run)
+    with StageProgress() as tick, sent(target):
+        written = write_report(place, target, partial, tick)
+    output.print(
+        f"Report {shown(written.file)} ({written.n_bytes / 1e6:.1f} MB)", highlight=False, soft_wrap=True
+    )
     for note in written.notes:
         output.print(note, highlight=False, markup=False, soft_wrap=True)
 
@@ -34,7 +47,7 @@ def view(
     run: Annotated[
         str,
         typer.Argument(
-            metavar="RUN", help="A run folder, a published folder, or hf://OWNER/NAME[@REVISION]."
+            metavar="RUN", help="A run folder or URL, a published folder, or hf://OWNER/NAME[@REVISION]."
         ),
     ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8642,
@@ -47,7 +60,7 @@ def view(
     from stepconf.report.server import ViewServer
     from stepconf.report.source import open_source
 
-    with ViewServer(open_source(run, partial), port) as server:
+    with ViewServer(open_source(_fetched(run), partial), port) as server:
         from stepconf.ui import output  # while the index is being read
 
         output.print(
@@ -57,3 +70,11 @@ def view(
             server.serve_forever()
         except KeyboardInterrupt:
             output.print("Ended.")
+
+
+def _fetched(run: str) -> str:
+    """The run's local copy where it is at a URL; what is published on the Hub is read there."""
+    from stepconf.report.source import HUB
+    from stepconf.run.folders import fetch_run
+
+    return str(fetch_run(local_place(run))) if is_url(run) and not run.startswith(HUB) else run

@@ -5,7 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command again continues it.")]
+from stepconf.run.copies import local_place
+
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="RUN",
+        parser=local_place,
+        help="Run folder or URL (s3://...); the same command again continues it.",
+    ),
+]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="YAML file, e.g. of recipes/.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key. Repeatable.")
@@ -35,6 +45,11 @@ LogJson = Annotated[
     Path | None, typer.Option("--log-json", help="Append a JSON line per event; - is stderr, without bars.")
 ]
 RepoId = Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a data set on the Hub.")]
+
+
+def run_argument(text: str) -> Any:
+    """The argument RUN: a run folder, or a URL, for which its local copy stands. The command fetches."""
+    return typer.Argument(metavar="RUN", parser=local_place, help=text)
 
 
 def names_of(text: str | None) -> list[str] | None:

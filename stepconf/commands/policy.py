@@ -9,15 +9,26 @@ from typing import Annotated, Any
 
 import typer
 
-from stepconf.commands.options import EngineName, Limit, Model, RecipeFile, Seed, Sets, names_of
+from stepconf.commands.options import EngineName, Limit, Model, RecipeFile, Seed, Sets, names_of, run_argument
 from stepconf.errors import StepconfError
+from stepconf.run.copies import local_file, local_place, shown
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", help="Folder; the same command again continues it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=local_place,
+            help="Folder or URL; the same command again continues it.",
+        ),
+    ],
     source: Annotated[
-        Path | None,
-        typer.Argument(metavar="[RUN|PAIRS]", help="A run, or a Parquet file of pairs. Without: rounds."),
+        str | None,
+        typer.Argument(
+            metavar="[RUN|PAIRS]", help="A run, or a Parquet file of pairs; or a URL. Without: rounds."
+        ),
     ] = None,
     model: Model = None,
     objective: Annotated[str | None, typer.Option(help="dpo (default) or sft.")] = None,
@@ -43,22 +54,27 @@ def train(
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     if source is None:
         from stepconf.rounds import train_rounds
+        from stepconf.run.folders import mirrored
         from stepconf.ui import LoopProgress, show_rounds
 
-        with LoopProgress() as progress:
+        with mirrored(out), LoopProgress() as progress:
             measured = train_rounds(loaded, out, progress.announce, progress.tick, progress.report)
-        show_rounds(measured, out)
+        show_rounds(measured, shown(out))
         return
+    from stepconf.run.folders import located
     from stepconf.train import train as run_train
     from stepconf.ui import TrainProgress, show_training
 
+    run = Path(located(source))
     with TrainProgress() as report:
-        summary = run_train(source, loaded, out, report)
-    show_training(summary, out)
+        summary = run_train(run, loaded, out, report)
+    show_training(summary, shown(out))
 
 
 def infer(
-    question: Annotated[str, typer.Argument(metavar="QUESTION|FILE", help="A question, or a file of them.")],
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION|FILE", help="A question, or a file of them, or its URL.")
+    ],
     model: Model = None,
     strategy: Annotated[
         str | None,
@@ -73,7 +89,12 @@ def infer(
     max_steps: Annotated[int | None, typer.Option(help="Most steps of a branch.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON lines, and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="FILE.jsonl or FILE.parquet.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", parser=local_file, help="FILE.jsonl or FILE.parquet, or a URL."
+        ),
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the samples and candidates.")] = None,
     seed: Seed = None,
     engine: EngineName = None,
@@ -92,8 +113,9 @@ def infer(
     loaded = load_recipe(recipe, options | own, sets)
     from stepconf.evaluation.infer import infer as run_infer
     from stepconf.evaluation.infer_view import TreeView, show
+    from stepconf.run.folders import sent
 
-    with TreeView() as view:
+    with sent(out), TreeView() as view:
         answered = run_infer(loaded, question, out, view.grow, view.done)
     if json_:
         for row in answered.rows:
@@ -107,10 +129,16 @@ def evaluate(
         str | None, typer.Option(help="Comma-separated: math500, gsm8k@FILE, FILE, reasoning-gym:TASK, ...")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; the same command again continues it.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=local_place,
+            help="Folder or URL; the same command again continues it.",
+        ),
     ] = None,
     compare: Annotated[
-        tuple[Path, Path] | None,
+        tuple[str, str] | None,
         typer.Option(metavar="A B", help="Two folders of evaluate, paired by problem; nothing is answered."),
     ] = None,
     strategy: Annotated[str, typer.Option(help="Comma-separated; see infer.")] = "greedy",
@@ -157,40 +185,56 @@ def evaluate(
     loaded = load_recipe(recipe, options, sets)
     from stepconf.evaluation.evaluate import evaluate as run_evaluate
     from stepconf.evaluation.evaluate_view import render
+    from stepconf.run.folders import mirrored
     from stepconf.ui import StageProgress, output
 
-    with StageProgress() as tick:
+    with mirrored(out), StageProgress() as tick:
         report = run_evaluate(loaded, names_of(benchmark) or [], names_of(strategy) or [], out, tick)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return
     for table in render(report):
         output.print(table)
-    files = f"{out}/report.json, {out}/answers/, {out}/accuracy-tokens.svg and .png"
+    place = shown(out)
+    files = f"{place}/report.json, {place}/answers/, {place}/accuracy-tokens.svg and .png"
     output.print(f"Files: {files}", highlight=False, soft_wrap=True)
 
 
-def _compare(first: Path, second: Path, out: Path | None, json_: bool) -> None:
+def _compare(first: str, second: str, out: Path | None, json_: bool) -> None:
     from stepconf.evaluation.compare import compare
     from stepconf.evaluation.evaluate_view import render_comparison
+    from stepconf.run.folders import fetch_folder, mirrored
     from stepconf.ui import output
 
-    found = compare(first, second, out)
+    with mirrored(out):
+        folders = [fetch_folder(local_place(folder)) for folder in (first, second)]
+        found = compare(folders[0], folders[1], out)
     if json_:
         typer.echo(json.dumps(found, indent=1))
         return
     output.print(render_comparison(found))
     if out is not None:
-        output.print(f"File: {out}/comparison.json", highlight=False, soft_wrap=True)
+        output.print(f"File: {shown(out)}/comparison.json", highlight=False, soft_wrap=True)
 
 
 def calibrate(
-    run: Annotated[Path, typer.Argument(help="A run folder with scored and labelled steps.")],
+    run: Annotated[Path, run_argument("A run folder or URL, with scored and labelled steps.")],
     before: Annotated[
-        Path | None, typer.Option(help="A run of the model before training: the change, with intervals.")
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            parser=local_place,
+            help="A run of the model before training: the change, with intervals.",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of calibration.json and figures: RUN/calibration.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=local_place,
+            help="Folder of calibration.json and figures: RUN/calibration.",
+        ),
     ] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the problems.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples and of the post-hoc split.")] = 0,
@@ -206,24 +250,26 @@ def calibrate(
 
     Steps and answers, every signal side by side, post-hoc calibration, figures.
     """
+    from stepconf.run.folders import fetch_run, mirrored
     from stepconf.run.shards import check_is_run
 
     for folder in (run, before):
         if folder is not None:
-            check_is_run(folder)
+            check_is_run(fetch_run(folder))
     from stepconf.calibration.calibrate import calibrate as run_calibrate
     from stepconf.calibration.view import render
     from stepconf.ui import StageProgress, output
 
     folder = out or run / "calibration"
-    with StageProgress() as tick:
+    with mirrored(folder), StageProgress() as tick:
         report = run_calibrate(run, before, folder, resamples, seed, tick, top_k)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return
     for part in render(report):
         output.print(part, highlight=False)
-    output.print(f"Files: {folder}/calibration.json, {folder}/*.svg, *.png", highlight=False, soft_wrap=True)
+    place = shown(folder)
+    output.print(f"Files: {place}/calibration.json, {place}/*.svg, *.png", highlight=False, soft_wrap=True)
 
 
 def serve(

@@ -9,26 +9,32 @@ from typing import Annotated
 
 import typer
 
-from stepconf.commands.options import Out, RepoId
+from stepconf.commands.options import Out, RepoId, run_argument
 from stepconf.errors import StepconfError
+from stepconf.run.copies import shown, url_of
 
 
 def status(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, run_argument("A run folder or URL.")],
     watch: Annotated[bool, typer.Option("--watch", help="Until it ends, or Ctrl-C.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:
     """How far a run is: stages, rates, time left, drops, engine idle."""
+    from stepconf.run.folders import fetch_run
     from stepconf.run.status import read_status, watch_status
 
+    def refresh() -> None:
+        fetch_run(run, tables=())
+
+    refresh()
     if json_:
         typer.echo(json.dumps(read_status(run), indent=1, ensure_ascii=False))
     else:
-        watch_status(run, once=not watch)
+        watch_status(run, not watch, refresh)
 
 
 def check(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, run_argument("A run folder or URL.")],
     against: Annotated[
         list[str] | None,
         typer.Option(help="Evaluation set (name, file, Hub id) that must not be in it. Repeatable."),
@@ -40,9 +46,10 @@ def check(
 
     Exit code 1 on errors, not on warnings.
     """
+    from stepconf.run.folders import fetch_run
     from stepconf.run.shards import check_is_run
 
-    check_is_run(run)
+    check_is_run(fetch_run(run))
     from stepconf.checks.check import check as run_check
     from stepconf.checks.check import load_against, render
     from stepconf.ui import StageProgress, output
@@ -53,14 +60,14 @@ def check(
     if json_:
         typer.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
     else:
-        for line in render(report, run):
+        for line in render(report, shown(run)):
             output.print(line, highlight=False)
     if not report.ok:
         raise typer.Exit(1)
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, run_argument("A run folder or URL.")],
     repo_id: RepoId,
     private: Annotated[bool, typer.Option("--private", help="Make the data set private.")] = False,
     dry_run: Annotated[
@@ -72,16 +79,19 @@ def push(
     partial: Annotated[bool, typer.Option("--partial", help="Publish an unfinished run.")] = False,
 ) -> None:
     """Publish a run on the Hub, with a card, in one commit."""
+    from stepconf.run.folders import fetch_run
     from stepconf.run.shards import check_is_run
 
-    check_is_run(run)
+    check_is_run(fetch_run(run))
     if out is not None and not dry_run:
         raise StepconfError("--out is the folder of --dry-run.", "Add --dry-run, or leave --out.")
     from stepconf.hub import publish
     from stepconf.ui import StageProgress, output
 
     if dry_run:
-        folder = out or run.with_name(run.resolve().name + "-hub")
+        folder = out or (run if url_of(run) is None else Path(run.name)).with_name(
+            run.resolve().name + "-hub"
+        )
         with StageProgress() as tick:
             files = publish.prepare(run, repo_id, folder, licence, partial, tick)
         for line in publish.render(folder, files):
@@ -103,4 +113,4 @@ def pull(
 
     with StageProgress() as tick:
         publish.pull(repo_id, out, revision, tick)
-    output.print(f"Run {out}. Next: stepconf check {out}", highlight=False, soft_wrap=True)
+    output.print(f"Run {shown(out)}. Next: stepconf check {shown(out)}", highlight=False, soft_wrap=True)

@@ -37,6 +37,7 @@ from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
 from stepconf.problems.load import ProblemOptions, load_problems
 from stepconf.recipe import STRATEGIES, Recipe, identity
+from stepconf.run.folders import located
 from stepconf.run.shards import write_atomically
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.final import compare
@@ -128,7 +129,7 @@ def _problems(name: str, recipe: Recipe) -> list[Problem]:
     given = recipe.problems
     names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
     options = {option: getattr(given, option) for option in names}
-    found = load_problems(name, ProblemOptions(**options, seed=recipe.sampling.seed)).problems
+    found = load_problems(located(name), ProblemOptions(**options, seed=recipe.sampling.seed)).problems
     check_code_problems(found)
     return found
 

@@ -22,6 +22,7 @@ from stepconf.inference.run import Clock, answer
 from stepconf.inference.strategies import WAYS, search
 from stepconf.problems.load import ProblemOptions, load_problems
 from stepconf.recipe import PromptRecipe, Recipe
+from stepconf.run.folders import located
 from stepconf.run.shards import write_rows
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.verifiers.final import compare
@@ -83,7 +84,7 @@ def with_tau(recipe: Recipe) -> Recipe:
     given = recipe.infer
     if given.tau_quantile is None or given.tau_run is None:
         return recipe
-    lowest = lowest_on_the_way(Path(given.tau_run), given.length_normalised)
+    lowest = lowest_on_the_way(Path(located(given.tau_run)), given.length_normalised)
     tau = tau_at(lowest.tolist(), given.tau_quantile)
     return recipe.model_copy(update={"infer": given.model_copy(update={"tau": tau})})
 
@@ -94,7 +95,7 @@ def questions_of(source: str, recipe: Recipe) -> list[Problem]:
     if Path(source).exists() or _DATA_FILE.fullmatch(source):
         names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
         given = {name: getattr(options, name) for name in names}
-        return load_problems(source, ProblemOptions(**given, require_gold=False)).problems
+        return load_problems(located(source), ProblemOptions(**given, require_gold=False)).problems
     if not source.strip():
         raise StepconfError("the question is empty.", "Type: stepconf infer 'What is 3 + 4?' --model demo")
     kind = options.answer_type or "math"

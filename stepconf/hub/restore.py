@@ -11,7 +11,7 @@ from stepconf.errors import StepconfError
 from stepconf.hub.folder import split_of
 from stepconf.run.damage import file_digest
 from stepconf.run.meter import Tick
-from stepconf.run.shards import PAIRS, Run, read_manifests, read_recipe, write_atomically
+from stepconf.run.shards import PAIRS, Run, read_manifests, read_recipe
 
 _CHUNK_NAME = re.compile(r"\d{5,9}")
 _PAIRS_FILE = re.compile(r"pairs/((train|validation)-\d{5,9})\.parquet")
@@ -55,7 +55,7 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
             tick("unpack", 1)
         for file in ("source.json", "summary.json"):
             if (about / file).exists():
-                write_atomically(out / file, (about / file).read_bytes())
+                run.write_bytes(file, (about / file).read_bytes())
 
 
 def _rows_of(name: str, n: int, streams: dict[tuple[str, str], "_Rows"], where: str) -> Any:

@@ -17,15 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stepconf.core.labels import POLICIES
 from stepconf.errors import StepconfError
 from stepconf.labels.columns import label_chunk
 from stepconf.run.ahead import ahead
 from stepconf.run.damage import damage_told
 from stepconf.run.meter import Tick
-from stepconf.run.shards import Run, Shard, as_declared, read_recipe, shard_facts, write_atomically
+from stepconf.run.shards import Run, Shard, as_declared, read_recipe, shard_facts
 from stepconf.run.summary import write_summary
 
 
@@ -42,8 +40,7 @@ def relabel(path: Path, policy: str, tick: Tick) -> dict[str, Any]:
     with Run(path, recipe) as run:
         run.clear_pairs()
         recipe["verify"]["policy"] = policy
-        text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
-        write_atomically(path / "recipe.yaml", text.encode())
+        run.write_recipe(recipe)
         manifests = run.manifests()
         tick("relabel", -sum(manifest["solutions"] for manifest in manifests))
         # Threads read, label and compress; what is done to the folder is done here, in order.

@@ -28,7 +28,7 @@ Form = Literal["step", "trajectory"]
 
 def check_folder(out: Path) -> None:
     """Raise StepconfError where an export may not be written."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
         kind = "is not empty" if out.is_dir() else "is a file"
         raise StepconfError(f"the export folder {out} {kind}.", "Give a new folder with --out.")
 

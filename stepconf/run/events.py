@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stepconf.run.copies import with_urls
+
 _logger = logging.getLogger("stepconf")
 
 
@@ -24,7 +26,7 @@ def log(event: str, **facts: Any) -> None:
 
 def warn(event: str, message: str, **facts: Any) -> None:
     """Something happened that a person should know of; `message` is a sentence for them."""
-    _logger.warning(message, extra={"event": event, "facts": facts})
+    _logger.warning(with_urls(message), extra={"event": event, "facts": facts})
 
 
 @contextmanager

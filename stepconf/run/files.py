@@ -1,6 +1,5 @@
 """A run's files, before anyone reads their rows: manifests, shards as they were written, and what is missing."""
 
-import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,11 @@ from typing import Any
 from stepconf.core.checks.findings import Findings
 from stepconf.core.schema import TABLES
 from stepconf.run.ahead import ahead
+from stepconf.run.copies import url_of
 from stepconf.run.damage import read_manifest, shard_damage
+from stepconf.run.known import held_here
+from stepconf.run.lease import is_held
+from stepconf.run.remote import Store
 from stepconf.run.shards import PAIRS
 
 
@@ -99,15 +102,9 @@ def _summary(run: Path) -> dict[str, Any] | None:
 
 
 def is_locked(run: Path) -> bool:
-    """Whether a process is writing the run."""
-    try:
-        with (run / ".lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    """Whether a process is writing the run, here or, where it lies at a URL, anywhere."""
+    url = url_of(run)
+    return held_here(run) or (url is not None and is_held(Store(url)))
 
 
 def _some(names: list[str]) -> str:

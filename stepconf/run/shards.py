@@ -1,4 +1,4 @@
-"""The run folder, and the only module that writes data files.
+"""The run folder, and the only module that writes data files. What it writes into a copy goes on to its URL (`mirror`).
 
 RUN/solutions/part-00003.parquet   one shard per table and chunk of problems
 RUN/steps/part-00003.parquet
@@ -26,11 +26,13 @@ import yaml
 from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import TABLES, arrow_schema, solution_of, step_of, to_columns
 from stepconf.errors import StepconfError
+from stepconf.run.copies import url_of
 from stepconf.run.damage import damage_told, damaged_manifests, manifest_checksum, read_manifest
 from stepconf.run.events import warn
+from stepconf.run.mirror import Mirror
+from stepconf.run.reader import METRICS
 
 PAIRS = "pairs"  # name of their manifest
-METRICS = "metrics.json"
 _STAGED = ".pairs"
 
 
@@ -56,24 +58,36 @@ class Run:
         self._staged: dict[Path, dict[str, Any]] = {}
         if path.exists() and not path.is_dir():
             raise StepconfError(f"{path} is a file, not a folder.", "Give another --out.")
-        if path.is_dir() and not (path / "recipe.yaml").exists() and any(_visible(path)):
+        strange = path.is_dir() and not (path / "recipe.yaml").exists() and any(_visible(path))
+        if strange and url_of(path) is None:  # of a copy the mirror says it
             raise StepconfError(f"{path} is not empty and not a run.", "Give a new folder with --out.")
         path.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
+        self._mirror: Mirror | None = None
         try:
+            if mirror := Mirror.of(path):
+                mirror.open()
+                self._mirror = mirror
             self._settle_recipe(recipe)
             if repair:
                 self._take_out_damaged()
             self._sweep()
         except BaseException:  # Ctrl-C too must give the lock back
-            self._lock.close()
+            self._close()
             raise
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._lock.close()
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            if self._mirror:
+                self._mirror.close()
+        finally:
+            self._lock.close()
 
     def _take_lock(self) -> BinaryIO:
         lock = (self.path / ".lock").open("wb")
@@ -98,7 +112,7 @@ class Run:
         # Before the first commit there is nothing that another recipe could have made: a mistyped model or
         # option must not bar the folder.
         if not file.exists() or (differing and not any((self.path / "manifests").glob("*.json"))):
-            write_atomically(file, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+            self.write_recipe(recipe)
         elif differing:
             raise StepconfError(
                 f"{self.path} holds a run of another recipe; it differs in: " + "; ".join(differing),
@@ -117,7 +131,7 @@ class Run:
             warn("pairs removed", f"{self.path}: its pairs are removed; type stepconf pairs again.")
             self.clear_pairs()
         for manifest in damaged:
-            manifest.unlink(missing_ok=True)
+            self._undo(manifest)
 
     def _sweep(self) -> None:
         """Remove what a killed process left: temporary files, and shards without a manifest."""
@@ -136,9 +150,14 @@ class Run:
 
     def clear_pairs(self) -> None:
         """Take the pairs out of the run: their manifest first, which unmakes them, then the shards."""
-        (self.path / "manifests" / f"{PAIRS}.json").unlink(missing_ok=True)
+        self._undo(self.path / "manifests" / f"{PAIRS}.json")
         for file in (self.path / PAIRS).glob("*"):
             file.unlink()
+
+    def _undo(self, manifest: Path) -> None:
+        if self._mirror:
+            self._mirror.withdraw(f"manifests/{manifest.name}")
+        manifest.unlink(missing_ok=True)
 
     def stage_pairs(self, name: str, pairs: Sequence[Pair]) -> None:
         """Write a shard of pairs (`train-00003`) where no reader looks, until `commit_pairs`."""
@@ -247,10 +266,22 @@ class Run:
         manifest = {"chunk": name, "files": files, **facts}
         manifest["checksum"] = manifest_checksum(manifest)
         write_atomically(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
+        if self._mirror:
+            self._mirror.commit(f"manifests/{name}.json")
+
+    def write_recipe(self, recipe: dict[str, Any]) -> None:
+        """Write RUN/recipe.yaml."""
+        self.write_bytes("recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
 
     def write_json(self, name: str, value: Any) -> None:
         """Write RUN/name."""
-        write_atomically(self.path / name, json.dumps(value, indent=1, ensure_ascii=False).encode())
+        self.write_bytes(name, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write RUN/name."""
+        write_atomically(self.path / name, data)
+        if self._mirror:
+            self._mirror.put(name)
 
     def write_metrics(self, value: dict[str, Any]) -> None:
         """Write RUN/metrics.json whole, but unsynced, and not at all where that fails: no run ends for it."""

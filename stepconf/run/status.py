@@ -3,15 +3,18 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from stepconf.run.copies import shown, url_of
 from stepconf.run.files import is_locked
-from stepconf.run.shards import METRICS, PAIRS, read_manifests, read_recipe
+from stepconf.run.reader import METRICS
+from stepconf.run.shards import PAIRS, read_manifests, read_recipe
 
 _EVERY_S = 1.0
+_EVERY_S_REMOTE = 10.0
 _STUCK_S = 60.0  # without news for so long, a person should be told
 
 
@@ -53,8 +56,11 @@ def read_status(run: Path) -> dict[str, Any]:
     }
 
 
-def watch_status(run: Path, once: bool) -> None:
-    """Show the status; again every second until the run ends, unless `once`."""
+def watch_status(run: Path, once: bool, refresh: Callable[[], None] = lambda: None) -> None:
+    """Show the status; again every second until the run ends, unless `once`.
+
+    `refresh` brings the copy of a run that lies at a URL up to date; that one is looked at less often.
+    """
     from rich.live import Live
 
     from stepconf.ui import output
@@ -63,14 +69,16 @@ def watch_status(run: Path, once: bool) -> None:
         output.print(_table(read_status(run), run))
         return
     with Live(console=output, auto_refresh=False) as live:
-        for found in _until_it_ends(run):
+        for found in _until_it_ends(run, refresh):
             live.update(_table(found, run), refresh=True)
 
 
-def _until_it_ends(run: Path) -> Iterator[dict[str, Any]]:
+def _until_it_ends(run: Path, refresh: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    pause = _EVERY_S if url_of(run) is None else _EVERY_S_REMOTE
     while (found := read_status(run))["state"] == "running":
         yield found
-        time.sleep(_EVERY_S)
+        time.sleep(pause)
+        refresh()
     yield found
 
 
@@ -86,7 +94,7 @@ def _metrics(run: Path) -> dict[str, Any]:
 def _table(found: dict[str, Any], run: Path) -> Any:
     from rich.table import Table
 
-    table = Table(title=f"Run {run}", show_header=False, title_justify="left", min_width=60)
+    table = Table(title=f"Run {shown(run)}", show_header=False, title_justify="left", min_width=60)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _rows(found):

@@ -46,11 +46,13 @@ def optimise(
     model_digest: str,
     ranks: Ranks,
     report: Report,
+    saved: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train `policy` in place on `examples`; returns the metrics of the last step.
 
     FOLDER/metrics.jsonl gets one line a step, FOLDER/checkpoint-N the state to continue from: the same call
-    again does, to the same trajectory. The reference is the policy as it is given.
+    again does, to the same trajectory. The reference is the policy as it is given. `saved` is called by every process
+    after each checkpoint.
 
     Raises:
         StepconfError: the loss or the gradient is not finite, or FOLDER holds a checkpoint of something else.
@@ -79,6 +81,7 @@ def optimise(
             if stop or (step + 1) % recipe.checkpoint_every == 0 or step + 1 == len(steps):
                 state = {"step": step + 1, "identity": identity}
                 save_checkpoint(folder, policy, optimiser, state, ranks)
+                saved()
             if stop:
                 raise KeyboardInterrupt
     return metrics

@@ -1,0 +1,243 @@
+"""A folder on an object store, through fsspec. Nothing else imports it.
+
+Every request is repeated while what went wrong may pass (5xx, timeouts, cut connections), which is safe because
+each of them has the same effect twice. What does not pass is said in a sentence with what to do.
+"""
+
+import errno
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from stepconf.errors import StepconfError
+
+ATTEMPTS = 6  # of a request; with the pauses below about 20 s
+FIRST_PAUSE_S = 0.3  # doubled each time, shortened at random so that many writers do not come back together
+_EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "gcs": ("gcsfs", "gs")}
+_LASTING = (
+    FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError,
+    ImportError, ValueError, TypeError, AttributeError,
+)  # fmt: skip
+_OWN_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_STATE = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "crc32c",
+    "oid",
+    "blob_id",
+    "LastModified",
+    "mtime",
+    "updated",
+    "created",
+)
+_CREDENTIALS = (
+    "Check the credentials and their rights there (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
+    "Google: gcloud auth application-default login; the Hub: hf auth login)."
+)
+T = TypeVar("T")
+
+
+class Entry(NamedTuple):
+    """An object's size in bytes, and a text that changes when it is written anew."""
+
+    size: int
+    state: str
+
+
+class Store:
+    """The objects below a URL, by their names relative to it.
+
+    Raises:
+        StepconfError: the protocol is unknown or its package is missing; from each method: the store refuses, or
+            fails `ATTEMPTS` times.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._files, self._root = _opened(self.url)
+
+    def listing(self) -> dict[str, Entry]:
+        """All objects, as they are now; empty where there are none, or no such bucket."""
+
+        def ask() -> dict[str, Any]:
+            self._files.invalidate_cache()
+            try:
+                found: dict[str, Any] = self._files.find(self._root, detail=True)
+            except FileNotFoundError:
+                return {}
+            return found
+
+        prefix = self._files._strip_protocol(self._root).rstrip("/") + "/"
+        return {
+            name.removeprefix(prefix): _entry(facts)
+            for name, facts in self._persist(ask, "list").items()
+            if name.startswith(prefix) and facts.get("type") != "directory"
+        }
+
+    def entry(self, name: str) -> Entry | None:
+        """One object; None where there is none."""
+
+        def ask() -> Entry | None:
+            self._files.invalidate_cache()
+            try:
+                return _entry(self._files.info(self._path(name)))
+            except FileNotFoundError:
+                return None
+
+        return self._persist(ask, "read", name)
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a small object; None where there is none."""
+
+        def ask() -> bytes | None:
+            try:
+                return bytes(self._files.cat_file(self._path(name)))
+            except FileNotFoundError:
+                return None
+
+        return self._persist(ask, "read", name)
+
+    def fetch(self, name: str, file: Path) -> bool:
+        """Write an object to a file, which is there whole or not at all; False where there is no such object."""
+        scratch = file.with_name(f".{file.name}.fetched.tmp")
+
+        def ask() -> bool:
+            try:
+                self._files.get_file(self._path(name), str(scratch))
+            except FileNotFoundError:
+                return False
+            return True
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            found = self._persist(ask, "read", name)
+            if found:
+                scratch.replace(file)
+        finally:
+            scratch.unlink(missing_ok=True)
+        return found
+
+    def write(self, name: str, data: bytes) -> None:
+        """Make the object of these bytes, in the place of an older one."""
+        self._persist(lambda: self._files.pipe_file(self._path(name), data), "write", name)
+
+    def create(self, name: str, data: bytes) -> None:
+        """As `write`, once, and where the store can do it only if there is no such object.
+
+        Raises:
+            Exception: what the store says, where there is one already, or anything went wrong: read it to know.
+        """
+        try:
+            self._files.pipe_file(self._path(name), data, mode="create")
+        except (NotImplementedError, TypeError):  # this file system knows no such mode
+            if self.read(name) is not None:
+                raise FileExistsError(name) from None
+            self.write(name, data)
+
+    def send(self, file: Path, name: str) -> None:
+        """Make the object of a file's bytes, in the place of an older one."""
+        self._persist(lambda: self._files.put_file(str(file), self._path(name)), "write", name)
+
+    def copy(self, name: str, other: str) -> None:
+        """Make `other` of the bytes of `name`, inside of the store."""
+        self._persist(lambda: self._files.cp_file(self._path(name), self._path(other)), "write", other)
+
+    def delete(self, name: str) -> None:
+        """Take the object away, if it is there."""
+
+        def ask() -> None:
+            try:
+                self._files.rm_file(self._path(name))
+            except FileNotFoundError:
+                return
+
+        self._persist(ask, "delete", name)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}" if name else self._root
+
+    def _persist(self, ask: Callable[[], T], what: str, name: str = "") -> T:
+        where = f"{self.url}/{name}" if name else self.url
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return ask()
+            except (
+                Exception
+            ) as error:  # fsspec's file systems and their HTTP clients share no class of errors
+                if isinstance(error, OSError) and error.errno in _OWN_DISK:
+                    raise
+                if attempt == ATTEMPTS or not _may_pass(error):
+                    raise _explained(error, where, what) from error
+            time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
+        raise AssertionError("unreachable")
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path in it."""
+    import fsspec
+
+    protocol = url.partition("://")[0]
+    try:
+        files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        package, extra = _EXTRAS.get(protocol, (None, None))
+        hint = (
+            f"Type: pip install {package} (or stepconf[{extra}])."
+            if package
+            else "Install it, and type it again."
+        )
+        raise StepconfError(
+            f"{protocol}:// needs a package that cannot be imported: {_short(error)}", hint
+        ) from error
+    except ValueError as error:
+        raise StepconfError(
+            f"{url}: {_short(error)}.", "Give s3://, gs://, hf:// or another one that fsspec has."
+        ) from error
+    except Exception as error:  # a file system may look for credentials when it is made; as in `_persist`
+        raise _explained(error, url, "open") from error
+    return files, root
+
+
+def _entry(facts: dict[str, Any]) -> Entry:
+    return Entry(int(facts.get("size") or 0), next((str(facts[key]) for key in _STATE if facts.get(key)), ""))
+
+
+def _may_pass(error: Exception) -> bool:
+    return not isinstance(error, _LASTING) and not _is_credentials(error)
+
+
+def _is_credentials(error: Exception) -> bool:
+    """botocore's, Google's and the Hub's clients have such classes; none is imported here."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    return any(
+        "Credential" in name or name in ("ProfileNotFound", "LocalTokenNotFoundError") for name in names
+    )
+
+
+def _explained(error: Exception, where: str, what: str) -> StepconfError:
+    if isinstance(error, PermissionError) or _is_credentials(error):
+        return StepconfError(f"you may not {what} {where}: {_short(error)}", _CREDENTIALS)
+    if isinstance(error, FileNotFoundError):
+        return StepconfError(
+            f"cannot {what} {where}: there is no such bucket or folder.", "Make it, or give another URL."
+        )
+    if isinstance(error, ImportError):
+        return StepconfError(
+            f"cannot {what} {where}: {_short(error)}", "Install what is missing, and type it again."
+        )
+    if not _may_pass(error):
+        return StepconfError(
+            f"cannot {what} {where}: {type(error).__name__}: {_short(error)}", "Give another URL."
+        )
+    return StepconfError(
+        f"cannot {what} {where}, {ATTEMPTS} times: {type(error).__name__}: {_short(error)}",
+        "Nothing is lost: what was made lies in the local copy. The same command again continues it.",
+    )
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:200] + "…"
