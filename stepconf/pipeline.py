@@ -35,8 +35,9 @@ from stepconf.problems.load import (
 from stepconf.recipe import Recipe, identity, with_policy_of
 from stepconf.run.folders import located
 from stepconf.run.meter import EngineClock, Meter, Tick
-from stepconf.run.shards import Run, read_metadata, read_recipe, read_solved
+from stepconf.run.shards import Run
 from stepconf.run.summary import summarise
+from stepconf.run.tables import read_metadata, read_recipe, read_solved
 from stepconf.stages.chunks import Chunk, T, pending
 from stepconf.stages.judge import judge, open_verifiers, shares_engine
 from stepconf.stages.models import Prompter, open_guarded

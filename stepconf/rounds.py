@@ -21,7 +21,8 @@ from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe
 from stepconf.run.meter import Tick
-from stepconf.run.shards import pairs_manifest, read_shards, write_atomically
+from stepconf.run.shards import write_atomically
+from stepconf.run.tables import pairs_manifest, read_shards
 from stepconf.stages.models import open_guarded
 from stepconf.train import Report, train
 

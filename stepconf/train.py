@@ -21,7 +21,8 @@ from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, TrainRecipe
 from stepconf.run.copies import shown
 from stepconf.run.folders import mirrored
-from stepconf.run.shards import check_is_run, read_metadata, read_shards, write_atomically
+from stepconf.run.shards import write_atomically
+from stepconf.run.tables import check_is_run, read_metadata, read_shards
 
 Report = Callable[[dict[str, Any]], None]
 _PAIR_COLUMNS = [

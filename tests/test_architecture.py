@@ -64,6 +64,7 @@ HOME = {
         "core/schema.py",
         "core/checks/",
         "run/shards.py",
+        "run/tables.py",
         "labels/",
         "pairs/columns.py",
         "pairs/tables.py",

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 from stepconf.calibration.signals import SIGNS, read_units
 from stepconf.calibration.truncated import topk_entropies
 from stepconf.core.calibration import problem_split
-from stepconf.run.shards import read_recipe
+from stepconf.run.tables import read_recipe
 from tests.edited_run import Row, edit, good_run
 from tests.engines.reference import top_probabilities
 from tests.invariants import rows_of

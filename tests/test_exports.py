@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from stepconf.core.exports import STEP_WARNING
-from stepconf.run.shards import pairs_manifest
+from stepconf.run.tables import pairs_manifest
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.tiny import END, Ended, stepconf, tiny_model, with_tiny

@@ -15,7 +15,8 @@ from stepconf.core.records import Solved, Verdict
 from stepconf.pairs import make as preference
 from stepconf.pairs.columns import read_parts
 from stepconf.recipe import PairsRecipe
-from stepconf.run.shards import Run, read_shards
+from stepconf.run.shards import Run
+from stepconf.run.tables import read_shards
 from tests.core.test_pairs import SAMPLES, TAUS, Sample, encode, make
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from stepconf.core.segment import segment
 from stepconf.engines.tokenizer import Tokenizer
-from stepconf.run.shards import pairs_manifest, read_pairs
+from stepconf.run.tables import pairs_manifest, read_pairs
 from tests.benchmarks.pairs_at_size import counted_by_polars
 from tests.benchmarks.synthetic_run import make_run
 from tests.invariants import rows_of

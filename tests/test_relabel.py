@@ -13,7 +13,7 @@ import yaml
 from stepconf.core.labels import POLICIES, label_steps
 from stepconf.core.schema import step_of
 from stepconf.labels.relabel import relabel
-from stepconf.run.shards import read_manifests
+from stepconf.run.tables import read_manifests
 from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import write_jsonl
 from tests.tiny import stepconf, with_tiny

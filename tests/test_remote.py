@@ -25,7 +25,8 @@ from stepconf.run.copies import local_place
 from stepconf.run.files import check_files
 from stepconf.run.folders import fetch_folder, fetch_run
 from stepconf.run.lease import Lease
-from stepconf.run.shards import Run, read_manifests, read_shards
+from stepconf.run.shards import Run
+from stepconf.run.tables import read_manifests, read_shards
 from tests.edited_run import command, good_run
 from tests.s3_server import BUCKET, KEY, S3Server, environment, s3_server
 from tests.test_pipeline import write_jsonl

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stepconf.run.shards import read_pairs
+from stepconf.run.tables import read_pairs
 from tests.forked import Forked, forked
 from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
@@ -86,7 +86,7 @@ def test_killed_at_random_points(verify: str, problems: Path, tmp_path: Path) ->
 
 def check_invariants_of_partial(out: Path, whole: Undisturbed) -> None:
     """Committed chunks are whole: every manifest's files are there, as they will be in the end."""
-    from stepconf.run.shards import read_manifests, read_shards
+    from stepconf.run.tables import read_manifests, read_shards
 
     for manifest in read_manifests(out):
         assert all((out / name).stat().st_size == file["bytes"] for name, file in manifest["files"].items())

@@ -14,8 +14,8 @@ import yaml
 from stepconf.core.records import Pair, Solution, Solved, TokenScores, Verdict
 from stepconf.core.steps import build_steps
 from stepconf.errors import StepconfError
-from stepconf.run.shards import (
-    Run,
+from stepconf.run.shards import Run, write_atomically
+from stepconf.run.tables import (
     check_is_run,
     pairs_manifest,
     read_manifests,
@@ -25,7 +25,6 @@ from stepconf.run.shards import (
     read_shards,
     read_solved,
     shard_files,
-    write_atomically,
 )
 
 RECIPE = {"command": "generate", "sampling": {"samples": 2, "temperature": 0.7}, "model": "m"}

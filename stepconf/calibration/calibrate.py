@@ -37,7 +37,8 @@ from stepconf.core.calibration import (
 )
 from stepconf.errors import StepconfError
 from stepconf.run.meter import Tick
-from stepconf.run.shards import read_recipe, write_atomically
+from stepconf.run.shards import write_atomically
+from stepconf.run.tables import read_recipe
 
 KINDS: tuple[Kind, ...] = ("steps", "answers")
 DRAWN = ("length", "max_prob_mean", "perplexity", "entropy_mean")  # risk-coverage; the paper's table 7

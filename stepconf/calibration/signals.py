@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.errors import StepconfError
-from stepconf.run.shards import check_is_run, shard_files
+from stepconf.run.tables import check_is_run, shard_files
 
 if TYPE_CHECKING:
     import polars as pl

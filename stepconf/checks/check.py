@@ -20,7 +20,7 @@ from stepconf.core.checks.steps import numbers
 from stepconf.run.ahead import ahead
 from stepconf.run.files import check_files, missing_parts, stale_summary
 from stepconf.run.meter import Tick
-from stepconf.run.shards import PAIRS, check_is_run
+from stepconf.run.tables import PAIRS, check_is_run
 
 _FEW_DECIDED = 100  # steps below which the balance of classes says nothing
 _RARE = 0.02

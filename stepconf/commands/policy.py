@@ -251,7 +251,7 @@ def calibrate(
     Steps and answers, every signal side by side, post-hoc calibration, figures.
     """
     from stepconf.run.folders import fetch_run, mirrored
-    from stepconf.run.shards import check_is_run
+    from stepconf.run.tables import check_is_run
 
     for folder in (run, before):
         if folder is not None:

@@ -47,7 +47,7 @@ def check(
     Exit code 1 on errors, not on warnings.
     """
     from stepconf.run.folders import fetch_run
-    from stepconf.run.shards import check_is_run
+    from stepconf.run.tables import check_is_run
 
     check_is_run(fetch_run(run))
     from stepconf.checks.check import check as run_check
@@ -80,7 +80,7 @@ def push(
 ) -> None:
     """Publish a run on the Hub, with a card, in one commit."""
     from stepconf.run.folders import fetch_run
-    from stepconf.run.shards import check_is_run
+    from stepconf.run.tables import check_is_run
 
     check_is_run(fetch_run(run))
     if out is not None and not dry_run:

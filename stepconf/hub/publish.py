@@ -11,7 +11,7 @@ from stepconf.hub.client import check_card, check_login, check_name, download, u
 from stepconf.hub.folder import check_ready, write_folder
 from stepconf.hub.restore import read_folder
 from stepconf.run.meter import Tick
-from stepconf.run.shards import check_is_run
+from stepconf.run.tables import check_is_run
 
 
 def prepare(

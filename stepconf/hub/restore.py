@@ -11,7 +11,8 @@ from stepconf.errors import StepconfError
 from stepconf.hub.folder import split_of
 from stepconf.run.damage import file_digest
 from stepconf.run.meter import Tick
-from stepconf.run.shards import PAIRS, Run, read_manifests, read_recipe
+from stepconf.run.shards import Run
+from stepconf.run.tables import PAIRS, read_manifests, read_recipe
 
 _CHUNK_NAME = re.compile(r"\d{5,9}")
 _PAIRS_FILE = re.compile(r"pairs/((train|validation)-\d{5,9})\.parquet")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepconf.core.agreement import Agreement, agreement
 from stepconf.core.records import Verdict
-from stepconf.run.shards import read_shards
+from stepconf.run.tables import read_shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

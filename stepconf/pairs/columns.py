@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from stepconf.core.pairs.columns import INCORRECT, Steps
 from stepconf.core.pairs.steps import put_right
 from stepconf.core.records import Label
-from stepconf.run.shards import read_tables, shard_files
+from stepconf.run.tables import read_tables, shard_files
 
 SOLUTION_COLUMNS = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct"]
 SOLUTION_COLUMNS += ["model", "prompt_token_ids", "token_ids"]

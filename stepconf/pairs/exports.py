@@ -20,7 +20,8 @@ from stepconf.core.prompts import chat_messages
 from stepconf.core.records import Pair
 from stepconf.errors import StepconfError
 from stepconf.pairs.traces import read_traces
-from stepconf.run.shards import pairs_manifest, read_pairs, read_recipe, write_atomically, write_rows
+from stepconf.run.shards import write_atomically, write_rows
+from stepconf.run.tables import pairs_manifest, read_pairs, read_recipe
 
 Library = Literal["trl", "trl-stepwise", "openrlhf", "llamafactory", "axolotl"]
 Form = Literal["step", "trajectory"]

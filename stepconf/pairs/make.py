@@ -35,8 +35,9 @@ from stepconf.pairs.traces import whole_problems
 from stepconf.recipe import PairsRecipe, Recipe
 from stepconf.run.ahead import ahead
 from stepconf.run.meter import Tick
-from stepconf.run.shards import PAIRS, Run, Shard, pairs_manifest, read_manifests, read_metadata, read_recipe
+from stepconf.run.shards import Run, Shard
 from stepconf.run.summary import confidence_quantile, write_summary
+from stepconf.run.tables import PAIRS, pairs_manifest, read_manifests, read_metadata, read_recipe
 from stepconf.stages.models import open_engine
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace
-from stepconf.run.shards import read_tables, shard_files
+from stepconf.run.tables import read_tables, shard_files
 
 _SOLUTION = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct", "confidence"]
 _SOLUTION += ["model", "gold_answer", "extra"]

@@ -11,7 +11,7 @@ import yaml
 from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.run.files import missing_parts, stale_summary
-from stepconf.run.shards import read_manifests, read_recipe
+from stepconf.run.tables import read_manifests, read_recipe
 
 HUB = "hf://"
 

@@ -13,7 +13,7 @@ from stepconf.run.damage import read_manifest, shard_damage
 from stepconf.run.known import held_here
 from stepconf.run.lease import is_held
 from stepconf.run.remote import Store
-from stepconf.run.shards import PAIRS
+from stepconf.run.tables import PAIRS
 
 
 def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from stepconf.run.copies import shown, url_of
 from stepconf.run.files import is_locked
 from stepconf.run.reader import METRICS
-from stepconf.run.shards import PAIRS, read_manifests, read_recipe
+from stepconf.run.tables import PAIRS, read_manifests, read_recipe
 
 _EVERY_S = 1.0
 _EVERY_S_REMOTE = 10.0

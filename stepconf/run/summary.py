@@ -17,7 +17,8 @@ from stepconf.core.records import Label
 from stepconf.errors import StepconfError
 from stepconf.run.damage import damage_told
 from stepconf.run.meter import idle_share
-from stepconf.run.shards import Run, pairs_manifest, read_manifests, read_recipe, shard_files
+from stepconf.run.shards import Run
+from stepconf.run.tables import pairs_manifest, read_manifests, read_recipe, shard_files
 
 if TYPE_CHECKING:
     import polars as pl

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from stepconf.core.schema import TABLES
 from stepconf.pairs.columns import SOLUTION_COLUMNS, STEP_COLUMNS
-from stepconf.run.shards import read_manifests
+from stepconf.run.tables import read_manifests
 from tests.benchmarks.synthetic_run import SAMPLES, STEPS, make_run
 
 LIMIT_GB, LEAST_SHARE = 4, 1 / 3

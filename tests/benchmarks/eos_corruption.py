@@ -18,7 +18,7 @@ from stepconf.demo import RECIPE
 from stepconf.demo_model import resolve_model
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe, TrainRecipe, load_recipe
-from stepconf.run.shards import read_pairs, read_shards
+from stepconf.run.tables import read_pairs, read_shards
 
 TRAIN = {"learning_rate": 1e-5, "batch_size": 8, "schedule": "constant", "warmup_ratio": 0.0, "beta": 0.1}
 

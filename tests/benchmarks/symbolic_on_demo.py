@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from stepconf.core.symbolic import check_steps
-from stepconf.run.shards import read_shards
+from stepconf.run.tables import read_shards
 
 MIN_DECIDED = 0.95  # of the steps with an equation
 MIN_AGREEMENT = 0.99  # of those that are decided and have a known truth
