@@ -26,7 +26,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow  # a kernel each, and torch in two of them
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_runs_from_a_clean_kernel(file: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPCONF_RUN", str(run))
