@@ -96,7 +96,10 @@ class Tokenizer:
 
     def decode(self, token_ids: list[int]) -> str:
         """The text of ids, special tokens included."""
-        return cast(str, self._hf.decode(token_ids, skip_special_tokens=False))
+        import numpy as np
+
+        # Of a list, transformers looks at every id several times first: that takes longer than the decoding.
+        return cast(str, self._hf.decode(np.asarray(token_ids, dtype=np.int64), skip_special_tokens=False))
 
     def pieces(self, token_ids: list[int]) -> list[str]:
         """What each token adds to the text; a character made of several tokens is added by the last."""

@@ -24,6 +24,7 @@ STEP_COLUMNS = ["solution_id", "step_index", "n_steps", "text", "char_start", "t
 STEP_COLUMNS += ["logprob_sum", "confidence", "label"]
 _REFERENCES = "verdicts.list.element.reference"
 _LABELS: tuple[Label, ...] = ("correct", "incorrect", "unknown")
+_CACHED = 1 << 15  # numbers at a time: what a core's cache holds
 # What `str.split` takes for white space: the regular expression's own leaves out four separators.
 _SPACE = r"[\s\x1c-\x1f]+"
 
@@ -184,12 +185,14 @@ def content_hash(ids: list[int], at: int) -> int:
 
 def mixed(values: Any) -> Any:
     """SplitMix64 (Steele et al. 2014) of unsigned 64-bit integers."""
-    mix = values + np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mix ^= mix >> np.uint64(shift)
-        mix *= np.uint64(factor)
-    mix ^= mix >> np.uint64(31)
-    return mix
+    result = values + np.uint64(0x9E3779B97F4A7C15)
+    for start in range(0, len(result), _CACHED):
+        mix = result[start : start + _CACHED]
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mix ^= mix >> np.uint64(shift)
+            mix *= np.uint64(factor)
+        mix ^= mix >> np.uint64(31)
+    return result
 
 
 def _seen_before(flags: Any, owner: Any) -> Any:
