@@ -26,11 +26,7 @@ from stepconf.run.remote import Store
 _SYNCED = ".synced"
 _LAST = ("state.json", "summary.json", "report.json", "comparison.json", "rounds.json")
 _CHECKPOINT = "checkpoint-"
-_SENDING = [
-    "sending",
-    0,
-    0,
-]  # remembered of a file while it is sent, instead of its state there, size and time here
+_SENDING = ["sending", 0, 0]  # remembered of a file while it is sent, not its state there, size and time here
 
 
 class Folder:

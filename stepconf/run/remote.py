@@ -21,18 +21,7 @@ _LASTING = (
     ImportError, ValueError, TypeError, AttributeError,
 )  # fmt: skip
 _OWN_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-_STATE = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "crc32c",
-    "oid",
-    "blob_id",
-    "LastModified",
-    "mtime",
-    "updated",
-    "created",
-)
+_STATE = "ETag etag md5Hash crc32c oid blob_id LastModified mtime updated created".split()
 _CREDENTIALS = (
     "Check the credentials and their rights there (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
     "Google: gcloud auth application-default login; the Hub: hf auth login)."
@@ -164,9 +153,7 @@ class Store:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return ask()
-            except (
-                Exception
-            ) as error:  # fsspec's file systems and their HTTP clients share no class of errors
+            except Exception as error:  # fsspec's file systems and their clients share no class of errors
                 if isinstance(error, OSError) and error.errno in _OWN_DISK:
                     raise
                 if attempt == ATTEMPTS or not _may_pass(error):
