@@ -15,7 +15,7 @@ from stepconf.training.losses import dpo_loss
 from stepconf.training.policy import Policy
 from tests.tiny import needs_demo_model
 
-VOCABULARY = 600  # more heads than one chunk of the vocabulary product are used below
+VOCABULARY = 600
 SMALL = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -110,9 +110,13 @@ def compare(model: Any, examples: Sequence[Example], budget: int) -> None:
     assert grad.norm() > 0 and (grad_packed - grad).norm() <= 1e-3 * grad.norm()
 
 
+@pytest.mark.parametrize("heads_a_chunk", [50, 100_000])
 @pytest.mark.parametrize("budget", [60, 100_000])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_loss_and_gradients_equal_unpacked_ones(name: str, budget: int) -> None:
+def test_loss_and_gradients_equal_unpacked_ones(
+    name: str, budget: int, heads_a_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepconf.training.head._CHUNK_ELEMENTS", heads_a_chunk * VOCABULARY)
     compare(tiny(name), step_pairs(seed=5, n_solutions=9, step=10, vocabulary=VOCABULARY), budget)
 
 
@@ -120,6 +124,18 @@ def test_loss_and_gradients_equal_unpacked_ones(name: str, budget: int) -> None:
 def test_loss_and_gradients_equal_unpacked_ones_on_the_demo_model() -> None:
     model = AutoModelForCausalLM.from_pretrained(demo_model_path(), dtype=torch.float32)
     compare(model, step_pairs(seed=6, n_solutions=1, step=6, vocabulary=49_000), budget=256)
+
+
+def test_a_forward_between_forward_and_backward_changes_no_gradient() -> None:
+    """Both use the same room for logits."""
+    first, second = (step_pairs(seed, n_solutions=2, step=10, vocabulary=VOCABULARY) for seed in (5, 6))
+    model = tiny("qwen2")
+    policy = Policy(model)
+    for examples in (first, second):
+        packed(policy, examples, 100_000).sum().backward()
+    apart = gradients(model)
+    (packed(policy, first, 100_000).sum() + packed(policy, second, 100_000).sum()).backward()
+    torch.testing.assert_close(gradients(model), apart, rtol=1e-4, atol=1e-4)
 
 
 def test_sharing_saves_tokens() -> None:
