@@ -147,8 +147,12 @@ def _packed(
     examples: Sequence[Example], indices: list[int], recipe: TrainRecipe, ranks: Ranks
 ) -> list[list[Tree]]:
     """The micro-batches of one optimiser step."""
-    budget = recipe.tokens_per_batch or (8192 if ranks.device.startswith("cuda") else 512)
-    return pack(plant(examples, indices, budget), budget)
+    if recipe.tokens_per_batch is not None:
+        budget = largest = recipe.tokens_per_batch
+    else:
+        budget = 8192 if ranks.device.startswith("cuda") else 512
+        largest = 2 * budget  # the halves of a tree both have its trunk
+    return pack(plant(examples, indices, largest), budget)
 
 
 def objective(
