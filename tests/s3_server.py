@@ -9,13 +9,15 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.loopback import running
 
 KEY, SECRET = "standin-key", "standin-secret"
 BUCKET = "bucket"
@@ -203,17 +205,9 @@ def _tag(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-@contextmanager
-def s3_server() -> Iterator[S3Server]:
+def s3_server() -> AbstractContextManager[S3Server]:
     """A stand-in in threads of this process."""
-    with S3Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    return running(S3Server())
 
 
 def environment(server: S3Server) -> dict[str, str]:
