@@ -150,6 +150,7 @@ def test_a_wrong_model_does_not_spoil_the_folder(problems: Path) -> None:
     assert _generate("--problems", problems, "--verify", "").code == 0
 
 
+@pytest.mark.slow  # it waits for a network that is not there
 def test_a_model_that_does_not_exist_ends_soon_without_a_network(problems: Path) -> None:
     """As a user would meet it: nothing says that we are offline."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
@@ -354,6 +355,7 @@ def test_text_that_no_font_shows(problems: Path) -> None:
 # A device without room, and a person who has had enough: in processes of their own
 
 
+@pytest.mark.slow  # test_chaos.py has one such case
 def test_no_space_left_keeps_what_was_written(problems: Path, tmp_path: Path) -> None:
     assert forked(_arguments(problems), tmp_path).code == 0
     Path("r").rename("whole")
@@ -391,7 +393,10 @@ def test_a_full_device_is_said_in_one_message(problems: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("point", "committed"),
-    [(("stepconf.engines.transformers._draw", 41, "before"), 4), (("os.replace", 4, "after"), 1)],
+    [
+        (("stepconf.engines.transformers._draw", 41, "before"), 4),
+        pytest.param(("os.replace", 4, "after"), 1, marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_keeps_what_was_made_and_exits_130(
     point: tuple[str, int, str], committed: int, tmp_path: Path

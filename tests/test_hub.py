@@ -154,6 +154,7 @@ def test_one_clear_message_and_exit_code_one(run: Path, tmp_path: Path) -> None:
     assert "cannot be reached" in said(hub(server, "push", run, "me/set", home=tmp_path, attempts=1))
 
 
+@pytest.mark.slow
 def test_a_public_set_is_not_taken_for_a_private_one(run: Path, tmp_path: Path) -> None:
     with hub_server() as server:
         assert hub(server, "push", run, "me/set", home=tmp_path).code == 0
@@ -169,6 +170,7 @@ def test_a_public_set_is_not_taken_for_a_private_one(run: Path, tmp_path: Path) 
         assert "holds no run" in said(foreign)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_goes_out_on_request_and_goes_on_where_it_is_pulled(
     good: Path, run: Path, tmp_path: Path
 ) -> None:

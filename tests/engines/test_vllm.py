@@ -95,6 +95,7 @@ def test_texts_tokens_and_stops_agree(engine: VllmEngine) -> None:
             assert not set(completion.token_ids) & engine.tokenizer.end_ids
 
 
+@pytest.mark.slow  # `doctor` counts the same on every machine
 def test_seeds_give_the_same_samples_in_any_batch(engine: VllmEngine) -> None:
     if engine.info.dtype != "float32":
         pytest.skip("bfloat16 rounds differently in other batches; doctor measures it")
@@ -105,6 +106,7 @@ def test_seeds_give_the_same_samples_in_any_batch(engine: VllmEngine) -> None:
         assert [c.token_ids for c in alone] == [c.token_ids for c in together[request.key]]
 
 
+@pytest.mark.slow
 def test_what_is_dropped_is_given_up(engine: VllmEngine) -> None:
     requests = ask(engine, n=2, max_tokens=32)[:4]
     drops = iter([[], [], [], ["1", "3"]])
