@@ -7,7 +7,8 @@ Arrow's arrays become NumPy's by DLPack and back by buffers: `to_numpy` and `pa.
 to the first page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -27,6 +28,16 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 _VERDICT_LABEL = "verdicts.list.element.label"
+# Of each table the columns, and which of them come as codes.
+_READ = {
+    "solutions": (["solution_id", "problem_id", "problem", "answer_correct"], ["problem_id", "problem"]),
+    "steps": (
+        ["solution_id", "label", "entropy_mean", _VERDICT_LABEL],
+        ["solution_id", "label", _VERDICT_LABEL],
+    ),
+    "pairs": (["solution_id", "step_index", "kind"], ["solution_id", "kind"]),
+}
+_Reading = Callable[[], pa.Table | None]
 
 
 @dataclass(frozen=True)
@@ -107,9 +118,14 @@ def build_index(tables: Tables) -> Index:
     Raises:
         StepconfError: a shard cannot be read.
     """
-    solutions = tables.columns(
-        "solutions", ["solution_id", "problem_id", "problem", "answer_correct"], ["problem_id", "problem"]
-    )
+    with ThreadPoolExecutor(len(_READ)) as pool:
+        reading = {table: pool.submit(tables.columns, table, *asked) for table, asked in _READ.items()}
+        return _built(*(reading[table].result for table in ("solutions", "steps", "pairs")))
+
+
+def _built(read_solutions: _Reading, read_steps: _Reading, read_pairs: _Reading) -> Index:
+    """The index of tables that are being read: each is waited for when it is its turn."""
+    solutions = read_solutions()
     if solutions is None:
         solutions = pa.table(
             {name: pa.array([], pa.string()) for name in ("solution_id", "problem_id", "problem")}
@@ -117,8 +133,8 @@ def build_index(tables: Tables) -> Index:
         solutions = solutions.append_column("answer_correct", pa.array([], pa.bool_()))
     solution_ids = _joined(solutions["solution_id"])
     ids, owner, first = _numbered(solutions["problem_id"])
-    steps = _steps(tables, solution_ids)
-    kinds, pair_step = _pairs(tables, solution_ids, steps["solution"])
+    steps = _steps(read_steps(), solution_ids)
+    kinds, pair_step = _pairs(read_pairs(), solution_ids, steps["solution"])
     return Index(
         problem_ids=ids,
         texts=_plain(solutions["problem"].take(_rows(first))),
@@ -131,9 +147,7 @@ def build_index(tables: Tables) -> Index:
     )
 
 
-def _steps(tables: Tables, solution_ids: pa.Array) -> dict[str, Any]:
-    names = ["solution_id", "label", "entropy_mean", _VERDICT_LABEL]
-    rows = tables.columns("steps", names, ["solution_id", "label", _VERDICT_LABEL])
+def _steps(rows: pa.Table | None, solution_ids: pa.Array) -> dict[str, Any]:
     if rows is None:
         none = np.zeros(0)
         return {
@@ -151,10 +165,9 @@ def _steps(tables: Tables, solution_ids: pa.Array) -> dict[str, Any]:
     }
 
 
-def _pairs(tables: Tables, solution_ids: pa.Array, owner: Ints) -> tuple[npt.NDArray[np.uint8], Ints]:
+def _pairs(rows: pa.Table | None, solution_ids: pa.Array, owner: Ints) -> tuple[npt.NDArray[np.uint8], Ints]:
     """The kinds of pairs of each step, and the step of each pair."""
     kinds = np.zeros(len(owner), dtype=np.uint8)
-    rows = tables.columns("pairs", ["solution_id", "step_index", "kind"], ["solution_id", "kind"])
     if rows is None or not len(rows) or not len(owner):
         return kinds, np.full(0 if rows is None else len(rows), -1)
     solution = _places(rows["solution_id"], solution_ids)

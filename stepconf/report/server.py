@@ -13,9 +13,8 @@ from stepconf.errors import StepconfError
 from stepconf.report.explorer import Explorer
 from stepconf.report.filters import parse_filter
 from stepconf.report.html import page
-from stepconf.report.source import Source
-from stepconf.report.token_texts import TokenTexts
-from stepconf.report.write import first_part, missing_notes, token_notes
+from stepconf.report.source import Source, missing_notes
+from stepconf.report.token_texts import TokenTexts, token_notes
 
 _LONGEST = 500  # characters of a search
 
@@ -71,6 +70,8 @@ class Viewer:
         return questions[path](query) if path in questions else None
 
     def _overview(self, query: dict[str, str]) -> Any:
+        from stepconf.report.write import first_part  # what it imports is not needed for the first page
+
         return first_part(self.explorer(), self._source)["overview"]
 
     def _problems(self, query: dict[str, str]) -> Any:

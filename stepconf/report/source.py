@@ -52,6 +52,11 @@ def open_source(where: str, partial: bool) -> Source:
     )
 
 
+def missing_notes(source: Source) -> list[str]:
+    """That the run is not finished, where it is not."""
+    return [f"This run is not finished: {'; '.join(source.missing)}."] if source.missing else []
+
+
 def _of_run(run: Path, partial: bool) -> Source:
     missing = missing_parts(run)
     if missing and not partial:

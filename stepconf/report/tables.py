@@ -42,10 +42,10 @@ class Tables:
 
         def read(file: str) -> pa.Table:
             with pq.ParquetFile(self._source.open(file), read_dictionary=list(as_codes)) as shard:
-                absent = {name.partition(".")[0] for name in names} - set(shard.schema_arrow.names)
-                if absent:
+                found = shard.read(names, use_threads=False)
+                if absent := {name.partition(".")[0] for name in names} - set(found.column_names):
                     raise KeyError(f"no column {min(absent)}")
-                return shard.read(names, use_threads=False).replace_schema_metadata()
+                return found.replace_schema_metadata()
 
         with ThreadPoolExecutor(_THREADS) as pool:
             parts = list(pool.map(lambda file: _explained(read, file), self._source.files[table]))

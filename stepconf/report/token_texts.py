@@ -50,3 +50,10 @@ def _opened(model: str, revision: str | None, digest: str) -> Any:
     if digest and tokenizer.digest != digest:
         raise StepconfError(f"the tokenizer of {model} is not the one that the run was made with.")
     return tokenizer
+
+
+def token_notes(texts: TokenTexts) -> list[str]:
+    """That the page has token ids in the place of their texts, where it has."""
+    if texts.why_not is None:
+        return []
+    return [f"Tokens are shown as ids with their values, beside the text: {texts.why_not}"]

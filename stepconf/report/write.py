@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from stepconf.report.explorer import Explorer
 from stepconf.report.html import embedded, page
 from stepconf.report.sample import Sample, draw
-from stepconf.report.source import Source, open_source
-from stepconf.report.token_texts import TokenTexts
+from stepconf.report.source import Source, missing_notes, open_source
+from stepconf.report.token_texts import TokenTexts, token_notes
 from stepconf.run.meter import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.summary import read_summary
@@ -58,18 +58,6 @@ def first_part(explorer: Explorer, source: Source) -> dict[str, Any]:
         summary = read_summary(source.run)
     figures = overview(explorer.index, source.recipe, summary, explorer.tables.metadata("steps"))
     return {"name": source.name, "notes": missing_notes(source), "overview": figures}
-
-
-def missing_notes(source: Source) -> list[str]:
-    """That the run is not finished, where it is not."""
-    return [f"This run is not finished: {'; '.join(source.missing)}."] if source.missing else []
-
-
-def token_notes(texts: TokenTexts) -> list[str]:
-    """That the page has token ids in the place of their texts, where it has."""
-    if texts.why_not is None:
-        return []
-    return [f"Tokens are shown as ids with their values, beside the text: {texts.why_not}"]
 
 
 def sampling_notes(explorer: Explorer, sample: Sample) -> list[str]:
