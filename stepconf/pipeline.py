@@ -33,8 +33,9 @@ from stepconf.problems.load import (
     load_solutions,
 )
 from stepconf.recipe import Recipe, identity, with_policy_of
+from stepconf.run.events import Tick
 from stepconf.run.folders import located
-from stepconf.run.meter import EngineClock, Meter, Tick
+from stepconf.run.meter import EngineClock, Meter
 from stepconf.run.shards import Run
 from stepconf.run.summary import summarise
 from stepconf.run.tables import read_metadata, read_recipe, read_solved

@@ -20,7 +20,7 @@ from stepconf.errors import StepconfError
 from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import pairs_manifest, read_shards
 from stepconf.stages.models import open_guarded

@@ -30,7 +30,7 @@ class _Rate(ProgressColumn):
 
 
 class StageProgress:
-    """A bar per stage with rate and time to go. Call it as `tick(stage, n)`: see `run.meter.Tick`."""
+    """A bar per stage with rate and time to go. Call it as `tick(stage, n)`: see `run.events.Tick`."""
 
     def __init__(self, shown: bool = True) -> None:
         self._progress = Progress(

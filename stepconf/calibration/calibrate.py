@@ -36,7 +36,7 @@ from stepconf.core.calibration import (
     risk_coverage,
 )
 from stepconf.errors import StepconfError
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import read_recipe
 

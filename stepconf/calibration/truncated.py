@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stepconf.engines.base import ScoreRequest
 from stepconf.recipe import Recipe, with_policy_of
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.run.tables import read_recipe, read_solved
 from stepconf.stages.models import open_transformers
 

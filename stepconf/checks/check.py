@@ -18,8 +18,8 @@ from stepconf.core.checks.problems import ProblemChecks
 from stepconf.core.checks.secrets import finds
 from stepconf.core.checks.steps import numbers
 from stepconf.run.ahead import ahead
+from stepconf.run.events import Tick
 from stepconf.run.files import check_files, missing_parts, stale_summary
-from stepconf.run.meter import Tick
 from stepconf.run.tables import PAIRS, check_is_run
 
 _FEW_DECIDED = 100  # steps below which the balance of classes says nothing

@@ -22,8 +22,8 @@ from stepconf.core.card import CONFIGS, Published, Source, card
 from stepconf.errors import StepconfError
 from stepconf.problems.sets import NAMED_SETS
 from stepconf.run.damage import file_digest
+from stepconf.run.events import Tick
 from stepconf.run.files import missing_parts, stale_summary
-from stepconf.run.meter import Tick
 from stepconf.run.tables import check_is_run, read_manifests, read_metadata, read_recipe, shard_files
 
 GROUP_ROWS = 10_000  # the viewer reads a row group at a time, and gives up above some 100 MB

@@ -10,7 +10,7 @@ from stepconf.errors import StepconfError
 from stepconf.hub.client import check_card, check_login, check_name, download, upload
 from stepconf.hub.folder import check_ready, write_folder
 from stepconf.hub.restore import read_folder
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.run.tables import check_is_run
 
 

@@ -10,7 +10,7 @@ from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.hub.folder import split_of
 from stepconf.run.damage import file_digest
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.run.shards import Run
 from stepconf.run.tables import PAIRS, read_manifests, read_recipe
 

@@ -22,7 +22,7 @@ from stepconf.errors import StepconfError
 from stepconf.labels.columns import label_chunk
 from stepconf.run.ahead import ahead
 from stepconf.run.damage import damage_told
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.run.shards import Run, Shard, as_declared, shard_facts
 from stepconf.run.summary import write_summary
 from stepconf.run.tables import read_recipe

@@ -34,7 +34,7 @@ from stepconf.pairs.candidates import Part, with_candidates
 from stepconf.pairs.traces import whole_problems
 from stepconf.recipe import PairsRecipe, Recipe
 from stepconf.run.ahead import ahead
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.run.shards import Run, Shard
 from stepconf.run.summary import confidence_quantile, write_summary
 from stepconf.run.tables import PAIRS, pairs_manifest, read_manifests, read_metadata, read_recipe

@@ -8,7 +8,7 @@ from stepconf.report.html import embedded, page
 from stepconf.report.sample import Sample, draw
 from stepconf.report.source import Source, missing_notes, open_source
 from stepconf.report.token_texts import TokenTexts, token_notes
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.summary import read_summary
 

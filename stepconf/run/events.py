@@ -9,13 +9,15 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from stepconf.run.copies import with_urls
 
+# Progress: `tick(stage, n)`: n more done; a negative n announces so many to do.
+Tick = Callable[[str, int], None]
 _logger = logging.getLogger("stepconf")
 
 

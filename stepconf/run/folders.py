@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.run.copies import MARK, cache_dir, digest, is_url, local_place, mark_as_copy, url_of
+from stepconf.run.events import Tick
 from stepconf.run.known import alone, in_threads
 from stepconf.run.lease import Lease
-from stepconf.run.reader import Reader, Tick, no_tick
+from stepconf.run.reader import Reader, no_tick
 from stepconf.run.remote import Store
 
 _SYNCED = ".synced"

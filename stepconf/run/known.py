@@ -67,7 +67,6 @@ def is_manifest(name: str) -> bool:
 
 def is_shard(name: str) -> bool:
     """Whether an object is called as a shard of a run is."""
-    """Whether an object is called as a shard of a run is."""
     table, _, shard = name.partition("/")
     return table in TABLES and shard.endswith(".parquet") and "/" not in shard
 

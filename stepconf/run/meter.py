@@ -3,20 +3,18 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from stepconf.errors import StepconfError
-from stepconf.run.events import log
+from stepconf.run.events import Tick, log
 from stepconf.run.shards import Run
 
 EVERY_S = 1.0  # metrics.json is written at most so often
 T = TypeVar("T")
-# Progress: `tick(stage, n)`: n more done; a negative n announces so many to do.
-Tick = Callable[[str, int], None]
 State = Literal["running", "finished", "interrupted", "failed"]
 
 

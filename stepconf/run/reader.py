@@ -1,6 +1,6 @@
 """The copy of a run, for whoever reads it: brought up to date with what is at its URL (see `run.mirror`)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.run.copies import mark_as_copy, url_of
 from stepconf.run.damage import file_digest, read_manifest
-from stepconf.run.events import warn
+from stepconf.run.events import Tick, warn
 from stepconf.run.known import (
     Known,
     alone,
@@ -27,9 +27,6 @@ METRICS = "metrics.json"
 _SMALL = ("recipe.yaml", "source.json", "summary.json")
 STAGED = ".staged/"
 _LOOKS = 3  # at a run that is rewritten while it is read
-
-# As `run.meter.Tick`.
-Tick = Callable[[str, int], None]
 
 
 def no_tick(stage: str, n: int) -> None:

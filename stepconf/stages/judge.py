@@ -9,7 +9,7 @@ from stepconf.core.labels import label_steps
 from stepconf.core.records import Solved, Verdict
 from stepconf.engines.base import Engine
 from stepconf.recipe import Recipe
-from stepconf.run.meter import Tick
+from stepconf.run.events import Tick
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.base import Verifier

@@ -98,11 +98,6 @@ class Known:
         self.facts.clear()
         self.literals.clear()
 
-    def forget(self, name: str) -> None:
-        """`name` is declared anew."""
-        self.facts = [fact for fact in self.facts if name not in names(fact)]
-        self.literals.pop(name, None)
-
 
 def assigns(relation: Relation) -> tuple[str, Fraction] | None:
     """The variable and the number of `x = 3` or `3 = x`."""

@@ -267,12 +267,13 @@ class _Reader:
             and following.name == "("
             and not following.spaced
         )
-        functional = token.name.split("_")[0] in "fghFGHPQpq" and token.math
+        letter = token.name.split("_")[0]
+        functional = letter in "fghFGHPQpq" and token.math
         if functional and following is not None and (following.name == "^" or following.kind == "open"):
             raise NoExpressionError
-        if applied and (token.name.split("_")[0] not in "abcxyznmkrst" or self.kind(2) == "close"):
+        if following is not None and applied and (letter not in "abcxyznmkrst" or self.kind(2) == "close"):
             self.at += 1
-            self.group(following, depth)  # type: ignore[arg-type]  # `applied` means that it is there
+            self.group(following, depth)
             raise NoExpressionError
         return Var(token.name)
 
