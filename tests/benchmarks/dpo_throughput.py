@@ -1,17 +1,21 @@
 """Step-level DPO against TRL's DPOTrainer: pairs per second and peak memory on the same pairs, in one run.
 
 Pairs: at each step of N solutions, the step against a slip in it (one digit changed), after the exact steps before.
+`gsm8k` and `math` are the data sets' own solutions; `math-models` those that models wrote to problems of MATH (from
+ProcessBench, with its steps): the others have about 190 tokens, these 600, as what a policy samples.
 Both sides: the same model, float type, AdamW, batch of 64 pairs an optimiser step, reference forward included,
 loading and saving left out, each in a process of its own. We train on all pairs, before and after TRL; TRL on an
 even sample of them (its pairs share nothing, so its rate does not depend on how many there are). It runs without
-gradient checkpointing, at its default of 8 pairs a device, and at whichever number is fastest on a few of them.
+gradient checkpointing, at its default of 8 pairs a device, and at whichever number is fastest on a few of them;
+what does not fit into memory is said, and the largest number that fits stands for the default.
 
-    python -m tests.benchmarks.dpo_throughput [--data gsm8k|math] [--solutions 40] [--trl-pairs 32]
+    python -m tests.benchmarks.dpo_throughput [--data gsm8k|math|math-models] [--solutions 40] [--trl-pairs 32]
         [--dtype float32|bfloat16]
 """
 
 import argparse
 import json
+import os
 import random
 import re
 import resource
@@ -29,34 +33,33 @@ BATCH = 64
 USUAL = 8  # pairs per device, TRL's default
 PROBED = (1, 4, USUAL)
 PROBE_PAIRS = 8
+NO_MEMORY = ("can't allocate memory", "OutOfMemoryError", "MemoryError")
 Row = dict[str, Any]
+
+
+def solutions_of(data: str, n: int) -> list[tuple[str, list[str]]]:
+    """Questions, each with the steps of one solution, which joined are its text."""
+    from tests.shared_data import shared_rows
+
+    if data == "math-models":
+        rows = shared_rows("processbench/math_dev.jsonl.gz")[:n]
+        return [(row["problem"], [f"{step}\n\n" for step in row["steps"]]) for row in rows]
+    question, solution = ("question", "answer") if data == "gsm8k" else ("problem", "solution")
+    rows = shared_rows(f"{data}/train.jsonl.gz")[:n]
+    return [(r[question], [r[solution][start:end] for start, end in segment(r[solution])]) for r in rows]
 
 
 def step_pairs(data: str, solutions: int) -> list[Row]:
     """Text pairs: prompt, chosen, rejected, the solution's number and whether the step is its last."""
-    from tests.shared_data import shared_rows
-
     draw = random.Random(7)
     rows: list[Row] = []
-    for number, row in enumerate(shared_rows(f"{data}/train.jsonl.gz")[:solutions]):
-        question = row.get("question") or row["problem"]
-        text = row.get("answer") or row["solution"]
+    for number, (question, steps) in enumerate(solutions_of(data, solutions)):
         prompt = f"Question: {question}\nAnswer:\n"
-        spans = segment(text)
-        for k, (start, end) in enumerate(spans):
-            chosen = text[start:end]
+        for k, chosen in enumerate(steps):
             slip = with_a_slip(chosen, draw)
             if slip != chosen:
-                last = k == len(spans) - 1
-                rows.append(
-                    {
-                        "prompt": prompt + text[:start],
-                        "chosen": chosen,
-                        "rejected": slip,
-                        "of": number,
-                        "last": last,
-                    }
-                )
+                own = {"chosen": chosen, "rejected": slip, "of": number, "last": k == len(steps) - 1}
+                rows.append({"prompt": prompt + "".join(steps[:k]), **own})
     return rows
 
 
@@ -160,8 +163,11 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def apart(model: str, rows: list[Row], dtype: str, per_device: int) -> Row:
-    """One of the two in a process of its own (`per_device` 0 is ours), with its peak memory in GB."""
+def apart(model: str, rows: list[Row], dtype: str, per_device: int) -> Row | None:
+    """One of the two in a process of its own (`per_device` 0 is ours), with its peak memory in GB.
+
+    None where it needs more memory than there is.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(rows, file)
         file.flush()
@@ -176,6 +182,8 @@ def apart(model: str, rows: list[Row], dtype: str, per_device: int) -> Row:
         done = subprocess.run(
             [*command, "--model", model, "--dtype", dtype], capture_output=True, text=True, check=False
         )
+    if done.returncode and any(said in done.stderr for said in NO_MEMORY):
+        return None
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     result: Row = json.loads(done.stdout.splitlines()[-1])
@@ -184,7 +192,7 @@ def apart(model: str, rows: list[Row], dtype: str, per_device: int) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", choices=["gsm8k", "math"], default="gsm8k")
+    parser.add_argument("--data", choices=["gsm8k", "math", "math-models"], default="gsm8k")
     parser.add_argument("--solutions", type=int, default=40)
     parser.add_argument("--trl-pairs", type=int, default=32)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
@@ -195,6 +203,8 @@ def main() -> None:
 
     model = resolve_model(args.model)
     if args.one:
+        ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10
+        resource.setrlimit(resource.RLIMIT_DATA, (ram, ram))  # rather an error than a killed machine
         rows, per_device = json.loads(Path(args.one[0]).read_text()), int(args.one[1])
         result = (
             run_trl(model, rows, args.dtype, per_device) if per_device else run_ours(model, rows, args.dtype)
@@ -205,17 +215,7 @@ def main() -> None:
     print(f"{len(rows)} step pairs of {args.solutions} {args.data} solutions, {args.dtype}, batch {BATCH}")
     before = measure_ours(model, rows, args.dtype)
     sample = rows[:: -(-len(rows) // args.trl_pairs)]
-    few = sample[:: -(-len(sample) // PROBE_PAIRS)]
-    probes = {n: apart(model, few, args.dtype, n)["rate"] for n in PROBED}
-    rates = {n: round(rate, 2) for n, rate in probes.items()}
-    print(f"TRL on {len(few)} pairs, by batch per device: {rates}", flush=True)
-    fastest = max(probes, key=probes.__getitem__)
-    theirs = {n: apart(model, sample, args.dtype, n) for n in dict.fromkeys((fastest, USUAL))}
-    for n, one in theirs.items():
-        print(
-            f"TRL, {n} a device: {one['rate']:.3f} pairs/s on {len(sample)} pairs, peak {one['peak_gb']:.2f} GB",
-            flush=True,
-        )
+    theirs = measure_trl(model, sample, args.dtype)
     after = measure_ours(model, rows, args.dtype)
     for n, one in theirs.items():
         speed = (before["rate"] + after["rate"]) / 2 / one["rate"]
@@ -224,9 +224,33 @@ def main() -> None:
         print(f"ratio peak_memory_over_trl_{n}_a_device: {memory:.2f}")
 
 
+def measure_trl(model: str, sample: list[Row], dtype: str) -> dict[int, Row]:
+    """TRL on the sample, by pairs a device: at the fastest number, and at the default or the largest that fits."""
+    few = sample[:: -(-len(sample) // PROBE_PAIRS)]
+    tried = {n: apart(model, few, dtype, n) for n in PROBED}
+    probes = {n: one for n, one in tried.items() if one}
+    rates = {n: f"{one['rate']:.3f}" if one else "out of memory" for n, one in tried.items()}
+    print(f"TRL on {len(few)} pairs, by batch per device: {rates}", flush=True)
+    fastest = max(probes, key=lambda n: probes[n]["rate"])
+    theirs: dict[int, Row] = {}
+    for n in dict.fromkeys((fastest, max(probes))):
+        one = probes[n] if few == sample else apart(model, sample, dtype, n)
+        if one is None:
+            print(f"TRL, {n} a device: out of memory on {len(sample)} pairs", flush=True)
+            continue
+        theirs[n] = one
+        print(
+            f"TRL, {n} a device: {one['rate']:.3f} pairs/s on {len(sample)} pairs, peak {one['peak_gb']:.2f} GB",
+            flush=True,
+        )
+    return theirs
+
+
 def measure_ours(model: str, rows: list[Row], dtype: str) -> Row:
     """All pairs through stepconf, once."""
     ours = apart(model, rows, dtype, 0)
+    if ours is None:
+        raise SystemExit("stepconf: out of memory")
     print(
         f"stepconf: {ours['rate']:.2f} pairs/s, peak {ours['peak_gb']:.2f} GB; "
         f"tokens {ours['tokens']:,} of {ours['tokens_unpacked']:,} unpacked",
