@@ -1,7 +1,7 @@
 """From the shards of a run to the arrays that step pairs are chosen by: no object per step.
 
-Token sequences are compared by hashes of 64 bits: the sum over tokens of a mixed (position, token), so that what
-stands before a step, and the step itself, are differences of running sums.
+Token sequences are compared by hashes of 64 bits: the sum over tokens of a number for the token times an odd one for
+its position, so that what stands before a step, and the step itself, are differences of running sums.
 """
 
 from collections.abc import Iterator
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepconf.core.pairs.columns import INCORRECT, Steps
+from stepconf.core.pairs.columns import CORRECT, INCORRECT, Steps
 from stepconf.core.pairs.steps import put_right
 from stepconf.core.records import Label
 from stepconf.run.tables import read_tables, shard_files
@@ -25,8 +24,7 @@ STEP_COLUMNS += ["logprob_sum", "confidence", "label"]
 _REFERENCES = "verdicts.list.element.reference"
 _LABELS: tuple[Label, ...] = ("correct", "incorrect", "unknown")
 _CACHED = 1 << 15  # numbers at a time: what a core's cache holds
-# What `str.split` takes for white space: the regular expression's own leaves out four separators.
-_SPACE = r"[\s\x1c-\x1f]+"
+_SPREAD, _ODD = np.uint64(0xBF58476D1CE4E5B9), np.uint64(1)
 
 
 class Part(NamedTuple):
@@ -120,7 +118,7 @@ def read_part(solutions: Any, steps: Any) -> Read:
     right = one(solutions["answer_correct"]).fill_null(False).to_numpy(zero_copy_only=False)
     arrays = Steps(
         group=group,
-        text=_reading(steps["text"], group, content),
+        text=_reading(steps["text"], group, content, label == CORRECT),
         has_tokens=has_tokens,
         label=label,
         confidence=floats(steps["confidence"]),
@@ -141,12 +139,14 @@ def _owners(solutions: Any, steps: Any) -> Any:
 
 def _hashes(solutions: Any, owner: Any, start: Any, end: Any) -> tuple[Any, Any]:
     """Of each step, the hash of all tokens before it, the prompt's included, and that of its own."""
-    prompt, own = lists(solutions["prompt_token_ids"]), lists(solutions["token_ids"])
-    prompt_sums = _running(prompt, np.zeros(len(solutions), np.int64))
-    sums = _running(own, prompt.sizes)  # positions go on after the prompt: only the whole sequence counts
-    lift = prompt_sums[prompt.starts + prompt.sizes] - prompt_sums[prompt.starts] - sums[own.starts]
+    prompts, which = prompts_of(solutions)
+    own, size = lists(solutions["token_ids"]), prompts.sizes[which]
+    prompt_sums = _running(prompts, np.zeros(len(prompts.sizes), np.int64))
+    of_prompt = prompt_sums[prompts.starts + prompts.sizes] - prompt_sums[prompts.starts]
+    sums = _running(own, size)  # positions go on after the prompt: only the whole sequence counts
+    lift = of_prompt[which] - sums[own.starts]
     at_start, at_end = (sums[own.starts[owner] + place] for place in (start, end))
-    length = (prompt.sizes[owner] + start).astype(np.uint64)
+    length = (size[owner] + start).astype(np.uint64)
     return at_start + lift[owner] + mixed(length), at_end - at_start + (end - start).astype(np.uint64)
 
 
@@ -166,21 +166,43 @@ def lists(column: Any) -> Lists:
     return Lists(values, bounds[:-1] - bounds[0], np.diff(bounds))
 
 
+def prompts_of(solutions: Any) -> tuple[Lists, Any]:
+    """The different prompts of solutions (m,), which samples of a problem share, and the row of each one's (m,)."""
+    prompt = lists(solutions["prompt_token_ids"])
+    ends = np.append(prompt.starts, len(prompt.values)) * prompt.values.itemsize
+    buffers = [None, pa.py_buffer(ends.astype(np.int64)), pa.py_buffer(np.ascontiguousarray(prompt.values))]
+    coded = pa.Array.from_buffers(pa.large_binary(), len(prompt.sizes), buffers).dictionary_encode()
+    which = coded.indices.to_numpy().astype(np.int64)
+    first = np.unique(which, return_index=True)[1]  # codes count up in the order of their first rows
+    sizes = prompt.sizes[first]
+    values = np.frombuffer(coded.dictionary.buffers()[2] or b"", np.int32)[: sizes.sum()]
+    return Lists(values, np.cumsum(sizes) - sizes, sizes), which
+
+
 def _running(tokens: Lists, first: Any) -> Any:
-    """Running sums, modulo 2^64, of the mixed (position, token); positions count from `first` in each list."""
-    position = np.arange(len(tokens.values)) - np.repeat(tokens.starts - first, tokens.sizes)
-    sums = np.cumsum(_placed(position, tokens.values), dtype=np.uint64)
-    return np.concatenate([np.zeros(1, np.uint64), sums])
+    """Running sums, modulo 2^64, over the numbers of all tokens; positions count from `first` in each list."""
+    sums = np.zeros(len(tokens.values) + 1, np.uint64)
+    np.cumsum(_placed(tokens, first), out=sums[1:])
+    return sums
 
 
-def _placed(position: Any, ids: Any) -> Any:
-    return mixed((position.astype(np.uint64) << np.uint64(32)) | ids.view(np.uint32))
+def _placed(tokens: Lists, first: Any) -> Any:
+    """A number for each (position, token): one for the token, times an odd one for its position."""
+    of_position = mixed(np.arange(int(np.max(first + tokens.sizes, initial=0)), dtype=np.uint64)) | _ODD
+    ranges = zip(first.tolist(), (first + tokens.sizes).tolist(), strict=True)
+    placed = np.concatenate([of_position[:0], *(of_position[start:end] for start, end in ranges)])
+    ids = tokens.values.view(np.uint32)
+    for start in range(0, len(placed), _CACHED):
+        of_token = ids[start : start + _CACHED] * _SPREAD
+        of_token ^= of_token >> np.uint64(29)
+        placed[start : start + _CACHED] *= of_token
+    return placed
 
 
 def content_hash(ids: list[int], at: int) -> int:
     """The hash of tokens that stand at position `at`: see `Read.content`."""
-    placed = _placed(np.arange(at, at + len(ids)), np.array(ids, np.int32))
-    return int(np.sum(placed, dtype=np.uint64) + np.uint64(len(ids)))
+    tokens = Lists(np.array(ids, np.int32), np.zeros(1, np.int64), np.array([len(ids)]))
+    return int(np.sum(_placed(tokens, np.array([at])), dtype=np.uint64) + np.uint64(len(ids)))
 
 
 def mixed(values: Any) -> Any:
@@ -202,20 +224,28 @@ def _seen_before(flags: Any, owner: Any) -> Any:
     return before > np.repeat(before[first], np.diff(np.append(first, len(owner))))
 
 
-def _reading(texts: Any, group: Any, content: Any) -> Any:
-    """A hash of how each step reads, white space apart; 0 in groups whose steps are all the same tokens."""
+def _reading(texts: Any, group: Any, content: Any, correct: Any) -> Any:
+    """A number for how each step reads, white space apart.
+
+    0 in groups without a pair: those whose steps are all the same tokens, all correct, or none of them.
+    """
     length = pc.binary_length(one(texts)).to_numpy().astype(np.uint64)
     which = content ^ mixed(length)  # the same tokens may be cut at another character
-    of_group = np.zeros(int(group.max(initial=-1)) + 1, np.uint64)
-    of_group[group] = which
-    differs = np.zeros(len(of_group), bool)
-    differs[group[which != of_group[group]]] = True
-    rows = np.flatnonzero(differs[group])
-    reading = np.zeros(len(group), np.uint64)
+    rows = np.flatnonzero(_differs(which, group) & _differs(correct, group))
+    reading = np.zeros(len(group), np.int64)
     told = one(texts).take(pa.array(rows)).dictionary_encode()
-    words = pl.Series(pl.from_arrow(told.dictionary)).str.replace_all(_SPACE, " ")
-    reading[rows] = words.str.strip_chars(" ").hash().to_numpy()[told.indices.to_numpy()]
+    words = pa.array([" ".join(text.split()) for text in told.dictionary.to_pylist()], pa.string())
+    reading[rows] = words.dictionary_encode().indices.to_numpy()[told.indices.to_numpy()]
     return reading
+
+
+def _differs(values: Any, group: Any) -> Any:
+    """Whether the values of each one's group are not all the same."""
+    of_group = np.zeros(int(group.max(initial=-1)) + 1, values.dtype)
+    of_group[group] = values
+    differs = np.zeros(len(of_group), bool)
+    differs[group[values != of_group[group]]] = True
+    return differs[group]
 
 
 def _put_right(steps: Any, incorrect: Any) -> dict[int, str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepconf.core.pairs.columns import INCORRECT, Outcomes, caspo_columns, step_dpo_columns
-from stepconf.core.pairs.traces import ID_BYTES, ids_of, pair_id
+from stepconf.core.pairs.traces import ID_BYTES, pair_id
 from stepconf.core.schema import arrow_schema
 from stepconf.pairs.columns import (
     Lists,
@@ -24,6 +24,7 @@ from stepconf.pairs.columns import (
     mixed,
     numbers,
     one,
+    prompts_of,
     read_part,
 )
 from stepconf.recipe import PairsRecipe
@@ -100,9 +101,10 @@ def _table(
 ) -> Any:
     owner = read.owner[sides.step]
     given = solutions.select(_GIVEN).take(pa.array(owner))
-    prompts, own = lists(solutions["prompt_token_ids"]), lists(solutions["token_ids"])
-    starts = np.stack([prompts.starts[owner], len(prompts.values) + own.starts[owner]], axis=1)
-    sizes = np.stack([prompts.sizes[owner], read.start[sides.step]], axis=1)
+    (prompts, of_solution), own = prompts_of(solutions), lists(solutions["token_ids"])
+    which = of_solution[owner]
+    starts = np.stack([prompts.starts[which], len(prompts.values) + own.starts[owner]], axis=1)
+    sizes = np.stack([prompts.sizes[which], read.start[sides.step]], axis=1)
     prompt_ids = _gathered(np.concatenate([prompts.values, own.values]), starts, sizes)
     text = pl.DataFrame(
         {"text": pl.from_arrow(one(given["text"])), "n": numbers(steps["char_start"])[sides.step]}
@@ -119,7 +121,7 @@ def _table(
         "kind": _words(sides.incorrect, ("correct_uncertain", "incorrect")),
         "messages": _messages(given["problem"]),
         "prefix": prefix.to_arrow(),
-        "prompt": (_prompts(prompts, owner, tokens) + prefix).to_arrow(),
+        "prompt": (_prompts(prompts, which, tokens) + prefix).to_arrow(),
         "chosen": chosen["text"],
         "rejected": rejected["text"],
         "prompt_ids": prompt_ids,
@@ -183,17 +185,12 @@ def _pair_ids(*token_lists: Any) -> Any:
     )
 
 
-def _prompts(prompts: Lists, owner: Any, tokens: Tokens) -> Any:
-    """The text of each pair's prompt; samples of a problem share theirs."""
-    data, told = prompts.values.tobytes(), dict[bytes, str]()
-    of_solution = {}
-    for row in np.unique(owner).tolist():
-        start = ID_BYTES * prompts.starts[row]
-        ids = data[start : start + ID_BYTES * prompts.sizes[row]]
-        if ids not in told:
-            told[ids] = tokens.decode(ids_of(ids))
-        of_solution[row] = told[ids]
-    return pl.Series([of_solution[row] for row in owner.tolist()], dtype=pl.String)
+def _prompts(prompts: Lists, which: Any, tokens: Tokens) -> Any:
+    """The text of each pair's prompt; `which` is its row among the prompts."""
+    used, rows = np.unique(which, return_inverse=True)
+    starts, sizes = prompts.starts[used].tolist(), prompts.sizes[used].tolist()
+    ids = (prompts.values[start : start + size].tolist() for start, size in zip(starts, sizes, strict=True))
+    return pl.Series([tokens.decode(one) for one in ids], dtype=pl.String).gather(rows)
 
 
 def _messages(problems: Any) -> Any:

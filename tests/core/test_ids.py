@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from stepconf.core.ids import content_id, digest_of_ids, problem_id
 
-PARTS = st.one_of(st.none(), st.integers(), st.text(max_size=5), st.lists(st.integers(0, 99), max_size=4))
+PARTS = st.one_of(
+    st.none(),
+    st.integers(),
+    st.text(max_size=5),
+    st.binary(max_size=5),
+    st.lists(st.integers(0, 99), max_size=4),
+)
 
 
 def test_golden_values() -> None:
@@ -34,6 +40,7 @@ def test_parts_do_not_run_together() -> None:
         ([1],),
         (12,),
         ([1, 2],),
+        (b"1",),
     ]
     assert len({content_id(*parts) for parts in alike}) == len(alike)
     assert content_id() != content_id(None) != content_id("")

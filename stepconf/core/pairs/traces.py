@@ -117,8 +117,8 @@ def to_bytes(ids: list[int]) -> bytes:
 
 
 def pair_id(prompt_ids: bytes, chosen_ids: bytes, rejected_ids: bytes) -> str:
-    """The id of a pair: a content hash of its tokens, as bytes in hexadecimal (a list of integers is slow)."""
-    return content_id(prompt_ids.hex(), chosen_ids.hex(), rejected_ids.hex())
+    """The id of a pair: a content hash of its tokens, each as 4 bytes."""
+    return content_id(prompt_ids, chosen_ids, rejected_ids)
 
 
 def to_pair(draft: Draft, prompt_text: Callable[[Trace], str], round_: int) -> Pair:
