@@ -1,6 +1,7 @@
 """`stepconf pairs` through the command line: counts against an independent query, splits, candidates, strategies."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,19 @@ def test_bad_input(given_run: Path, tmp_path: Path) -> None:
     full = stepconf("pairs", given_run, "--tau", 0.5, "--export", "trl", "--out", tmp_path / "full")
     check_refused(full, "is not empty", "--out")
     assert [file.name for file in (tmp_path / "full").iterdir()] == ["mine"]
+
+
+def test_a_model_whose_tokenizer_changed_is_refused(given_run: Path, tmp_path: Path) -> None:
+    """Its prompts would be shown as another text."""
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_model(), model)
+    shutil.copytree(given_run, run)
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(tiny_model()), str(model)))
+    assert stepconf("pairs", run, "--tau", 0.5).code == 0
+    text = (model / "tokenizer.json").read_text()
+    (model / "tokenizer.json").write_text(text.replace("<|endoftext|>", "<|end|>"))
+    check_refused(stepconf("pairs", run, "--tau", 0.5), str(model), "another tokenizer", "Put the model back")
 
 
 def test_no_pairs_is_said_with_the_reasons(given_run: Path, tmp_path: Path) -> None:

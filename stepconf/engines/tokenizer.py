@@ -18,24 +18,35 @@ class Tokenizer:
     Args:
         model: a local folder or Hub id.
         revision: Hub revision; None for the default.
+        digest: that of the tokenizer which is looked for, where it is known. If the model's tokenizer.json is it,
+            transformers is imported only once a chat template or special tokens are asked for: its class for the
+            model takes ten seconds to import, of which texts and ids need nothing.
 
     Raises:
         StepconfError: there is no such model, or it has no fast tokenizer.
     """
 
-    def __init__(self, model: str, revision: str | None = None) -> None:
+    def __init__(self, model: str, revision: str | None = None, digest: str = "") -> None:
+        self._model, self._revision = model, revision
+        _check_exists(model, revision)
+        plain = _plain(model, revision) if digest else None
+        known = plain is not None and _digest(plain) == digest
+        self._backend: Any = plain if known else _whole_texts(self._hf.backend_tokenizer)
+
+    @cached_property
+    def _hf(self) -> Any:
         from transformers import AutoTokenizer
 
-        _check_exists(model, revision)
         try:
-            self._hf: Any = AutoTokenizer.from_pretrained(model, revision=revision)
+            opened = AutoTokenizer.from_pretrained(self._model, revision=self._revision)
         except (OSError, ValueError) as error:
-            raise model_not_found(model, error) from error
-        if not self._hf.is_fast:
+            raise model_not_found(self._model, error) from error
+        if not opened.is_fast:
             raise StepconfError(
-                f"{model} has no fast tokenizer, so token offsets are not known.",
+                f"{self._model} has no fast tokenizer, so token offsets are not known.",
                 "Convert it once: AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained(...)",
             )
+        return opened
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -62,7 +73,7 @@ class Tokenizer:
     @cached_property
     def digest(self) -> str:
         """A digest of everything that maps text to ids; equal digests tokenise equally."""
-        return hashlib.blake2b(self._hf.backend_tokenizer.to_str().encode(), digest_size=10).hexdigest()
+        return _digest(self._backend)
 
     @property
     def has_chat_template(self) -> bool:
@@ -71,7 +82,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens added."""
-        return cast(list[int], self._hf(text, add_special_tokens=False)["input_ids"])
+        return cast(list[int], self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of a plain (not chat) prompt, with the special tokens that the model expects in front."""
@@ -79,8 +90,8 @@ class Tokenizer:
 
     def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
         """Ids of a text, and the character at which each token starts."""
-        encoded = self._hf(text, add_special_tokens=False, return_offsets_mapping=True)
-        return encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
+        encoded = self._backend.encode(text, add_special_tokens=False)
+        return encoded.ids, [start for start, _ in encoded.offsets]
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Ids of a conversation up to where the assistant's answer starts.
@@ -99,30 +110,58 @@ class Tokenizer:
     def decode(self, token_ids: list[int]) -> str:
         """The text of ids, special tokens included; bytes that are no UTF-8 are U+FFFD, unknown ids nothing."""
         if self._bytes_of is None:
-            return cast(str, self._hf.backend_tokenizer.decode(token_ids, skip_special_tokens=False))
+            return cast(str, self._backend.decode(token_ids, skip_special_tokens=False))
         # Ten times as fast as the tokenizer itself, which prompts of millions of pairs notice.
         return b"".join(map(self._bytes_of.get, token_ids, repeat(b""))).decode("utf-8", "replace")
 
     @cached_property
     def _bytes_of(self) -> dict[int, bytes] | None:
         """What each token stands for, where a text is nothing but its tokens' bytes: in byte-level BPE."""
-        backend = self._hf.backend_tokenizer
-        if (json.loads(backend.to_str())["decoder"] or {}).get("type") != "ByteLevel":
+        if (json.loads(self._backend.to_str())["decoder"] or {}).get("type") != "ByteLevel":
             return None
-        return {i: _token_bytes(token) for token, i in backend.get_vocab(with_added_tokens=True).items()}
+        return {
+            i: _token_bytes(token) for token, i in self._backend.get_vocab(with_added_tokens=True).items()
+        }
 
     def pieces(self, token_ids: list[int]) -> list[str]:
         """What each token adds to the text; a character made of several tokens is added by the last."""
         from tokenizers.decoders import DecodeStream
 
-        stream, backend = DecodeStream(skip_special_tokens=False), self._hf.backend_tokenizer
-        pieces = [stream.step(backend, token) or "" for token in token_ids]
+        stream = DecodeStream(skip_special_tokens=False)
+        pieces = [stream.step(self._backend, token) or "" for token in token_ids]
         # Bytes at the end that never became a character: the decoder shows them as U+FFFD, as decode() does.
         emitted = "".join(pieces)
         whole = self.decode(token_ids)
         if pieces and len(whole) > len(emitted) and whole.startswith(emitted):
             pieces[-1] += whole[len(emitted) :]
         return pieces
+
+
+def _plain(model: str, revision: str | None) -> Any:
+    """The tokenizer that the model's tokenizer.json describes; None where there is none."""
+    import tokenizers
+
+    file = Path(model) / "tokenizer.json"
+    if not Path(model).is_dir():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            file = Path(hf_hub_download(model, "tokenizer.json", revision=revision))
+        except (EntryNotFoundError, OSError):  # transformers looks elsewhere too, and says what is wrong
+            return None
+    return _whole_texts(tokenizers.Tokenizer.from_file(str(file))) if file.exists() else None
+
+
+def _whole_texts(backend: Any) -> Any:
+    """The tokenizer without the cutting or filling up of texts that some come with."""
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _digest(backend: Any) -> str:
+    return hashlib.blake2b(backend.to_str().encode(), digest_size=10).hexdigest()
 
 
 def _token_bytes(token: str) -> bytes:

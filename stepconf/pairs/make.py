@@ -68,7 +68,12 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
         )
     tau = _tau(path, options)
     policy = _policy(recipe, metadata)
-    tokenizer = Tokenizer(resolve_model(policy.model), policy.model_revision)
+    tokenizer = Tokenizer(resolve_model(policy.model), policy.model_revision, metadata["tokenizer"])
+    if tokenizer.digest != metadata["tokenizer"]:
+        raise StepconfError(
+            f"{policy.model!r} has another tokenizer than the run's tokens, so it cannot read them.",
+            "Put the model back as it was when the run was made.",
+        )
     rule = _rule(options, tau, lambda text: to_bytes(tokenizer.encode(text)))
     with Run(path, recipe) as run:
         run.metadata = metadata
@@ -96,7 +101,7 @@ def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally"
     """Any strategy, with candidates or without; the rows of step pairs are those of `_make_by_columns`."""
     parts: Iterator[Part] = (Part(*one) for one in whole_problems(run.path, options.strategy == "pcpo"))
     if options.candidates and means.rule is not None:
-        parts = _sampling(parts, means, run.metadata, options, tally.candidates)
+        parts = _sampling(parts, means, options, tally.candidates)
     prompt_text = _prompt_text(means.tokenizer)
     for part in parts if options.candidates else _uncollected(parts):
         drafts = unique(_drafts(part, means.rule, options, tally.drops), tally.drops)
@@ -262,7 +267,6 @@ def _drafts(
 def _sampling(
     parts: Iterator[Part],
     means: _Means,
-    metadata: dict[str, str],
     options: PairsRecipe,
     counts: Counter[str],
 ) -> Iterator[Part]:
@@ -275,11 +279,6 @@ def _sampling(
         return [place for place, outcome in outcomes if outcome in (NO_RIVAL, NO_CORRECTION)]
 
     with closing(open_engine(policy)) as engine:
-        if engine.tokenizer.digest != metadata["tokenizer"]:
-            raise StepconfError(
-                f"{policy.model!r} has another tokenizer than the run's tokens, so it cannot continue them.",
-                "Put the model back as it was, or make pairs without --set pairs.candidates.",
-            )
         yield from with_candidates(parts, missing, engine, policy, options, counts)
 
 

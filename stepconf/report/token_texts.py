@@ -46,7 +46,7 @@ def _opened(model: str, revision: str | None, digest: str) -> Any:
     from stepconf.demo_model import resolve_model
     from stepconf.engines.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer(resolve_model(model), revision)
+    tokenizer = Tokenizer(resolve_model(model), revision, digest)
     if digest and tokenizer.digest != digest:
         raise StepconfError(f"the tokenizer of {model} is not the one that the run was made with.")
     return tokenizer

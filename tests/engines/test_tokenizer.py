@@ -1,6 +1,9 @@
 """Token ids, texts and offsets agree, on a small byte-level tokenizer and on the built-in model's."""
 
 import importlib.util
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +111,35 @@ def test_digests_tell_tokenizers_apart(tmp_path: Path) -> None:
     assert tiny.digest == Tokenizer(str(tiny_model())).digest
     assert tiny.digest == chat.digest, "the chat template does not change how text becomes ids"
     assert (tiny.has_chat_template, chat.has_chat_template) == (False, True)
+
+
+def test_a_known_tokenizer_opens_without_transformers(folder: Path, tokenizer: Tokenizer) -> None:
+    code = (
+        "import sys; from stepconf.engines.tokenizer import Tokenizer;"
+        f"found = Tokenizer({str(folder)!r}, None, {tokenizer.digest!r});"
+        f"assert found.digest == {tokenizer.digest!r};"
+        "print(found.decode(found.encode('two tokens')), 'transformers' in sys.modules, found.eos_id)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told == f"two tokens False {tokenizer.eos_id}\n"
+
+
+def test_a_tokenizer_that_is_not_the_known_one_shows_its_own_digest(
+    folder: Path, tokenizer: Tokenizer
+) -> None:
+    assert Tokenizer(str(folder), None, "0" * 20).digest == tokenizer.digest
+
+
+def test_a_tokenizer_that_cuts_texts_does_not(tmp_path: Path) -> None:
+    shutil.copytree(tiny_model(), tmp_path, dirs_exist_ok=True)
+    cutting = Reference.from_file(str(tmp_path / "tokenizer.json"))
+    cutting.enable_truncation(2)
+    cutting.enable_padding(length=9, pad_token=END)
+    cutting.save(str(tmp_path / "tokenizer.json"))
+    digest = Tokenizer(str(tiny_model())).digest
+    for opened in (Tokenizer(str(tmp_path)), Tokenizer(str(tmp_path), None, digest)):
+        assert opened.decode(opened.encode("a longer text")) == "a longer text"
+        assert opened.digest == digest
 
 
 def test_a_model_that_is_none_is_named(tmp_path: Path) -> None:
