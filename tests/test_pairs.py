@@ -10,7 +10,7 @@ import pytest
 
 from stepconf.core.segment import segment
 from stepconf.engines.tokenizer import Tokenizer
-from stepconf.run.tables import pairs_manifest, read_pairs
+from stepconf.run.tables import pairs_manifest, read_pairs, read_recipe
 from tests.benchmarks.pairs_at_size import counted_by_polars
 from tests.benchmarks.synthetic_run import make_run
 from tests.invariants import rows_of
@@ -163,11 +163,11 @@ def test_bad_input(given_run: Path, tmp_path: Path) -> None:
 
 def test_a_model_whose_tokenizer_changed_is_refused(given_run: Path, tmp_path: Path) -> None:
     """Its prompts would be shown as another text."""
-    model, run = tmp_path / "model", tmp_path / "run"
-    shutil.copytree(tiny_model(), model)
+    model, run, before = tmp_path / "model", tmp_path / "run", read_recipe(given_run)["model"]
+    shutil.copytree(before, model)
     shutil.copytree(given_run, run)
     recipe = run / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace(str(tiny_model()), str(model)))
+    recipe.write_text(recipe.read_text().replace(before, str(model)))
     assert stepconf("pairs", run, "--tau", 0.5).code == 0
     text = (model / "tokenizer.json").read_text()
     (model / "tokenizer.json").write_text(text.replace("<|endoftext|>", "<|end|>"))
