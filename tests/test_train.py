@@ -1,6 +1,11 @@
 """`stepconf train` on a run of the tiny model: what it learns from, what it leaves, what it refuses."""
 
 import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -186,6 +191,21 @@ def test_metrics_go_to_tensorboard_if_asked(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     assert train(run, tmp_path / "t", "--set", "train.log_to=tensorboard").code == 0
     assert list((tmp_path / "t" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.slow
+def test_metrics_go_to_trackio_if_asked(run: Path, tmp_path: Path) -> None:
+    """In a process of its own: what is left at its end is sent then."""
+    pytest.importorskip("trackio")
+    arguments = ["train", run, "--model", tiny_model(), *FAST, "--set", "train.log_to=trackio"]
+    command = [sys.executable, "-m", "stepconf", *map(str, arguments), "--out", str(tmp_path / "t")]
+    place = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    subprocess.run(command, env=place, check=True, capture_output=True)
+    with closing(sqlite3.connect(tmp_path / "trackio/stepconf.db")) as base:
+        logged = base.execute("select step, metrics from metrics").fetchall()
+    lines = (tmp_path / "t/state/metrics.jsonl").read_text().splitlines()
+    written = {one["step"]: one["loss"] for one in map(json.loads, lines) if "step" in one}
+    assert written and {step: json.loads(values)["loss"] for step, values in logged} == written
 
 
 @pytest.mark.parametrize("limit", [60_000, 200_000, 1_000_000])

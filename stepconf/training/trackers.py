@@ -24,13 +24,18 @@ def tracker(kind: Literal["none", "tensorboard", "trackio"], folder: Path) -> Re
         if kind == "trackio":
             import trackio
 
-            trackio.init(project="stepconf", name=folder.name)
-            return lambda metrics: trackio.log(metrics) if "step" in metrics else None
+            trackio.init(project="stepconf", name=folder.name, resume="allow")
+            return lambda metrics: _log(trackio.log, metrics)
     except ImportError as error:
         raise StepconfError(
             f"train.log_to={kind} needs a package that is missing: {error}.", f"Type: pip install {kind}"
         ) from error
     return lambda metrics: None
+
+
+def _log(log: Callable[..., None], metrics: dict[str, Any]) -> None:
+    if "step" in metrics:
+        log({name: value for name, value in metrics.items() if name != "step"}, step=metrics["step"])
 
 
 def _write(writer: Any, metrics: dict[str, Any]) -> None:
