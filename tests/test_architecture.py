@@ -21,7 +21,7 @@ INWARD = {
     "inference": {"engines", "core", "errors", "recipe"},
     "training": {"core", "errors", "recipe"},
     "run": {"core", "errors", "ui"},
-    "stages": BASE | {"problems", "engines", "verifiers", "run", "demo_model", "pipeline"},
+    "stages": BASE | {"problems", "engines", "verifiers", "run", "demo_model"},
     "labels": BASE | {"problems", "verifiers", "run", "stages"},
     "pairs": BASE | {"engines", "verifiers", "run", "stages", "demo_model"},
     "calibration": BASE | {"engines", "run", "stages"},

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepconf.core.schema import TABLES, arrow_schema
-from stepconf.pipeline import _through, overlapped
 from stepconf.stages.chunks import Chunk
+from stepconf.stages.stream import overlapped, through
 from tests.invariants import check_invariants, rows_of
 from tests.shared_data import shared_rows
 from tests.tiny import VOCABULARY, stepconf, tiny_model, with_tiny
@@ -290,7 +290,7 @@ def test_results_in_any_order_give_the_same_chunks(
 
     solved: dict[str, list[str]] = {}
     done = list(
-        _through(
+        through(
             iter(_chunks(sizes)),
             engine,
             lambda key, item: "too long" if key in refused else Ask(key),

@@ -11,10 +11,10 @@ from functools import partial
 from threading import Thread
 from typing import Any, Literal
 
-from stepconf.pipeline import divide, metadata_of, reread, sample, teacher_force
 from stepconf.recipe import Recipe
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.judge import judge, open_verifiers, shares_engine
+from stepconf.stages.make import divide, metadata_of, reread, sample, teacher_force
 from stepconf.stages.models import open_guarded
 
 Command = Literal["generate", "score", "segment", "verify"]
