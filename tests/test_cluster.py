@@ -15,7 +15,7 @@ from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe, identity, load_recipe
-from stepconf.stages import cluster
+from stepconf.stages import cluster, cluster_connection
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.cluster_work import Parcel, Worker
 from tests.invariants import check_invariants, rows_of
@@ -131,7 +131,7 @@ def test_no_cluster_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where it looks for one
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(StepconfError, match="no Ray cluster at 'auto'") as told:
-        cluster._connect(ray, "auto")
+        cluster_connection.connect(ray, "auto")
     assert "ray start --head" in told.value.hint
     assert signal.getsignal(signal.SIGTERM) is before
 
