@@ -136,11 +136,10 @@ def test_no_cluster_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_ray_is_not_installed(problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    ended = stepconf(
-        "generate", "--problems", problems, "--out", tmp_path / "r", *with_tiny(), "--ray", "local"
-    )
+    file = write_jsonl(tmp_path / "given.jsonl", GIVEN)
+    ended = stepconf("verify", file, "--out", tmp_path / "run", "--ray", "local")
     assert ended.code == 1 and "pip install 'stepconf[ray]'" in ended.err
 
 
@@ -178,6 +177,16 @@ def test_chunks_of_many_callers_share_one_generator() -> None:
         "the third one fails.",
         "Type less.",
     )
+
+
+def test_two_actors_write_the_rows_of_this_process(local: None, tmp_path: Path) -> None:
+    """The one test that starts Ray in the default suite: verifiers only, since an engine takes longer to import."""
+    file = write_jsonl(tmp_path / "given.jsonl", [row | {"id": str(i)} for i in range(3) for row in GIVEN])
+    given = ["verify", file, "--verify", "final", "--set", "chunk=2", "--set", "verify.workers=1"]
+    for name, options in (("plain", []), ("ray", ["--ray", "local", "--set", "ray.min_verifiers=2"])):
+        ended = stepconf(*given, "--out", tmp_path / name, *options)
+        assert ended.code == 0, ended.err
+    check_same(tmp_path / "ray", tmp_path / "plain")
 
 
 @pytest.mark.slow

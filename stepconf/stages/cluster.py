@@ -136,8 +136,8 @@ def _packed(
                 fn_constructor_args=(stage.work,),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=stage.smallest,
-                    max_size=stage.largest,
+                    min_size=min(stage.smallest, len(rows)),
+                    max_size=min(stage.largest, len(rows)),
                     max_concurrent_calls_per_actor=at_once,
                     max_tasks_in_flight_per_actor=2 * at_once if at_once > 1 else 1,
                     enable_true_multi_threading=True,
