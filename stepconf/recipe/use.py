@@ -211,9 +211,8 @@ class RayRecipe(Strict):
     min_verifiers: int = Field(1, ge=1)
     max_verifiers: int | None = Field(None, ge=1)
     """None: as many as there is work and room for."""
-    retries: int = Field(8, ge=0)
-    """How often a chunk is made again whose actor or node was lost, before its items are tried alone. Ray notices
-    after some 15 seconds that a node is lost, and has tried about four times by then."""
+    retries: int = Field(3, ge=0)
+    """How often a chunk is made again whose actor or node was lost, before its items are tried alone."""
 
     @model_validator(mode="after")
     def _values_mean_something(self) -> Self:

@@ -6,8 +6,8 @@ Ray Data moves the chunks: it starts actors and starts lost ones again, holds ma
 behind, and grows both pools. An actor runs the same stages as one machine does (`cluster_work.py`). Shards and
 manifests are written here alone, so a run may go on with Ray or without.
 
-What an actor's or a node's end costs is made again, `ray.retries` times. Chunks that are lost even so are cut
-into their items, and an item that is lost alone is counted.
+What an actor's or a node's end costs is made again behind all else, `ray.retries` times. Chunks that are lost
+even so are cut into their items, and an item that is lost alone is counted.
 """
 
 import os
@@ -49,15 +49,19 @@ def on_cluster(
     with connected(str(recipe.ray.address)) as ray:
         stages = _stages(command, recipe, tokenizer, ray)
         missing = {chunk.name: chunk for chunk in todo}
-        with closing(_streamed(todo, stages, recipe.ray.retries, _AT_ONCE, ray)) as parcels:
-            for parcel in parcels:
-                missing.pop(parcel.chunk.name)
-                yield parcel
-        if missing:
-            made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
-            weight = recipe.sampling.samples if command == "generate" else 1
-            alone = partial(_streamed, stages=stages, retries=recipe.ray.retries, at_once=1, ray=ray)
-            yield from _item_by_item(list(missing.values()), alone, made, weight)
+        for again in range(recipe.ray.retries + 1):
+            if again:
+                warn("workers lost", f"{len(missing)} chunks lost their workers, and are made again.")
+            with closing(_streamed(list(missing.values()), stages, _AT_ONCE, ray)) as parcels:
+                for parcel in parcels:
+                    missing.pop(parcel.chunk.name)
+                    yield parcel
+            if not missing:
+                return
+        made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
+        weight = recipe.sampling.samples if command == "generate" else 1
+        alone = partial(_streamed, stages=stages, at_once=1, ray=ray)
+        yield from _item_by_item(list(missing.values()), alone, made, weight)
 
 
 def _item_by_item(
@@ -92,11 +96,11 @@ def _item_by_item(
 
 
 def _streamed(
-    chunks: Sequence[Chunk[T]], stages: Sequence["_Stage"], retries: int, at_once: int, ray: Any
+    chunks: Sequence[Chunk[T]], stages: Sequence["_Stage"], at_once: int, ray: Any
 ) -> Generator[Parcel, None, None]:
     """What becomes of the chunks; nothing for those that were lost with their workers."""
     rows = [{_COLUMN: pickle.dumps(Parcel(chunk))} for chunk in chunks]
-    source = partial(_packed, rows, stages, retries, at_once)
+    source = partial(_packed, rows, stages, at_once)
     try:
         with closing(from_head(ray, source) if ray.util.client.ray.is_connected() else source()) as found:
             for packed in found:
@@ -115,12 +119,13 @@ def _streamed(
 
 
 def _packed(
-    rows: list[dict[str, bytes]], stages: Sequence["_Stage"], retries: int, at_once: int
+    rows: list[dict[str, bytes]], stages: Sequence["_Stage"], at_once: int
 ) -> Generator[bytes, None, None]:
     """The stages over pickled parcels, by Ray Data. It runs in a process of the cluster.
 
     An actor has `at_once` chunks, and as many more are on their way to it where that is more than one: they
-    share its fate.
+    share its fate. Ray does not try them again, since it would do so with the same actor, which waits for ever
+    where no node has room for it any more.
     """
     import ray.data
 
@@ -145,7 +150,7 @@ def _packed(
                 num_cpus=stage.cpus,
                 num_gpus=stage.gpus,
                 max_restarts=-1,
-                max_task_retries=retries,
+                max_task_retries=0,
             )
     # Nothing is fetched ahead: what is made is committed at once.
     with closing(iter(data.iter_batches(batch_size=None, prefetch_batches=0))) as batches:

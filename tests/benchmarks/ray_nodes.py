@@ -32,14 +32,17 @@ def quiet(stage: str, n: int) -> None:
 
 @contextmanager
 def two_nodes() -> Iterator[int]:
-    """A cluster of this process's node and a second one, whose raylet's process id is given."""
+    """This process's node and a second one, whose raylet's process id is given.
+
+    Each has room for two actors of the three: there is an engine on the second one.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="sc-", ignore_cleanup_errors=True) as scratch:
         os.environ["RAY_TMPDIR"] = scratch
         common = {"include_dashboard": False, "object_store_memory": 100 << 20}
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, **common})
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **common})
         second = cluster.add_node(num_cpus=2, **common)
         ray.init(cluster.address, log_to_driver=False)
         try:
@@ -112,7 +115,7 @@ def same(found: Rows, plain: Rows, engine: str) -> bool:
 
 def compare(engine: str, inside: str, n_problems: int) -> tuple[list[bool], float]:
     """Make the run without Ray, on two nodes, and on two nodes of which one is killed; the last two compared."""
-    sets = {"problems.limit": n_problems, "engine.name": engine, "chunk": 2}
+    sets = {"problems.limit": n_problems, "engine.name": engine, "chunk": 1}
     with tempfile.TemporaryDirectory() as scratch:
         folder, found = Path(scratch), []
         plain_s, plain = made(folder / "plain", sets)

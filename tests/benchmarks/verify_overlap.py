@@ -1,8 +1,9 @@
 """Verification beside generation: what of it the engine waits for, at a given rate of the engine.
 
-10,000 GSM8K and MATH-500 solutions (the mix of `verify_throughput`, 2 % hostile answers) come out of a stand-in for
-an engine on a GPU: it takes its time and no CPU, and stands still while nobody takes its results. All behind it is
-real: cutting into steps, `final,symbolic`, writing. Stopped, the same command with the same FOLDER goes on.
+10,000 GSM8K and MATH-500 solutions (5,000 of the mix of `verify_throughput`, twice; 2 % hostile answers) come out of
+a stand-in for an engine on a GPU: it takes its time and no CPU, and stands still while nobody takes its results. All
+behind it is real: cutting into steps, `final,symbolic`, writing. Stopped, the same command with the same FOLDER goes
+on.
 
     python -m tests.benchmarks.verify_overlap FOLDER [solutions per second of the engine] [solutions] [workers]
 """
@@ -24,6 +25,7 @@ from stepconf.recipe import load_recipe
 from tests.benchmarks.verify_throughput import mix
 from tests.tiny import VOCABULARY, tiny_model
 
+_DISTINCT = 5_000  # there are 6,400
 _NUMBER = re.compile(r"Problem (\d+)")
 
 
@@ -61,7 +63,8 @@ class Paced:
 
 def main(folder: Path, per_second: float = 20, size: int = 10_000, workers: int = 1) -> None:
     """Print the engine's seconds, those of verification, and how many the engine waited."""
-    items = mix(size, random.Random(0))
+    items = mix(min(size, _DISTINCT), random.Random(0))
+    items = (items * (size // len(items) + 1))[:size]
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"problem": f"Problem {i}", "answer": gold} for i, (gold, *_) in enumerate(items)]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
