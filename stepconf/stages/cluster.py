@@ -15,7 +15,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,8 @@ def on_cluster(
                     yield parcel
             if not missing:
                 return
+            # Of a cluster that has lost nodes, engines must not take the room that the verifiers need.
+            stages = [replace(stage, smallest=1) for stage in stages]
         made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
         weight = recipe.sampling.samples if command == "generate" else 1
         alone = partial(_streamed, stages=stages, at_once=1, ray=ray)
