@@ -81,7 +81,7 @@ HOME = {
         "pairs/columns.py",
         "pairs/tables.py",
     },
-    "ray": {"stages/cluster.py"},
+    "ray": {"stages/cluster.py", "stages/cluster_connection.py"},
     "fsspec": {"run/remote.py"},
     "huggingface_hub": {"hub/client.py", "engines/tokenizer.py"},
 }

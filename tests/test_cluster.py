@@ -15,7 +15,7 @@ from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe, identity, load_recipe
-from stepconf.stages import cluster
+from stepconf.stages import cluster, cluster_connection
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.cluster_work import Parcel, Worker
 from tests.invariants import check_invariants, rows_of
@@ -131,16 +131,15 @@ def test_no_cluster_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where it looks for one
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(StepconfError, match="no Ray cluster at 'auto'") as told:
-        cluster._connect(ray, "auto")
+        cluster_connection.connect(ray, "auto")
     assert "ray start --head" in told.value.hint
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_ray_is_not_installed(problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    ended = stepconf(
-        "generate", "--problems", problems, "--out", tmp_path / "r", *with_tiny(), "--ray", "local"
-    )
+    file = write_jsonl(tmp_path / "given.jsonl", GIVEN)
+    ended = stepconf("verify", file, "--out", tmp_path / "run", "--ray", "local")
     assert ended.code == 1 and "pip install 'stepconf[ray]'" in ended.err
 
 
@@ -178,6 +177,16 @@ def test_chunks_of_many_callers_share_one_generator() -> None:
         "the third one fails.",
         "Type less.",
     )
+
+
+def test_two_actors_write_the_rows_of_this_process(local: None, tmp_path: Path) -> None:
+    """The one test that starts Ray in the default suite: verifiers only, since an engine takes longer to import."""
+    file = write_jsonl(tmp_path / "given.jsonl", [row | {"id": str(i)} for i in range(3) for row in GIVEN])
+    given = ["verify", file, "--verify", "final", "--set", "chunk=2", "--set", "verify.workers=1"]
+    for name, options in (("plain", []), ("ray", ["--ray", "local", "--set", "ray.min_verifiers=2"])):
+        ended = stepconf(*given, "--out", tmp_path / name, *options)
+        assert ended.code == 0, ended.err
+    check_same(tmp_path / "ray", tmp_path / "plain")
 
 
 @pytest.mark.slow

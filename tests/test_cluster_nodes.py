@@ -8,8 +8,21 @@ from typing import Any
 
 import pytest
 
+from stepconf.core.records import Problem
 from stepconf.pipeline import generate
-from tests.test_cluster import AS_LOCAL, check_same, descendants, plain, problems, ray, recipe_of, scratch
+from stepconf.stages import cluster
+from stepconf.stages.chunks import Chunk
+from tests.test_cluster import (
+    AS_LOCAL,
+    check_same,
+    descendants,
+    plain,
+    problems,
+    ray,
+    recipe_of,
+    scratch,
+    toys,
+)
 
 __all__ = ["plain", "problems", "scratch"]  # fixtures
 pytestmark = pytest.mark.slow
@@ -32,6 +45,35 @@ def nodes(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any,
     yield cluster, second
     ray.shutdown()
     cluster.shutdown()
+
+
+def deadly(chunks: Iterator[Chunk[Problem]]) -> Iterator[tuple[Chunk[Problem], dict[str, str]]]:
+    """Kills its node, unless the pipe that the problems name is called after its raylet, which waits for that."""
+    for chunk in chunks:
+        pipe = Path(str(chunk.items[0].external_id))
+        on_head = str(os.getppid()) == pipe.name
+        if pipe.exists():
+            with pipe.open("r" if on_head else "w"):  # waits for the other one
+                pipe.unlink(missing_ok=True)
+        if not on_head:
+            os.kill(os.getppid(), signal.SIGKILL)
+        yield chunk, {"engine": "toy"}
+
+
+def test_no_room_for_the_actors_of_a_lost_node(
+    nodes: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they were making is made by those that are left."""
+    stage = cluster._Stage(cluster._Making, deadly, 2, 0, 2, 2)  # two CPUs each: one on a node
+    monkeypatch.setattr(cluster, "_stages", lambda *_: [stage])
+    head = nodes[0].head_node.all_processes["raylet"][0].process
+    os.mkfifo(tmp_path / str(head.pid))
+    chunks = toys([""] * 12, tmp_path / str(head.pid))
+    recipe = recipe_of(tmp_path, "auto", **{"ray.retries": 2})
+    parcels = list(cluster.on_cluster(chunks, "generate", recipe))
+    assert sorted(parcel.chunk.name for parcel in parcels) == sorted(chunk.name for chunk in chunks)
+    assert not any(parcel.chunk.drops for parcel in parcels)
+    assert nodes[1].all_processes["raylet"][0].process.poll() is not None, "the second node was at work"
 
 
 def workers_of(raylet: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Chunks made and judged on a Ray cluster: the only home of Ray.
+"""Chunks made and judged on a Ray cluster.
 
     chunks -> making (an engine, GPUs) -> judging (verifiers, CPUs) -> this process, which commits them
 
@@ -6,28 +6,24 @@ Ray Data moves the chunks: it starts actors and starts lost ones again, holds ma
 behind, and grows both pools. An actor runs the same stages as one machine does (`cluster_work.py`). Shards and
 manifests are written here alone, so a run may go on with Ray or without.
 
-What an actor's or a node's end costs is made again, `ray.retries` times. Chunks that are lost even so are cut
-into their items, and an item that is lost alone is counted.
+What an actor's or a node's end costs is made again behind all else, `ray.retries` times. Chunks that are lost
+even so are cut into their items, and an item that is lost alone is counted.
 """
 
-import logging
 import os
 import pickle
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import stepconf
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe
 from stepconf.run.events import warn
 from stepconf.stages.chunks import Chunk, T
+from stepconf.stages.cluster_connection import connected, from_head
 from stepconf.stages.cluster_work import Command, Parcel, Work, Worker, judging, making
 from stepconf.stages.judge import shares_engine
 
@@ -50,18 +46,24 @@ def on_cluster(
         StepconfError: Ray is not installed, its address does not answer, it lacks what an engine asks for, an
             actor met with such an error, or more items were lost with their workers than came through.
     """
-    with _connected(str(recipe.ray.address)) as ray:
+    with connected(str(recipe.ray.address)) as ray:
         stages = _stages(command, recipe, tokenizer, ray)
         missing = {chunk.name: chunk for chunk in todo}
-        with closing(_streamed(todo, stages, recipe.ray.retries, _AT_ONCE, ray)) as parcels:
-            for parcel in parcels:
-                missing.pop(parcel.chunk.name)
-                yield parcel
-        if missing:
-            made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
-            weight = recipe.sampling.samples if command == "generate" else 1
-            alone = partial(_streamed, stages=stages, retries=recipe.ray.retries, at_once=1, ray=ray)
-            yield from _item_by_item(list(missing.values()), alone, made, weight)
+        for again in range(recipe.ray.retries + 1):
+            if again:
+                warn("workers lost", f"{len(missing)} chunks lost their workers, and are made again.")
+            with closing(_streamed(list(missing.values()), stages, _AT_ONCE, ray)) as parcels:
+                for parcel in parcels:
+                    missing.pop(parcel.chunk.name)
+                    yield parcel
+            if not missing:
+                return
+            # Of a cluster that has lost nodes, engines must not take the room that the verifiers need.
+            stages = [replace(stage, smallest=1) for stage in stages]
+        made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
+        weight = recipe.sampling.samples if command == "generate" else 1
+        alone = partial(_streamed, stages=stages, at_once=1, ray=ray)
+        yield from _item_by_item(list(missing.values()), alone, made, weight)
 
 
 def _item_by_item(
@@ -96,14 +98,39 @@ def _item_by_item(
 
 
 def _streamed(
-    chunks: Sequence[Chunk[T]], stages: Sequence["_Stage"], retries: int, at_once: int, ray: Any
+    chunks: Sequence[Chunk[T]], stages: Sequence["_Stage"], at_once: int, ray: Any
 ) -> Generator[Parcel, None, None]:
-    """What becomes of the chunks; nothing for those that were lost with their workers.
+    """What becomes of the chunks; nothing for those that were lost with their workers."""
+    rows = [{_COLUMN: pickle.dumps(Parcel(chunk))} for chunk in chunks]
+    source = partial(_packed, rows, stages, at_once)
+    try:
+        with closing(from_head(ray, source) if ray.util.client.ray.is_connected() else source()) as found:
+            for packed in found:
+                parcel: Parcel = pickle.loads(packed)  # noqa: S301  our own actor's
+                for event, sentence, facts in parcel.warnings:
+                    warn(event, sentence, **facts)
+                if parcel.failure is not None:
+                    raise parcel.failure
+                yield parcel
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
+        raise StepconfError(
+            f"the Ray cluster failed: {reason}",
+            "What was committed is kept. Type the same command again, with --ray or without.",
+        ) from error
+
+
+def _packed(
+    rows: list[dict[str, bytes]], stages: Sequence["_Stage"], at_once: int
+) -> Generator[bytes, None, None]:
+    """The stages over pickled parcels, by Ray Data. It runs in a process of the cluster.
 
     An actor has `at_once` chunks, and as many more are on their way to it where that is more than one: they
-    share its fate.
+    share its fate. Ray does not try them again, since it would do so with the same actor, which waits for ever
+    where no node has room for it any more.
     """
-    rows = [{_COLUMN: pickle.dumps(Parcel(chunk))} for chunk in chunks]
+    import ray.data
+
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     data.context.enable_progress_bars = False
     data.context.max_errored_blocks = -1
@@ -116,8 +143,8 @@ def _streamed(
                 fn_constructor_args=(stage.work,),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=stage.smallest,
-                    max_size=stage.largest,
+                    min_size=min(stage.smallest, len(rows)),
+                    max_size=min(stage.largest, len(rows)),
                     max_concurrent_calls_per_actor=at_once,
                     max_tasks_in_flight_per_actor=2 * at_once if at_once > 1 else 1,
                     enable_true_multi_threading=True,
@@ -125,29 +152,20 @@ def _streamed(
                 num_cpus=stage.cpus,
                 num_gpus=stage.gpus,
                 max_restarts=-1,
-                max_task_retries=retries,
+                max_task_retries=0,
             )
-    try:
-        # Nothing is fetched ahead: what is made is committed at once.
-        with closing(iter(data.iter_batches(batch_size=None, prefetch_batches=0))) as batches:
-            for packed in (packed for batch in batches for packed in batch[_COLUMN]):
-                parcel: Parcel = pickle.loads(packed)  # noqa: S301  our own actor's
-                for event, sentence, facts in parcel.warnings:
-                    warn(event, sentence, **facts)
-                if parcel.failure is not None:
-                    raise parcel.failure
-                yield parcel
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        raise StepconfError(
-            f"the Ray cluster failed: {str(error).strip().splitlines()[0]}",
-            "What was committed is kept. Type the same command again, with --ray or without.",
-        ) from error
+    # Nothing is fetched ahead: what is made is committed at once.
+    with closing(iter(data.iter_batches(batch_size=None, prefetch_batches=0))) as batches:
+        for batch in batches:
+            yield from batch[_COLUMN]
 
 
 class _Actor:
     """What Ray Data starts, one chunk a call; the classes below only give it a name in Ray's dashboard."""
 
     def __init__(self, work: Work) -> None:
+        # Its threads are as many as its CPUs. vLLM would bind those of all engines of a machine to the same ones.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         self._worker = Worker(work)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
@@ -232,69 +250,3 @@ def _on_a_share(recipe: Recipe, gpus: float) -> Recipe:
             "verify": verify.model_copy(update={"workers": workers}),
         }
     )
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """The module `ray`, connected; a connection that the caller has made is taken, and kept."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise StepconfError(
-            f"--ray needs Ray, which cannot be imported: {error}", "Type: pip install 'stepconf[ray]'"
-        ) from error
-    noisy = logging.getLogger("ray.data")
-    level = noisy.level
-    noisy.setLevel(logging.CRITICAL)
-    own = not ray.is_initialized()
-    try:
-        if own:
-            _connect(ray, address)
-        yield ray
-    finally:
-        noisy.setLevel(level)
-        if own:
-            ray.shutdown()
-
-
-def _connect(ray: Any, address: str) -> None:
-    # Its C++ side tells stderr of errors of no consequence, past every setting of Python's logging.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray's workers are nice (15) by default: next to another job an engine would stand still.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        # An engine and a verifier have a CPU each, on paper, on the smallest machine too.
-        options |= {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 1)}
-    else:
-        # The code of this process, whatever the nodes have: the same rows as here.
-        options["runtime_env"] = {"py_modules": [str(Path(stepconf.__file__).parent)]}
-    on_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with _stderr_closed():  # to what it says of that variable
-            ray.init(address=address, **options)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise StepconfError(
-            f"there is no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}",
-            "Start one (ray start --head), give another address, or take --ray local. A cluster that asks for a "
-            "token does not answer without it: see RAY_AUTH_TOKEN in Ray's documentation.",
-        ) from error
-    finally:
-        if on_main:  # Ray has put its own in its place, which ends the process at once
-            signal.signal(signal.SIGTERM, handler)
-
-
-@contextmanager
-def _stderr_closed() -> Iterator[None]:
-    """Nothing reaches the process's stderr, from whatever language."""
-    kept = os.dup(2)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
