@@ -25,7 +25,8 @@ from stepconf.run.ahead import ahead
 from stepconf.run.damage import damage_told
 from stepconf.run.events import Tick
 from stepconf.run.parts import Part, parts_of
-from stepconf.run.shards import Run, Shard, as_declared, shard_facts
+from stepconf.run.shard import Shard, as_declared, shard_facts
+from stepconf.run.shards import Run
 from stepconf.run.summary import write_summary
 from stepconf.run.tables import read_recipe
 

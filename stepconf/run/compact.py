@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from stepconf.run.damage import damage_told, damaged_manifests
 from stepconf.run.events import Tick
 from stepconf.run.parts import SHARD_BYTES, chunks_of, parts_of, stem_of
-from stepconf.run.shards import Run, as_declared, in_parts
+from stepconf.run.shard import as_declared, in_parts
+from stepconf.run.shards import Run
 from stepconf.run.tables import PAIRS, pairs_manifest, read_footer, read_joined, read_manifests, read_recipe
 
 _SUMS = ("solutions", "steps", "tokens")

@@ -18,10 +18,9 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -32,9 +31,9 @@ from stepconf.run.copies import url_of
 from stepconf.run.damage import damaged_manifests, live_manifests, manifest_checksum
 from stepconf.run.events import warn
 from stepconf.run.mirror import Mirror
-from stepconf.run.parts import GROUP_BYTES, SHARD_BYTES, cut, shard_names
 from stepconf.run.reader import METRICS
-from stepconf.run.tables import PAIRS, plain, read_manifests, read_recipe
+from stepconf.run.shard import Shard, as_declared, in_parts
+from stepconf.run.tables import PAIRS, read_manifests, read_recipe
 
 _STAGED = ".pairs"
 
@@ -206,7 +205,7 @@ class Run:
         """
         self.stage_shard(name, Shard.of(self._as_declared("pairs", pairs)))
 
-    def stage_shard(self, name: str, shard: "Shard") -> None:
+    def stage_shard(self, name: str, shard: Shard) -> None:
         """As `stage_pairs`, of a file that is made."""
         file = self.path / _STAGED / f"{name}.parquet"
         file.parent.mkdir(exist_ok=True)
@@ -282,7 +281,7 @@ class Run:
         return shard.facts
 
     def recommit(
-        self, manifest: dict[str, Any], shards: Iterable[tuple[str, "Shard"]], facts: dict[str, Any]
+        self, manifest: dict[str, Any], shards: Iterable[tuple[str, Shard]], facts: dict[str, Any]
     ) -> None:
         """Put shards in the place of a committed chunk's, by name, then write its manifest with more facts.
 
@@ -325,70 +324,6 @@ class Run:
         with contextlib.suppress(OSError):
             temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
             temporary.rename(self.path / METRICS)
-
-
-class Shard(NamedTuple):
-    """A Parquet file before it is written, or without `data` one that stays; `facts` are for its manifest."""
-
-    facts: dict[str, Any]
-    data: Any = b""
-
-    @classmethod
-    def of(cls, rows: Any) -> "Shard":
-        """An Arrow table as a file. For any thread."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        leaves = [leaf for field in rows.schema for leaf in _leaves(field.name, field.type)]
-        single = [name for name, kind in leaves if pa.types.is_float32(kind)]
-        texts = [name for name, kind in leaves if pa.types.is_string(kind)]
-        sink = pa.BufferOutputStream()
-        # Numbers hardly repeat as a whole: a dictionary of them takes half of the time and makes the file larger.
-        # Byte by byte (the exponents together) what a model computes takes half of the room.
-        pq.write_table(
-            rows,
-            sink,
-            row_group_size=max(1, len(rows) * GROUP_BYTES // max(rows.nbytes, 1)),
-            compression="zstd",
-            use_dictionary=texts,
-            use_byte_stream_split=single,
-        )
-        data = sink.getvalue()
-        return cls(shard_facts(len(rows), data), data)
-
-
-def in_parts(chunk: str, solutions: Any, steps: Any) -> Iterator[tuple[str, Any]]:
-    """The shards of a chunk, by name, that hold its Arrow tables."""
-    pieces = [(solutions, steps)]
-    if solutions.nbytes + steps.nbytes > SHARD_BYTES:
-        pieces = list(cut(solutions, steps, SHARD_BYTES))
-    for name, (own, theirs) in zip(shard_names(chunk, len(pieces)), pieces, strict=True):
-        yield f"solutions/{name}", own
-        yield f"steps/{name}", theirs
-
-
-def as_declared(table: str, rows: Any) -> Any:
-    """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
-    return rows.cast(arrow_schema(table, plain(rows.schema.metadata)))
-
-
-def _leaves(name: str, kind: Any) -> Iterator[tuple[str, Any]]:
-    """The columns that a field is in Parquet, with their types."""
-    import pyarrow as pa
-
-    if pa.types.is_list(kind):
-        yield from _leaves(f"{name}.list.element", kind.value_type)
-    elif pa.types.is_struct(kind):
-        for field in kind:
-            yield from _leaves(f"{name}.{field.name}", field.type)
-    else:
-        yield name, kind
-
-
-def shard_facts(n_rows: int, data: Any) -> dict[str, Any]:
-    """What a manifest says of a shard with these bytes."""
-    digest = blake2b(data, digest_size=16).hexdigest()
-    return {"rows": n_rows, "bytes": len(data), "blake2b": digest}
 
 
 def write_atomically(file: Path, data: Any) -> None:
