@@ -198,7 +198,7 @@ def test_rows_stay_whatever_the_chunks_are(
                 assert sum(n for one, n in engines if one == engine) == sum(
                     n for one, n in after if one == engine
                 )
-            assert ([one for _, part in read_solved(out) for one in part] and n_after <= n_before) or not index
+            assert n_after <= n_before
             for manifest in read_manifests(out):
                 numbers = [int(name) for name in chunks_of(manifest)]
                 assert numbers == list(range(numbers[0], numbers[-1] + 1)), "what is missing has room between"
@@ -217,9 +217,9 @@ def test_a_compacted_run_is_the_same_run(run: Path) -> None:
     }
     assert rows(run) == held
     check_aligned(run)
-    stat = {file: file.stat().st_mtime_ns for file in run.rglob("*.*") if file.is_file()}
+    stat = {file: file.stat().st_mtime_ns for file in run.glob("*/*.*")}
     assert "4 shards before, 4 now" in stepconf("compact", run).out
-    assert stat == {file: file.stat().st_mtime_ns for file in run.rglob("*.*") if file.is_file()}
+    assert stat == {file: file.stat().st_mtime_ns for file in run.glob("*/*.*")}
     status = json.loads(stepconf("status", run, "--json").out)
     assert status["chunks"]["done"] == 3 and status["steps"] == len(held["steps"])
     assert stepconf("check", run).code == 0, "summary and pairs are still those of the run"
@@ -276,9 +276,10 @@ def test_an_unfinished_run_goes_on(tmp_path: Path) -> None:
     whole = rows(out)
     for name in ("00003", "00001"):
         (out / f"manifests/{name}.json").unlink()
-        assert stepconf("compact", out).code == 0
-        assert "1 of 4" in json.dumps(json.loads(stepconf("status", out, "--json").out)) or True
-    assert chunk_names(out) == ["00000", "00002"], "nothing is put together over a gap"
+    assert stepconf("compact", out).code == 0
+    assert [m["chunk"] for m in read_manifests(out)] == ["00000", "00002"], (
+        "nothing is put together over a gap"
+    )
     assert segment(tmp_path, out).code == 0
     assert rows(out) == whole
     assert stepconf("compact", out).code == 0 and len(read_manifests(out)) == 1

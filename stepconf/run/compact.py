@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from stepconf.run.damage import damage_told, damaged_manifests
 from stepconf.run.events import Tick
 from stepconf.run.parts import SHARD_BYTES, chunks_of, parts_of, stem_of
-from stepconf.run.shard import as_declared, in_parts
+from stepconf.run.shard import as_declared
 from stepconf.run.shards import Run
 from stepconf.run.tables import PAIRS, pairs_manifest, read_footer, read_joined, read_manifests, read_recipe
 
@@ -28,7 +28,10 @@ _COUNTS = ("drops", "seconds")
 
 
 class Piece(NamedTuple):
-    """Rows that stay together: what they are `of`, their size, what neighbours must have equal, and do they follow."""
+    """Rows that stay together: what they are `of`, their size, what neighbours must have equal, and do they follow.
+
+    `n_bytes`: before compression, which is some four fifths of what they are in memory.
+    """
 
     of: Any
     n_bytes: int
@@ -86,8 +89,11 @@ def _merge_chunks(run: Run, manifests: list[dict[str, Any]]) -> None:
     chunks = {name: digest for manifest in manifests for name, digest in chunks_of(manifest).items()}
     first, *_, last = chunks
     parts = [part for manifest in manifests for part in parts_of(manifest)]
-    solutions = _joined(run.path, "solutions", [part.solutions for part in parts])
-    steps = _joined(run.path, "steps", [part.steps for part in parts])
+    shards = {"solutions": [part.solutions for part in parts], "steps": [part.steps for part in parts]}
+    rows = (
+        (f"{table}/part-{first}-{last}.parquet", _joined(run.path, table, own))
+        for table, own in shards.items()
+    )
     facts: dict[str, Any] = {"chunks": chunks}
     facts |= {key: sum(m[key] for m in manifests) for key in _SUMS if all(key in m for m in manifests)}
     for key in _COUNTS:
@@ -96,8 +102,7 @@ def _merge_chunks(run: Run, manifests: list[dict[str, Any]]) -> None:
             counted.update(manifest.get(key, {}))
         facts[key] = {what: round(n, 3) for what, n in counted.items()}
     facts |= {"policy": manifests[0]["policy"]} if "policy" in manifests[0] else {}
-    name = f"{first}-{last}"
-    run.replace(manifests, name, in_parts(name, solutions, steps), facts)
+    run.replace(manifests, f"{first}-{last}", rows, facts)
 
 
 def _merge_pairs(run: Run, manifest: dict[str, Any]) -> None:

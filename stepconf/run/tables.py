@@ -89,7 +89,7 @@ def read_aligned(
 
 
 def read_footer(run: Path, shard: str) -> tuple[int, dict[str, str]]:
-    """The bytes of a shard's columns, uncompressed, and its schema metadata; errors as `read_tables`."""
+    """The bytes of a shard's columns before compression, and its schema metadata; errors as `read_tables`."""
     with _opened(run, run / shard) as file:
         groups = (file.metadata.row_group(group) for group in range(file.num_row_groups))
         return sum(group.total_byte_size for group in groups), plain(file.schema_arrow.metadata)
