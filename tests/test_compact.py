@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -155,10 +156,16 @@ def test_a_large_chunk_is_several_shards_of_one_manifest(limit: int, run: Path, 
 def test_a_large_shard_is_read_by_row_groups(run: Path, tmp_path: Path) -> None:
     with patch.object(sharding, "GROUP_BYTES", 3000):
         out = in_pieces(run, tmp_path / "out", 1 << 30)
+        stepconf("pairs", out, "--tau", 0.99, "--set", "pairs.validation=0.5")
     group = [pq.ParquetFile(file).metadata.num_row_groups for file in (out / "steps").iterdir()]
     assert min(group) > 1 and len(list(read_shards(out, "steps"))) == sum(group)
     assert rows(out)["steps"] == rows(run)["steps"]
     check_aligned(out)
+    one, several = (Explorer(open_source(str(where), True)) for where in (run, out))
+    for name in ("solution", "label", "conflict", "entropy", "right"):
+        np.testing.assert_array_equal(getattr(several.index, name), getattr(one.index, name))
+    texts = one.token_texts()
+    assert several.steps(range(24), texts) == one.steps(range(24), texts)
 
 
 # Putting together
