@@ -16,7 +16,7 @@ from stepconf import __version__
 from stepconf.commands.dataset import audit, generate, pairs, relabel, score, segment, verify
 from stepconf.commands.look import report, view
 from stepconf.commands.policy import calibrate, evaluate, infer, serve, train
-from stepconf.commands.publish import check, pull, push, status
+from stepconf.commands.publish import check, compact, pull, push, status
 from stepconf.commands.upkeep import demo, doctor, schema
 from stepconf.errors import StepconfError
 from stepconf.run.copies import with_urls
@@ -49,6 +49,7 @@ for _command in (
     train,
     status,
     check,
+    compact,
     report,
     view,
     push,

@@ -142,7 +142,7 @@ def _check_source(source: Path, recipe: TrainRecipe) -> None:
         raise StepconfError(
             f"SFT learns from the solutions of a run, and {source} is a file.", "Give the run folder."
         )
-    first: list[dict[str, Any]] = next(read_shards(source, "pairs", _PAIR_COLUMNS))
+    first: list[dict[str, Any]] = next(read_shards(source, "pairs", _PAIR_COLUMNS), [])
     missing = [name for name in _PAIR_COLUMNS if first and name not in first[0]]
     if missing:
         raise StepconfError(

@@ -63,6 +63,7 @@ HOME = {
     "pyarrow": {
         "core/schema.py",
         "core/checks/",
+        "run/shard.py",
         "run/shards.py",
         "run/tables.py",
         "labels/",

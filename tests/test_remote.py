@@ -216,6 +216,40 @@ def test_whatever_arrived_a_reader_sees_whole_chunks_only(
             assert not name.endswith(".parquet") or server.objects[name] == data, name
 
 
+def test_a_run_is_compacted_at_its_url_and_a_reader_sees_each_row_once(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every single change at the store; from some of them another machine finishes it."""
+    published(server, tmp_path, good_run())
+    held = {table: rows(good_run(), table) for table in ("solutions", "steps", "pairs")}
+    states: list[dict[str, bytes]] = []
+
+    def watch(change: str) -> bool:
+        states.append(dict(server.objects))
+        return False
+
+    server.refuse = watch
+    done = stepconf("compact", URL)
+    assert done.code == 0 and f"{URL}: 10 shards before, 4 now." in done.out, done
+    server.refuse = lambda change: False
+    final = dict(server.objects)
+    assert {n for n in server.names(HERE) if n.startswith("manifests/")} == {
+        "manifests/00000-00002.json",
+        "manifests/pairs.json",
+    }
+    assert not stray(server)
+    seen = [state for before, state in pairwise([{}, *states, final]) if tables(before) != tables(state)]
+    assert len(seen) > 10
+    for number, state in enumerate(seen):
+        server.objects = {name: data for name, data in state.items() if not name.endswith(".lock")}
+        monkeypatch.setenv("STEPCONF_CACHE", str(tmp_path / f"reader-{number}"))
+        copy = fetch_run(local_place(URL))
+        assert {table: rows(copy, table) for table in held} == held, number
+        if number % 4 == 1:
+            assert stepconf("compact", URL).code == 0
+            assert tables(server.objects) == tables(final), number
+
+
 def tables(state: dict[str, bytes]) -> dict[str, bytes]:
     """What decides which chunks there are."""
     return {

@@ -1,6 +1,6 @@
 """`stepconf check RUN`: is the run what it says, and fit to be published?
 
-One pass over the chunks, in order: a chunk's shards are read, checked as columns, and let go (`check_chunk`). What
+One pass over the shards, in order: a part's two are read, checked as columns, and let go (`check_chunk`). What
 is kept over all chunks is 8 bytes for each id and about 300 for each distinct problem.
 """
 
@@ -20,6 +20,7 @@ from stepconf.core.checks.steps import numbers
 from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
 from stepconf.run.files import check_files, missing_parts, stale_summary
+from stepconf.run.parts import parts_of
 from stepconf.run.tables import PAIRS, check_is_run
 
 _FEW_DECIDED = 100  # steps below which the balance of classes says nothing
@@ -73,10 +74,11 @@ def check(run: Path, against: dict[str, list[str]], partial: bool, tick: Tick) -
 
 
 def _chunks(manifests: list[dict[str, Any]]) -> Iterator[list[tuple[str, int]]]:
-    """The shards of each chunk, by name, with their rows."""
+    """The shards that lie side by side, by name, with their rows."""
     for manifest in manifests:
         if manifest["chunk"] != PAIRS:
-            yield [(name, facts["rows"]) for name, facts in manifest["files"].items()]
+            for part in parts_of(manifest):
+                yield [(name, manifest["files"][name]["rows"]) for name in (part.solutions, part.steps)]
 
 
 def _pairs(manifests: list[dict[str, Any]]) -> Iterator[list[tuple[str, int]]]:

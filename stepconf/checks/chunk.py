@@ -1,4 +1,4 @@
-"""One chunk of a run, looked at by itself: `check` puts what is found here together. For any thread."""
+"""A chunk of a run or a part of it, looked at by itself: `check` puts what is found here together. For any thread."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -66,6 +66,23 @@ def check(
         raise typer.Exit(1)
 
 
+def compact(run: Annotated[Path, run_argument("A run folder or URL.")]) -> None:
+    """Put a run's small shards together; no row changes.
+
+    A shard is at most some 64 MB in memory, a row group 16 MB.
+    """
+    from stepconf.run.folders import fetch_run
+    from stepconf.run.tables import check_is_run
+
+    check_is_run(fetch_run(run))
+    from stepconf.run.compact import compact as run_compact
+    from stepconf.ui import StageProgress, output
+
+    with StageProgress() as tick:
+        before, after = run_compact(run, tick)
+    output.print(f"{shown(run)}: {before:,} shards before, {after:,} now.", highlight=False, soft_wrap=True)
+
+
 def push(
     run: Annotated[Path, run_argument("A run folder or URL.")],
     repo_id: RepoId,

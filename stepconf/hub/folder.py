@@ -17,7 +17,7 @@ from typing import Any
 from stepconf import __version__
 from stepconf.calibration import figures
 from stepconf.calibration.calibrate import Bootstrap, reliability
-from stepconf.calibration.signals import read_units
+from stepconf.calibration.signals import Units
 from stepconf.core.card import CONFIGS, Published, Source, card
 from stepconf.errors import StepconfError
 from stepconf.problems.sets import NAMED_SETS
@@ -106,14 +106,15 @@ def _published(
 
 def _draw(run: Path, folder: Path) -> list[tuple[str, str]]:
     """PNG figures of the labelled steps, each with what it shows; none where a label is missing."""
-    units = read_units(run, "steps")
-    if not 0 < units.correct.sum() < units.correct.size:
+    from stepconf.run.summary import step_columns
+
+    problems, entropy, confidence, correct = step_columns(run)
+    if not 0 < correct.sum() < correct.size:
         return []
-    bins = reliability(units, Bootstrap())
-    entropy = units.signals["entropy_mean"]
+    bins = reliability(Units("steps", problems, correct, confidence, {}, 0), Bootstrap())
     folder.mkdir()
     figures.save(figures.reliability({"": bins}, "steps"), folder, "reliability-steps", ["png"])
-    histograms = figures.entropy_histograms({"": (entropy, units.correct)}, "steps")
+    histograms = figures.entropy_histograms({"": (entropy, correct)}, "steps")
     figures.save(histograms, folder, "entropy-steps", ["png"])
     return [
         (

@@ -11,11 +11,13 @@ from stepconf.errors import StepconfError
 from stepconf.hub.folder import split_of
 from stepconf.run.damage import file_digest
 from stepconf.run.events import Tick
+from stepconf.run.parts import chunks_of, stem_of
 from stepconf.run.shards import Run
 from stepconf.run.tables import PAIRS, read_manifests, read_recipe
 
-_CHUNK_NAME = re.compile(r"\d{5,9}")
-_PAIRS_FILE = re.compile(r"pairs/((train|validation)-\d{5,9})\.parquet")
+_CHUNK_NAME = re.compile(r"\d{5,9}(-\d{5,9})?")
+_PART = re.compile(r"(solutions|steps)/part-([\d-]+)(\.\d{3})?\.parquet")
+_PAIRS_FILE = re.compile(r"pairs/(train|validation)-\d{5,9}(\.\d{3})?(-\d{5,9})?\.parquet")
 
 
 def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
@@ -41,6 +43,7 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
     with Run(out, recipe) as run:
         run.metadata = _metadata(folder)
         there = {manifest["chunk"]: _counts(manifest) for manifest in read_manifests(out)}
+        held = {chunk for manifest in run.manifests() for chunk in chunks_of(manifest)}
         tick("unpack", -len(manifests))
         for manifest in manifests:
             rows = {name: _rows_of(name, f["rows"], streams, where) for name, f in manifest["files"].items()}
@@ -49,6 +52,11 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
                     f"chunk {manifest['chunk']} of {out} is not that of {where}.", "Give another --out."
                 )
             if manifest["chunk"] not in there:
+                if held & chunks_of(manifest).keys():
+                    raise StepconfError(
+                        f"{out} and {where} have not been compacted alike ({manifest['chunk']}).",
+                        "Give another --out.",
+                    )
                 try:
                     _restore(run, manifest, rows, where)
                 except ValueError as error:  # Arrow's, of columns and types
@@ -77,10 +85,12 @@ def _restore(run: Run, manifest: dict[str, Any], rows: dict[str, Any], where: st
     facts = {key: value for key, value in manifest.items() if key not in ("chunk", "files")}
     if chunk == PAIRS and all(_PAIRS_FILE.fullmatch(name) for name in rows):
         for name, pairs in rows.items():
-            run.stage_table(Path(name).stem, pairs)
+            run.stage_table(stem_of(name), pairs)
         run.commit_pairs(facts)
-    elif _CHUNK_NAME.fullmatch(chunk):
-        run.commit_tables(chunk, {name.partition("/")[0]: table for name, table in rows.items()}, facts)
+    elif _CHUNK_NAME.fullmatch(chunk) and all(
+        (m := _PART.fullmatch(name)) and m[2] == chunk for name in rows
+    ):
+        run.commit_tables(chunk, rows, facts)
     else:
         raise StepconfError(f"{where} names a chunk {chunk!r}, which no run has.")
 
@@ -92,8 +102,13 @@ def _described(about: Path, where: str) -> tuple[list[dict[str, Any]], dict[str,
         manifests = [json.loads(line) for line in lines]
         sums = dict(json.loads((about / "checksums.json").read_text(encoding="utf-8")))
         for manifest in manifests:
-            if not isinstance(manifest["chunk"], str) or not all(
-                isinstance(facts["rows"], int) and facts["rows"] >= 0 for facts in manifest["files"].values()
+            if (
+                not isinstance(manifest["chunk"], str)
+                or not isinstance(manifest.get("chunks", {}), dict)
+                or not all(
+                    isinstance(facts["rows"], int) and facts["rows"] >= 0
+                    for facts in manifest["files"].values()
+                )
             ):
                 raise ValueError(f"chunk {manifest['chunk']!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

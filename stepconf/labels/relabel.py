@@ -9,11 +9,12 @@ Order, and what a kill leaves behind:
    the policy.
 
 Killed at any point, every shard is whole and every step has the labels of one policy or the other. Killed
-between the two files of one chunk, the manifest still has the size and hash of the replaced shard. The same
+between the files of one chunk, the manifest still has the size and hash of a replaced shard. The same
 command again looks at all chunks and so mends both; until then `summary.json` is the old one.
 """
 
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from stepconf.labels.columns import label_chunk
 from stepconf.run.ahead import ahead
 from stepconf.run.damage import damage_told
 from stepconf.run.events import Tick
-from stepconf.run.shards import Run, Shard, as_declared, shard_facts
+from stepconf.run.parts import Part, parts_of
+from stepconf.run.shard import Shard, as_declared, shard_facts
+from stepconf.run.shards import Run
 from stepconf.run.summary import write_summary
 from stepconf.run.tables import read_recipe
 
@@ -44,25 +47,29 @@ def relabel(path: Path, policy: str, tick: Tick) -> dict[str, Any]:
         run.write_recipe(recipe)
         manifests = run.manifests()
         tick("relabel", -sum(manifest["solutions"] for manifest in manifests))
+        parts = [parts_of(manifest) for manifest in manifests]
         # Threads read, label and compress; what is done to the folder is done here, in order.
-        made = ahead(partial(_relabelled, path, policy), manifests)
-        for manifest, shards in zip(manifests, made, strict=True):
-            run.recommit(manifest, shards, {"policy": policy})
+        made = ahead(partial(_relabelled, path, policy), chain.from_iterable(parts))
+        for manifest, own in zip(manifests, parts, strict=True):
+            run.recommit(manifest, chain.from_iterable(islice(made, len(own))), {"policy": policy})
             tick("relabel", manifest["solutions"])
         return write_summary(run)
 
 
-def _relabelled(path: Path, policy: str, manifest: dict[str, Any]) -> dict[str, Shard]:
-    """The shards of a chunk, by name: those that change with their new bytes."""
-    names = {name.partition("/")[0]: name for name in manifest["files"]}
+def _relabelled(path: Path, policy: str, part: Part) -> list[tuple[str, Shard]]:
+    """The shards of a part, by name: those that change with their new bytes."""
+    names = {"solutions": part.solutions, "steps": part.steps}
     read = {table: _read(path / name, path) for table, name in names.items()}
     labelled = label_chunk(read["solutions"][0], read["steps"][0], policy)
-    return {
-        name: Shard.of(as_declared(table, getattr(labelled, table)))
-        if table in labelled.changed
-        else Shard(read[table][1])
+    return [
+        (
+            name,
+            Shard.of(as_declared(table, getattr(labelled, table)))
+            if table in labelled.changed
+            else Shard(read[table][1]),
+        )
         for table, name in names.items()
-    }
+    ]
 
 
 def _read(file: Path, run: Path) -> tuple[Any, dict[str, Any]]:

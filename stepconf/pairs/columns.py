@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from stepconf.core.pairs.columns import CORRECT, INCORRECT, Steps
 from stepconf.core.pairs.steps import put_right
 from stepconf.core.records import Label
-from stepconf.run.tables import read_tables, shard_files
+from stepconf.run.tables import read_aligned, read_tables
 
 SOLUTION_COLUMNS = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct"]
 SOLUTION_COLUMNS += ["model", "prompt_token_ids", "token_ids"]
@@ -28,7 +28,7 @@ _SPREAD, _ODD = np.uint64(0xBF58476D1CE4E5B9), np.uint64(1)
 
 
 class Part(NamedTuple):
-    """A chunk's name with all solutions of the problems that end in it (m,), and their steps (n,)."""
+    """The name of a part of the run with all solutions of the problems that end in it (m,), and their steps (n,)."""
 
     name: str
     solutions: Any
@@ -36,22 +36,16 @@ class Part(NamedTuple):
 
 
 def read_parts(run: Path) -> Iterator[Part]:
-    """Whole problems, chunk by chunk.
+    """Whole problems, part by part.
 
-    Where solutions were imported, those of one problem may lie in several chunks: they are held until the last.
+    Where solutions were imported, those of one problem may lie in several parts: they are held until the last.
     """
     last = {
         problem: index
         for index, table in enumerate(read_tables(run, "solutions", ["problem_id"]))
         for problem in pc.unique(table["problem_id"]).to_pylist()
     }
-    names = [file.stem.removeprefix("part-") for file in shard_files(run, "solutions")]
-    shards = zip(
-        names,
-        read_tables(run, "solutions", SOLUTION_COLUMNS),
-        read_tables(run, "steps", [*STEP_COLUMNS, _REFERENCES]),
-        strict=True,
-    )
+    shards = read_aligned(run, SOLUTION_COLUMNS, [*STEP_COLUMNS, _REFERENCES])
     held: list[tuple[Any, Any]] = []
     for index, (name, *tables) in enumerate(shards):
         solutions, steps = (pa.concat_tables(own) for own in zip(*held, tables, strict=True))

@@ -35,7 +35,8 @@ from stepconf.pairs.traces import whole_problems
 from stepconf.recipe import PairsRecipe, Recipe
 from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
-from stepconf.run.shards import Run, Shard
+from stepconf.run.shard import Shard
+from stepconf.run.shards import Run
 from stepconf.run.summary import confidence_quantile, write_summary
 from stepconf.run.tables import PAIRS, pairs_manifest, read_manifests, read_metadata, read_recipe
 from stepconf.stages.models import open_engine

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace
-from stepconf.run.tables import read_tables, shard_files
+from stepconf.run.tables import read_aligned, read_tables
 
 _SOLUTION = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct", "confidence"]
 _SOLUTION += ["model", "gold_answer", "extra"]
@@ -16,26 +16,24 @@ _REFERENCES = "verdicts.list.element.reference"
 
 
 def read_traces(run: Path, with_logprobs: bool = False) -> Iterator[tuple[str, list[Trace]]]:
-    """Each committed chunk's name, with its solutions and their steps.
+    """The name of each part of a run, with its solutions and their steps.
 
     Args:
         run: a run folder.
         with_logprobs: read the tokens' log-probabilities too.
     """
-    names = [file.stem.removeprefix("part-") for file in shard_files(run, "solutions")]
-    solutions = read_tables(run, "solutions", [*_SOLUTION, "prompt_token_ids", "token_ids"])
-    wanted = [*_STEP, _REFERENCES, *(["token_logprobs"] if with_logprobs else [])]
-    steps = read_tables(run, "steps", wanted)
-    for name, solution_table, step_table in zip(names, solutions, steps, strict=True):
+    of_solutions = [*_SOLUTION, "prompt_token_ids", "token_ids"]
+    of_steps = [*_STEP, _REFERENCES, *(["token_logprobs"] if with_logprobs else [])]
+    for name, solution_table, step_table in read_aligned(run, of_solutions, of_steps):
         traces = _traces(solution_table)
         _add_steps({trace.solution_id: trace for trace in traces}, step_table, with_logprobs)
         yield name, traces
 
 
 def whole_problems(run: Path, with_logprobs: bool = False) -> Iterator[tuple[str, list[Trace]]]:
-    """Each chunk's name, with all solutions of the problems that end in it.
+    """The name of each part of a run, with all solutions of the problems that end in it.
 
-    Where solutions were imported, those of one problem may lie in several chunks, and siblings apart.
+    Where solutions were imported, those of one problem may lie in several parts, and siblings apart.
     """
     last = {
         problem: index

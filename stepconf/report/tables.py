@@ -42,7 +42,12 @@ class Tables:
 
         def read(file: str) -> pa.Table:
             with pq.ParquetFile(self._source.open(file), read_dictionary=list(as_codes)) as shard:
-                found = shard.read(names, use_threads=False)
+                # Codes inside lists can be read of one row group alone.
+                groups = [
+                    shard.read_row_group(group, names, use_threads=False)
+                    for group in range(shard.num_row_groups)
+                ]
+                found = pa.concat_tables(groups) if groups else shard.read(names)
                 if absent := {name.partition(".")[0] for name in names} - set(found.column_names):
                     raise KeyError(f"no column {min(absent)}")
                 return found.replace_schema_metadata()

@@ -8,8 +8,22 @@ from typing import Any
 
 from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
+from stepconf.run.parts import stem_of, superseded, table_shards
 
 _BLOCK = 1 << 20  # bytes read at a time
+
+
+def live_manifests(run: Path) -> dict[Path, dict[str, Any] | str]:
+    """The manifests that count, in the order of their names, as `read_manifest` gives them."""
+    while True:
+        found = {file: read_manifest(file) for file in sorted((run / "manifests").glob("*.json"))}
+        if all(
+            file.exists() for file in found
+        ):  # else a run that is being compacted: what is gone is in others now
+            gone = superseded(one for one in found.values() if isinstance(one, dict))
+            return {
+                file: one for file, one in found.items() if isinstance(one, str) or one["chunk"] not in gone
+            }
 
 
 def read_manifest(file: Path) -> dict[str, Any] | str:
@@ -28,6 +42,12 @@ def read_manifest(file: Path) -> dict[str, Any] | str:
             return f"names {name!r}, which is no shard of a run"
         if not {"rows", "bytes", "blake2b"} <= facts.keys():
             return f"says too little of {name}"
+    chunks = manifest.get("chunks", {"": ""})
+    if not isinstance(chunks, dict) or not all(isinstance(one, str) for one in chunks.values()):
+        return f"stands for {chunks!r}"
+    names = [[stem_of(name) for name in table_shards(manifest, table)] for table in ("solutions", "steps")]
+    if names[0] != names[1]:
+        return "names solutions and steps that do not lie side by side"
     if manifest.get("checksum", (expected := manifest_checksum(manifest))) != expected:
         return "is not as it was written"
     return manifest

@@ -9,9 +9,10 @@ from stepconf.core.checks.findings import Findings
 from stepconf.core.schema import TABLES
 from stepconf.run.ahead import ahead
 from stepconf.run.copies import url_of
-from stepconf.run.damage import read_manifest, shard_damage
+from stepconf.run.damage import live_manifests, shard_damage
 from stepconf.run.known import held_here
 from stepconf.run.lease import is_held
+from stepconf.run.parts import chunks_of
 from stepconf.run.remote import Store
 from stepconf.run.tables import PAIRS
 
@@ -19,8 +20,7 @@ from stepconf.run.tables import PAIRS
 def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:
     """The manifests that can be read. What is wrong with them or with a shard goes into `found`."""
     manifests = []
-    for file in sorted((run / "manifests").glob("*.json")):
-        manifest = read_manifest(file)
+    for file, manifest in live_manifests(run).items():
         if isinstance(manifest, str):
             found.add("manifest", f"manifests/{file.name}: {manifest}")
         else:
@@ -44,11 +44,9 @@ def missing_parts(run: Path) -> list[str]:
     reasons = []
     if is_locked(run):
         reasons.append("another process is writing it")
-    manifests = [
-        m for file in sorted((run / "manifests").glob("*.json")) if isinstance(m := read_manifest(file), dict)
-    ]
+    manifests = [manifest for manifest in live_manifests(run).values() if isinstance(manifest, dict)]
     chunks = [m for m in manifests if m["chunk"] != PAIRS]
-    names = {m["chunk"] for m in chunks}
+    names = {name for manifest in chunks for name in chunks_of(manifest)}
     last = max((int(name) for name in names if name.isdigit()), default=-1)
     absent = [name for i in range(last + 1) if (name := f"{i:05d}") not in names]
     if absent:
@@ -58,7 +56,7 @@ def missing_parts(run: Path) -> list[str]:
     if not chunks:
         reasons.append("it holds no chunk yet")
     elif summary is None:
-        reasons.append(f"it was stopped after {len(chunks):,} chunks: there is no summary.json yet")
+        reasons.append(f"it was stopped after {len(names):,} chunks: there is no summary.json yet")
     elif there < summary["solutions"]:
         reasons.append(f"{there:,} of the {summary['solutions']:,} solutions in its summary are there")
     paired = next((m["solutions"] for m in manifests if m["chunk"] == PAIRS), there)
@@ -90,7 +88,7 @@ def _miscounts(manifest: dict[str, Any]) -> Iterator[str]:
     for table in ("solutions", "steps"):
         rows = sum(f["rows"] for name, f in manifest["files"].items() if name.startswith(table + "/"))
         if table in manifest and manifest[table] != rows:
-            yield f"says {manifest[table]} {table}, its shard has {rows}"
+            yield f"says {manifest[table]} {table}, its shards have {rows}"
 
 
 def _summary(run: Path) -> dict[str, Any] | None:

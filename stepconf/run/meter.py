@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from stepconf.errors import StepconfError
 from stepconf.run.events import Tick, log
+from stepconf.run.parts import chunks_of
 from stepconf.run.shards import Run
 
 EVERY_S = 1.0  # metrics.json is written at most so often
@@ -72,7 +73,7 @@ class Meter:
         self._drops: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
         for manifest in run.manifests():
-            self._add(manifest)
+            self._add(manifest, len(chunks_of(manifest)))
         self._seconds.clear()
 
     def __enter__(self) -> "Meter":
@@ -113,8 +114,8 @@ class Meter:
             self._todo -= 1
         log("commit", chunk=name, **facts)
 
-    def _add(self, facts: dict[str, Any]) -> None:
-        self._chunks += 1
+    def _add(self, facts: dict[str, Any], n_chunks: int = 1) -> None:
+        self._chunks += n_chunks
         self._counts.update({name: facts.get(name, 0) for name in self._counts})
         self._drops.update(facts.get("drops", {}))
         self._seconds.update(facts.get("seconds", {}))

@@ -65,6 +65,7 @@ class Mirror(Reader):
         """Send a chunk that is committed in the copy, its manifest (`manifests/00003.json`) last."""
         self._check()
         data = (self.copy / manifest).read_bytes()
+        known = self._there.get(manifest)
         there, replaced = self._shards(), {}
         for name, digest in shards_in(data).items():
             if name not in there:
@@ -76,6 +77,8 @@ class Mirror(Reader):
         self._remember(manifest, Known.of(manifest, data))
         for name, digest in replaced.items():
             self._place(name, digest)
+        for name in (known.shards if known else {}).keys() - shards_in(data).keys():
+            self.store.delete(name)
 
     def withdraw(self, manifest: str) -> None:
         """Undo a commit at the URL, while the copy still has it: the manifest goes first, then its shards."""

@@ -2,7 +2,7 @@
 
 What is written into a copy goes on to its URL (`mirror.py`).
 
-RUN/solutions/part-00003.parquet   one shard per table and chunk of problems
+RUN/solutions/part-00003.parquet   one shard per table and chunk of problems, or several (`parts.py`)
 RUN/steps/part-00003.parquet
 RUN/manifests/00003.json           written last: no manifest, no shard
 RUN/pairs/train-00003.parquet      made later, all or none (and validation-00003.parquet), with one manifest,
@@ -17,11 +17,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -29,11 +28,12 @@ from stepconf.core.records import Pair
 from stepconf.core.schema import TABLES, arrow_schema, to_columns
 from stepconf.errors import StepconfError
 from stepconf.run.copies import url_of
-from stepconf.run.damage import damaged_manifests, manifest_checksum
+from stepconf.run.damage import damaged_manifests, live_manifests, manifest_checksum
 from stepconf.run.events import warn
 from stepconf.run.mirror import Mirror
 from stepconf.run.reader import METRICS
-from stepconf.run.tables import PAIRS, plain, read_manifests, read_recipe
+from stepconf.run.shard import Shard, as_declared, in_parts
+from stepconf.run.tables import PAIRS, read_manifests, read_recipe
 
 _STAGED = ".pairs"
 
@@ -136,7 +136,11 @@ class Run:
             self._undo(manifest)
 
     def _sweep(self) -> None:
-        """Remove what a killed process left: temporary files, and shards without a manifest."""
+        """Remove what a killed process left: temporary files, manifests that do not count, shards without one."""
+        live = live_manifests(self.path)
+        for manifest in sorted((self.path / "manifests").glob("*.json")):
+            if manifest not in live:
+                self._undo(manifest)
         kept = {name for manifest in read_manifests(self.path) for name in manifest["files"]}
         for table in TABLES:
             for file in (self.path / table).glob("*"):
@@ -156,6 +160,34 @@ class Run:
         for file in (self.path / PAIRS).glob("*"):
             file.unlink()
 
+    def replace(
+        self,
+        older: Sequence[dict[str, Any]],
+        name: str,
+        shards: Iterable[tuple[str, Any]],
+        facts: dict[str, Any],
+    ) -> None:
+        """Put one manifest in the place of others that hold the same rows, which are removed once it is written.
+
+        Args:
+            older: the manifests; one of them may have the new one's name.
+            name: the new one's.
+            shards: the names of its shards and their rows, an Arrow table each, or None for an older one's shard that
+                stays; no other has a name that an older one's has.
+            facts: what it keeps beside them; the chunks that it stands for.
+        """
+        before = {shard: found for manifest in older for shard, found in manifest["files"].items()}
+        files = {
+            shard: before[shard] if rows is None else self._write_shard(self.path / shard, rows)
+            for shard, rows in shards
+        }
+        self._write_manifest(name, files, facts)
+        for manifest in older:
+            if manifest["chunk"] != name:
+                self._undo(self.path / "manifests" / f"{manifest['chunk']}.json")
+        for shard in before.keys() - files.keys():
+            (self.path / shard).unlink(missing_ok=True)
+
     def _undo(self, manifest: Path) -> None:
         if self._mirror:
             self._mirror.withdraw(f"manifests/{manifest.name}")
@@ -173,7 +205,7 @@ class Run:
         """
         self.stage_shard(name, Shard.of(self._as_declared("pairs", pairs)))
 
-    def stage_shard(self, name: str, shard: "Shard") -> None:
+    def stage_shard(self, name: str, shard: Shard) -> None:
         """As `stage_pairs`, of a file that is made."""
         file = self.path / _STAGED / f"{name}.parquet"
         file.parent.mkdir(exist_ok=True)
@@ -207,25 +239,28 @@ class Run:
         self._staged = {}
 
     def commit(self, name: str, tables: dict[str, Sequence[Any]], facts: dict[str, Any]) -> None:
-        """Write one shard per table, then the manifest, which makes them part of the run.
+        """Write the shards of solutions and steps, then the manifest, which makes them part of the run.
 
         `name` is the chunk's; `facts` (counts, drops, seconds, input digest) are kept in the manifest.
         """
         started = time.perf_counter()
-        files = self._write_shards(name, {table: self._table(table, rows) for table, rows in tables.items()})
+        made = {table: self._table(table, rows) for table, rows in tables.items()}
+        files = self._write_shards(in_parts(name, made["solutions"], made["steps"]))
         seconds = facts.get("seconds", {}) | {"write": round(time.perf_counter() - started, 3)}
         self._write_manifest(name, files, facts | {"seconds": seconds})
 
-    def commit_tables(self, name: str, tables: dict[str, Any], facts: dict[str, Any]) -> None:
-        """Make a chunk of a run that lay elsewhere part of this one: its Arrow tables and its manifest's facts.
+    def commit_tables(self, name: str, shards: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Make a chunk of a run that lay elsewhere part of this one: its shards' Arrow tables, its manifest's facts.
 
         None stands for a table without rows.
 
         Raises:
             ValueError: a table has other columns than the schema.
         """
-        declared = {table: self._as_declared(table, rows) for table, rows in tables.items()}
-        self._write_manifest(name, self._write_shards(name, declared), facts)
+        declared = [
+            (shard, self._as_declared(shard.partition("/")[0], rows)) for shard, rows in shards.items()
+        ]
+        self._write_manifest(name, self._write_shards(declared), facts)
 
     def _table(self, table: str, rows: Sequence[Any]) -> Any:
         import pyarrow as pa
@@ -235,13 +270,8 @@ class Run:
     def _as_declared(self, table: str, rows: Any) -> Any:
         return arrow_schema(table, self.metadata).empty_table() if rows is None else as_declared(table, rows)
 
-    def _write_shards(self, name: str, tables: dict[str, Any]) -> dict[str, Any]:
-        return {
-            f"{table}/part-{name}.parquet": self._write_shard(
-                self.path / table / f"part-{name}.parquet", rows
-            )
-            for table, rows in tables.items()
-        }
+    def _write_shards(self, shards: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        return {shard: self._write_shard(self.path / shard, rows) for shard, rows in shards}
 
     def _write_shard(self, file: Path, rows: Any) -> dict[str, Any]:
         """Write an Arrow table; what its manifest is to say of it."""
@@ -250,15 +280,18 @@ class Run:
         write_atomically(file, shard.data)
         return shard.facts
 
-    def recommit(self, manifest: dict[str, Any], shards: dict[str, "Shard"], facts: dict[str, Any]) -> None:
+    def recommit(
+        self, manifest: dict[str, Any], shards: Iterable[tuple[str, Shard]], facts: dict[str, Any]
+    ) -> None:
         """Put shards in the place of a committed chunk's, by name, then write its manifest with more facts.
 
         The shards that the chunk keeps are given without data: what the manifest says of them is renewed.
         """
-        for name, shard in shards.items():
+        files = dict(manifest["files"])
+        for name, shard in shards:
             if shard.data:
                 write_atomically(self.path / name, shard.data)
-        files = manifest["files"] | {name: shard.facts for name, shard in shards.items()}
+            files[name] = shard.facts
         kept = {key: value for key, value in manifest.items() if key not in ("chunk", "files")}
         self._write_manifest(manifest["chunk"], files, kept | facts)
 
@@ -291,53 +324,6 @@ class Run:
         with contextlib.suppress(OSError):
             temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
             temporary.rename(self.path / METRICS)
-
-
-class Shard(NamedTuple):
-    """A Parquet file before it is written, or without `data` one that stays; `facts` are for its manifest."""
-
-    facts: dict[str, Any]
-    data: Any = b""
-
-    @classmethod
-    def of(cls, rows: Any) -> "Shard":
-        """An Arrow table as a file. For any thread."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        leaves = [leaf for field in rows.schema for leaf in _leaves(field.name, field.type)]
-        single = [name for name, kind in leaves if pa.types.is_float32(kind)]
-        texts = [name for name, kind in leaves if pa.types.is_string(kind)]
-        sink = pa.BufferOutputStream()
-        # Numbers hardly repeat as a whole: a dictionary of them takes half of the time and makes the file larger.
-        # Byte by byte (the exponents together) what a model computes takes half of the room.
-        pq.write_table(rows, sink, compression="zstd", use_dictionary=texts, use_byte_stream_split=single)
-        data = sink.getvalue()
-        return cls(shard_facts(len(rows), data), data)
-
-
-def as_declared(table: str, rows: Any) -> Any:
-    """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
-    return rows.cast(arrow_schema(table, plain(rows.schema.metadata)))
-
-
-def _leaves(name: str, kind: Any) -> Iterator[tuple[str, Any]]:
-    """The columns that a field is in Parquet, with their types."""
-    import pyarrow as pa
-
-    if pa.types.is_list(kind):
-        yield from _leaves(f"{name}.list.element", kind.value_type)
-    elif pa.types.is_struct(kind):
-        for field in kind:
-            yield from _leaves(f"{name}.{field.name}", field.type)
-    else:
-        yield name, kind
-
-
-def shard_facts(n_rows: int, data: Any) -> dict[str, Any]:
-    """What a manifest says of a shard with these bytes."""
-    digest = blake2b(data, digest_size=16).hexdigest()
-    return {"rows": n_rows, "bytes": len(data), "blake2b": digest}
 
 
 def write_atomically(file: Path, data: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from stepconf.run.copies import shown, url_of
 from stepconf.run.files import is_locked
+from stepconf.run.parts import chunks_of
 from stepconf.run.reader import METRICS
 from stepconf.run.tables import PAIRS, read_manifests, read_recipe
 
@@ -48,7 +49,10 @@ def read_status(run: Path) -> dict[str, Any]:
         "stuck": state == "running" and age is not None and age > _STUCK_S,
         "elapsed_s": metrics.get("elapsed_s"),
         "eta_s": metrics.get("eta_s") if state == "running" else None,
-        "chunks": {"done": len(chunks), "total": metrics.get("chunks", {}).get("total")},
+        "chunks": {
+            "done": sum(map(len, map(chunks_of, chunks))),
+            "total": metrics.get("chunks", {}).get("total"),
+        },
         **counts,
         "stages": metrics.get("stages", {}),
         "drops": dict(drops.most_common()),

@@ -112,15 +112,17 @@ def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
 
     if not shard_files(path, "steps"):
         return np.empty(0), np.empty(0), np.empty(0), np.empty(0)
+    steps = _scan(path, "steps").filter(
+        pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null()
+    )
+    ids = steps.select(pl.col("problem_id").unique()).collect(engine="streaming").to_series().sort()
+    numbers = pl.LazyFrame({"problem_id": ids, "problem": pl.arange(len(ids), eager=True, dtype=pl.UInt32)})
     frame = (
-        _scan(path, "steps")
-        .filter(pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null())
-        .select("problem_id", "entropy_mean", "confidence", (pl.col("label") == "correct").alias("correct"))
+        steps.join(numbers, "problem_id", maintain_order="left")
+        .select("problem", "entropy_mean", "confidence", (pl.col("label") == "correct").alias("correct"))
         .collect(engine="streaming")
     )
-    ids, *rest = frame.get_columns()
-    numbered = ids.cast(pl.Enum(ids.unique().sort())).to_physical()
-    problems, entropy, confidence, correct = (column.to_numpy() for column in (numbered, *rest))
+    problems, entropy, confidence, correct = (column.to_numpy() for column in frame.get_columns())
     return problems, entropy, confidence, correct
 
 

@@ -1,6 +1,7 @@
 """Reading a run folder: manifests, recipe, and the tables' committed shards, one at a time (see `shards.py`)."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,8 @@ import yaml
 from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import solution_of, step_of
 from stepconf.errors import StepconfError
-from stepconf.run.damage import damage_told, read_manifest
+from stepconf.run.damage import damage_told, live_manifests
+from stepconf.run.parts import parts_of
 
 PAIRS = "pairs"  # name of their manifest
 
@@ -20,14 +22,12 @@ def read_manifests(run: Path) -> list[dict[str, Any]]:
     Raises:
         StepconfError: one cannot be read; it names the file.
     """
-    return [_whole(run, file) for file in sorted((run / "manifests").glob("*.json"))]
-
-
-def _whole(run: Path, file: Path) -> dict[str, Any]:
-    manifest = read_manifest(file)
-    if isinstance(manifest, str):
-        raise damage_told(run, f"the manifest {file} {manifest}.")
-    return manifest
+    found = []
+    for file, manifest in live_manifests(run).items():
+        if isinstance(manifest, str):
+            raise damage_told(run, f"the manifest {file} {manifest}.")
+        found.append(manifest)
+    return found
 
 
 def check_is_run(run: Path) -> None:
@@ -70,23 +70,63 @@ def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: s
     Raises:
         StepconfError: a shard is missing or cannot be read; it names the file.
     """
+    for file in shard_files(run, table, stem):
+        with _opened(run, file) as shard:
+            read = shard.read(columns)
+        yield read
+
+
+def read_aligned(
+    run: Path, of_solutions: list[str] | None = None, of_steps: list[str] | None = None
+) -> Iterator[tuple[str, Any, Any]]:
+    """The name of each part of a run, in order, its solutions and their steps; columns and errors as `read_tables`."""
+    for part in [part for m in read_manifests(run) if m["chunk"] != PAIRS for part in parts_of(m)]:
+        read = []
+        for name, columns in ((part.solutions, of_solutions), (part.steps, of_steps)):
+            with _opened(run, run / name) as shard:
+                read.append(shard.read(columns))
+        yield part.name, *read
+
+
+def read_footer(run: Path, shard: str) -> tuple[int, dict[str, str]]:
+    """The bytes of a shard's columns before compression, and its schema metadata; errors as `read_tables`."""
+    with _opened(run, run / shard) as file:
+        groups = (file.metadata.row_group(group) for group in range(file.num_row_groups))
+        return sum(group.total_byte_size for group in groups), plain(file.schema_arrow.metadata)
+
+
+def read_joined(run: Path, shards: list[str]) -> Any:
+    """The rows of some shards of one table, one behind the other; errors as `read_tables`."""
+    import pyarrow as pa
+
+    read = []
+    for shard in shards:
+        with _opened(run, run / shard) as file:
+            read.append(file.read())
+    return pa.concat_tables(read)
+
+
+@contextmanager
+def _opened(run: Path, file: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for file in shard_files(run, table, stem):
-        try:
-            with pq.ParquetFile(file) as shard:
-                read = shard.read(columns)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
-        yield read
+    try:
+        with pq.ParquetFile(file) as shard:
+            yield shard
+    except (OSError, pa.ArrowInvalid) as error:
+        raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
 
 
 def read_shards(
     run: Path, table: str, columns: list[str] | None = None, stem: str = ""
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one table as plain values, one committed shard at a time; otherwise as `read_tables`."""
-    return (read.to_pylist() for read in read_tables(run, table, columns, stem))
+    """The rows of one table as plain values, a row group of a committed shard at a time; otherwise as `read_tables`."""
+    for file in shard_files(run, table, stem):
+        with _opened(run, file) as shard:
+            for group in range(shard.num_row_groups):
+                read = shard.read_row_group(group, columns)
+                yield read.to_pylist()
 
 
 def read_pairs(run: Path, split: Literal["train", "validation"] = "train") -> Iterator[list[Pair]]:
@@ -100,17 +140,16 @@ def pairs_manifest(run: Path) -> dict[str, Any] | None:
 
 
 def read_solved(run: Path) -> Iterator[tuple[str, list[Solved]]]:
-    """Each committed chunk's name, with its solutions and their steps."""
-    steps = read_shards(run, "steps")
-    for file, solutions in zip(shard_files(run, "solutions"), read_shards(run, "solutions"), strict=True):
+    """The name of each part of a run, with its solutions and their steps."""
+    for name, solutions, steps in read_aligned(run):
         by_solution: dict[str, list[Step]] = {}
-        for step in map(step_of, next(steps)):
+        for step in map(step_of, steps.to_pylist()):
             by_solution.setdefault(step.solution_id, []).append(step)
-        chunk = [
+        part = [
             Solved(solution, by_solution.get(solution.solution_id, []))
-            for solution in map(solution_of, solutions)
+            for solution in map(solution_of, solutions.to_pylist())
         ]
-        yield file.stem.removeprefix("part-"), chunk
+        yield name, part
 
 
 def read_metadata(run: Path) -> dict[str, str]:

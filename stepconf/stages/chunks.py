@@ -10,6 +10,7 @@ from stepconf.core.records import Problem, Solved
 from stepconf.errors import StepconfError
 from stepconf.problems.load import ImportedSolution
 from stepconf.run.damage import check_sizes
+from stepconf.run.parts import chunks_of
 from stepconf.run.shards import Run
 
 T = TypeVar("T", Problem, ImportedSolution, Solved)
@@ -47,7 +48,7 @@ def pending(run: Run, items: Sequence[T], size: int) -> Iterator[Chunk[T]]:
     """
     manifests = run.manifests()
     check_sizes(run.path, manifests)
-    done = {manifest["chunk"]: manifest["input"] for manifest in manifests}
+    done = {name: digest for manifest in manifests for name, digest in chunks_of(manifest).items()}
     for index, start in enumerate(range(0, len(items), size)):
         part = items[start : start + size]
         name, digest = f"{index:05d}", content_id(*map(item_id, part))

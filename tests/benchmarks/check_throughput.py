@@ -112,7 +112,8 @@ def make(out: Path, chunks: int) -> None:
                 "drops": {},
                 "seconds": {},
             }
-            run.commit_tables(f"{k:05d}", tables, facts)
+            shards = {f"{table}/part-{k:05d}.parquet": rows for table, rows in tables.items()}
+            run.commit_tables(f"{k:05d}", shards, facts)
 
 
 def main() -> None:

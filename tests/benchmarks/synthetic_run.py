@@ -22,7 +22,8 @@ from stepconf.core.ids import problem_id
 from stepconf.core.schema import TABLES, arrow_schema
 from stepconf.recipe import identity, load_recipe
 from stepconf.run import summary
-from stepconf.run.shards import Run, Shard
+from stepconf.run.shard import Shard
+from stepconf.run.shards import Run
 from stepconf.run.tables import read_recipe
 from tests.tiny import tiny_model
 

@@ -65,7 +65,7 @@ class ProblemChecks:
                     found.add("leak", f"{name} with {benchmark}: {_passage(text, int(shared.argmax()))}")
 
     def _count_repeats(self, solutions: Any) -> None:
-        """Solutions that are, to the letter, another sample of their problem in this chunk."""
+        """Solutions that are, to the letter, another sample of their problem in this shard."""
         import pyarrow as pa
 
         if not len(solutions):

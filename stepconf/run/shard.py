@@ -1,0 +1,73 @@
+"""A shard before it is written: its rows as the bytes of a Parquet file, and how those of a chunk are divided."""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from stepconf.core.schema import arrow_schema
+from stepconf.run.parts import GROUP_BYTES, SHARD_BYTES, cut, shard_names
+from stepconf.run.tables import plain
+
+
+class Shard(NamedTuple):
+    """A Parquet file before it is written, or without `data` one that stays; `facts` are for its manifest."""
+
+    facts: dict[str, Any]
+    data: Any = b""
+
+    @classmethod
+    def of(cls, rows: Any) -> "Shard":
+        """An Arrow table as a file. For any thread."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        leaves = [leaf for field in rows.schema for leaf in _leaves(field.name, field.type)]
+        single = [name for name, kind in leaves if pa.types.is_float32(kind)]
+        texts = [name for name, kind in leaves if pa.types.is_string(kind)]
+        sink = pa.BufferOutputStream()
+        # Numbers hardly repeat as a whole: a dictionary of them takes half of the time and makes the file larger.
+        # Byte by byte (the exponents together) what a model computes takes half of the room.
+        pq.write_table(
+            rows,
+            sink,
+            row_group_size=max(1, len(rows) * GROUP_BYTES // max(rows.nbytes, 1)),
+            compression="zstd",
+            use_dictionary=texts,
+            use_byte_stream_split=single,
+        )
+        data = sink.getvalue()
+        return cls(shard_facts(len(rows), data), data)
+
+
+def in_parts(chunk: str, solutions: Any, steps: Any) -> Iterator[tuple[str, Any]]:
+    """The shards of a chunk, by name, that hold its Arrow tables."""
+    pieces = [(solutions, steps)]
+    if solutions.nbytes + steps.nbytes > SHARD_BYTES:
+        pieces = list(cut(solutions, steps, SHARD_BYTES))
+    for name, (own, theirs) in zip(shard_names(chunk, len(pieces)), pieces, strict=True):
+        yield f"solutions/{name}", own
+        yield f"steps/{name}", theirs
+
+
+def as_declared(table: str, rows: Any) -> Any:
+    """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
+    return rows.cast(arrow_schema(table, plain(rows.schema.metadata)))
+
+
+def _leaves(name: str, kind: Any) -> Iterator[tuple[str, Any]]:
+    """The columns that a field is in Parquet, with their types."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        yield from _leaves(f"{name}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{name}.{field.name}", field.type)
+    else:
+        yield name, kind
+
+
+def shard_facts(n_rows: int, data: Any) -> dict[str, Any]:
+    """What a manifest says of a shard with these bytes."""
+    digest = blake2b(data, digest_size=16).hexdigest()
+    return {"rows": n_rows, "bytes": len(data), "blake2b": digest}
