@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def solutions_of(data: str, n: int) -> list[tuple[str, list[str]]]:
 
 
 def step_pairs(data: str, solutions: int) -> list[Row]:
-    """Text pairs: prompt, chosen, rejected, the solution's number and whether the step is its last."""
+    """Text pairs: prompt and the parts it is joined of, chosen, rejected, solution's number, is the step its last."""
     draw = random.Random(7)
     rows: list[Row] = []
     for number, (question, steps) in enumerate(solutions_of(data, solutions)):
@@ -59,7 +60,8 @@ def step_pairs(data: str, solutions: int) -> list[Row]:
             slip = with_a_slip(chosen, draw)
             if slip != chosen:
                 own = {"chosen": chosen, "rejected": slip, "of": number, "last": k == len(steps) - 1}
-                rows.append({"prompt": prompt + "".join(steps[:k]), **own})
+                parts = [prompt, *steps[:k]]
+                rows.append({"prompt": "".join(parts), "parts": parts, **own})
     return rows
 
 
@@ -93,18 +95,14 @@ def run_ours(model: str, rows: list[Row], dtype: str) -> Row:
             tokens.append(metrics)
 
     started = time.perf_counter()
-    examples = [
-        Example(
-            str(i),
-            str(row["of"]),
-            tuple(tokenizer.encode(row["prompt"])),
-            tuple(
-                (*tokenizer.encode(row[side]), *([tokenizer.eos_id] if row["last"] else []))
-                for side in ("chosen", "rejected")
-            ),
-        )
-        for i, row in enumerate(rows)
-    ]
+    examples = []
+    for i, row in enumerate(rows):
+        # Step by step, so that a step has the same tokens before it and as a side, as those of a run have: the
+        # blank line behind a step is one token where a text ends with it, and two before the next step.
+        prompt = chain.from_iterable(map(tokenizer.encode, row["parts"]))
+        end = [tokenizer.eos_id] if row["last"] else []
+        sides = ((*tokenizer.encode(row[side]), *end) for side in ("chosen", "rejected"))
+        examples.append(Example(str(i), str(row["of"]), tuple(prompt), tuple(sides)))
     with tempfile.TemporaryDirectory() as scratch:
         optimise(policy, examples, recipe, Path(scratch), model, ranks, report)
     return {
