@@ -3,7 +3,7 @@
 10,000 GSM8K and MATH-500 solutions (5,000 of the mix of `verify_throughput`, twice; 2 % hostile answers) come out of
 a stand-in for an engine on a GPU: it takes its time and no CPU, and stands still while nobody takes its results. All
 behind it is real: cutting into steps, `final,symbolic`, writing. Stopped, the same command with the same FOLDER goes
-on.
+on. What it waits for beside verification is what it waits for with 0 workers, which verify nothing.
 
     python -m tests.benchmarks.verify_overlap FOLDER [solutions per second of the engine] [solutions] [workers]
 """
@@ -73,8 +73,8 @@ def main(folder: Path, per_second: float = 20, size: int = 10_000, workers: int 
         "model": str(tiny_model()),
         "prompt.style": "plain",
         "sampling.samples": 1,
-        "verify.verifiers": ["final", "symbolic"],
-        "verify.workers": workers,
+        "verify.verifiers": ["final", "symbolic"] if workers else [],
+        "verify.workers": workers or 1,
     }
     last_sample = 0.0
 
@@ -91,7 +91,8 @@ def main(folder: Path, per_second: float = 20, size: int = 10_000, workers: int 
     print(f"engine {engine_s:.1f} s, of which it waited {idle_s:.1f} s; verification {verify_s:.1f} s")
     print(f"behind the last sample {tail:.1f} s, the summary's figures of the run included")
     print(f"engine idle share {summary['engine_idle_share']}")
-    print(f"ratio verify_overlap: {1 - min(idle_s / verify_s, 1):.2f}")
+    if workers:
+        print(f"ratio verify_overlap: {1 - min(idle_s / verify_s, 1):.2f}")
 
 
 if __name__ == "__main__":
