@@ -11,6 +11,7 @@ on. What it waits for beside verification is what it waits for with 0 workers, w
 import json
 import random
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -65,12 +66,12 @@ def main(folder: Path, per_second: float = 20, size: int = 10_000, workers: int 
     """Print the engine's seconds, those of verification, and how many the engine waited."""
     items = mix(min(size, _DISTINCT), random.Random(0))
     items = (items * (size // len(items) + 1))[:size]
-    folder.mkdir(parents=True, exist_ok=True)
+    model = shutil.copytree(tiny_model(), folder / "model", dirs_exist_ok=True)
     rows = [{"problem": f"Problem {i}", "answer": gold} for i, (gold, *_) in enumerate(items)]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     values = {
         "problems.source": str(folder / "problems.jsonl"),
-        "model": str(tiny_model()),
+        "model": str(model),
         "prompt.style": "plain",
         "sampling.samples": 1,
         "verify.verifiers": ["final", "symbolic"] if workers else [],
