@@ -10,6 +10,7 @@ from stepconf.engines.tokenizer import model_not_found
 from stepconf.errors import StepconfError
 
 RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
+CLIENT_VARIABLE = "STEPCONF_VLLM_CLIENT"  # for vLLM's processes: the id of the one that uses them
 _CPU_KV_BYTES = 1 << 30
 # vLLM's processes inherit these: what they print would run through the progress bars.
 _QUIET = {
@@ -28,6 +29,7 @@ def import_vllm() -> Any:
     """
     # The tap fits the V1 runner; newer CUDA builds would take V2 unless told otherwise.
     os.environ.setdefault(RUNNER_VARIABLE, "0")
+    os.environ[CLIENT_VARIABLE] = str(os.getpid())
     for variable, quiet in _QUIET.items():
         os.environ.setdefault(variable, quiet)
     if os.environ[RUNNER_VARIABLE] not in ("0", "false", "False"):

@@ -7,16 +7,19 @@ with the tokens by construction, whatever the scheduler does (chunked prefill, p
 Prompt logprobs go through the same two methods: generated and teacher-forced values are the same function.
 """
 
+import multiprocessing
 import os
 import select
 import signal
 import threading
+from contextlib import suppress
 from typing import Any
 
 import torch
 from vllm.v1.outputs import LogprobsTensors
 
 from stepconf.engines.stats import token_stats
+from stepconf.engines.vllm_start import CLIENT_VARIABLE
 
 COLUMNS = 3
 RUNNER_MODULE = "vllm.v1.worker.gpu_model_runner"
@@ -57,22 +60,34 @@ class EntropyTap:
         return {"runner": runner.__name__, "module": home, "device": str(self.model_runner.device)}
 
     def end_with(self, client_pid: int) -> None:
-        """End this worker, and the engine process above it, as soon as the process that uses them is gone.
-
-        vLLM's processes outlive a client that was killed; idle, they would hold the device for ever.
-        """
-        client, parent = os.pidfd_open(client_pid), os.getppid()
-
-        def wait() -> None:
-            select.select([client], [], [])
-            if parent != client_pid:
-                os.kill(parent, signal.SIGKILL)
-            os._exit(1)
-
-        threading.Thread(target=wait, daemon=True, name="end-with-client").start()
+        """See `_end_with`; for workers that were forked, in which this module was imported before."""
+        _end_with(client_pid)
 
     def install_entropy_tap(self) -> None:
         """Replace the two methods on this worker's sampler."""
         sampler = self.model_runner.sampler
         sampler.compute_logprobs = _keep_logits
         sampler.gather_logprobs = _gather_stats
+
+
+def _end_with(client_pid: int) -> None:
+    """End this worker, and the engine process above it, as soon as the process that uses them is gone.
+
+    vLLM's processes outlive a client that was killed; idle, they would hold the device for ever.
+    """
+    above = multiprocessing.parent_process()
+
+    def wait() -> None:
+        with suppress(ProcessLookupError):  # gone already
+            select.select([os.pidfd_open(client_pid)], [], [])
+        # The one above is the client itself, or has ended, or is an engine process between them.
+        if above and above.pid and above.pid == os.getppid() != client_pid:
+            os.kill(above.pid, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="end-with-client").start()
+
+
+# From the import on: a client may be killed while its engine still starts.
+if int(os.environ.get(CLIENT_VARIABLE, os.getpid())) != os.getpid():
+    _end_with(int(os.environ[CLIENT_VARIABLE]))

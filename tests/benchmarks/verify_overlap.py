@@ -3,7 +3,7 @@
 10,000 GSM8K and MATH-500 solutions (5,000 of the mix of `verify_throughput`, twice; 2 % hostile answers) come out of
 a stand-in for an engine on a GPU: it takes its time and no CPU, and stands still while nobody takes its results. All
 behind it is real: cutting into steps, `final,symbolic`, writing. Stopped, the same command with the same FOLDER goes
-on.
+on. What it waits for beside verification is what it waits for with 0 workers, which verify nothing.
 
     python -m tests.benchmarks.verify_overlap FOLDER [solutions per second of the engine] [solutions] [workers]
 """
@@ -11,6 +11,7 @@ on.
 import json
 import random
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -65,16 +66,16 @@ def main(folder: Path, per_second: float = 20, size: int = 10_000, workers: int 
     """Print the engine's seconds, those of verification, and how many the engine waited."""
     items = mix(min(size, _DISTINCT), random.Random(0))
     items = (items * (size // len(items) + 1))[:size]
-    folder.mkdir(parents=True, exist_ok=True)
+    model = shutil.copytree(tiny_model(), folder / "model", dirs_exist_ok=True)
     rows = [{"problem": f"Problem {i}", "answer": gold} for i, (gold, *_) in enumerate(items)]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     values = {
         "problems.source": str(folder / "problems.jsonl"),
-        "model": str(tiny_model()),
+        "model": str(model),
         "prompt.style": "plain",
         "sampling.samples": 1,
-        "verify.verifiers": ["final", "symbolic"],
-        "verify.workers": workers,
+        "verify.verifiers": ["final", "symbolic"] if workers else [],
+        "verify.workers": workers or 1,
     }
     last_sample = 0.0
 
@@ -91,7 +92,8 @@ def main(folder: Path, per_second: float = 20, size: int = 10_000, workers: int 
     print(f"engine {engine_s:.1f} s, of which it waited {idle_s:.1f} s; verification {verify_s:.1f} s")
     print(f"behind the last sample {tail:.1f} s, the summary's figures of the run included")
     print(f"engine idle share {summary['engine_idle_share']}")
-    print(f"ratio verify_overlap: {1 - min(idle_s / verify_s, 1):.2f}")
+    if workers:
+        print(f"ratio verify_overlap: {1 - min(idle_s / verify_s, 1):.2f}")
 
 
 if __name__ == "__main__":
