@@ -81,7 +81,7 @@ class TrainRecipe(Strict):
     """Tokens of prompt and side; a longer example is left out and counted."""
     tokens_per_batch: int | None = Field(None, ge=1)
     """Input tokens of one forward: what fits the memory. Unset: 512 on a CPU, 8192 on a GPU, and a problem of up
-    to twice as many by itself. Decides the speed, not the result."""
+    to 2048 and 16384 by itself. Decides the speed, not the result."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward; parameters and moments are float32 either way."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -150,8 +150,8 @@ def _packed(
     if recipe.tokens_per_batch is not None:
         budget = largest = recipe.tokens_per_batch
     else:
-        budget = 8192 if ranks.device.startswith("cuda") else 512
-        largest = 2 * budget  # the halves of a tree both have its trunk
+        # Small batches stay in a CPU's cache; but the halves of a tree would both have its trunk.
+        budget, largest = (8192, 16384) if ranks.device.startswith("cuda") else (512, 2048)
     return pack(plant(examples, indices, largest), budget)
 
 
