@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,15 +26,18 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("when", ["starting", "up"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])  # a shell's, and that of an actor of Ray
-def test_client_is_killed(when: str, method: str) -> None:
+def test_client_is_killed(when: str, method: str, tmp_path: Path) -> None:
+    script = tmp_path / "client.py"
+    script.write_text(ENGINE.format(model=str(tiny_model())))
     environment = {**os.environ, "VLLM_WORKER_MULTIPROC_METHOD": method}
-    command = [sys.executable, "-c", ENGINE.format(model=str(tiny_model()))]
+    command = [sys.executable, str(script)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, **pipes) as client:  # type: ignore[call-overload]
         if when == "up":
             assert client.stdout.readline() == b"up\n"
         engine: dict[int, str] = {}
         while not any("VLLM::Worker" in name for name in engine.values()):
+            assert client.poll() is None, "the engine did not start"
             engine = descendants()
         watched = [os.pidfd_open(pid) for pid, name in engine.items() if "VLLM::" in name]
         client.send_signal(signal.SIGKILL)
