@@ -64,8 +64,12 @@ def connect(ray: Any, address: str) -> None:
         with _stderr_closed():  # to what it says of that variable
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        first, *more = str(error).strip().splitlines()
+        reason = (
+            f"{first} {more[-1]}" if more and first.endswith(":") else first
+        )  # above a traceback of theirs
         raise StepconfError(
-            f"there is no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}",
+            f"there is no Ray cluster at {address!r}: {reason}",
             "Start one (ray start --head), give another address, or take --ray local. A cluster that asks for a "
             "token does not answer without it: put it into RAY_AUTH_TOKEN or ~/.ray/auth_token.",
         ) from error
