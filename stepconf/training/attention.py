@@ -11,25 +11,42 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "stepconf-trees"
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+_QUERIES = 256  # a block: small enough to leave out most of what is hidden, large enough for SDPA's kernel
 
 
 @dataclass(frozen=True, slots=True)
-class TreeMask:
-    """One tree's part of a batch: tokens `start` to `stop`, and what is added to their scores, [n, n]: 0 or -inf."""
+class Block:
+    """Queries `start` to `stop` of a batch with the keys that any of them sees.
+
+    keys: their places in the batch, ascending, [k]. bias: added to the scores, [stop - start, k]: 0 or -inf.
+    """
 
     start: int
     stop: int
+    keys: torch.Tensor
     bias: torch.Tensor
 
 
-def tree_masks(ends: torch.Tensor, bounds: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[TreeMask]:
-    """The masks of a batch. `ends`: [N]; `bounds`: its trees; `dtype`: of queries and keys."""
-    return [TreeMask(start, stop, _bias(ends[start:stop] - start, dtype)) for start, stop in bounds]
+def blocks(ends: torch.Tensor, bounds: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Block]:
+    """What SDPA computes for a batch. `ends`: [N]; `bounds`: its trees; `dtype`: of queries and keys.
 
-
-def _bias(ends: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    hidden = torch.full((len(ends), len(ends)), -torch.inf, dtype=dtype, device=ends.device)
-    return hidden.masked_fill_(visible(ends), 0)
+    A long tree is cut into blocks of queries, so that most of what its branches hide of each other is not computed.
+    """
+    found = []
+    for start, stop in bounds:
+        seen = visible(ends[start:stop] - start)
+        size = stop - start if stop - start <= 2 * _QUERIES else _QUERIES
+        for first in range(0, stop - start, size):
+            own = seen[first : first + size]
+            keys = torch.nonzero(own.any(0)).flatten()
+            hidden = torch.full((len(own), len(keys)), -torch.inf, dtype=dtype, device=ends.device)
+            bias = hidden.masked_fill_(own[:, keys], 0)
+            found.append(Block(start + first, start + first + len(own), start + keys, bias))
+    return found
 
 
 def visible(ends: torch.Tensor) -> torch.Tensor:
@@ -54,22 +71,75 @@ def attend(
     value: torch.Tensor,
     attention_mask: None,
     *,
-    trees: Sequence[TreeMask],
+    trees: Sequence[Block],
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: SDPA on each tree alone, so nothing is padded or crosses trees.
+    """transformers' attention interface: SDPA block by block, so nothing is padded or crosses trees.
 
     query [1, Hq, N, D], key and value [1, Hk, N, D] -> [1, N, Hq, D].
     """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    dtype = trees[0].bias.dtype  # under autocast, rotated queries and keys are float32
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if dropout == 0 and query.device.type == "cpu":
+        return _OnCpu.apply(query, key, value, trees, scaling), None
     parts = []
-    for tree in trees:
-        q, k, v = (states[:, :, tree.start : tree.stop] for states in (query, key, value))
+    for block in trees:
+        own = query[:, :, block.start : block.stop]
+        k, v = (_for_queries(states, block.keys, query.shape[1]) for states in (key, value))
         parts.append(
-            scaled_dot_product_attention(q, k, v, attn_mask=tree.bias, dropout_p=dropout, scale=scaling)
+            scaled_dot_product_attention(own, k, v, attn_mask=block.bias, dropout_p=dropout, scale=scaling)
         )
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
+
+
+def _for_queries(states: torch.Tensor, keys: torch.Tensor, heads: int) -> torch.Tensor:
+    """The states of some keys, [1, Hk, N, D] -> [1, Hq, k, D]: each head once for every query head of its group."""
+    return states.index_select(2, keys).repeat_interleave(heads // states.shape[1], 1)
+
+
+class _OnCpu(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
+    """SDPA's kernel on each block. Its gradients go into one tensor, and keys are gathered again for it.
+
+    By autograd each block would keep its keys, and give a gradient as long as the batch.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        blocks: Sequence[Block],
+        scale: float,
+    ) -> torch.Tensor:
+        heads = query.shape[1]
+        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+        sums = []
+        for block in blocks:
+            own = slice(block.start, block.stop)
+            k, v = _for_queries(key, block.keys, heads), _for_queries(value, block.keys, heads)
+            part, logsumexp = _FLASH(query[:, :, own], k, v, attn_mask=block.bias, scale=scale)
+            out[:, own] = part.transpose(1, 2)
+            sums.append(logsumexp)
+        ctx.save_for_backward(query, key, value, out, *sums)
+        ctx.blocks, ctx.scale = blocks, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, out, *sums = ctx.saved_tensors
+        heads = query.shape[1]
+        out, gradient = out.transpose(1, 2), gradient.transpose(1, 2)
+        of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for block, logsumexp in zip(ctx.blocks, sums, strict=True):
+            own = slice(block.start, block.stop)
+            k, v = _for_queries(key, block.keys, heads), _for_queries(value, block.keys, heads)
+            inputs = query[:, :, own], k, v, out[:, :, own], logsumexp
+            of_query[:, :, own], *of_states = _FLASH_BACKWARD(
+                gradient[:, :, own], *inputs, 0.0, False, attn_mask=block.bias, scale=ctx.scale
+            )
+            for whole, part in zip((of_key, of_value), of_states, strict=True):
+                whole.index_add_(2, block.keys, part.unflatten(1, (key.shape[1], -1)).sum(2))
+        return of_query, of_key, of_value, None, None

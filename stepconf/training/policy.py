@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stepconf.errors import StepconfError
-from stepconf.training.attention import NAME, attend, sees, tree_masks
+from stepconf.training.attention import NAME, attend, blocks, sees
 from stepconf.training.batches import Batch
 from stepconf.training.head import EdgeLogprobs, Embedded, Scratch, adds_in_place
 
@@ -81,7 +81,7 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def _attention(self, batch: Batch) -> dict[str, Any]:
         if not self._flex:
-            return {"trees": tree_masks(batch.ends, batch.bounds, self._compute)}
+            return {"trees": blocks(batch.ends, batch.bounds, self._compute)}
         from torch.nn.attention.flex_attention import create_block_mask
 
         length, device = len(batch.ends), str(batch.ends.device)

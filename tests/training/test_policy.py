@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from stepconf.core.trees import Example, pack, plant
 from stepconf.demo_model import demo_model_path
-from stepconf.training.attention import sees, visible
+from stepconf.training.attention import attend, blocks, sees, visible
 from stepconf.training.batches import collate
 from stepconf.training.losses import dpo_loss
 from stepconf.training.policy import Policy
@@ -183,3 +183,27 @@ def test_flex_attention_sees_what_the_dense_mask_shows() -> None:
     each_alone = torch.block_diag(*(visible(batch.ends[a:b] - a) for a, b in batch.bounds)).bool()
     flex = create_mask(sees(batch.ends), 1, 1, length, length, device="cpu")
     assert len(batch.bounds) > 1 and torch.equal(flex[0, 0], each_alone)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-12])  # with one, autograd's own way
+def test_trees_of_many_blocks_attend_as_under_a_dense_mask(dropout: float) -> None:
+    examples = step_pairs(seed=8, n_solutions=9, step=45, vocabulary=VOCABULARY)
+    examples += [Example(e.key + "'", "q", e.prompt_ids[:5], e.sides) for e in examples[:3]]
+    batch = collate(pack(plant(examples, range(len(examples)), 10_000), 10_000)[0])
+    n, (short, long) = len(batch.ends), sorted(batch.bounds, key=lambda bound: bound[1] - bound[0])
+    found = blocks(batch.ends, batch.bounds, torch.float64)
+    assert long[1] - long[0] > 1024 and short[1] - short[0] < 512
+    assert sum(block.bias.numel() for block in found) < 0.7 * ((long[1] - long[0]) ** 2)
+    shapes = [(1, n, heads, 8) for heads in (6, 2, 2)]  # two groups of three query heads
+    states = [torch.randn(shape, dtype=torch.float64).transpose(1, 2).requires_grad_() for shape in shapes]
+    gradient = torch.randn(1, n, 6, 8, dtype=torch.float64)
+
+    out, _ = attend(None, *states, None, trees=found, scaling=0.3, dropout=dropout)
+    own = torch.autograd.grad(out, states, gradient)
+    query, key, value = states
+    key, value = key.repeat_interleave(3, 1), value.repeat_interleave(3, 1)
+    scores = (query @ key.transpose(2, 3) * 0.3).masked_fill(~visible(batch.ends), -torch.inf)
+    dense = (scores.softmax(-1) @ value).transpose(1, 2)
+    torch.testing.assert_close(out, dense)
+    for ours, theirs in zip(own, torch.autograd.grad(dense, states, gradient), strict=True):
+        torch.testing.assert_close(ours, theirs)
