@@ -65,8 +65,13 @@ for _command in (
     app.command()(_command)
 
 
+# A thread that takes an engine's results must not wait 5 ms, Python's default, for one that segments or writes.
+SWITCH_S = 0.0005
+
+
 def main() -> None:
     """Run a command; the one place where errors are printed and exit codes chosen."""
+    sys.setswitchinterval(SWITCH_S)
     debug = os.environ.get("STEPCONF_DEBUG") == "1"
     terminated: list[int] = []
     try:

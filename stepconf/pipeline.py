@@ -6,8 +6,8 @@
     a run ------------------------------> verify -> write               stepconf verify RUN
 
 A stage (`stages/make.py`) is a function from chunks to an iterator of chunks; the next one pulls. Sampling already
-yields every token's scores, so `generate` never runs the model twice. Verification of one chunk runs while the next
-is sampled; `Run.commit` makes a chunk part of the run, whole.
+yields every token's scores, so `generate` never runs the model twice. While an engine makes a chunk, the one before
+is segmented, verified and written; `Run.commit` makes a chunk part of the run, whole.
 """
 
 from collections import Counter
@@ -17,7 +17,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from stepconf.engines.base import Engine
 from stepconf.engines.guard import Guard
 from stepconf.problems.load import (
     ImportedSolution,
@@ -35,7 +34,7 @@ from stepconf.run.summary import summarise
 from stepconf.run.tables import read_metadata, read_recipe, read_solved
 from stepconf.stages.chunks import Chunk, T, pending
 from stepconf.stages.judge import judge, open_verifiers, shares_engine
-from stepconf.stages.make import divide, metadata_of, reread, sample, teacher_force
+from stepconf.stages.make import divide, metadata_of, reread, sample, segmented, teacher_force
 from stepconf.stages.models import open_guarded
 from stepconf.stages.stream import overlapped
 
@@ -118,9 +117,9 @@ def _drive(
     meter: Meter,
     todo: Sequence[Chunk[T]],
     stage: Callable[[Iterator[Chunk[T]]], Iterator[Chunk[T]]],
-    engine: Engine | None = None,
+    engine: Guard | None = None,
 ) -> None:
-    """The end of every pipeline: make the chunks, verify them, write them.
+    """The end of every pipeline: make the chunks, segment, verify and write them.
 
     An engine serves one caller at a time: where a verifier runs the model that also makes the chunks, they
     are made one by one and nothing overlaps.
@@ -130,15 +129,17 @@ def _drive(
     meter.begin(len(todo))
     with open_verifiers(recipe, engine, run.metadata.get("tokenizer", "")) as verifiers:
 
-        def verified(chunk: Chunk[T]) -> Chunk[T]:
-            return judge(chunk, verifiers, recipe.verify.policy, meter)
+        def finish(chunk: Chunk[T]) -> None:
+            if engine is not None:
+                segmented(chunk, engine, recipe)
+            judge(chunk, verifiers, recipe.verify.policy, meter)
+            _commit(run, recipe, meter, chunk)
 
         if engine is not None and shares_engine(recipe):
-            done: Iterator[Chunk[T]] = (verified(chunk) for one in todo for chunk in stage(iter([one])))
+            for chunk in chain.from_iterable(stage(iter([one])) for one in todo):
+                finish(chunk)
         else:
-            done = overlapped(stage(iter(todo)), verified)
-        for chunk in done:
-            _commit(run, recipe, meter, chunk)
+            overlapped(stage(iter(todo)), finish)
 
 
 def _drive_cluster(
@@ -171,6 +172,7 @@ def _commit(run: Run, recipe: Recipe, meter: Meter, chunk: Chunk[T]) -> None:
     steps = list(chain.from_iterable(one.steps for one in chunk.solved))
     facts = chunk.facts() | {"policy": recipe.verify.policy}
     run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
+    chunk.solved = []  # the list of all chunks is kept to the end
     meter.committed(chunk.name, facts)
 
 

@@ -18,11 +18,16 @@ T = TypeVar("T", Problem, ImportedSolution, Solved)
 
 @dataclass
 class Chunk(Generic[T]):
-    """Items in, solutions out. `drops` counts, by reason, solutions that could not be made."""
+    """Items in, solutions out.
+
+    answers: what an engine gave for each item, (item, request, result), until it is divided into steps.
+    drops: counts, by reason, solutions that could not be made.
+    """
 
     name: str
     digest: str
     items: Sequence[T]
+    answers: list[tuple[T, Any, Any]] = field(default_factory=list)
     solved: list[Solved] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from stepconf.recipe import Recipe
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.judge import judge, open_verifiers, shares_engine
-from stepconf.stages.make import divide, metadata_of, reread, sample, teacher_force
+from stepconf.stages.make import divide, metadata_of, reread, sample, segmented, teacher_force
 from stepconf.stages.models import open_guarded
 
 Command = Literal["generate", "score", "segment", "verify"]
@@ -46,11 +46,12 @@ def making(
         metadata = metadata_of(engine, recipe)
         made = partial(stage, engine=engine, recipe=recipe, tick=_untold)
         while not shares_engine(recipe):
-            yield from ((chunk, metadata) for chunk in made(chunks))
+            yield from ((segmented(chunk, engine, recipe), metadata) for chunk in made(chunks))
         with open_verifiers(recipe, engine, metadata["tokenizer"]) as verifiers:
             for one in chunks:
                 for chunk in made(iter([one])):
-                    yield judge(chunk, verifiers, recipe.verify.policy, _untold), metadata
+                    judged = judge(segmented(chunk, engine, recipe), verifiers, recipe.verify.policy, _untold)
+                    yield judged, metadata
 
 
 def judging(

@@ -1,7 +1,7 @@
-"""The stages that make solutions with their steps: sampled, scored, divided, or read from another run."""
+"""The stages that make solutions with their steps: sampled, scored, segmented, or read from another run."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
@@ -12,7 +12,7 @@ from stepconf.engines.guard import Guard
 from stepconf.problems.load import ImportedSolution
 from stepconf.recipe import Recipe
 from stepconf.run.events import Tick
-from stepconf.stages.chunks import Chunk
+from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import Prompter
 from stepconf.stages.solve import imported, sampled
 from stepconf.stages.stream import through
@@ -43,14 +43,7 @@ def sample(
         how = Sampling(sampling.temperature, limit, sampling.top_p, prompter.stop)
         return SampleRequest(key, prompt_ids, sampling.samples, _seed(sampling.seed, problem), how)
 
-    def solve(chunk: Chunk[Problem], index: int, asked: SampleRequest, completions: Any) -> None:
-        problem = chunk.items[index]
-        for i, completion in enumerate(completions):
-            one = sampled(problem, asked, i, completion, engine.info, recipe)
-            chunk.solved += [one] if isinstance(one, Solved) else []
-            chunk.drops.update([one] if isinstance(one, str) else [])
-
-    yield from through(chunks, engine.sample_each, request, solve, "sample", sampling.samples, tick)
+    yield from through(chunks, engine.sample_each, request, "sample", sampling.samples, tick)
 
 
 def teacher_force(
@@ -70,12 +63,33 @@ def teacher_force(
             return _OUTSIDE
         return ScoreRequest(key, one.solution.prompt_token_ids, one.solution.token_ids)
 
-    def solve(chunk: Chunk[ImportedSolution], index: int, asked: ScoreRequest, scores: Any) -> None:
-        item = chunk.items[index]
-        one = imported(item, recipe, engine.tokenizer, asked.prefix_ids, scores, engine.info)
-        chunk.solved += [one] if isinstance(one, Solved) else []
+    yield from through(chunks, engine.score_each, request, "score", 1, tick)
 
-    yield from through(chunks, engine.score_each, request, solve, "score", 1, tick)
+
+def segmented(chunk: Chunk[T], engine: Guard, recipe: Recipe) -> Chunk[T]:
+    """Divide what `sample` or `teacher_force` got for a chunk into steps."""
+    started = time.perf_counter()
+    for item, asked, result in chunk.answers:
+        _add(chunk, _solved(item, asked, result, engine, recipe))
+    chunk.answers = []
+    chunk.seconds["segment"] = time.perf_counter() - started
+    return chunk
+
+
+def _solved(item: Any, asked: Any, result: Any, engine: Guard, recipe: Recipe) -> Iterator[Solved | str]:
+    if isinstance(asked, ScoreRequest):
+        yield imported(item, recipe, engine.tokenizer, asked.prefix_ids, result, engine.info)
+        return
+    for index, completion in enumerate(result):
+        yield sampled(item, asked, index, completion, engine.info, recipe)
+
+
+def _add(chunk: Chunk[T], made: Iterable[Solved | str]) -> None:
+    for one in made:
+        if isinstance(one, Solved):
+            chunk.solved.append(one)
+        else:
+            chunk.drops[one] += 1
 
 
 def divide(
@@ -84,10 +98,7 @@ def divide(
     """Segment given solutions."""
     for chunk in chunks:
         started = time.perf_counter()
-        for item in chunk.items:
-            one = imported(item, recipe)
-            chunk.solved += [one] if isinstance(one, Solved) else []
-            chunk.drops.update([one] if isinstance(one, str) else [])
+        _add(chunk, (imported(item, recipe) for item in chunk.items))
         chunk.seconds["segment"] = time.perf_counter() - started
         tick("segment", len(chunk.items))
         yield chunk

@@ -1,6 +1,7 @@
 """How chunks go through: their requests as one stream of an engine, and work on one beside the making of the next."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -11,20 +12,22 @@ from stepconf.run.events import Tick
 from stepconf.run.meter import EngineClock
 from stepconf.stages.chunks import Chunk, T
 
+_AT_WORK = 4  # chunks made and not yet written: then the making waits. A few hard answers take a chunk's time
+
 
 def through(
     chunks: Iterator[Chunk[T] | None],
     run_engine: Callable[[Iterator[Any]], Iterator[tuple[Any, Any]]],
     request: Callable[[str, T], Any],
-    solve: Callable[[Chunk[T], int, Any, Any], None],
     stage: str,
     weight: int,
     tick: Tick,
 ) -> Iterator[Chunk[T]]:
-    """Stream every chunk's requests through the engine; yield each chunk when its last result is in.
+    """Stream every chunk's requests through the engine; yield each chunk, with its answers, when the last is in.
 
     Results come in any order; within a chunk they are put back into the order of its items, so that what is
-    written depends on the requests alone. `weight` is how many solutions a request stands for.
+    written depends on the requests alone. `request` may give a reason instead. `weight` is how many solutions a
+    request stands for.
     """
     where: dict[str, tuple[Chunk[T], int]] = {}
     results: dict[str, dict[int, tuple[Any, Any]]] = {}
@@ -63,7 +66,7 @@ def through(
                 if isinstance(found, Failed):
                     chunk.drops[found.reason] += weight
                 else:
-                    solve(chunk, i, original, found)
+                    chunk.answers.append((chunk.items[i], original, found))
             now = time.perf_counter()
             chunk.seconds |= {stage: now - started, "idle": clock.lap()}
             started = now
@@ -72,24 +75,22 @@ def through(
     yield from ready
 
 
-def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], Chunk[T]]) -> Iterator[Chunk[T]]:
-    """`work` on each chunk in a thread of its own, while the next chunk is being made.
+def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], None]) -> None:
+    """`work` on each chunk in a thread of its own, while the next ones are being made; on one chunk at a time.
 
-    Chunks made before an interrupt, or before the making failed, are still worked on and yielded.
+    Chunks made before an interrupt, or before the making failed, are still worked on.
     """
     interrupt: KeyboardInterrupt | StepconfError | None = None
     with ThreadPoolExecutor(1) as thread:
-        waiting: list[Future[Chunk[T]]] = []
+        waiting: deque[Future[None]] = deque()
         try:
             for chunk in chunks:
                 waiting.append(thread.submit(work, chunk))
-                while waiting and (waiting[0].done() or len(waiting) > 2):
-                    done = waiting[0].result()
-                    del waiting[0]
-                    yield done
+                while waiting and (waiting[0].done() or len(waiting) > _AT_WORK):
+                    waiting.popleft().result()
         except (KeyboardInterrupt, StepconfError) as error:
             interrupt = error
         for future in waiting:
-            yield future.result()
+            future.result()
     if interrupt:
         raise interrupt

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
+from stepconf.cli import SWITCH_S
 from stepconf.core.records import TokenScores
 from stepconf.engines.base import Completion, EngineInfo, SampleRequest, ScoreRequest, none_dropped
 from stepconf.engines.guard import Guard
@@ -78,6 +79,7 @@ def main(folder: Path, per_second: float = 20, size: int = 10_000, workers: int 
         "verify.workers": workers or 1,
     }
     last_sample = 0.0
+    sys.setswitchinterval(SWITCH_S)  # as the command does
 
     def tick(stage: str, n: int) -> None:
         nonlocal last_sample
@@ -89,7 +91,10 @@ def main(folder: Path, per_second: float = 20, size: int = 10_000, workers: int 
     tail = time.perf_counter() - last_sample
     engine_s, idle_s, verify_s = (summary["seconds"][stage] for stage in ("sample", "idle", "verify"))
     print(f"{summary['solutions']} solutions, engine at {per_second:g}/s, {workers} worker(s)")
-    print(f"engine {engine_s:.1f} s, of which it waited {idle_s:.1f} s; verification {verify_s:.1f} s")
+    least = size / per_second
+    print(
+        f"engine {engine_s:.1f} s, {least:.1f} at its rate; it waited {idle_s:.1f} s; verification {verify_s:.1f} s"
+    )
     print(f"behind the last sample {tail:.1f} s, the summary's figures of the run included")
     print(f"engine idle share {summary['engine_idle_share']}")
     if workers:
