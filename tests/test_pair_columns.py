@@ -1,11 +1,14 @@
 """Step pairs by columns are, row for row and drop for drop, those that the strategies' rules make one by one."""
 
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from stepconf.core.pairs.traces import to_bytes
 from stepconf.core.records import Solved, Verdict
 from stepconf.pairs import make as preference
-from stepconf.pairs.columns import read_parts
+from stepconf.pairs.columns import _SPACE, read_parts
 from stepconf.recipe import PairsRecipe
 from stepconf.run.shards import Run
 from stepconf.run.tables import read_shards
@@ -26,7 +29,7 @@ class Words:
     def encode(self, text: str) -> list[int]:
         return [1000 + ord(character) for character in text]
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
         return "".join(f"<{token}>" for token in ids)
 
 
@@ -127,3 +130,9 @@ def test_problems_that_lie_in_several_chunks_are_held(tmp_path: Path) -> None:
 
 def test_encoded_ids_are_those_of_the_rows() -> None:
     assert to_bytes(Words().encode("a b")) == encode("a b")
+
+
+def test_white_space_is_what_python_divides_at() -> None:
+    every = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    space = pl.Series(every).str.contains(_SPACE).to_list()
+    assert space == [character.isspace() for character in every]

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-_ID_BYTES = 10  # 80 bits: among a billion rows two share an id with a chance of one in a million
+CONTENT_ID_BYTES = 10  # 80 bits: among a billion rows two share an id with a chance of one in a million
 
 
 def content_id(*parts: str | int | bytes | Sequence[int] | None) -> str:
@@ -18,7 +18,7 @@ def content_id(*parts: str | int | bytes | Sequence[int] | None) -> str:
             integers such as token ids, or None.
     """
     told = [b"%b%d:%b" % (kind, len(payload), payload) for kind, payload in map(_encoded, parts)]
-    return blake2b(b"".join(told), digest_size=_ID_BYTES).hexdigest()
+    return blake2b(b"".join(told), digest_size=CONTENT_ID_BYTES).hexdigest()
 
 
 def problem_id(text: str, gold_answer: str | None) -> str:

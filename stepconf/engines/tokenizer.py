@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,21 +107,33 @@ class Tokenizer:
             raise StepconfError(f"the model's chat template refuses the conversation: {error}") from error
         return self.encode(text)
 
-    def decode(self, token_ids: list[int]) -> str:
-        """The text of ids, special tokens included; bytes that are no UTF-8 are U+FFFD, unknown ids nothing."""
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ids, special tokens included; bytes that are no UTF-8 are U+FFFD, unknown ids nothing.
+
+        Of an array of ids ten times as fast as the tokenizer itself, which prompts of millions of pairs notice.
+        """
+        import numpy as np
+
         if self._bytes_of is None:
-            return cast(str, self._backend.decode(token_ids, skip_special_tokens=False))
-        # Ten times as fast as the tokenizer itself, which prompts of millions of pairs notice.
-        return b"".join(map(self._bytes_of.get, token_ids, repeat(b""))).decode("utf-8", "replace")
+            return cast(str, self._backend.decode(list(token_ids), skip_special_tokens=False))
+        # As unsigned numbers, negative ids too are beyond the last.
+        ids = np.minimum(np.asarray(token_ids, np.int64).view(np.uint64), np.uint64(len(self._bytes_of) - 1))
+        return b"".join(self._bytes_of[ids].tolist()).decode("utf-8", "replace")
 
     @cached_property
-    def _bytes_of(self) -> dict[int, bytes] | None:
-        """What each token stands for, where a text is nothing but its tokens' bytes: in byte-level BPE."""
+    def _bytes_of(self) -> Any:
+        """What each token stands for, as an array of bytes objects with an empty one behind the last token.
+
+        None where a text is not just its tokens' bytes: only in byte-level BPE it is.
+        """
+        import numpy as np
+
         if (json.loads(self._backend.to_str())["decoder"] or {}).get("type") != "ByteLevel":
             return None
-        return {
-            i: _token_bytes(token) for token, i in self._backend.get_vocab(with_added_tokens=True).items()
-        }
+        spelt = self._backend.get_vocab(with_added_tokens=True)
+        found = np.full(max(spelt.values()) + 2, b"", object)
+        found[list(spelt.values())] = [_token_bytes(token) for token in spelt]
+        return found
 
     def pieces(self, token_ids: list[int]) -> list[str]:
         """What each token adds to the text; a character made of several tokens is added by the last."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +24,7 @@ STEP_COLUMNS = ["solution_id", "step_index", "n_steps", "text", "char_start", "t
 STEP_COLUMNS += ["logprob_sum", "confidence", "label"]
 _REFERENCES = "verdicts.list.element.reference"
 _LABELS: tuple[Label, ...] = ("correct", "incorrect", "unknown")
+_SPACE = r"[\s\x1c-\x1f]+"  # where Python's str.split() divides
 _CACHED = 1 << 15  # numbers at a time: what a core's cache holds
 _SPREAD, _ODD = np.uint64(0xBF58476D1CE4E5B9), np.uint64(1)
 
@@ -183,8 +185,7 @@ def _running(tokens: Lists, first: Any) -> Any:
 def _placed(tokens: Lists, first: Any) -> Any:
     """A number for each (position, token): one for the token, times an odd one for its position."""
     of_position = mixed(np.arange(int(np.max(first + tokens.sizes, initial=0)), dtype=np.uint64)) | _ODD
-    ranges = zip(first.tolist(), (first + tokens.sizes).tolist(), strict=True)
-    placed = np.concatenate([of_position[:0], *(of_position[start:end] for start, end in ranges)])
+    placed = of_position[np.arange(len(tokens.values)) + np.repeat(first - tokens.starts, tokens.sizes)]
     ids = tokens.values.view(np.uint32)
     for start in range(0, len(placed), _CACHED):
         of_token = ids[start : start + _CACHED] * _SPREAD
@@ -228,7 +229,7 @@ def _reading(texts: Any, group: Any, content: Any, correct: Any) -> Any:
     rows = np.flatnonzero(_differs(which, group) & _differs(correct, group))
     reading = np.zeros(len(group), np.int64)
     told = one(texts).take(pa.array(rows)).dictionary_encode()
-    words = pa.array([" ".join(text.split()) for text in told.dictionary.to_pylist()], pa.string())
+    words = pl.Series(told.dictionary).str.replace_all(_SPACE, " ").str.strip_chars(" ").to_arrow()
     reading[rows] = words.dictionary_encode().indices.to_numpy()[told.indices.to_numpy()]
     return reading
 

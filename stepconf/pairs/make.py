@@ -129,7 +129,7 @@ def _make_by_columns(run: Run, options: PairsRecipe, means: _Means, tally: "_Tal
         for made in ahead(make, read_parts(run.path)):
             tally.drops.update(made.drops)
             columns = (made.pairs[name].to_pylist() for name in ("pair_id", "problem_id", "kind"))
-            rows = (_Row(i, *values) for i, values in enumerate(zip(*columns, strict=True)))
+            rows = map(_Row, range(len(made.pairs)), *columns)
             own = _by_split(tally.kept(rows), options.validation)
             for split, kept in own.items():
                 tally.add(split, kept)

@@ -3,7 +3,7 @@
 The rows are those that `core.pairs.steps`, which says what the strategies are, makes one by one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
     """A tokenizer, from any thread: of a critic's text, and of prompts."""
 
     encode: Callable[[str], list[int]]
-    decode: Callable[[list[int]], str]
+    decode: Callable[[Sequence[int]], str]
 
 
 class Made(NamedTuple):
@@ -188,9 +188,9 @@ def _pair_ids(*token_lists: Any) -> Any:
 def _prompts(prompts: Lists, which: Any, tokens: Tokens) -> Any:
     """The text of each pair's prompt; `which` is its row among the prompts."""
     used, rows = np.unique(which, return_inverse=True)
-    starts, sizes = prompts.starts[used].tolist(), prompts.sizes[used].tolist()
-    ids = (prompts.values[start : start + size].tolist() for start, size in zip(starts, sizes, strict=True))
-    return pl.Series([tokens.decode(one) for one in ids], dtype=pl.String).gather(rows)
+    spans = zip(prompts.starts[used].tolist(), (prompts.starts + prompts.sizes)[used].tolist(), strict=True)
+    texts = [tokens.decode(prompts.values[start:end]) for start, end in spans]
+    return pl.Series(texts, dtype=pl.String).gather(rows)
 
 
 def _messages(problems: Any) -> Any:
