@@ -31,7 +31,7 @@ from stepconf.run.folders import located
 from stepconf.run.meter import Meter
 from stepconf.run.shards import Run
 from stepconf.run.summary import summarise
-from stepconf.run.tables import read_metadata, read_recipe, read_solved
+from stepconf.run.tables import read_ids, read_metadata, read_recipe, read_solved
 from stepconf.stages.chunks import Chunk, T, pending
 from stepconf.stages.judge import judge, open_verifiers, shares_engine
 from stepconf.stages.make import divide, metadata_of, reread, sample, segmented, teacher_force
@@ -97,17 +97,19 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
     source = Path(located(recipe.problems.source))
     if not (source / "recipe.yaml").exists():
         return segment(recipe, out, tick, repair)
-    items = [one for _, part in read_solved(source) for one in part][: recipe.problems.limit]
+    ids = read_ids(source)[: recipe.problems.limit]
     if not recipe.model and shares_engine(recipe):
         recipe = with_policy_of(recipe, read_recipe(source))
     with Run(out, _command_identity("verify", recipe), repair) as run, Meter(run, tick) as meter:
-        todo = list(pending(run, items, recipe.chunk))
+        todo = list(pending(run, ids, recipe.chunk))
         meter("read", -sum(len(chunk.items) for chunk in todo))
         run.metadata = read_metadata(source)
+        solutions = chain.from_iterable(part for _, part in read_solved(source))
         if recipe.ray.address:
-            _drive_cluster("verify", run, recipe, meter, todo)
+            read = list(reread(iter(todo), solutions, lambda stage, n: None))
+            _drive_cluster("verify", run, recipe, meter, read)
         else:
-            _drive(run, recipe, meter, todo, lambda c: reread(c, meter))
+            _drive(run, recipe, meter, todo, lambda c: reread(c, solutions, meter))
         return summarise(run, Counter())
 
 

@@ -273,7 +273,7 @@ def test_of_a_long_run_only_a_few_chunks_are_held(tmp_path: Path) -> None:
     held = []
 
     def tick(stage: str, n: int) -> None:
-        held.append(sum(isinstance(one, Solved) for one in gc.get_objects()))
+        held.append(sum(type(one) is Solved for one in gc.get_objects()))
 
     assert segment(load_recipe(None, values), tmp_path / "run", tick)["solutions"] == 60
     assert 0 < max(held) <= 2 * 8

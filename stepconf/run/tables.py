@@ -152,6 +152,12 @@ def read_solved(run: Path) -> Iterator[tuple[str, list[Solved]]]:
         yield name, part
 
 
+def read_ids(run: Path) -> list[str]:
+    """The ids of all solutions of a run, in the order of `read_solved`."""
+    parts = read_aligned(run, ["solution_id"], [])
+    return [one for _, solutions, _ in parts for one in solutions["solution_id"].to_pylist()]
+
+
 def read_metadata(run: Path) -> dict[str, str]:
     """The schema metadata of a run's steps (engine, model, dtype, ...); empty for an empty run."""
     import pyarrow.parquet as pq

@@ -13,12 +13,12 @@ from stepconf.run.damage import check_sizes
 from stepconf.run.parts import chunks_of
 from stepconf.run.shards import Run
 
-T = TypeVar("T", Problem, ImportedSolution, Solved)
+T = TypeVar("T", Problem, ImportedSolution, str)
 
 
 @dataclass
 class Chunk(Generic[T]):
-    """Items in, solutions out.
+    """Items in, solutions out. The items of a run that is verified again are its solutions' ids.
 
     answers: what an engine gave for each item, (item, request, result), until it is divided into steps.
     drops: counts, by reason, solutions that could not be made.
@@ -72,12 +72,12 @@ def pending(run: Run, items: Sequence[T], size: int) -> Iterator[Chunk[T]]:
         )
 
 
-def item_id(item: Problem | ImportedSolution | Solved) -> str:
+def item_id(item: Problem | ImportedSolution | str) -> str:
     """The content hash of an item."""
     if isinstance(item, Problem):
         return item.problem_id
-    if isinstance(item, Solved):
-        return item.solution.solution_id
+    if isinstance(item, str):
+        return item
     return content_id(
         item.problem.problem_id, item.external_id, item.sample_index, item.text, *(item.steps or ())
     )

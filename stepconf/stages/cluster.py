@@ -73,7 +73,7 @@ def _item_by_item(
     names = ", ".join(chunk.name for chunk in lost)
     warn("workers lost", f"chunks {names} lost their workers; each of their items is now tried alone.")
     ones = [
-        Chunk(f"{chunk.name}/{i}", chunk.digest, [item])
+        Chunk(f"{chunk.name}/{i}", chunk.digest, [item], solved=chunk.solved[i : i + 1])
         for chunk in lost
         for i, item in enumerate(chunk.items)
     ]
@@ -85,6 +85,7 @@ def _item_by_item(
         )
     for chunk in lost:
         parts = [found.get(f"{chunk.name}/{i}") for i in range(len(chunk.items))]
+        chunk.solved = []
         for part in parts:
             if part is None:
                 chunk.drops[LOST] += weight

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from stepconf.recipe import Recipe
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.judge import judge, open_verifiers, shares_engine
-from stepconf.stages.make import divide, metadata_of, reread, sample, segmented, teacher_force
+from stepconf.stages.make import divide, metadata_of, sample, segmented, teacher_force
 from stepconf.stages.models import open_guarded
 
 Command = Literal["generate", "score", "segment", "verify"]
@@ -57,11 +57,9 @@ def making(
 def judging(
     chunks: Iterator[Chunk[Any]], command: Command, recipe: Recipe, tokenizer: str
 ) -> Iterator[tuple[Chunk[Any], dict[str, str]]]:
-    """Chunks verified and labelled; those of `segment` and `verify` are made first."""
+    """Chunks verified and labelled; those of `segment` are made first."""
     if command == "segment":
         chunks = divide(chunks, recipe, _untold)
-    elif command == "verify":
-        chunks = reread(chunks, _untold)
     with open_verifiers(recipe, None, tokenizer) as verifiers:
         for chunk in chunks:
             yield judge(chunk, verifiers, recipe.verify.policy, _untold), {}

@@ -104,10 +104,11 @@ def divide(
         yield chunk
 
 
-def reread(chunks: Iterator[Chunk[Solved]], tick: Tick) -> Iterator[Chunk[Solved]]:
-    """The solutions of another run, as they are."""
+def reread(chunks: Iterator[Chunk[str]], solutions: Iterator[Solved], tick: Tick) -> Iterator[Chunk[str]]:
+    """The solutions of another run, as they are: all of it in its order, of which the chunks hold some ids."""
     for chunk in chunks:
-        chunk.solved = list(chunk.items)
+        for wanted in chunk.items:
+            chunk.solved.append(next(one for one in solutions if one.solution.solution_id == wanted))
         tick("read", len(chunk.items))
         yield chunk
 
