@@ -140,7 +140,7 @@ def test_steps_out_of_order_are_not_cut() -> None:
         assert len(list(cut(solutions, pa.table({"solution_id": owners}), 1))) == 1
 
 
-@pytest.mark.parametrize("limit", [1, 3000, 20_000])
+@pytest.mark.parametrize("limit", [pytest.param(1, marks=pytest.mark.slow), 3000, 20_000])
 def test_a_large_chunk_is_several_shards_of_one_manifest(limit: int, run: Path, tmp_path: Path) -> None:
     out = in_pieces(run, tmp_path / "out", limit)
     assert len(read_manifests(out)) == 3 and any(len(parts_of(m)) > 1 for m in read_manifests(out))

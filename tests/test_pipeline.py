@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 
 from stepconf.core.records import Solved
 from stepconf.core.schema import TABLES, arrow_schema
+from stepconf.errors import StepconfError
 from stepconf.pipeline import segment
 from stepconf.recipe import load_recipe
 from stepconf.stages.chunks import Chunk
+from stepconf.stages.make import reread
 from stepconf.stages.stream import overlapped, through
+from tests.core.test_pairs import Sample, make
 from tests.invariants import check_invariants, rows_of
 from tests.shared_data import shared_rows
 from tests.tiny import VOCABULARY, stepconf, tiny_model, with_tiny
@@ -270,13 +273,30 @@ def test_of_a_long_run_only_a_few_chunks_are_held(tmp_path: Path) -> None:
     rows = [{"problem": f"{i}?", "answer": "1", "solution": f"One.\n\nTwo of {i}."} for i in range(60)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     values = {"problems.source": str(source), "verify.verifiers": ["final"], "verify.workers": 1, "chunk": 2}
-    held = []
+    done, held = 0, 0
+
+    def live() -> int:
+        return sum(type(one) is Solved for one in gc.get_objects())
 
     def tick(stage: str, n: int) -> None:
-        held.append(sum(type(one) is Solved for one in gc.get_objects()))
+        nonlocal done, held
+        done += n if stage == "verify" else 0
+        held = live() - before if stage == "verify" and done == 60 else held
 
+    gc.collect()
+    before = live()
     assert segment(load_recipe(None, values), tmp_path / "run", tick)["solutions"] == 60
-    assert 0 < max(held) <= 2 * 8
+    assert 0 < held <= 2 * 8
+
+
+def test_a_run_is_read_again_chunk_by_chunk_and_must_be_the_same() -> None:
+    solved = [make(Sample(0, [("a\n", "correct", 0.2)], "stop"), i) for i in range(4)]
+    ids = [one.solution.solution_id for one in solved]
+    chunks = [Chunk("00001", "", ids[1:2]), Chunk("00002", "", ids[2:])]
+    read = list(reread(iter(chunks), iter(solved), lambda stage, n: None))
+    assert [chunk.solved for chunk in read] == [solved[1:2], solved[2:]]
+    with pytest.raises(StepconfError, match="has changed"):
+        list(reread(iter([Chunk("00000", "", ids)]), iter(solved[:2]), lambda stage, n: None))
 
 
 def _chunks(sizes: list[int]) -> list[Chunk]:
@@ -344,8 +364,12 @@ def test_one_chunk_is_judged_while_the_next_is_made() -> None:
 
 
 def test_a_failure_while_judging_reaches_the_caller() -> None:
+    begun: list[str] = []
+
     def work(chunk: Chunk) -> None:
+        begun.append(chunk.name)
         raise ZeroDivisionError(chunk.name)
 
     with pytest.raises(ZeroDivisionError, match="00000"):
         overlapped(_chunks([1, 1, 1, 1]), work)
+    assert begun == ["00000"], "what cannot be written once is not tried again and again"

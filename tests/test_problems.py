@@ -382,6 +382,7 @@ def test_reasoning_gym_is_the_same_for_the_same_seed() -> None:
     assert longer.problems[:6] == one.problems
 
 
+@pytest.mark.slow
 def test_reasoning_gym_is_the_same_in_another_process() -> None:
     code = """
         from stepconf.problems.load import *

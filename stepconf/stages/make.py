@@ -9,6 +9,7 @@ from typing import Any
 from stepconf.core.records import Problem, Solved
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.engines.guard import Guard
+from stepconf.errors import StepconfError
 from stepconf.problems.load import ImportedSolution
 from stepconf.recipe import Recipe
 from stepconf.run.events import Tick
@@ -105,10 +106,17 @@ def divide(
 
 
 def reread(chunks: Iterator[Chunk[str]], solutions: Iterator[Solved], tick: Tick) -> Iterator[Chunk[str]]:
-    """The solutions of another run, as they are: all of it in its order, of which the chunks hold some ids."""
+    """The solutions of another run, as they are: all of it in its order, of which the chunks hold some ids.
+
+    Raises:
+        StepconfError: they are not what they were when the ids were read.
+    """
     for chunk in chunks:
         for wanted in chunk.items:
-            chunk.solved.append(next(one for one in solutions if one.solution.solution_id == wanted))
+            found = next((one for one in solutions if one.solution.solution_id == wanted), None)
+            if found is None:
+                raise StepconfError("the run has changed while it was read.", "Type the same command again.")
+            chunk.solved.append(found)
         tick("read", len(chunk.items))
         yield chunk
 

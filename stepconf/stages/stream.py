@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 from stepconf.engines.guard import Failed
@@ -78,14 +79,25 @@ def through(
 def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], None]) -> None:
     """`work` on each chunk in a thread of its own, while the next ones are being made; on one chunk at a time.
 
-    Chunks made before an interrupt, or before the making failed, are still worked on.
+    Chunks made before an interrupt, or before the making failed, are still worked on; none is behind one whose work
+    failed.
     """
     interrupt: KeyboardInterrupt | StepconfError | None = None
+    failed = Event()
+
+    def unless_failed(chunk: Chunk[T]) -> None:
+        if not failed.is_set():
+            try:
+                work(chunk)
+            except BaseException:
+                failed.set()
+                raise
+
     with ThreadPoolExecutor(1) as thread:
         waiting: deque[Future[None]] = deque()
         try:
             for chunk in chunks:
-                waiting.append(thread.submit(work, chunk))
+                waiting.append(thread.submit(unless_failed, chunk))
                 while waiting and (waiting[0].done() or len(waiting) > _AT_WORK):
                     waiting.popleft().result()
         except (KeyboardInterrupt, StepconfError) as error:
