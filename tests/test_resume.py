@@ -94,6 +94,7 @@ def check_invariants_of_partial(out: Path, whole: Undisturbed) -> None:
     assert len(set(ids)) == len(ids) and set(ids) <= {one["solution_id"] for one in whole.rows["solutions"]}
 
 
+@pytest.mark.slow
 def test_killed_over_and_over(problems: Path, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Each attempt in the same folder comes one commit further, and is killed there."""
     out = tmp_path / "run"
@@ -116,7 +117,7 @@ def test_killed_at_every_rename(problems: Path, undisturbed: Undisturbed, tmp_pa
         check_resumes(problems, out, tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 7])
+@pytest.mark.parametrize("n", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 7])
 def test_killed_with_a_file_half_way(
     n: int, problems: Path, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:

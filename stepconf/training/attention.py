@@ -11,11 +11,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "stepconf-trees"
+# What scaled_dot_product_attention runs on a CPU, with its backward, which has no public name.
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-
-_QUERIES = 256  # a block: small enough to leave out most of what is hidden, large enough for SDPA's kernel
+_QUERIES = 256  # a block: small enough to leave out most of what is hidden, large enough for the kernel
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,9 @@ def test_flex_attention_sees_what_the_dense_mask_shows() -> None:
     assert len(batch.bounds) > 1 and torch.equal(flex[0, 0], each_alone)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 1e-12])  # with one, autograd's own way
+@pytest.mark.parametrize(
+    "dropout", [0.0, pytest.param(1e-12, marks=pytest.mark.slow)]
+)  # with one, autograd's way
 def test_trees_of_many_blocks_attend_as_under_a_dense_mask(dropout: float) -> None:
     examples = step_pairs(seed=8, n_solutions=9, step=45, vocabulary=VOCABULARY)
     examples += [Example(e.key + "'", "q", e.prompt_ids[:5], e.sides) for e in examples[:3]]
