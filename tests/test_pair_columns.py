@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import Phase, given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from stepconf.core.pairs.traces import to_bytes
 from stepconf.core.records import Solved, Verdict
 from stepconf.pairs import make as preference
-from stepconf.pairs.columns import _SPACE, read_parts
+from stepconf.pairs.columns import _SPACE, _SPACES, ranges, whole_parts
 from stepconf.recipe import PairsRecipe
 from stepconf.run.shards import Run
 from stepconf.run.tables import read_shards
@@ -31,6 +32,9 @@ class Words:
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(f"<{token}>" for token in ids)
+
+    def decode_all(self, ids: Any, ends: Any) -> list[str]:
+        return [self.decode(ids[start:end]) for start, end in pairwise([0, *ends])]
 
 
 class Twist(NamedTuple):
@@ -122,10 +126,21 @@ def test_problems_that_lie_in_several_chunks_are_held(tmp_path: Path) -> None:
     plain = Twist(None, [], 0, False, False)
     solved = [twisted(make(sample, i), plain) for i, sample in enumerate(samples)]
     with write(tmp_path / "run", solved, [3, 5]) as run:
-        parts = list(read_parts(run.path))
-    assert [len(part.solutions) for part in parts] == [0, 3, 3]
-    assert [set(part.solutions["problem_id"].to_pylist()) for part in parts] == [set(), {"p0"}, {"p1"}]
-    assert all(len(part.steps) == len(part.solutions) for part in parts)
+        tables = [part.tables for part in whole_parts(run.path)]
+    solutions, steps = zip(*filter(None, tables), strict=True)
+    assert [len(own) for own in solutions] == [0, 3, 3]
+    assert [set(own["problem_id"].to_pylist()) for own in solutions] == [set(), {"p0"}, {"p1"}]
+    assert [len(own) for own in steps] == [0, 3, 3]
+
+
+def test_whole_problems_are_left_in_their_files(tmp_path: Path) -> None:
+    problems = [0, 0, 1, 2, 2, 3]
+    plain = Twist(None, [], 0, False, False)
+    samples = [Sample(problem, [("a\n", "correct", 0.2)], "stop") for problem in problems]
+    solved = [twisted(make(sample, i), plain) for i, sample in enumerate(samples)]
+    with write(tmp_path / "run", solved, [2, 4]) as run:  # the third problem is torn
+        parts = list(whole_parts(run.path))
+    assert [part.tables is None for part in parts] == [True, False, False]
 
 
 def test_encoded_ids_are_those_of_the_rows() -> None:
@@ -136,3 +151,13 @@ def test_white_space_is_what_python_divides_at() -> None:
     every = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     space = pl.Series(every).str.contains(_SPACE).to_list()
     assert space == [character.isspace() for character in every]
+    between = [f"a{one}b{one}{one}c {one}d" for one in every]
+    told = pl.Series(between).str.replace_all(_SPACES, " ").to_list()
+    assert told == [" ".join(text.split()) for text in between]
+    assert all(told[n] == between[n] for n, is_space in enumerate(space) if not is_space)
+
+
+@given(spans=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4))))
+def test_ranges_one_behind_the_other(spans: list[tuple[int, int]]) -> None:
+    starts, sizes = (np.array([span[k] for span in spans], np.int64) for k in (0, 1))
+    assert ranges(starts, sizes).tolist() == [n for start, size in spans for n in range(start, start + size)]

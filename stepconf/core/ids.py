@@ -17,8 +17,7 @@ def content_id(*parts: str | int | bytes | Sequence[int] | None) -> str:
         parts: texts (taken exactly as they are), integers (a bool counts as 0 or 1), bytes, sequences of
             integers such as token ids, or None.
     """
-    told = [b"%b%d:%b" % (kind, len(payload), payload) for kind, payload in map(_encoded, parts)]
-    return blake2b(b"".join(told), digest_size=CONTENT_ID_BYTES).hexdigest()
+    return blake2b(b"".join(map(_encoded, parts)), digest_size=CONTENT_ID_BYTES).hexdigest()
 
 
 def problem_id(text: str, gold_answer: str | None) -> str:
@@ -31,16 +30,18 @@ def digest_of_ids(ids: Iterable[str]) -> str:
     return content_id(*sorted(ids))
 
 
-def _encoded(part: str | int | bytes | Sequence[int] | None) -> tuple[bytes, bytes]:
-    if isinstance(part, bytes):
-        return b"b", part
-    if part is None:
-        return b"n", b""
+def _encoded(part: str | int | bytes | Sequence[int] | None) -> bytes:
     if isinstance(part, str):
-        return b"s", part.encode("utf-8", "surrogatepass")
-    if isinstance(part, int):
-        return b"i", b"%d" % part
-    return b"l", b",".join(b"%d" % number for number in part)
+        kind, payload = b"s", part.encode("utf-8", "surrogatepass")
+    elif isinstance(part, int):
+        kind, payload = b"i", b"%d" % part
+    elif part is None:
+        kind, payload = b"n", b""
+    elif isinstance(part, bytes):
+        kind, payload = b"b", part
+    else:
+        kind, payload = b"l", b",".join(b"%d" % number for number in part)
+    return b"%b%d:%b" % (kind, len(payload), payload)
 
 
 def _canonical(text: str) -> str:

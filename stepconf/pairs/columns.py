@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from stepconf.core.pairs.columns import CORRECT, INCORRECT, Steps
 from stepconf.core.pairs.steps import put_right
 from stepconf.core.records import Label
-from stepconf.run.tables import read_aligned, read_tables
+from stepconf.run.parts import Part as OwnPart
+from stepconf.run.tables import all_parts, read_part
 
 SOLUTION_COLUMNS = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct"]
 SOLUTION_COLUMNS += ["model", "prompt_token_ids", "token_ids"]
@@ -24,41 +25,59 @@ STEP_COLUMNS = ["solution_id", "step_index", "n_steps", "text", "char_start", "t
 STEP_COLUMNS += ["logprob_sum", "confidence", "label"]
 _REFERENCES = "verdicts.list.element.reference"
 _LABELS: tuple[Label, ...] = ("correct", "incorrect", "unknown")
-_SPACE = r"[\s\x1c-\x1f]+"  # where Python's str.split() divides
+_SPACE = r"[\s\x1c-\x1f]"  # where Python's str.split() divides
+# All that is not a single blank: to replace those too by what they are would take five times as long.
+_SPACES = rf"{_SPACE}{{2,}}|[{_SPACE}--[ ]]"
 _CACHED = 1 << 15  # numbers at a time: what a core's cache holds
 _SPREAD, _ODD = np.uint64(0xBF58476D1CE4E5B9), np.uint64(1)
 
 
 class Part(NamedTuple):
-    """The name of a part of the run with all solutions of the problems that end in it (m,), and their steps (n,)."""
+    """A part of the run, of which pairs are made.
 
-    name: str
-    solutions: Any
-    steps: Any
+    `tables`: all solutions of the problems that end in it, and their steps; None where those are the part's own.
+    """
+
+    own: OwnPart
+    tables: tuple[Any, Any] | None
 
 
-def read_parts(run: Path) -> Iterator[Part]:
+def whole_parts(run: Path) -> Iterator[Part]:
     """Whole problems, part by part.
 
     Where solutions were imported, those of one problem may lie in several parts: they are held until the last.
     """
-    last = {
-        problem: index
-        for index, table in enumerate(read_tables(run, "solutions", ["problem_id"]))
-        for problem in pc.unique(table["problem_id"]).to_pylist()
-    }
-    shards = read_aligned(run, SOLUTION_COLUMNS, [*STEP_COLUMNS, _REFERENCES])
+    parts = all_parts(run)
+    last, torn = _last_parts(run)
     held: list[tuple[Any, Any]] = []
-    for index, (name, *tables) in enumerate(shards):
-        solutions, steps = (pa.concat_tables(own) for own in zip(*held, tables, strict=True))
+    for index, part in enumerate(parts):
+        if index not in torn:
+            yield Part(part, None)
+            continue
+        solutions, steps = (pa.concat_tables(own) for own in zip(*held, read_columns(run, part), strict=True))
         problems = one(solutions["problem_id"]).dictionary_encode()
         ends = np.array([last[problem] == index for problem in problems.dictionary.to_pylist()], bool)
-        held = []
-        if not ends.all():
-            ended = pa.array(ends[problems.indices.to_numpy()])
-            held = [_of_solutions(solutions.filter(pc.invert(ended)), steps)]
-            solutions, steps = _of_solutions(solutions.filter(ended), steps)
-        yield Part(name, solutions, steps)
+        ended = pa.array(ends[problems.indices.to_numpy()])
+        held = [_of_solutions(solutions.filter(pc.invert(ended)), steps)]
+        yield Part(part, _of_solutions(solutions.filter(ended), steps))
+
+
+def read_columns(run: Path, part: OwnPart) -> tuple[Any, Any]:
+    """What pairs are made from, of a part's solutions and of their steps."""
+    return read_part(run, part, SOLUTION_COLUMNS, [*STEP_COLUMNS, _REFERENCES])
+
+
+def _last_parts(run: Path) -> tuple[dict[str, int], set[int]]:
+    """The part in which each problem ends, and the parts in which there are problems of several parts."""
+    last: dict[str, int] = {}
+    torn: set[int] = set()
+    for index, part in enumerate(all_parts(run)):
+        solutions, _ = read_part(run, part, ["problem_id"], [])
+        problems = dict.fromkeys(pc.unique(solutions["problem_id"]).to_pylist(), index)
+        before = {last[problem] for problem in problems.keys() & last.keys()}
+        torn |= before | {index} if before else set()
+        last |= problems
+    return last, torn
 
 
 def _of_solutions(solutions: Any, steps: Any) -> tuple[Any, Any]:
@@ -95,7 +114,7 @@ class Read(NamedTuple):
     put_right: dict[int, str]
 
 
-def read_part(solutions: Any, steps: Any) -> Read:
+def read_steps(solutions: Any, steps: Any) -> Read:
     """The arrays of tables that are `in_order`."""
     owner = _owners(solutions, steps)
     start, end = numbers(steps["token_start"]), numbers(steps["token_end"])
@@ -185,13 +204,24 @@ def _running(tokens: Lists, first: Any) -> Any:
 def _placed(tokens: Lists, first: Any) -> Any:
     """A number for each (position, token): one for the token, times an odd one for its position."""
     of_position = mixed(np.arange(int(np.max(first + tokens.sizes, initial=0)), dtype=np.uint64)) | _ODD
-    placed = of_position[np.arange(len(tokens.values)) + np.repeat(first - tokens.starts, tokens.sizes)]
+    placed = of_position[ranges(first, tokens.sizes)]
     ids = tokens.values.view(np.uint32)
     for start in range(0, len(placed), _CACHED):
         of_token = ids[start : start + _CACHED] * _SPREAD
         of_token ^= of_token >> np.uint64(29)
         placed[start : start + _CACHED] *= of_token
     return placed
+
+
+def ranges(starts: Any, sizes: Any) -> Any:
+    """Of each i, the `sizes[i]` numbers from `starts[i]` on, one behind the other."""
+    some = sizes > 0
+    starts, sizes = starts[some], sizes[some]
+    steps = np.ones(int(sizes.sum()), np.int64)
+    if len(steps):
+        steps[0] = starts[0]
+        steps[np.cumsum(sizes)[:-1]] = starts[1:] - (starts + sizes)[:-1] + 1
+    return np.cumsum(steps, out=steps)
 
 
 def content_hash(ids: list[int], at: int) -> int:
@@ -229,7 +259,7 @@ def _reading(texts: Any, group: Any, content: Any, correct: Any) -> Any:
     rows = np.flatnonzero(_differs(which, group) & _differs(correct, group))
     reading = np.zeros(len(group), np.int64)
     told = one(texts).take(pa.array(rows)).dictionary_encode()
-    words = pl.Series(told.dictionary).str.replace_all(_SPACE, " ").str.strip_chars(" ").to_arrow()
+    words = pl.Series(told.dictionary).str.replace_all(_SPACES, " ").str.strip_chars(" ").to_arrow()
     reading[rows] = words.dictionary_encode().indices.to_numpy()[told.indices.to_numpy()]
     return reading
 

@@ -8,14 +8,13 @@ pairs or none. Killed before that, the older pairs stand.
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
-from stepconf.core.pairs.select import Identified, Split, capped, split_of, surplus, unique
+from stepconf.core.pairs.select import Split, by_split, capped, surplus, unique
 from stepconf.core.pairs.steps import (
     NO_CORRECTION,
     NO_RIVAL,
@@ -27,6 +26,7 @@ from stepconf.core.pairs.steps import (
 )
 from stepconf.core.pairs.traces import Draft, Place, Trace, ids_of, to_bytes, to_pair
 from stepconf.core.pairs.trajectories import dpo_vp, pcpo
+from stepconf.core.records import Pair
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
@@ -35,22 +35,12 @@ from stepconf.pairs.traces import whole_problems
 from stepconf.recipe import PairsRecipe, Recipe
 from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
-from stepconf.run.shard import Shard
 from stepconf.run.shards import Run
 from stepconf.run.summary import confidence_quantile, write_summary
 from stepconf.run.tables import PAIRS, pairs_manifest, read_manifests, read_metadata, read_recipe
 from stepconf.stages.models import open_engine
 
-
-class Kinded(Identified, Protocol):
-    """A pair, or what stands for one."""
-
-    @property
-    def kind(self) -> str:
-        """Its kind."""
-
-
-K = TypeVar("K", bound=Kinded)
+_MANY_STEPS = 500_000  # from here on, processes gain more than it takes to start them
 
 
 def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
@@ -107,8 +97,8 @@ def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally"
     for part in parts if options.candidates else _uncollected(parts):
         drafts = unique(_drafts(part, means.rule, options, tally.drops), tally.drops)
         made = (to_pair(draft, prompt_text, options.round) for draft in drafts)
-        for split, own in _by_split(tally.kept(made), options.validation).items():
-            tally.add(split, own)
+        for split, own in by_split(tally.kept(made), options.validation).items():
+            tally.add(split, {pair.pair_id: pair.kind for pair in own})
             run.stage_pairs(f"{split}-{part.name}", own)
         tick("pairs", len(part.traces))
         for trace in part.traces:
@@ -117,46 +107,26 @@ def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally"
 
 def _make_by_columns(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally", tick: Tick) -> None:
     """Step pairs of a run of any size. What is kept of all its pairs is their ids and kinds."""
-    from stepconf.pairs.columns import read_parts
-    from stepconf.pairs.tables import Made, Tokens, make_part
+    from stepconf.pairs.columns import whole_parts
+    from stepconf.pairs.tables import make_part
 
-    turn = Lock()  # a tokenizer that encodes must not be asked by two threads
-    tokens = Tokens(lambda text: _locked(turn, means.tokenizer.encode, text), means.tokenizer.decode)
-
-    def divided() -> Iterator[tuple[Made, dict[Split, Any]]]:
-        """The rows of each part that are kept, by split: decided here, one part after the other."""
-        make = partial(make_part, options=options, tau=means.tau, tokens=tokens, metadata=run.metadata)
-        for made in ahead(make, read_parts(run.path)):
-            tally.drops.update(made.drops)
-            columns = (made.pairs[name].to_pylist() for name in ("pair_id", "problem_id", "kind"))
-            rows = map(_Row, range(len(made.pairs)), *columns)
-            own = _by_split(tally.kept(rows), options.validation)
-            for split, kept in own.items():
-                tally.add(split, kept)
-            yield made, {split: made.pairs.take([one.row for one in kept]) for split, kept in own.items()}
-
-    def encoded(one: tuple[Made, dict[Split, Any]]) -> tuple[Made, dict[Split, Shard]]:
-        made, tables = one
-        return made, {split: Shard.of(rows) for split, rows in tables.items()}
-
-    for made, shards in ahead(encoded, divided()):
-        for split, shard in shards.items():
-            run.stage_shard(f"{split}-{made.name}", shard)
+    make = partial(
+        make_part,
+        run=run.path,
+        options=options,
+        tau=means.tau,
+        tokenizer=means.tokenizer,
+        metadata=run.metadata,
+    )
+    n_steps = sum(manifest["steps"] for manifest in run.manifests())
+    for made in ahead(make, whole_parts(run.path), in_processes=n_steps >= _MANY_STEPS):
+        if known := tally.known(made.ids):  # from problems that are worded alike
+            made = make(made.part, known=known)
+        tally.drops.update(made.drops)
+        for split, shard in made.shards.items():
+            tally.add(split, made.kinds[split])
+            run.stage_shard(f"{split}-{made.part.own.name}", shard)
         tick("pairs", made.n_solutions)
-
-
-class _Row(NamedTuple):
-    """A pair that is a row of a table."""
-
-    row: int
-    pair_id: str
-    problem_id: str
-    kind: str
-
-
-def _locked(turn: Lock, encode: Callable[[str], list[int]], text: str) -> list[int]:
-    with turn:
-        return encode(text)
 
 
 def has_pairs(path: Path, options: PairsRecipe | None) -> bool:
@@ -178,21 +148,25 @@ class _Tally:
         self.drops: Counter[str] = Counter()
         self.candidates: Counter[str] = Counter()
 
-    def kept(self, pairs: Iterator[K]) -> Iterator[K]:
+    def kept(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
         """Those of some problems that are new and within the cap."""
         return capped(self._new(pairs), self._options.max_per_problem, self._options.seed, self.drops)
 
-    def _new(self, pairs: Iterator[K]) -> Iterator[K]:
+    def _new(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
         """Those that no other problem, worded alike, has given."""
-        train, validation = self._kinds["train"], self._kinds["validation"]
         for pair in pairs:
-            if pair.pair_id in train or pair.pair_id in validation:
+            if self.known([pair.pair_id]):
                 self.drops["same pair again"] += 1
             else:
                 yield pair
 
-    def add(self, split: Split, pairs: Sequence[Kinded]) -> None:
-        self._kinds[split].update((pair.pair_id, pair.kind) for pair in pairs)
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Those of the pairs that are there already."""
+        return {one for one in ids if any(one in own for own in self._kinds.values())}
+
+    def add(self, split: Split, kinds: Mapping[str, str]) -> None:
+        """More pairs: the kind of each, by id."""
+        self._kinds[split].update(kinds)
 
     def balance(self) -> set[str]:
         """The pairs to drop so that the kinds are balanced, if they are to be; counted as dropped."""
@@ -282,14 +256,6 @@ def _sampling(
 
     with closing(open_engine(policy)) as engine:
         yield from with_candidates(parts, missing, engine, policy, options, counts)
-
-
-def _by_split(pairs: Iterator[K], validation: float) -> dict[Split, list[K]]:
-    found: dict[Split, list[K]] = {}
-    split = cache(partial(split_of, validation=validation))
-    for pair in pairs:
-        found.setdefault(split(pair.problem_id), []).append(pair)
-    return found
 
 
 def _prompt_text(tokenizer: Tokenizer) -> Any:

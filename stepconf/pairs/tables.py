@@ -3,8 +3,12 @@
 The rows are those that `core.pairs.steps`, which says what the strategies are, makes one by one.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Set
+from itertools import pairwise
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -12,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepconf.core.pairs.columns import INCORRECT, Outcomes, caspo_columns, step_dpo_columns
-from stepconf.core.pairs.traces import ID_BYTES, pair_id
+from stepconf.core.pairs.select import Split, by_split, capped
+from stepconf.core.pairs.traces import ID_BYTES, id_of_packed
 from stepconf.core.schema import arrow_schema
 from stepconf.pairs.columns import (
     Lists,
@@ -25,44 +30,89 @@ from stepconf.pairs.columns import (
     numbers,
     one,
     prompts_of,
-    read_part,
+    ranges,
+    read_columns,
+    read_steps,
 )
 from stepconf.recipe import PairsRecipe
+from stepconf.run.shard import Shard
 
 _GIVEN = ["problem_id", "solution_id", "problem", "text", "model"]
 AGAIN = "same pair again"
 
 
-class Tokens(NamedTuple):
-    """A tokenizer, from any thread: of a critic's text, and of prompts."""
+_ENCODING = Lock()  # a tokenizer that encodes must not be asked by two threads
 
-    encode: Callable[[str], list[int]]
-    decode: Callable[[Sequence[int]], str]
+
+class Texts(Protocol):
+    """A tokenizer: of a critic's text, and of prompts."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+
+    def decode_all(self, token_ids: Any, ends: Any) -> list[str]:
+        """Texts of lists of ids that lie one behind the other."""
 
 
 class Made(NamedTuple):
-    """The pairs of a part as a table, each pair of token sequences once; and its steps without one, by reason."""
+    """The pairs of a part.
 
-    name: str
+    `ids`: of all that there are but for the cap, each pair of token sequences once. `kinds`: those of the pairs that
+    are kept, by id. `drops`: steps without a pair, and pairs not kept, by reason.
+    """
+
+    part: Part
     n_solutions: int
-    pairs: Any
-    drops: dict[str, int]
+    ids: list[str]
+    kinds: dict[Split, dict[str, str]]
+    shards: dict[Split, Shard]
+    drops: Counter[str]
+
+
+class _Row(NamedTuple):
+    """A pair that is a row of a table."""
+
+    row: int
+    pair_id: str
+    problem_id: str
+    kind: str
 
 
 def make_part(
-    part: Part, options: PairsRecipe, tau: float | None, tokens: Tokens, metadata: dict[str, str]
+    part: Part,
+    run: Path,
+    options: PairsRecipe,
+    tau: float | None,
+    tokenizer: Texts,
+    metadata: dict[str, str],
+    known: Set[str] = frozenset(),
 ) -> Made:
-    """The pairs of a part by caspo, or by step-dpo where `tau` is None. For any thread."""
-    solutions, steps = in_order(part.solutions, part.steps)
-    read = read_part(solutions, steps)
+    """The pairs of a part by caspo, or by step-dpo where `tau` is None. For any thread or process.
+
+    Args:
+        part: of which.
+        run: where it lies.
+        options: strategy, cap, split, round.
+        tau: the confidence up to which caspo chooses correct steps.
+        tokenizer: the run's.
+        metadata: what goes into the shards' schema metadata.
+        known: the ids of pairs that other parts have given.
+    """
+    solutions, steps = in_order(*(part.tables or read_columns(run, part.own)))
+    read = read_steps(solutions, steps)
     found = (
         step_dpo_columns(read.steps) if tau is None else caspo_columns(read.steps, tau, options.after_error)
     )
-    sides = _sides(read, found, tokens)
-    table = _table(solutions, steps, read, sides, tokens, options.round, arrow_schema("pairs", metadata))
-    drops = found.drops()
-    again = int(np.count_nonzero((found.other >= 0) | found.by_critic)) - len(table)
-    return Made(part.name, len(solutions), table, drops | ({AGAIN: again} if again else {}))
+    sides = _sides(read, found, tokenizer)
+    pairs = _table(solutions, steps, read, sides, tokenizer, options.round, arrow_schema("pairs", metadata))
+    columns = [pairs[name].to_pylist() for name in ("pair_id", "problem_id", "kind")]
+    new = [row for row in map(_Row, range(len(pairs)), *columns) if row.pair_id not in known]
+    drops = Counter(found.drops())
+    drops[AGAIN] += int(np.count_nonzero((found.other >= 0) | found.by_critic)) - len(new)
+    own = by_split(capped(new, options.max_per_problem, options.seed, drops), options.validation)
+    kinds = {split: {row.pair_id: row.kind for row in rows} for split, rows in own.items()}
+    shards = {split: Shard.of(pairs.take([row.row for row in rows])) for split, rows in own.items()}
+    return Made(part, len(solutions), columns[0], kinds, shards, drops)
 
 
 class _Sides(NamedTuple):
@@ -79,13 +129,14 @@ class _Sides(NamedTuple):
     ids: list[list[int]]
 
 
-def _sides(read: Read, found: Outcomes, tokens: Tokens) -> _Sides:
+def _sides(read: Read, found: Outcomes, tokenizer: Texts) -> _Sides:
     """The sides of all pairs that there are; equal sides after equal tokens are one pair, the first."""
     step = np.flatnonzero((found.other >= 0) | found.by_critic)
     incorrect = read.steps.label[step] == INCORRECT
     chosen = np.where(incorrect, found.other[step], step)
     rejected = np.where(incorrect, step, found.other[step])
-    written = {row: tokens.encode(read.put_right[row]) for row in step[chosen < 0].tolist()}
+    with _ENCODING:
+        written = {row: tokenizer.encode(read.put_right[row]) for row in step[chosen < 0].tolist()}
     contents = read.content[chosen]
     for pair in np.flatnonzero(chosen < 0).tolist():
         contents[pair] = content_hash(written[step[pair]], int(read.at[step[pair]]))
@@ -97,7 +148,7 @@ def _sides(read: Read, found: Outcomes, tokens: Tokens) -> _Sides:
 
 
 def _table(
-    solutions: Any, steps: Any, read: Read, sides: _Sides, tokens: Tokens, round_: int, schema: Any
+    solutions: Any, steps: Any, read: Read, sides: _Sides, tokenizer: Texts, round_: int, schema: Any
 ) -> Any:
     owner = read.owner[sides.step]
     given = solutions.select(_GIVEN).take(pa.array(owner))
@@ -121,7 +172,7 @@ def _table(
         "kind": _words(sides.incorrect, ("correct_uncertain", "incorrect")),
         "messages": _messages(given["problem"]),
         "prefix": prefix.to_arrow(),
-        "prompt": (_prompts(prompts, which, tokens) + prefix).to_arrow(),
+        "prompt": (_prompts(prompts, which, tokenizer) + prefix).to_arrow(),
         "chosen": chosen["text"],
         "rejected": rejected["text"],
         "prompt_ids": prompt_ids,
@@ -164,33 +215,31 @@ def _side(solutions: Any, steps: Any, read: Read, own: Lists, rows: Any, sides: 
 
 def _gathered(values: Any, starts: Any, sizes: Any) -> Any:
     """Lists (p,) of what lies at `starts` (p, k) in `values`, `sizes` (p, k) long, one behind the other."""
-    flat = sizes.ravel()
-    ends = np.cumsum(flat)
-    index = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts.ravel() - ends + flat, flat)
     bounds = np.concatenate([[0], np.cumsum(sizes.sum(axis=1))])
-    return pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), pa.array(values[index]))
+    gathered = values[ranges(starts.ravel(), sizes.ravel())]
+    return pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), pa.array(gathered))
 
 
 def _pair_ids(*token_lists: Any) -> Any:
-    """Content hashes, of each pair's three sequences."""
-    data = [column.values.to_numpy().tobytes() for column in token_lists]
-    bounds = [(column.offsets.to_numpy().astype(np.int64) * ID_BYTES).tolist() for column in token_lists]
-    (prompt, chosen, rejected), (p, c, r) = data, bounds
-    return pa.array(
-        [
-            pair_id(prompt[p[i] : p[i + 1]], chosen[c[i] : c[i + 1]], rejected[r[i] : r[i + 1]])
-            for i in range(len(p) - 1)
-        ],
-        pa.string(),
+    """Content hashes of each pair's three sequences (p,): what `pair_id` hashes is gathered for all at once."""
+    own = [lists(column) for column in token_lists]
+    sizes = np.stack([one.sizes for one in own], axis=1)
+    lengths = np.ascontiguousarray(sizes[:, :2] * ID_BYTES).view(np.int32)  # (p, 4), two to a length
+    values = np.concatenate([lengths.ravel(), *(one.values for one in own)])
+    n_before = np.cumsum([lengths.size, *(len(one.values) for one in own)])
+    of_lengths = np.arange(len(lengths)) * 4
+    starts = np.stack(
+        [of_lengths, *(one.starts + n for one, n in zip(own, n_before[:-1], strict=True))], axis=1
     )
+    packed = _gathered(values, starts, np.column_stack([np.full(len(lengths), 4), sizes]))
+    data, bounds = packed.values.to_numpy().tobytes(), (numbers(packed.offsets) * ID_BYTES).tolist()
+    return pa.array([id_of_packed(data[start:end]) for start, end in pairwise(bounds)], pa.string())
 
 
-def _prompts(prompts: Lists, which: Any, tokens: Tokens) -> Any:
+def _prompts(prompts: Lists, which: Any, tokenizer: Texts) -> Any:
     """The text of each pair's prompt; `which` is its row among the prompts."""
-    used, rows = np.unique(which, return_inverse=True)
-    spans = zip(prompts.starts[used].tolist(), (prompts.starts + prompts.sizes)[used].tolist(), strict=True)
-    texts = [tokens.decode(prompts.values[start:end]) for start, end in spans]
-    return pl.Series(texts, dtype=pl.String).gather(rows)
+    texts = tokenizer.decode_all(prompts.values, prompts.starts + prompts.sizes)
+    return pl.Series(texts, dtype=pl.String).gather(which)
 
 
 def _messages(problems: Any) -> Any:

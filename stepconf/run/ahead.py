@@ -1,10 +1,13 @@
-"""Work that is done a little ahead of whoever needs it, in threads."""
+"""Work that is done a little ahead of whoever needs it, in threads or in processes."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TypeVar
+
+from stepconf.run.processes import Processes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -14,17 +17,25 @@ _MOST_THREADS = (
 )
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def ahead(work: Callable[[T], R], items: Iterable[T], in_processes: bool = False) -> Iterator[R]:
     """`work` of each item, in order: at most as many results wait as there are threads, whatever comes.
 
-    For work that leaves the interpreter, as Arrow, Polars and large NumPy arrays do.
+    Threads do for work that leaves the interpreter, as Arrow, Polars and large NumPy arrays do.
+
+    Args:
+        work: what is to be done.
+        items: of which.
+        in_processes: in a process per thread, which takes a second to start; `work` and items are pickled then.
     """
     ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = min(ours, _MOST_THREADS)
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(size) as threads:
+    with (
+        Processes(work, size) if in_processes else nullcontext(work) as do,
+        ThreadPoolExecutor(size) as threads,
+    ):
         for item in items:
-            waiting.append(threads.submit(work, item))
+            waiting.append(threads.submit(do, item))
             if len(waiting) > size:
                 yield waiting.popleft().result()
         while waiting:

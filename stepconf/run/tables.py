@@ -11,7 +11,7 @@ from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import solution_of, step_of
 from stepconf.errors import StepconfError
 from stepconf.run.damage import damage_told, live_manifests
-from stepconf.run.parts import parts_of
+from stepconf.run.parts import Part, parts_of
 
 PAIRS = "pairs"  # name of their manifest
 
@@ -80,12 +80,21 @@ def read_aligned(
     run: Path, of_solutions: list[str] | None = None, of_steps: list[str] | None = None
 ) -> Iterator[tuple[str, Any, Any]]:
     """The name of each part of a run, in order, its solutions and their steps; columns and errors as `read_tables`."""
-    for part in [part for m in read_manifests(run) if m["chunk"] != PAIRS for part in parts_of(m)]:
-        read = []
-        for name, columns in ((part.solutions, of_solutions), (part.steps, of_steps)):
-            with _opened(run, run / name) as shard:
-                read.append(shard.read(columns))
-        yield part.name, *read
+    for part in all_parts(run):
+        yield part.name, *read_part(run, part, of_solutions, of_steps)
+
+
+def all_parts(run: Path) -> list[Part]:
+    """The parts of a run, in order."""
+    return [part for m in read_manifests(run) if m["chunk"] != PAIRS for part in parts_of(m)]
+
+
+def read_part(
+    run: Path, part: Part, of_solutions: list[str] | None = None, of_steps: list[str] | None = None
+) -> tuple[Any, Any]:
+    """The solutions of a part and their steps; columns and errors as `read_tables`."""
+    with _opened(run, run / part.solutions) as solutions, _opened(run, run / part.steps) as steps:
+        return solutions.read(of_solutions), steps.read(of_steps)
 
 
 def read_footer(run: Path, shard: str) -> tuple[int, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cache, partial
 from typing import Literal, Protocol, TypeVar
 
 from stepconf.core.ids import content_id
@@ -72,6 +73,15 @@ def split_of(problem_id: str, validation: float) -> Split:
     """`validation` for that share of all problems, by a hash: the same in every run, whatever else is in it."""
     drawn = int(content_id("validation", problem_id), 16) / 2**_BITS
     return "validation" if drawn < validation else "train"
+
+
+def by_split(pairs: Iterable[P], validation: float) -> dict[Split, list[P]]:
+    """The pairs of each split that there are any of; see `split_of`."""
+    found: dict[Split, list[P]] = {}
+    split = cache(partial(split_of, validation=validation))
+    for pair in pairs:
+        found.setdefault(split(pair.problem_id), []).append(pair)
+    return found
 
 
 def _first(ids: list[str], n: int, seed: int) -> list[str]:

@@ -124,8 +124,14 @@ def pair_id(prompt_ids: bytes, chosen_ids: bytes, rejected_ids: bytes) -> str:
 
     As unambiguous as `content_id`, at a third of its time, which millions of pairs notice.
     """
-    lengths = _TWO_LENGTHS.pack(len(prompt_ids), len(chosen_ids))
-    return blake2b(lengths + prompt_ids + chosen_ids + rejected_ids, digest_size=CONTENT_ID_BYTES).hexdigest()
+    return id_of_packed(
+        _TWO_LENGTHS.pack(len(prompt_ids), len(chosen_ids)) + prompt_ids + chosen_ids + rejected_ids
+    )
+
+
+def id_of_packed(pair: bytes) -> str:
+    """`pair_id` of the lengths in bytes, as 8 bytes each, of prompt and chosen side, and all tokens."""
+    return blake2b(pair, digest_size=CONTENT_ID_BYTES).hexdigest()
 
 
 def to_pair(draft: Draft, prompt_text: Callable[[Trace], str], round_: int) -> Pair:

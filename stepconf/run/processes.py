@@ -1,0 +1,118 @@
+"""Work in processes of its own, for what holds the interpreter too much for threads to share it.
+
+Each is a fresh interpreter, started with exec: nothing of this one's memory, threads or `__main__` comes along.
+Why not `concurrent.futures` or `multiprocessing`: what they start runs the caller's `__main__` again.
+"""
+
+import gc
+import os
+import pickle
+import queue
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from json import dumps
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SERVE = "import sys; from json import loads; sys.path[:] = loads(sys.argv[1]);"
+_SERVE += "from stepconf.run.processes import serve; serve(int(sys.argv[2]))"
+# The processes share the cores: threads of their own would only stand in each other's way. And glibc is not to
+# give large arrays back at once: to get the same memory anew for each item costs a third of some arithmetic.
+_SETTINGS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+_SETTINGS |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 28))
+
+
+class Processes(Generic[T, R]):
+    """A function that runs in one of several processes; where one is killed, its place works in this process.
+
+    Args:
+        work: it, its items, results and errors are pickled.
+        n: how many processes; as many threads may call.
+    """
+
+    def __init__(self, work: Callable[[T], R], n: int) -> None:
+        self._work = work
+        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        for _ in range(n):
+            self._workers.append(_Worker(work))
+            self._idle.put(self._workers[-1])
+
+    def __enter__(self) -> "Processes[T, R]":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def __call__(self, item: T) -> R:
+        """`work` of an item; it raises what that raises."""
+        worker = self._idle.get()
+        try:
+            answer = worker.answer(item) if worker else None
+            if answer is None:
+                worker = None
+                return self._work(item)
+        finally:
+            self._idle.put(worker)
+        value, error = answer
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]  # without an error there is a value
+
+
+class _Worker:
+    def __init__(self, work: Callable[[T], R]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  this interpreter, no shell, nothing from outside
+                [sys.executable, "-c", _SERVE, dumps(sys.path), str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env=os.environ | _SETTINGS,
+            )
+        self._pipe = Connection(ours.detach())
+        self._first: Callable[[T], R] | None = work
+
+    def answer(self, item: object) -> "tuple[object, BaseException | None] | None":
+        """The value or the error; None where the process is gone."""
+        try:
+            if self._first:
+                self._pipe.send(self._first)
+                self._first = None
+            self._pipe.send(item)
+            return pickle.loads(self._pipe.recv_bytes())  # type: ignore[no-any-return]  # noqa: S301  our own worker's
+        except (EOFError, OSError):
+            return None
+
+    def end(self) -> None:
+        self._pipe.close()
+        self._process.wait()
+
+
+def serve(fd: int) -> None:
+    """The other side: answers until the pipe is closed, as it is when the parent ends, however it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon
+    pipe = Connection(fd)
+    try:
+        work = pipe.recv()
+        gc.freeze()  # what is there now stays: no need to look through it again and again
+        while True:
+            item = pipe.recv()
+            pipe.send(_answer(work, item))
+    except (EOFError, OSError):
+        return
+
+
+def _answer(work: Callable[[T], R], item: T) -> tuple[R | None, Exception | None]:
+    try:
+        return work(item), None
+    except Exception as error:  # noqa: BLE001  raised again on the other side
+        return None, error
