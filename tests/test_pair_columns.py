@@ -121,6 +121,27 @@ def test_the_rows_of_both_ways_are_equal(
     assert found[0] == found[1]
 
 
+def test_processes_make_the_rows_that_threads_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With problems worded alike in two parts, and one that lies in several."""
+    sides = [("a\n", "correct", 0.2), ("b\n", "incorrect", 0.3), ("c c\n", "unknown", 0.1)]
+    samples = [Sample(i // 3, [sides[i % 3]], "stop") for i in range(24)]
+    solved = [twisted(make(sample, i), Twist(None, [], 9, False, True)) for i, sample in enumerate(samples)]
+    options = PairsRecipe(max_per_problem=2, validation=0.4)
+    words: Any = Words()
+    means = preference._Means(0.5, preference._rule(options, 0.5, encode), None, words)  # type: ignore[arg-type]
+    found = []
+    with write(tmp_path / "run", solved, [6, 11, 18]) as run:
+        for many in (preference._MANY_STEPS, 0):
+            monkeypatch.setattr(preference, "_MANY_STEPS", many)
+            tally = preference._Tally(options)
+            preference._make_by_columns(run, options, means, tally, lambda stage, n: None)
+            run.commit_pairs(tally.facts())
+            rows = [list(read_shards(run.path, "pairs", stem=split)) for split in ("train", "validation")]
+            found.append((rows, tally.facts()))
+    assert found[0] == found[1]
+    assert found[0][1]["drops"]["same pair again"] and found[0][1]["splits"]
+
+
 def test_problems_that_lie_in_several_chunks_are_held(tmp_path: Path) -> None:
     samples = [Sample(i % 2, [("a\n", "correct", 0.2)], "stop") for i in range(6)]
     plain = Twist(None, [], 0, False, False)
@@ -151,10 +172,10 @@ def test_white_space_is_what_python_divides_at() -> None:
     every = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     space = pl.Series(every).str.contains(_SPACE).to_list()
     assert space == [character.isspace() for character in every]
-    between = [f"a{one}b{one}{one}c {one}d" for one in every]
+    some = [*filter(str.isspace, every), "é", "\u200b"]
+    between = [f"a{one}b{other}{one}c {one}d" for one in some for other in some]
     told = pl.Series(between).str.replace_all(_SPACES, " ").to_list()
     assert told == [" ".join(text.split()) for text in between]
-    assert all(told[n] == between[n] for n, is_space in enumerate(space) if not is_space)
 
 
 @given(spans=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4))))

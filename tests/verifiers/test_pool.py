@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stepconf.verifiers.pool import Pool
+from tests.pids import ends
 from tests.verifiers import jobs
 
 DEADLINE_S = 1.0
@@ -24,18 +24,6 @@ OVERRUN_S = 0.5  # what an item may cost beyond its deadline
 def pool() -> Iterator[Pool]:
     with Pool(workers=2, deadline_s=DEADLINE_S, memory_bytes=640 << 20) as shared:
         yield shared
-
-
-def ends(pid: int, within_s: float = 30.0) -> bool:
-    """Whether the process is gone, or goes, within the time."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([handle], [], [], within_s)[0])
-    finally:
-        os.close(handle)
 
 
 def test_agrees_with_map(pool: Pool) -> None:
@@ -153,6 +141,7 @@ def test_runs_inside_a_daemonic_process(pool: Pool) -> None:
 PARENT = """
 import sys, threading
 from stepconf.verifiers.pool import Pool
+from tests.pids import ends
 from tests.verifiers import jobs
 pool = Pool(workers=2, deadline_s=600)
 pids = {pid for outcome in pool.map(jobs.who, range(40)) for pid in outcome.value}
