@@ -27,6 +27,10 @@ def where(_: int) -> int:
     return os.getpid()
 
 
+def group(_: int) -> int:
+    return os.getpgid(0)
+
+
 def last_words(item: tuple[int, int]) -> tuple[int, bool]:
     """A number, and whether this is the process whose id comes with it; any other one ends at 3, and at 5 fails."""
     number, parent = item
@@ -69,6 +73,10 @@ def test_processes_work_and_a_killed_ones_place_works_here() -> None:
     with pytest.raises(StepconfError) as told:
         next(results)
     assert told.value.hint == "Take four."
+
+
+def test_ctrl_c_does_not_reach_processes() -> None:
+    assert os.getpgid(0) not in set(ahead(group, range(4), in_processes=True))
 
 
 def test_processes_end_with_the_work_and_with_their_parent() -> None:

@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 
 from tests.edited_run import edit, good_run
 
+SLOW = ("03_from_pairs_to_a_trained_model", "04_cat_against_self_consistency")
 FILES = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -26,7 +27,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=pytest.mark.slow) if file.stem in SLOW else file for file in FILES],
+    ids=lambda file: file.stem,
+)
 def test_it_runs_from_a_clean_kernel(file: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPCONF_RUN", str(run))
     notebook = nbformat.read(file, as_version=4)

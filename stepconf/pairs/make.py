@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import lru_cache, partial
+from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,13 +120,14 @@ def _make_by_columns(run: Run, options: PairsRecipe, means: _Means, tally: "_Tal
         metadata=run.metadata,
     )
     n_steps = sum(manifest["steps"] for manifest in run.manifests())
-    for made in ahead(make, whole_parts(run.path), in_processes=n_steps >= _MANY_STEPS):
+    parts, same_parts = tee(whole_parts(run.path))
+    for part, made in zip(parts, ahead(make, same_parts, n_steps >= _MANY_STEPS), strict=True):
         if known := tally.known(made.ids):  # from problems that are worded alike
-            made = make(made.part, known=known)
+            made = make(part, known=known)
         tally.drops.update(made.drops)
         for split, shard in made.shards.items():
             tally.add(split, made.kinds[split])
-            run.stage_shard(f"{split}-{made.part.own.name}", shard)
+            run.stage_shard(f"{split}-{part.own.name}", shard)
         tick("pairs", made.n_solutions)
 
 

@@ -39,8 +39,6 @@ from stepconf.run.shard import Shard
 
 _GIVEN = ["problem_id", "solution_id", "problem", "text", "model"]
 AGAIN = "same pair again"
-
-
 _ENCODING = Lock()  # a tokenizer that encodes must not be asked by two threads
 
 
@@ -61,7 +59,6 @@ class Made(NamedTuple):
     are kept, by id. `drops`: steps without a pair, and pairs not kept, by reason.
     """
 
-    part: Part
     n_solutions: int
     ids: list[str]
     kinds: dict[Split, dict[str, str]]
@@ -112,7 +109,7 @@ def make_part(
     own = by_split(capped(new, options.max_per_problem, options.seed, drops), options.validation)
     kinds = {split: {row.pair_id: row.kind for row in rows} for split, rows in own.items()}
     shards = {split: Shard.of(pairs.take([row.row for row in rows])) for split, rows in own.items()}
-    return Made(part, len(solutions), columns[0], kinds, shards, drops)
+    return Made(len(solutions), columns[0], kinds, shards, drops)
 
 
 class _Sides(NamedTuple):

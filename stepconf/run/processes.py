@@ -8,7 +8,6 @@ import gc
 import os
 import pickle
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +76,7 @@ class _Worker:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=os.environ | _SETTINGS,
+                process_group=0,  # Ctrl-C, which goes to a whole group, is this process's to act upon
             )
         self._pipe = Connection(ours.detach())
         self._first: Callable[[T], R] | None = work
@@ -99,7 +99,6 @@ class _Worker:
 
 def serve(fd: int) -> None:
     """The other side: answers until the pipe is closed, as it is when the parent ends, however it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon
     pipe = Connection(fd)
     try:
         work = pipe.recv()

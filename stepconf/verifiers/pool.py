@@ -222,6 +222,7 @@ class _Crew:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=os.environ | threads,
+                process_group=0,  # Ctrl-C goes to a whole group, and while Python starts nothing ignores it
             )
         ours.settimeout(START_S)
         self._control = ours

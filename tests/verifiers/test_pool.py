@@ -167,6 +167,12 @@ def test_workers_die_with_the_parent(how: signal.Signals) -> None:
     assert len(pids) >= 2 and all(ends(pid) for pid in pids)
 
 
+def test_ctrl_c_does_not_reach_the_server() -> None:
+    with Pool(workers=1, deadline_s=60) as own:
+        pair = own.map(jobs.who, [0])[0].value
+        assert pair is not None and {os.getpgid(pid) for pid in pair} == {pair[1]}
+
+
 def test_a_killed_server_is_replaced() -> None:
     with Pool(workers=1, deadline_s=60) as own:
         pair = own.map(jobs.who, [0])[0].value
