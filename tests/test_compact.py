@@ -171,7 +171,7 @@ def test_a_large_shard_is_read_by_row_groups(run: Path, tmp_path: Path) -> None:
 # Putting together
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=6),
     st.integers(1, 40_000),

@@ -117,6 +117,7 @@ def test_what_is_pushed_arrives_whole_and_once_and_comes_back(run: Path, tmp_pat
         assert len(server.repos["me/set"].branches["main"]) == 3
 
 
+@pytest.mark.slow
 def test_a_push_that_broke_goes_on_where_it_was(run: Path, tmp_path: Path) -> None:
     with hub_server() as server:
         server.faults = {"commit": [status(500, Retry_After="0")] * 5}

@@ -127,7 +127,9 @@ def test_the_answer_is_that_of_infer(strategy: str, expected: dict[str, list[Res
     assert len(said["samples"]) == len(theirs.samples)
 
 
-@pytest.mark.parametrize("strategy", ["cat", "beam", "greedy", "best-of-n"])
+@pytest.mark.parametrize(
+    "strategy", ["cat", *(pytest.param(s, marks=pytest.mark.slow) for s in ("beam", "greedy", "best-of-n"))]
+)
 def test_a_stream_holds_the_same_step_by_step(strategy: str, url: str) -> None:
     for number in range(6):
         how = asked(f"What is {number} + 4?", strategy=strategy)

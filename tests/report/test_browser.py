@@ -182,7 +182,9 @@ def test_text_of_models_stays_text(browser: Any, hostile: str) -> None:
     assert reader.errors == []
 
 
-@pytest.mark.parametrize(("size", "scheme"), [("narrow", "light"), ("wide", "dark")])
+@pytest.mark.parametrize(
+    ("size", "scheme"), [pytest.param("narrow", "light", marks=pytest.mark.slow), ("wide", "dark")]
+)
 def test_no_serious_violation_of_accessibility(
     browser: Any, good: str, hostile: str, size: str, scheme: str
 ) -> None:
