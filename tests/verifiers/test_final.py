@@ -167,10 +167,11 @@ def test_labelled_solutions(pool: Pool) -> None:
     assert all(row[-1] == "ours" for row in table), "a disagreement in which the label is right"
 
 
-def test_the_hostile_corpus(pool: Pool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_the_hostile_corpus(every: int, pool: Pool, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
-    strings = hostile_strings(str(canary))
-    assert len(strings) >= 300
+    strings = hostile_strings(str(canary))[::every]
+    assert len(strings) * every >= 300
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     poisoned = [
         (gold, predicted, kind)
