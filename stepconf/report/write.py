@@ -80,10 +80,8 @@ def sampling_notes(explorer: Explorer, sample: Sample) -> list[str]:
 
 
 def _sample(explorer: Explorer, texts: TokenTexts, budget: int, tick: Tick) -> Sample:
-    tick("report", -len(explorer.index.problem_ids))
-
     def entry(problem: int) -> tuple[Any, int] | None:
-        tick("report", 1)
+        tick("report", 1)  # of how many is known when the file is full
         return _entry(explorer, texts, problem, budget)
 
     return draw(len(explorer.index.problem_ids), budget, entry)
