@@ -121,6 +121,36 @@ class Solution:
         return str(self.extra.get("answer_type", "math"))
 
 
+def bare_solution(problem_id: str, problem: str, gold_answer: str | None, text: str) -> Solution:
+    """A solution of which no more is known: not sampled here, without tokens and scores."""
+    return Solution(
+        solution_id="",
+        problem_id=problem_id,
+        external_id=None,
+        source="",
+        split="",
+        problem=problem,
+        gold_answer=gold_answer,
+        model="",
+        model_revision="",
+        engine="",
+        prompt_token_ids=[],
+        text=text,
+        token_ids=[],
+        temperature=None,
+        top_p=None,
+        seed=None,
+        sample_index=0,
+        finish_reason="imported",
+        predicted_answer=None,
+        answer_correct=None,
+        n_steps=0,
+        n_tokens=0,
+        entropy_mean=None,
+        confidence=None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Solved:
     """A solution with its steps in order: what verifiers see and what a shard holds."""

@@ -1,7 +1,7 @@
 """`stepconf audit`: verifiers against people's step labels, on ProcessBench or PRM800K files."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
@@ -16,7 +16,7 @@ from stepconf.core.audit import (
 )
 from stepconf.core.bootstrap import Interval
 from stepconf.core.ids import content_id, problem_id
-from stepconf.core.records import Solution, Solved, Verdict
+from stepconf.core.records import Solved, Verdict, bare_solution
 from stepconf.core.steps import build_steps
 from stepconf.errors import StepconfError
 from stepconf.problems.files import Row, file_kind, json_rows
@@ -152,13 +152,8 @@ def _solved(problem: str, texts: Iterable[str]) -> Solved:
     ends = list(accumulate(len(part) for part in parts))
     solution_id, its_problem = content_id(problem, text), problem_id(problem, None)
     steps = build_steps(solution_id, its_problem, text, list(pairwise([0, *ends])))
-    solution = Solution(
-        solution_id=solution_id, problem_id=its_problem, external_id=None, source="audit", split="",
-        problem=problem, gold_answer=None, model="", model_revision="", engine="imported",
-        prompt_token_ids=[], text=text, token_ids=[], temperature=None, top_p=None, seed=None, sample_index=0,
-        finish_reason="imported", predicted_answer=None, answer_correct=None, n_steps=len(steps), n_tokens=0,
-        entropy_mean=None, confidence=None,
-    )  # fmt: skip
+    bare = bare_solution(its_problem, problem, None, text)
+    solution = replace(bare, solution_id=solution_id, source="audit", engine="imported", n_steps=len(steps))
     return Solved(solution, steps)
 
 

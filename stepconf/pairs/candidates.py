@@ -8,12 +8,12 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from stepconf.core.pairs.steps import reads_alike
 from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace, ids_of, to_bytes
-from stepconf.core.records import Label, Solution, Solved
+from stepconf.core.records import Label, Solved, bare_solution
 from stepconf.core.segment import segment
 from stepconf.core.steps import build_steps, measure
 from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling
@@ -175,31 +175,12 @@ def _as_solved(place: Place, side: Side, recipe: Recipe) -> Solved:
     trace = place.trace
     starts = [one.char_start for one in trace.places[: place.step_index + 1]]
     text = trace.text[: place.char_start] + side.text
-    solution = Solution(
+    solution = replace(
+        bare_solution(trace.problem_id, trace.problem, trace.gold_answer, text),
         solution_id=trace.solution_id,
-        problem_id=trace.problem_id,
-        external_id=None,
-        source="",
-        split="",
-        problem=trace.problem,
-        gold_answer=trace.gold_answer,
         model=recipe.model,
-        model_revision="",
-        engine="",
-        prompt_token_ids=[],
-        text=text,
-        token_ids=[],
-        temperature=None,
-        top_p=None,
-        seed=None,
-        sample_index=0,
         finish_reason="stop" if side.is_terminal else "length",
-        predicted_answer=None,
-        answer_correct=None,
         n_steps=len(starts),
-        n_tokens=0,
-        entropy_mean=None,
-        confidence=None,
         extra=json.loads(trace.extra),
     )
     spans = list(zip(starts, [*starts[1:], len(text)], strict=True))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.ids import content_id
-from stepconf.core.records import Problem, Solution, Solved, TokenScores
+from stepconf.core.records import Problem, Solution, Solved, TokenScores, bare_solution
 from stepconf.core.segment import SegmentOptions, segment, spans_of_parts
 from stepconf.core.steps import build_steps, measure
 from stepconf.engines.base import Completion, EngineInfo, SampleRequest
@@ -79,31 +79,14 @@ def imported(
 
 
 def _solution(problem: Problem, recipe: Recipe, text: str, index: int) -> Solution:
-    return Solution(
-        solution_id="",
-        problem_id=problem.problem_id,
+    return replace(
+        bare_solution(problem.problem_id, problem.text, problem.gold_answer, text),
         external_id=problem.external_id,
         source=problem.source,
         split=problem.split,
-        problem=problem.text,
-        gold_answer=problem.gold_answer,
         model=recipe.model,
         model_revision=recipe.model_revision or "",
-        engine="",
-        prompt_token_ids=[],
-        text=text,
-        token_ids=[],
-        temperature=None,
-        top_p=None,
-        seed=None,
         sample_index=index,
-        finish_reason="imported",
-        predicted_answer=None,
-        answer_correct=None,
-        n_steps=0,
-        n_tokens=0,
-        entropy_mean=None,
-        confidence=None,
         extra={**problem.extra, "answer_type": problem.answer_type},
     )
 

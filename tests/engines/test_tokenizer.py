@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,13 @@ def test_ids_read_as_the_tokenizers_library_reads_them(
     assert tokenizer.decode(ids) == library.decode(ids, skip_special_tokens=False)
 
 
+@given(lists=st.lists(st.lists(st.integers(-2, 60_000) | st.integers(0, 300), max_size=6), max_size=5))
+def test_lists_of_ids_read_as_each_alone(tokenizer: Tokenizer, lists: list[list[int]]) -> None:
+    """Half a character at the end of one does not join the next one's."""
+    texts = tokenizer.decode_all([i for ids in lists for i in ids], list(accumulate(map(len, lists))))
+    assert texts == [tokenizer.decode(ids) for ids in lists]
+
+
 def test_a_tokenizer_that_is_not_byte_level_reads_as_its_library_does(tmp_path: Path) -> None:
     words = Reference(Unigram([("\u2581one", -1.0), ("\u2581two", -1.0), ("\u2581.", -1.0), ("s", -2.0)], 0))
     words.decoder = Metaspace()
@@ -99,6 +107,7 @@ def test_a_tokenizer_that_is_not_byte_level_reads_as_its_library_does(tmp_path: 
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     # The space before the full stop is the tokens' own: transformers' clean-up would take it out.
     assert Tokenizer(str(tmp_path)).decode([0, 1, 3, 2, 9]) == "one twos ." == words.decode([0, 1, 3, 2, 9])
+    assert Tokenizer(str(tmp_path)).decode_all([0, 1, 3, 2], [1, 1, 4]) == ["one", "", "twos ."]
 
 
 def test_end_ids_hold_the_end_of_sequence() -> None:
