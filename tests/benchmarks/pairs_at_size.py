@@ -7,8 +7,6 @@ compared with that of a Polars query which shares no code with it.
 """
 
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from tests.benchmarks.measured import measured
 from tests.benchmarks.synthetic_run import SAMPLES, STEPS, make_run
 
 LIMIT_S, LIMIT_GB = 60, 3
@@ -82,22 +81,15 @@ def _best(steps: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def timed_pairs(run: Path) -> tuple[float, float]:
-    """Seconds and peak resident memory (GB) of the command."""
-    command = [sys.executable, "-c", "from stepconf.cli import main; main()", "pairs", str(run)]
-    started = time.perf_counter()
-    subprocess.run(command, check=True)
-    seconds = time.perf_counter() - started
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-
-
 def _lines(steps: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         started = time.perf_counter()
         make_run(run, steps // (SAMPLES * STEPS), 512)
         yield f"a run of {steps:,} steps, made in {time.perf_counter() - started:.0f} s"
-        seconds, memory = timed_pairs(run)
+        seconds, memory, code = measured(["pairs", str(run)])
+        if code:
+            raise SystemExit(f"stepconf pairs ended with {code}")
         manifest = json.loads((run / "manifests/pairs.json").read_text())
         made = sum(manifest["kinds"].values())
         yield f"stepconf pairs: {made:,} pairs in {seconds:.1f} s, peak {memory:.2f} GB; {manifest['kinds']}"
