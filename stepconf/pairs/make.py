@@ -41,7 +41,7 @@ from stepconf.run.summary import confidence_quantile, write_summary
 from stepconf.run.tables import PAIRS, pairs_manifest, read_manifests, read_metadata, read_recipe
 from stepconf.stages.models import open_engine
 
-_MANY_STEPS = 500_000  # from here on, processes gain more than it takes to start them
+_MANY_STEPS = 2_000_000  # from here on, processes gain more than it takes to start them, on two cores too
 
 
 def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
