@@ -251,7 +251,8 @@ def test_view_shows_a_compacted_run(run: Path) -> None:
     assert [after.steps(after.index.solutions_of[i], after.token_texts()) for i in range(6)] == steps
 
 
-@pytest.mark.parametrize("limit", [3000, pytest.param(1 << 26, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [3000, 1 << 26])
 def test_a_compacted_run_goes_to_the_hub_and_back(limit: int, run: Path, tmp_path: Path) -> None:
     held = rows(run)
     cut_up = in_pieces(run, tmp_path / "cut", limit)

@@ -176,6 +176,7 @@ def test_a_cut_upload_is_sent_by_the_next_writer(
     assert not stray(server)
 
 
+@pytest.mark.slow
 def test_whatever_arrived_a_reader_sees_whole_chunks_only(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_whatever_arrived_a_reader_sees_whole_chunks_only(
             assert not name.endswith(".parquet") or server.objects[name] == data, name
 
 
+@pytest.mark.slow
 def test_a_run_is_compacted_at_its_url_and_a_reader_sees_each_row_once(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
