@@ -2,16 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from stepconf.errors import StepconfError
 from stepconf.run.ahead import ahead
-from tests.pids import ends
+from tests.pids import ends, left_by
 
 PARENT = """
 import sys
@@ -81,15 +78,5 @@ def test_ctrl_c_does_not_reach_processes() -> None:
 
 def test_processes_end_with_the_work_and_with_their_parent() -> None:
     assert all(ends(pid) for pid in set(ahead(where, range(8), in_processes=True)) - {os.getpid()})
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
-    with parent:
-        assert parent.stdout
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-        parent.kill()
+    pids = left_by(PARENT, signal.SIGKILL)
     assert pids and all(ends(pid) for pid in pids)

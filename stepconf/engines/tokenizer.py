@@ -115,7 +115,7 @@ class Tokenizer:
     def decode_all(self, token_ids: Any, ends: Any) -> list[str]:
         """The texts of lists of ids (n,) that lie one behind the other and end at `ends` (k,); each as `decode`.
 
-        Thirty times as fast as the tokenizer itself, which prompts of millions of pairs notice.
+        Eight times as fast as the tokenizer itself (500 prompts of 170 tokens), which millions of pairs notice.
         """
         import numpy as np
 

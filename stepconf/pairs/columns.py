@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from stepconf.core.pairs.columns import CORRECT, INCORRECT, Steps
 from stepconf.core.pairs.steps import put_right
 from stepconf.core.records import Label
-from stepconf.run.parts import Part as OwnPart
+from stepconf.pairs.traces import last_parts
+from stepconf.run.parts import Part
 from stepconf.run.tables import all_parts, read_part
 
 SOLUTION_COLUMNS = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct"]
@@ -32,52 +33,38 @@ _CACHED = 1 << 15  # numbers at a time: what a core's cache holds
 _SPREAD, _ODD = np.uint64(0xBF58476D1CE4E5B9), np.uint64(1)
 
 
-class Part(NamedTuple):
+class WholePart(NamedTuple):
     """A part of the run, of which pairs are made.
 
     `tables`: all solutions of the problems that end in it, and their steps; None where those are the part's own.
     """
 
-    own: OwnPart
+    own: Part
     tables: tuple[Any, Any] | None
 
 
-def whole_parts(run: Path) -> Iterator[Part]:
+def whole_parts(run: Path) -> Iterator[WholePart]:
     """Whole problems, part by part.
 
     Where solutions were imported, those of one problem may lie in several parts: they are held until the last.
     """
-    parts = all_parts(run)
-    last, torn = _last_parts(run)
+    last, torn = last_parts(run)
     held: list[tuple[Any, Any]] = []
-    for index, part in enumerate(parts):
+    for index, part in enumerate(all_parts(run)):
         if index not in torn:
-            yield Part(part, None)
+            yield WholePart(part, None)
             continue
         solutions, steps = (pa.concat_tables(own) for own in zip(*held, read_columns(run, part), strict=True))
         problems = one(solutions["problem_id"]).dictionary_encode()
         ends = np.array([last[problem] == index for problem in problems.dictionary.to_pylist()], bool)
         ended = pa.array(ends[problems.indices.to_numpy()])
         held = [_of_solutions(solutions.filter(pc.invert(ended)), steps)]
-        yield Part(part, _of_solutions(solutions.filter(ended), steps))
+        yield WholePart(part, _of_solutions(solutions.filter(ended), steps))
 
 
-def read_columns(run: Path, part: OwnPart) -> tuple[Any, Any]:
+def read_columns(run: Path, part: Part) -> tuple[Any, Any]:
     """What pairs are made from, of a part's solutions and of their steps."""
     return read_part(run, part, SOLUTION_COLUMNS, [*STEP_COLUMNS, _REFERENCES])
-
-
-def _last_parts(run: Path) -> tuple[dict[str, int], set[int]]:
-    """The part in which each problem ends, and the parts in which there are problems of several parts."""
-    last: dict[str, int] = {}
-    torn: set[int] = set()
-    for index, part in enumerate(all_parts(run)):
-        solutions, _ = read_part(run, part, ["problem_id"], [])
-        problems = dict.fromkeys(pc.unique(solutions["problem_id"]).to_pylist(), index)
-        before = {last[problem] for problem in problems.keys() & last.keys()}
-        torn |= before | {index} if before else set()
-        last |= problems
-    return last, torn
 
 
 def _of_solutions(solutions: Any, steps: Any) -> tuple[Any, Any]:

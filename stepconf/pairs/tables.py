@@ -21,8 +21,8 @@ from stepconf.core.pairs.traces import ID_BYTES, id_of_packed
 from stepconf.core.schema import arrow_schema
 from stepconf.pairs.columns import (
     Lists,
-    Part,
     Read,
+    WholePart,
     content_hash,
     in_order,
     lists,
@@ -76,7 +76,7 @@ class _Row(NamedTuple):
 
 
 def make_part(
-    part: Part,
+    part: WholePart,
     run: Path,
     options: PairsRecipe,
     tau: float | None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace
-from stepconf.run.tables import read_aligned, read_tables
+from stepconf.run.tables import all_parts, read_aligned, read_part
 
 _SOLUTION = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct", "confidence"]
 _SOLUTION += ["model", "gold_answer", "extra"]
@@ -35,17 +35,26 @@ def whole_problems(run: Path, with_logprobs: bool = False) -> Iterator[tuple[str
 
     Where solutions were imported, those of one problem may lie in several parts, and siblings apart.
     """
-    last = {
-        problem: index
-        for index, table in enumerate(read_tables(run, "solutions", ["problem_id"]))
-        for problem in table["problem_id"].to_pylist()
-    }
+    last, _ = last_parts(run)
     held: dict[str, list[Trace]] = {}
     for index, (name, part) in enumerate(read_traces(run, with_logprobs)):
         for trace in part:
             held.setdefault(trace.problem_id, []).append(trace)
         ended = [problem for problem in held if last[problem] == index]
         yield name, [trace for problem in ended for trace in held.pop(problem)]
+
+
+def last_parts(run: Path) -> tuple[dict[str, int], set[int]]:
+    """The part in which each problem ends, and the parts in which there are problems of several parts."""
+    last: dict[str, int] = {}
+    torn: set[int] = set()
+    for index, part in enumerate(all_parts(run)):
+        solutions, _ = read_part(run, part, ["problem_id"], [])
+        problems = dict.fromkeys(solutions["problem_id"].to_pylist(), index)
+        before = {last[problem] for problem in problems.keys() & last.keys()}
+        torn |= before | {index} if before else set()
+        last |= problems
+    return last, torn
 
 
 def _traces(table: Any) -> list[Trace]:

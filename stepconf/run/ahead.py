@@ -12,9 +12,8 @@ from stepconf.run.processes import Processes
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MOST_THREADS = (
-    4  # what is read and written for more would fill the memory, and the disk is the limit by then
-)
+# What is read and written for more would fill the memory, and the disk is the limit by then.
+_MOST_THREADS = 4
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], in_processes: bool = False) -> Iterator[R]:

@@ -6,16 +6,16 @@ Why not `concurrent.futures` or `multiprocessing`: what they start runs the call
 
 import gc
 import os
-import pickle
 import queue
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from json import dumps
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -61,10 +61,11 @@ class Processes(Generic[T, R]):
                 return self._work(item)
         finally:
             self._idle.put(worker)
+        value: R
         value, error = answer
         if error is not None:
             raise error
-        return value  # type: ignore[return-value]  # without an error there is a value
+        return value
 
 
 class _Worker:
@@ -79,18 +80,19 @@ class _Worker:
                 process_group=0,  # Ctrl-C, which goes to a whole group, is this process's to act upon
             )
         self._pipe = Connection(ours.detach())
-        self._first: Callable[[T], R] | None = work
+        self._untold: Callable[[T], R] | None = work  # told with the first item: by then all are starting
 
-    def answer(self, item: object) -> "tuple[object, BaseException | None] | None":
+    def answer(self, item: object) -> tuple[Any, Exception | None] | None:
         """The value or the error; None where the process is gone."""
         try:
-            if self._first:
-                self._pipe.send(self._first)
-                self._first = None
+            if self._untold:
+                self._pipe.send(self._untold)
+                self._untold = None
             self._pipe.send(item)
-            return pickle.loads(self._pipe.recv_bytes())  # type: ignore[no-any-return]  # noqa: S301  our own worker's
+            answer: tuple[Any, Exception | None] = self._pipe.recv()
         except (EOFError, OSError):
             return None
+        return answer
 
     def end(self) -> None:
         self._pipe.close()
@@ -100,14 +102,11 @@ class _Worker:
 def serve(fd: int) -> None:
     """The other side: answers until the pipe is closed, as it is when the parent ends, however it does."""
     pipe = Connection(fd)
-    try:
+    with suppress(EOFError, OSError):
         work = pipe.recv()
         gc.freeze()  # what is there now stays: no need to look through it again and again
         while True:
-            item = pipe.recv()
-            pipe.send(_answer(work, item))
-    except (EOFError, OSError):
-        return
+            pipe.send(_answer(work, pipe.recv()))
 
 
 def _answer(work: Callable[[T], R], item: T) -> tuple[R | None, Exception | None]:

@@ -3,8 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stepconf.verifiers.pool import Pool
-from tests.pids import ends
+from tests.pids import ends, left_by
 from tests.verifiers import jobs
 
 DEADLINE_S = 1.0
@@ -141,7 +139,7 @@ def test_runs_inside_a_daemonic_process(pool: Pool) -> None:
 PARENT = """
 import sys, threading
 from stepconf.verifiers.pool import Pool
-from tests.pids import ends
+from tests.pids import ends, left_by
 from tests.verifiers import jobs
 pool = Pool(workers=2, deadline_s=600)
 pids = {pid for outcome in pool.map(jobs.who, range(40)) for pid in outcome.value}
@@ -153,17 +151,7 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_die_with_the_parent(how: signal.Signals) -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    with parent:
-        assert parent.stdout
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-        parent.send_signal(how)
+    pids = left_by(PARENT, how)
     assert len(pids) >= 2 and all(ends(pid) for pid in pids)
 
 
