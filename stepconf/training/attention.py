@@ -113,32 +113,54 @@ class _OnCpu(torch.autograd.Function):  # type: ignore[misc]  # torch is not fol
         blocks: Sequence[Block],
         scale: float,
     ) -> torch.Tensor:
-        heads = query.shape[1]
-        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
-        sums = []
-        for block in blocks:
-            own = slice(block.start, block.stop)
-            k, v = _for_queries(key, block.keys, heads), _for_queries(value, block.keys, heads)
-            part, logsumexp = _FLASH(query[:, :, own], k, v, attn_mask=block.bias, scale=scale)
-            out[:, own] = part.transpose(1, 2)
-            sums.append(logsumexp)
+        out, sums = attend_blocks(query, key, value, blocks, scale)
         ctx.save_for_backward(query, key, value, out, *sums)
         ctx.blocks, ctx.scale = blocks, scale
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, out, *sums = ctx.saved_tensors
-        heads = query.shape[1]
-        out, gradient = out.transpose(1, 2), gradient.transpose(1, 2)
-        of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for block, logsumexp in zip(ctx.blocks, sums, strict=True):
-            own = slice(block.start, block.stop)
-            k, v = _for_queries(key, block.keys, heads), _for_queries(value, block.keys, heads)
-            inputs = query[:, :, own], k, v, out[:, :, own], logsumexp
-            of_query[:, :, own], *of_states = _FLASH_BACKWARD(
-                gradient[:, :, own], *inputs, 0.0, False, attn_mask=block.bias, scale=ctx.scale
-            )
-            for whole, part in zip((of_key, of_value), of_states, strict=True):
-                whole.index_add_(2, block.keys, part.unflatten(1, (key.shape[1], -1)).sum(2))
-        return of_query, of_key, of_value, None, None
+        out, grad = out.transpose(1, 2), grad.transpose(1, 2)
+        return *attend_back(grad, query, key, value, out, sums, ctx.blocks, ctx.scale), None, None
+
+
+def attend_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: Sequence[Block], scale: float
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """On a CPU: query [1, Hq, N, D], key and value [1, Hk, N, D] -> [1, N, Hq, D], and what `attend_back` needs."""
+    heads = query.shape[1]
+    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    sums = []
+    for block in blocks:
+        own = slice(block.start, block.stop)
+        k, v = _for_queries(key, block.keys, heads), _for_queries(value, block.keys, heads)
+        part, logsumexp = _FLASH(query[:, :, own], k, v, attn_mask=block.bias, scale=scale)
+        out[:, own] = part.transpose(1, 2)
+        sums.append(logsumexp)
+    return out, sums
+
+
+def attend_back(
+    grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    sums: Sequence[torch.Tensor],
+    blocks: Sequence[Block],
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of query, key and value; `grad` and `out` are [1, Hq, N, D]."""
+    heads = query.shape[1]
+    of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    for block, logsumexp in zip(blocks, sums, strict=True):
+        own = slice(block.start, block.stop)
+        k, v = _for_queries(key, block.keys, heads), _for_queries(value, block.keys, heads)
+        inputs = query[:, :, own], k, v, out[:, :, own], logsumexp
+        of_query[:, :, own], *of_states = _FLASH_BACKWARD(
+            grad[:, :, own], *inputs, 0.0, False, attn_mask=block.bias, scale=scale
+        )
+        for whole, part in zip((of_key, of_value), of_states, strict=True):
+            whole.index_add_(2, block.keys, part.unflatten(1, (key.shape[1], -1)).sum(2))
+    return of_query, of_key, of_value

@@ -10,6 +10,7 @@ from stepconf.errors import StepconfError
 from stepconf.training.attention import NAME, attend, blocks, sees
 from stepconf.training.batches import Batch
 from stepconf.training.head import EdgeLogprobs, Embedded, Scratch, adds_in_place
+from stepconf.training.layers import hidden_states, is_written_out
 
 
 class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -59,12 +60,7 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         )
         with autocast:
             whole = self._whole()
-            hidden = whole.base_model(
-                **self._tokens(batch.token_ids[None]),
-                position_ids=batch.depths[None],
-                use_cache=False,
-                **self._attention(batch),
-            ).last_hidden_state[0]
+            hidden = self._hidden(batch)
             head = whole.get_output_embeddings()
             read = hidden[batch.heads].to(self._compute)
             bias = None if head.bias is None else head.bias.to(self._compute)
@@ -72,6 +68,20 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
             edges = EdgeLogprobs.apply(read, weight, bias, batch.edge_heads, batch.edge_tokens, self._scratch)
         sides = torch.zeros(batch.n_sides, device=edges.device)
         return sides.index_add(0, batch.use_sides, edges[batch.use_edges])
+
+    def _hidden(self, batch: Batch) -> torch.Tensor:
+        """The hidden states of a batch, [N, D]."""
+        body = self._whole().base_model
+        if self._compute == torch.float32 and not self._flex and is_written_out(body):
+            seen = blocks(batch.ends, batch.bounds, self._compute)
+            return hidden_states(body, batch.token_ids, batch.depths, seen)
+        read: torch.Tensor = body(
+            **self._tokens(batch.token_ids[None]),
+            position_ids=batch.depths[None],
+            use_cache=False,
+            **self._attention(batch),
+        ).last_hidden_state[0]
+        return read
 
     def _tokens(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         table = self._whole().get_input_embeddings()

@@ -1,16 +1,18 @@
 """Packed against unpacked: the same log-probabilities, loss and gradients, on real architectures."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from stepconf.core.trees import Example, pack, plant
 from stepconf.demo_model import demo_model_path
 from stepconf.training.attention import attend, blocks, sees, visible
 from stepconf.training.batches import collate
+from stepconf.training.layers import is_written_out
 from stepconf.training.losses import dpo_loss
 from stepconf.training.policy import Policy
 from tests.tiny import needs_demo_model
@@ -30,12 +32,17 @@ CONFIGS = {
     "llama": LlamaConfig(**SMALL),
     "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=True),
     "qwen3": Qwen3Config(**SMALL, head_dim=16),
+    "llama-biased": LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True),
 }
 
 
 def tiny(name: str) -> Any:
     torch.manual_seed(3)
-    return AutoModelForCausalLM.from_config(CONFIGS[name])
+    model = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[name]))
+    for name, parameter in model.named_parameters():
+        if "norm" in name or name.endswith("bias"):  # all ones, or all zeros
+            torch.nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.3)
+    return model
 
 
 def step_pairs(seed: int, n_solutions: int, step: int, vocabulary: int) -> list[Example]:
@@ -113,10 +120,14 @@ def compare(model: Any, examples: Sequence[Example], budget: int) -> None:
 @pytest.mark.parametrize("heads_a_chunk", [50, 100_000])
 @pytest.mark.parametrize("budget", [60, 100_000])
 @pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("written_out", [True, False])
 def test_loss_and_gradients_equal_unpacked_ones(
-    name: str, budget: int, heads_a_chunk: int, monkeypatch: pytest.MonkeyPatch
+    written_out: bool, name: str, budget: int, heads_a_chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stepconf.training.head._CHUNK_ELEMENTS", heads_a_chunk * VOCABULARY)
+    assert is_written_out(tiny(name).base_model)
+    if not written_out:
+        monkeypatch.setattr("stepconf.training.policy.is_written_out", lambda body: False)
     compare(tiny(name), step_pairs(seed=5, n_solutions=9, step=10, vocabulary=VOCABULARY), budget)
 
 
@@ -136,6 +147,21 @@ def test_a_forward_between_forward_and_backward_changes_no_gradient() -> None:
     apart = gradients(model)
     (packed(policy, first, 100_000).sum() + packed(policy, second, 100_000).sum()).backward()
     torch.testing.assert_close(gradients(model), apart, rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_written_out_layers_would_leave_out_goes_through_the_models_own() -> None:
+    model = tiny("llama")
+    body = model.base_model
+    assert is_written_out(body)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert not is_written_out(body)
+    model.gradient_checkpointing_disable()
+    body.config.attention_dropout = 0.1
+    assert not is_written_out(body.train()) and is_written_out(body.eval())
+    body.layers[1].mlp.up_proj.weight.requires_grad_(False)
+    assert not is_written_out(body)
+    assert not is_written_out(tiny("llama").to(torch.bfloat16).base_model)
+    assert not is_written_out(AutoModelForCausalLM.from_config(MistralConfig(**SMALL)).base_model)
 
 
 def test_sharing_saves_tokens() -> None:
