@@ -1,6 +1,5 @@
 """Step pairs by columns are, row for row and drop for drop, those that the strategies' rules make one by one."""
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,17 +7,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import polars as pl
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from stepconf.core.pairs.traces import to_bytes
 from stepconf.core.records import Solved, Verdict
+from stepconf.pairs import by_columns
 from stepconf.pairs import make as preference
-from stepconf.pairs.columns import _SPACE, _SPACES, ranges, whole_parts
+from stepconf.pairs.columns import whole_parts
+from stepconf.pairs.tally import Tally
 from stepconf.recipe import PairsRecipe
+from stepconf.run.reader import no_tick
 from stepconf.run.shards import Run
 from stepconf.run.tables import read_shards
 from tests.core.test_pairs import SAMPLES, TAUS, Sample, encode, make
@@ -108,12 +108,19 @@ def test_the_rows_of_both_ways_are_equal(
     threshold = tau if strategy == "caspo" else None
     words: Any = Words()
     rule = preference._rule(options, threshold, encode)
-    means = preference._Means(threshold, rule, None, words)  # type: ignore[arg-type]  # no candidates, no policy
+    means = preference._Means(rule, None, words)  # type: ignore[arg-type]  # no candidates, no policy
+
+    def by_rows(run: Run, tally: Tally) -> None:
+        preference._make_by_rows(run, options, means, tally, no_tick)
+
+    def make_by_columns(run: Run, tally: Tally) -> None:
+        by_columns.make_by_columns(run, options, threshold, words, tally, no_tick)
+
     found = []
     with tempfile.TemporaryDirectory() as folder, write(Path(folder) / "run", solved, cuts) as run:
-        for make_pairs in (preference._make_by_rows, preference._make_by_columns):
-            tally = preference._Tally(options)
-            make_pairs(run, options, means, tally, lambda stage, n: None)
+        for make_pairs in (by_rows, make_by_columns):
+            tally = Tally(options)
+            make_pairs(run, tally)
             run.commit_pairs(tally.facts())
             rows = [list(read_shards(run.path, "pairs", stem=split)) for split in ("train", "validation")]
             facts = tally.facts()
@@ -128,13 +135,12 @@ def test_processes_make_the_rows_that_threads_make(tmp_path: Path, monkeypatch: 
     solved = [twisted(make(sample, i), Twist(None, [], 9, False, True)) for i, sample in enumerate(samples)]
     options = PairsRecipe(max_per_problem=2, validation=0.4)
     words: Any = Words()
-    means = preference._Means(0.5, preference._rule(options, 0.5, encode), None, words)  # type: ignore[arg-type]
     found = []
     with write(tmp_path / "run", solved, [6, 11, 18]) as run:
-        for many in (preference._MANY_STEPS, 0):
-            monkeypatch.setattr(preference, "_MANY_STEPS", many)
-            tally = preference._Tally(options)
-            preference._make_by_columns(run, options, means, tally, lambda stage, n: None)
+        for many in (by_columns.MANY_STEPS, 0):
+            monkeypatch.setattr(by_columns, "MANY_STEPS", many)
+            tally = Tally(options)
+            by_columns.make_by_columns(run, options, 0.5, words, tally, no_tick)
             run.commit_pairs(tally.facts())
             rows = [list(read_shards(run.path, "pairs", stem=split)) for split in ("train", "validation")]
             found.append((rows, tally.facts()))
@@ -166,19 +172,3 @@ def test_whole_problems_are_left_in_their_files(tmp_path: Path) -> None:
 
 def test_encoded_ids_are_those_of_the_rows() -> None:
     assert to_bytes(Words().encode("a b")) == encode("a b")
-
-
-def test_white_space_is_what_python_divides_at() -> None:
-    every = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
-    space = pl.Series(every).str.contains(_SPACE).to_list()
-    assert space == [character.isspace() for character in every]
-    some = [*filter(str.isspace, every), "é", "\u200b"]
-    between = [f"a{one}b{other}{one}c {one}d" for one in some for other in some]
-    told = pl.Series(between).str.replace_all(_SPACES, " ").to_list()
-    assert told == [" ".join(text.split()) for text in between]
-
-
-@given(spans=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4))))
-def test_ranges_one_behind_the_other(spans: list[tuple[int, int]]) -> None:
-    starts, sizes = (np.array([span[k] for span in spans], np.int64) for k in (0, 1))
-    assert ranges(starts, sizes).tolist() == [n for start, size in spans for n in range(start, start + size)]

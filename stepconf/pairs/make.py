@@ -8,14 +8,13 @@ pairs or none. Killed before that, the older pairs stand.
 import gc
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from functools import lru_cache, partial
-from itertools import tee
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepconf.core.pairs.select import Split, by_split, capped, surplus, unique
+from stepconf.core.pairs.select import by_split, unique
 from stepconf.core.pairs.steps import (
     NO_CORRECTION,
     NO_RIVAL,
@@ -27,21 +26,19 @@ from stepconf.core.pairs.steps import (
 )
 from stepconf.core.pairs.traces import Draft, Place, Trace, ids_of, to_bytes, to_pair
 from stepconf.core.pairs.trajectories import dpo_vp, pcpo
-from stepconf.core.records import Pair
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
+from stepconf.pairs.by_columns import make_by_columns
 from stepconf.pairs.candidates import Part, with_candidates
+from stepconf.pairs.tally import Tally
 from stepconf.pairs.traces import whole_problems
 from stepconf.recipe import PairsRecipe, Recipe
-from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
 from stepconf.run.shards import Run
 from stepconf.run.summary import confidence_quantile, write_summary
 from stepconf.run.tables import PAIRS, pairs_manifest, read_manifests, read_metadata, read_recipe
 from stepconf.stages.models import open_engine
-
-_MANY_STEPS = 2_000_000  # from here on, processes gain more than it takes to start them, on two cores too
 
 
 def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
@@ -71,9 +68,11 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
         run.metadata = metadata
         total = sum(m["solutions"] for m in run.manifests())
         tick("pairs", -total)
-        tally = _Tally(options)
-        make = _make_by_columns if rule is not None and not options.candidates else _make_by_rows
-        make(run, options, _Means(tau, rule, policy, tokenizer), tally, tick)
+        tally = Tally(options)
+        if rule is not None and not options.candidates:
+            make_by_columns(run, options, tau, tokenizer, tally, tick)
+        else:
+            _make_by_rows(run, options, _Means(rule, policy, tokenizer), tally, tick)
         run.drop_staged(tally.balance())
         facts = {"tau": tau, "options": options.model_dump(), "solutions": total, **tally.facts()}
         run.commit_pairs(facts | {"seconds": {"pairs": round(time.perf_counter() - started, 3)}})
@@ -83,14 +82,13 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
 class _Means(NamedTuple):
     """What pairs are made with. `rule`: the strategy, where it pairs steps; `policy`: the recipe of the model."""
 
-    tau: float | None
     rule: StepRule | None
     policy: Recipe
     tokenizer: Tokenizer
 
 
-def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally", tick: Tick) -> None:
-    """Any strategy, with candidates or without; the rows of step pairs are those of `_make_by_columns`."""
+def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: Tally, tick: Tick) -> None:
+    """Any strategy, with candidates or without; the rows of step pairs are those of `make_by_columns`."""
     parts: Iterator[Part] = (Part(*one) for one in whole_problems(run.path, options.strategy == "pcpo"))
     if options.candidates and means.rule is not None:
         parts = _sampling(parts, means, options, tally.candidates)
@@ -99,36 +97,11 @@ def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally"
         drafts = unique(_drafts(part, means.rule, options, tally.drops), tally.drops)
         made = (to_pair(draft, prompt_text, options.round) for draft in drafts)
         for split, own in by_split(tally.kept(made), options.validation).items():
-            tally.add(split, {pair.pair_id: pair.kind for pair in own})
+            tally.add_rows(split, own)
             run.stage_pairs(f"{split}-{part.name}", own)
         tick("pairs", len(part.traces))
         for trace in part.traces:
             trace.places.clear()  # which refer to the trace: so ends the cycle
-
-
-def _make_by_columns(run: Run, options: PairsRecipe, means: _Means, tally: "_Tally", tick: Tick) -> None:
-    """Step pairs of a run of any size. What is kept of all its pairs is their ids and kinds."""
-    from stepconf.pairs.columns import whole_parts
-    from stepconf.pairs.tables import make_part
-
-    make = partial(
-        make_part,
-        run=run.path,
-        options=options,
-        tau=means.tau,
-        tokenizer=means.tokenizer,
-        metadata=run.metadata,
-    )
-    n_steps = sum(manifest["steps"] for manifest in run.manifests())
-    parts, same_parts = tee(whole_parts(run.path))
-    for part, made in zip(parts, ahead(make, same_parts, n_steps >= _MANY_STEPS), strict=True):
-        if known := tally.known(made.ids):  # from problems that are worded alike
-            made = make(part, known=known)
-        tally.drops.update(made.drops)
-        for split, shard in made.shards.items():
-            tally.add(split, made.kinds[split])
-            run.stage_shard(f"{split}-{part.own.name}", shard)
-        tick("pairs", made.n_solutions)
 
 
 def has_pairs(path: Path, options: PairsRecipe | None) -> bool:
@@ -139,58 +112,6 @@ def has_pairs(path: Path, options: PairsRecipe | None) -> bool:
     return bool(
         found["solutions"] == sum(m["solutions"] for m in read_manifests(path) if m["chunk"] != PAIRS)
     )
-
-
-class _Tally:
-    """What was made and what was not, by kind, split and reason."""
-
-    def __init__(self, options: PairsRecipe) -> None:
-        self._options = options
-        self._kinds: dict[Split, dict[str, str]] = {"train": {}, "validation": {}}
-        self.drops: Counter[str] = Counter()
-        self.candidates: Counter[str] = Counter()
-
-    def kept(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
-        """Those of some problems that are new and within the cap."""
-        return capped(self._new(pairs), self._options.max_per_problem, self._options.seed, self.drops)
-
-    def _new(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
-        """Those that no other problem, worded alike, has given."""
-        for pair in pairs:
-            if self.known([pair.pair_id]):
-                self.drops["same pair again"] += 1
-            else:
-                yield pair
-
-    def known(self, ids: Iterable[str]) -> set[str]:
-        """Those of the pairs that are there already."""
-        return {one for one in ids if any(one in own for own in self._kinds.values())}
-
-    def add(self, split: Split, kinds: Mapping[str, str]) -> None:
-        """More pairs: the kind of each, by id."""
-        self._kinds[split].update(kinds)
-
-    def balance(self) -> set[str]:
-        """The pairs to drop so that the kinds are balanced, if they are to be; counted as dropped."""
-        if not self._options.balance:
-            return set()
-        dropped: set[str] = set()
-        for kinds in self._kinds.values():
-            surplus_ids = surplus(kinds, self._options.seed)
-            dropped |= surplus_ids
-            for pair_id in surplus_ids:
-                del kinds[pair_id]
-        self.drops["surplus of its kind"] += len(dropped)
-        return dropped
-
-    def facts(self) -> dict[str, Any]:
-        kinds = Counter(kind for own in self._kinds.values() for kind in own.values())
-        return {
-            "kinds": dict(sorted(kinds.items())),
-            "splits": {split: len(own) for split, own in self._kinds.items() if own},
-            "drops": {reason: n for reason, n in self.drops.most_common() if n},
-            "candidates": dict(self.candidates.most_common()),
-        }
 
 
 def _tau(path: Path, options: PairsRecipe) -> float | None:

@@ -212,6 +212,13 @@ class Run:
         write_atomically(file, shard.data)
         self._staged[file] = shard.facts
 
+    def unstage_shards(self, names: Iterable[str]) -> None:
+        """Take staged shards back."""
+        for name in names:
+            file = self.path / _STAGED / f"{name}.parquet"
+            file.unlink()
+            del self._staged[file]
+
     def drop_staged(self, pair_ids: set[str]) -> None:
         """Take pairs out of the staged shards."""
         import pyarrow as pa

@@ -116,17 +116,29 @@ def _likeliest(steps: Steps, wanted: Bools, fits: Bools) -> Ints:
 
     That is the best of its group, or, where that reads alike, the best of those that do not read as the best.
     """
-    n_groups = int(steps.group.max(initial=-1)) + 1
     sides = np.flatnonzero(fits)
-    sides = sides[np.lexsort((steps.tie[sides], steps.mean_logprob[sides]))]
-    best = np.full(n_groups, -1)
-    best[steps.group[sides]] = sides  # of several, the last one stays
+    best = _best(steps, sides)
     unlike = sides[steps.text[sides] != steps.text[best[steps.group[sides]]]]
-    second = np.full(n_groups, -1)
-    second[steps.group[unlike]] = unlike
+    second = _best(steps, unlike)
     found = np.full(len(steps.group), -1)
     rows = np.flatnonzero(wanted)
     first = best[steps.group[rows]]
     alike = (first >= 0) & (steps.text[rows] == steps.text[first])
     found[rows] = np.where(alike, second[steps.group[rows]], first)
     return found
+
+
+def _best(steps: Steps, sides: Ints) -> Ints:
+    """Of each group, the row of the likeliest of the sides; of equal ones, that of the highest tie."""
+    n_groups = int(steps.group.max(initial=-1)) + 1
+    group, value = steps.group[sides], steps.mean_logprob[sides]
+    highest = np.full(n_groups, -np.inf)
+    np.maximum.at(highest, group, value)
+    sides = sides[value == highest[group]]
+    group, tie = steps.group[sides], steps.tie[sides]
+    last = np.full(n_groups, -1)
+    np.maximum.at(last, group, tie)
+    best = np.full(n_groups, -1)
+    settled = tie == last[group]
+    best[group[settled]] = sides[settled]
+    return best

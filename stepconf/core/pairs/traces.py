@@ -120,18 +120,18 @@ def to_bytes(ids: list[int]) -> bytes:
 
 
 def pair_id(prompt_ids: bytes, chosen_ids: bytes, rejected_ids: bytes) -> str:
+    """The id of a pair, in hexadecimal digits."""
+    return pair_digest(prompt_ids, chosen_ids, rejected_ids).hex()
+
+
+def pair_digest(prompt_ids: bytes, chosen_ids: bytes, rejected_ids: bytes) -> bytes:
     """The id of a pair: the BLAKE2b hash of its tokens, each as 4 bytes, behind the lengths of the first two parts.
 
     As unambiguous as `content_id`, at a third of its time, which millions of pairs notice.
     """
-    return id_of_packed(
-        _TWO_LENGTHS.pack(len(prompt_ids), len(chosen_ids)) + prompt_ids + chosen_ids + rejected_ids
-    )
-
-
-def id_of_packed(pair: bytes) -> str:
-    """`pair_id` of the lengths in bytes, as 8 bytes each, of prompt and chosen side, and all tokens."""
-    return blake2b(pair, digest_size=CONTENT_ID_BYTES).hexdigest()
+    lengths = _TWO_LENGTHS.pack(len(prompt_ids), len(chosen_ids))
+    whole = b"".join((lengths, prompt_ids, chosen_ids, rejected_ids))
+    return blake2b(whole, digest_size=CONTENT_ID_BYTES).digest()
 
 
 def to_pair(draft: Draft, prompt_text: Callable[[Trace], str], round_: int) -> Pair:

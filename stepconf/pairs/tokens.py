@@ -1,0 +1,130 @@
+"""The tokens of a part, one behind the other, and hashes of 64 bits by which stretches of them are compared.
+
+The hash of a stretch is the sum, modulo 2^64, of a number for each token times a power of one odd number, by its
+place. So running sums over all tokens give that of any stretch: a difference, brought to the place that all share.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+_CACHED = 1 << 14  # numbers at a time: what a core's cache holds
+_LEAST_BITS = 20  # of the number of powers: as many as most parts need, so that they are computed once
+_SPREAD, _ODD = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x9E3779B97F4A7C15)
+
+
+class Lists(NamedTuple):
+    """A column of lists of int32: all values, and where each list starts and how long it is."""
+
+    values: Any
+    starts: Any
+    sizes: Any
+
+
+class Tokens(NamedTuple):
+    """The different prompts of solutions, which samples of a problem share, and the solutions' own tokens (m,).
+
+    `prompt`: the row of each one's among `prompts`; their values are the first of `values`, those of `own` the rest.
+    """
+
+    values: Any
+    prompts: Lists
+    prompt: Any
+    own: Lists
+
+
+def read_tokens(solutions: Any) -> Tokens:
+    """Those of a table with prompt_token_ids and token_ids."""
+    prompts, prompt = _different(lists(solutions["prompt_token_ids"]))
+    own = lists(solutions["token_ids"])
+    values = np.concatenate([prompts.values, own.values])
+    return Tokens(values, prompts, prompt, own._replace(starts=own.starts + len(prompts.values)))
+
+
+def lists(column: Any) -> Lists:
+    """The lists of a column without nulls."""
+    whole = one(column)
+    bounds = whole.offsets.to_numpy().astype(np.int64)
+    values = whole.values.to_numpy(zero_copy_only=False)[bounds[0] : bounds[-1]]
+    return Lists(values, bounds[:-1] - bounds[0], np.diff(bounds))
+
+
+def _different(given: Lists) -> tuple[Lists, Any]:
+    """Each list once, and the row of each one's."""
+    ends = np.append(given.starts, len(given.values)) * given.values.itemsize
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(given.values))]
+    coded = pa.Array.from_buffers(pa.large_binary(), len(given.sizes), buffers).dictionary_encode()
+    which = coded.indices.to_numpy().astype(np.int64)
+    sizes = np.zeros(len(coded.dictionary), np.int64)
+    sizes[which] = given.sizes
+    values = np.frombuffer(coded.dictionary.buffers()[2] or b"", np.int32)[: sizes.sum()]
+    return Lists(values, np.cumsum(sizes) - sizes, sizes), which
+
+
+def step_hashes(tokens: Tokens, owner: Any, start: Any, end: Any) -> tuple[Any, Any]:
+    """Of steps (n,), the hash of all tokens before each, the prompt's included, and that of its own.
+
+    `owner`: the row of each one's solution; `start`, `end`: its tokens in it.
+    """
+    sums = _running(tokens.values)
+    n, (_, prompt_starts, prompt_sizes) = len(tokens.values), tokens.prompts
+    powers = _powers(n + int(prompt_sizes.max(initial=0)))
+    of_prompt = (sums[prompt_starts + prompt_sizes] - sums[prompt_starts]) * powers[n - prompt_starts]
+    first, before = tokens.own.starts[owner], prompt_sizes[tokens.prompt][owner]
+    at_first, at_start, at_end = sums[first], sums[first + start], sums[first + end]
+    prefix = of_prompt[tokens.prompt][owner] + (at_start - at_first) * powers[n - first + before]
+    content = (at_end - at_start) * powers[n - first - start]
+    return prefix + mixed((before + start).astype(np.uint64)), content + (end - start).astype(np.uint64)
+
+
+def content_hash(tokens: Tokens, ids: list[int]) -> int:
+    """The hash of a step with these tokens: see `step_hashes`."""
+    own, n = _running(np.array(ids, np.int32))[-1:], len(tokens.values)
+    return int((own * _powers(n)[n] + np.uint64(len(ids)))[0])
+
+
+def _running(ids: Any) -> Any:
+    """Running sums (n + 1,) of the numbers of all tokens (n,), each at its place."""
+    powers = _powers(len(ids))
+    sums = np.zeros(len(ids) + 1, np.uint64)
+    for start in range(0, len(ids), _CACHED):
+        block = slice(start, start + _CACHED)
+        placed = ids[block].view(np.uint32) * _SPREAD
+        placed ^= placed >> np.uint64(29)
+        placed *= powers[: len(ids)][block]
+        placed[:1] += sums[start]
+        np.cumsum(placed, out=sums[1:][block])
+    return sums
+
+
+def _powers(n: int) -> Any:
+    """The powers of the odd number from 0 to `n`, or on."""
+    return _some_powers(max(n.bit_length(), _LEAST_BITS))
+
+
+@lru_cache(maxsize=2)
+def _some_powers(bits: int) -> Any:
+    powers = np.full(1 << bits, _ODD)
+    powers[0] = 1
+    return np.multiply.accumulate(powers, out=powers)
+
+
+def mixed(values: Any) -> Any:
+    """SplitMix64 (Steele et al. 2014) of unsigned 64-bit integers."""
+    result = values + np.uint64(0x9E3779B97F4A7C15)
+    for start in range(0, len(result), _CACHED):
+        mix = result[start : start + _CACHED]
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mix ^= mix >> np.uint64(shift)
+            mix *= np.uint64(factor)
+        mix ^= mix >> np.uint64(31)
+    return result
+
+
+def one(column: Any) -> Any:
+    """A column as one array; copied only where it is several."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
