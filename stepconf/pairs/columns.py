@@ -21,6 +21,9 @@ SOLUTION_COLUMNS += ["model", "prompt_token_ids", "token_ids"]
 STEP_COLUMNS = ["solution_id", "step_index", "n_steps", "text", "char_start", "token_start", "token_end"]
 STEP_COLUMNS += ["logprob_sum", "confidence", "label"]
 _REFERENCES = "verdicts.list.element.reference"
+_BLANK = ord(" ")
+# White space within a text that is not a blank: control characters, and whatever is not ASCII might be.
+_ODD_BYTES = np.array([byte > 127 or (chr(byte).isspace() and byte != _BLANK) for byte in range(256)])
 _LABELS: tuple[Label, ...] = ("correct", "incorrect", "unknown")
 
 
@@ -151,10 +154,25 @@ def _reading(texts: Any, group: Any, content: Any, correct: Any) -> Any:
     rows = np.flatnonzero(_differs(which, group) & _differs(correct, group))
     reading = np.zeros(len(group), np.int64)
     told = one(texts).take(pa.array(rows)).dictionary_encode()
-    words = [" ".join(text.split()) for text in told.dictionary.to_pylist()]
-    numbered = {text: number for number, text in enumerate(words)}
-    reading[rows] = np.array([numbered[text] for text in words], np.int64)[told.indices.to_numpy()]
+    words = _without_spaces(told.dictionary).dictionary_encode()
+    reading[rows] = words.indices.to_numpy()[told.indices.to_numpy()]
     return reading
+
+
+def _without_spaces(texts: Any) -> Any:
+    """Texts as `" ".join(text.split())` leaves them; Python is asked only where blanks stand otherwise within."""
+    trimmed = pc.ascii_trim_whitespace(texts)
+    ends = np.cumsum(pc.binary_length(trimmed).to_numpy())
+    data = np.frombuffer(trimmed.buffers()[2] or b"", np.uint8)[: int(ends.max(initial=0))]
+    odd = _ODD_BYTES[data]
+    odd[:-1] |= (data[:-1] == _BLANK) & (data[1:] == _BLANK)
+    rows = np.unique(np.searchsorted(ends, np.flatnonzero(odd), side="right"))
+    if not len(rows):
+        return trimmed
+    mended = [" ".join(text.split()) for text in trimmed.take(pa.array(rows)).to_pylist()]
+    mask = np.zeros(len(trimmed), bool)
+    mask[rows] = True
+    return pc.replace_with_mask(trimmed, pa.array(mask), pa.array(mended, trimmed.type))
 
 
 def _differs(values: Any, group: Any) -> Any:

@@ -4,7 +4,7 @@ The rows are those that `core.pairs.steps`, which says what the strategies are, 
 """
 
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -34,64 +34,80 @@ class Texts(Encoder, Protocol):
         """Texts of lists of ids that lie one behind the other."""
 
 
+class Means(NamedTuple):
+    """What pairs are made with: for any thread or process.
+
+    `tau`: the confidence up to which caspo chooses correct steps; None for step-dpo. `schema`: the shards', with their
+    metadata.
+    """
+
+    run: Path
+    options: PairsRecipe
+    tau: float | None
+    tokenizer: Texts
+    schema: Any
+
+
 class Made(NamedTuple):
     """The pairs of a part.
 
     `ids` (p, 10): the ids, as bytes, of all that there are but for the cap, each pair of token sequences once.
-    `incorrect` (p,): which are of that kind. `kept`: the rows of those that are kept, by split. `drops`: steps without
-    a pair, and pairs not kept, by reason.
+    `incorrect` (p,): which are of that kind. `kept`: the rows of those that are kept, by split, and `tables`, what is
+    written of them. `drops`: steps without a pair, and pairs not kept, by reason.
     """
 
     n_solutions: int
     ids: Any
     incorrect: Any
     kept: dict[Split, Any]
-    shards: dict[Split, Shard]
+    tables: dict[Split, Any]
     drops: Counter[str]
 
 
-def make_part(
-    part: WholePart,
-    run: Path,
-    options: PairsRecipe,
-    tau: float | None,
-    tokenizer: Texts,
-    schema: Any,
-    known: Set[bytes] = frozenset(),
-) -> Made:
-    """The pairs of a part by caspo, or by step-dpo where `tau` is None. For any thread or process.
+class Written(NamedTuple):
+    """What is made of several parts: a shard of each split that they have pairs of, and the rest without tables."""
 
-    Args:
-        part: of which.
-        run: where it lies.
-        options: strategy, cap, split, round.
-        tau: the confidence up to which caspo chooses correct steps.
-        tokenizer: the run's.
-        schema: the shards', with their metadata.
-        known: the ids of pairs that other parts have given.
-    """
-    solutions, steps, owner = in_order(*(part.tables or read_columns(run, part.own)))
+    made: list[Made]
+    shards: dict[Split, Shard]
+
+    @classmethod
+    def of(cls, made: Sequence[Made]) -> "Written":
+        """The tables as files: a file of a few rows costs as much as one of a thousand."""
+        tables = {split: [one.tables[split] for one in made if split in one.tables] for split in SPLITS}
+        shards = {split: Shard.of(pa.concat_tables(own)) for split, own in tables.items() if own}
+        return cls([one._replace(tables={}) for one in made], shards)
+
+
+def make_parts(parts: Sequence[WholePart], means: Means) -> Written:
+    """The pairs of some parts."""
+    return Written.of([make_part(part, means) for part in parts])
+
+
+def make_part(part: WholePart, means: Means, known: Set[bytes] = frozenset()) -> Made:
+    """The pairs of a part; `known` are the ids of pairs that other parts have given."""
+    options, tau = means.options, means.tau
+    solutions, steps, owner = in_order(*(part.tables or read_columns(means.run, part.own)))
     read = read_steps(solutions, steps, owner)
     found = (
         step_dpo_columns(read.steps) if tau is None else caspo_columns(read.steps, tau, options.after_error)
     )
-    sides, split = by_split(sides_of(read, found, tokenizer), read, options.validation)
+    sides, split = by_split(sides_of(read, found, means.tokenizer), read, options.validation)
     ids = token_bytes(read, sides)
     digests = ids.digests()
     drops = Counter(found.drops())
     drops[AGAIN] += int(np.count_nonzero((found.other >= 0) | found.by_critic)) - len(digests)
-    rows = np.arange(len(digests))
     made = Made(len(solutions), _as_array(digests), sides.incorrect, {}, {}, drops)
+    rows = np.arange(len(digests))
     if known or options.max_per_problem is not None:
         problems = read.problems.take(pa.array(owner[sides.step])).to_pylist()
         rows = _kept(digests, problems, known, options, drops)
         sides, ids = sides.at(rows), ids.at(rows)
-    pairs = _table(solutions, steps, read, sides, ids, _hex(made.ids[rows]), tokenizer, options.round, schema)
+    pairs = _table(solutions, steps, read, sides, ids, _hex(made.ids[rows]), means)
     ends = np.searchsorted(split[rows], np.arange(len(SPLITS) + 1)).tolist()
     for name, (start, end) in zip(SPLITS, pairwise(ends), strict=True):
         if start < end:
             made.kept[name] = rows[start:end]
-            made.shards[name] = Shard.of(pairs.slice(start, end - start))
+            made.tables[name] = pairs.slice(start, end - start)
     return made
 
 
@@ -127,15 +143,7 @@ def _hex(ids: Any) -> Any:
 
 
 def _table(
-    solutions: Any,
-    steps: Any,
-    read: Read,
-    sides: Sides,
-    ids: TokenBytes,
-    pair_ids: Any,
-    tokenizer: Texts,
-    round_: int,
-    schema: Any,
+    solutions: Any, steps: Any, read: Read, sides: Sides, ids: TokenBytes, pair_ids: Any, means: Means
 ) -> Any:
     owner = read.owner[sides.step]
     given = solutions.select(_GIVEN).take(pa.array(owner))
@@ -152,7 +160,7 @@ def _table(
         "kind": _words(sides.incorrect, ("correct_uncertain", "incorrect")),
         "messages": _messages(given["problem"]),
         "prefix": pa.array(prefix, pa.string()),
-        "prompt": _prompts(read.tokens, owner, prefix, tokenizer),
+        "prompt": _prompts(read.tokens, owner, prefix, means.tokenizer),
         "chosen": chosen["text"],
         "rejected": rejected["text"],
         "prompt_ids": _lists(ids.prompt),
@@ -164,10 +172,11 @@ def _table(
         "rejected_confidence": rejected["confidence"],
         "chosen_source": _words(np.where(by_critic, 2, sides.incorrect), ("step", "candidate", "critic")),
         "rejected_source": _words(~sides.incorrect, ("step", "candidate")),
-        "round": pa.array(np.full(len(owner), round_)),
+        "round": pa.array(np.full(len(owner), means.options.round)),
         "policy": given["model"],
     }
-    return pa.table({field.name: columns[field.name].cast(field.type) for field in schema}, schema=schema)
+    casted = {field.name: columns[field.name].cast(field.type) for field in means.schema}
+    return pa.table(casted, schema=means.schema)
 
 
 def _side(solutions: Any, steps: Any, read: Read, rows: Any, sides: Sides) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace
-from stepconf.run.tables import all_parts, read_aligned, read_part
+from stepconf.run.tables import all_parts, read_aligned, read_shard
 
 _SOLUTION = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct", "confidence"]
 _SOLUTION += ["model", "gold_answer", "extra"]
@@ -49,8 +49,8 @@ def last_parts(run: Path) -> tuple[dict[str, int], set[int]]:
     last: dict[str, int] = {}
     torn: set[int] = set()
     for index, part in enumerate(all_parts(run)):
-        solutions, _ = read_part(run, part, ["problem_id"], [])
-        problems = dict.fromkeys(solutions["problem_id"].to_pylist(), index)
+        column = read_shard(run, part.solutions, ["problem_id"])["problem_id"]
+        problems = dict.fromkeys(column.unique().to_pylist(), index)
         before = {last[problem] for problem in problems.keys() & last.keys()}
         torn |= before | {index} if before else set()
         last |= problems

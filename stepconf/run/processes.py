@@ -12,6 +12,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from json import dumps
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -21,7 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _SERVE = "import sys; from json import loads; sys.path[:] = loads(sys.argv[1]);"
-_SERVE += "from stepconf.run.processes import serve; serve(int(sys.argv[2]))"
+_SERVE += "from stepconf.run.processes import serve; serve(int(sys.argv[2]), sys.argv[3])"
 # The processes share the cores: threads of their own would only stand in each other's way. And glibc is not to
 # give large arrays back at once: to get the same memory anew for each item costs a third of some arithmetic.
 _SETTINGS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
@@ -71,9 +73,10 @@ class Processes(Generic[T, R]):
 class _Worker:
     def __init__(self, work: Callable[[T], R]) -> None:
         ours, theirs = socket.socketpair()
+        function = work.func if isinstance(work, partial) else work
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  this interpreter, no shell, nothing from outside
-                [sys.executable, "-c", _SERVE, dumps(sys.path), str(theirs.fileno())],
+                [sys.executable, "-c", _SERVE, dumps(sys.path), str(theirs.fileno()), function.__module__],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=os.environ | _SETTINGS,
@@ -99,9 +102,13 @@ class _Worker:
         self._process.wait()
 
 
-def serve(fd: int) -> None:
-    """The other side: answers until the pipe is closed, as it is when the parent ends, however it does."""
+def serve(fd: int, module: str) -> None:
+    """The other side: answers until the pipe is closed, as it is when the parent ends, however it does.
+
+    What the work needs is imported before it comes: the parent may have something to do until then.
+    """
     pipe = Connection(fd)
+    import_module(module)
     with suppress(EOFError, OSError):
         work = pipe.recv()
         gc.freeze()  # what is there now stays: no need to look through it again and again

@@ -13,6 +13,7 @@ from stepconf.core.agreement import PairAgreement, VerifierSummary, tabulate
 from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
 from stepconf.core.calibration.large import clustered_auroc
+from stepconf.core.ids import digest_of_ids
 from stepconf.core.records import Label
 from stepconf.errors import StepconfError
 from stepconf.run.damage import damage_told
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 RESAMPLES = 1000
+_OF_TABLES = ("shards", "problems", "answers", "verifiers", "agreement", "labels", "entropy")
 LARGE = 200_000  # steps from which a thousand resamples take seconds and a normal interval is as good
 Column = npt.NDArray[Any]
 
@@ -37,7 +39,8 @@ def summarise(run: Run, source_drops: Counter[str]) -> dict[str, Any]:
 def write_summary(run: Run, same_steps: bool = False) -> dict[str, Any]:
     """Compute the summary from what the run holds and write RUN/summary.json.
 
-    `same_steps`: the steps are those of the last summary, if it counts their labels as they are.
+    `same_steps`: the steps are those of the last summary, if it is of the same shards or counts their labels as they
+    are.
     """
     summary = read_summary(run.path, same_steps)
     run.write_json("summary.json", summary)
@@ -63,7 +66,7 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     engine_seconds = seconds.get("sample", 0.0) + seconds.get("score", 0.0)
     tokens = sum(m["tokens"] for m in chunks)
     try:
-        tables = _of_solutions(path) | _of_steps(path, same_steps)
+        tables = _of_tables(path, chunks, _known(path) if same_steps else {})
     except pl.exceptions.PolarsError as error:
         raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
     return {
@@ -143,6 +146,20 @@ def _scan(path: Path, table: str) -> "pl.LazyFrame":
     return pl.scan_parquet(shard_files(path, table))
 
 
+def _known(path: Path) -> dict[str, Any]:
+    """The last summary; empty where there is none."""
+    file = path / "summary.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def _of_tables(path: Path, chunks: list[dict[str, Any]], known: dict[str, Any]) -> dict[str, Any]:
+    """What the solutions and steps say; taken from a summary that is known to be of the same shards."""
+    shards = digest_of_ids(facts["blake2b"] for chunk in chunks for facts in chunk["files"].values())
+    if known.get("shards") == shards:
+        return {key: known[key] for key in _OF_TABLES}
+    return {"shards": shards} | _of_solutions(path) | _of_steps(path, known)
+
+
 def _of_solutions(path: Path) -> dict[str, Any]:
     if not shard_files(path, "solutions"):
         return {"problems": 0, "answers": {"correct": 0, "incorrect": 0, "unknown": 0}}
@@ -158,15 +175,13 @@ def _of_solutions(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_steps(path: Path, same_steps: bool) -> dict[str, Any]:
+def _of_steps(path: Path, known: dict[str, Any]) -> dict[str, Any]:
     import polars as pl
 
     if not shard_files(path, "steps"):
         return {"verifiers": {}, "agreement": [], "labels": {}, "entropy": {}}
     steps = _scan(path, "steps")
     labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect(engine="streaming").iter_rows()))
-    file = path / "summary.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if same_steps and file.exists() else {}
     if known.get("labels") == labels:  # a thousand resamples of a million steps take minutes
         return {key: known[key] for key in ("verifiers", "agreement", "labels", "entropy")}
     return {**_of_verifiers(steps), "labels": labels, "entropy": _entropy(path)}

@@ -76,6 +76,12 @@ def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: s
         yield read
 
 
+def read_shard(run: Path, shard: str, columns: list[str] | None = None) -> Any:
+    """One shard, by the name that its manifest gives it; columns and errors as `read_tables`."""
+    with _opened(run, run / shard) as file:
+        return file.read(columns)
+
+
 def read_aligned(
     run: Path, of_solutions: list[str] | None = None, of_steps: list[str] | None = None
 ) -> Iterator[tuple[str, Any, Any]]:
@@ -108,11 +114,7 @@ def read_joined(run: Path, shards: list[str]) -> Any:
     """The rows of some shards of one table, one behind the other; errors as `read_tables`."""
     import pyarrow as pa
 
-    read = []
-    for shard in shards:
-        with _opened(run, run / shard) as file:
-            read.append(file.read())
-    return pa.concat_tables(read)
+    return pa.concat_tables([read_shard(run, shard) for shard in shards])
 
 
 @contextmanager
