@@ -56,7 +56,12 @@ def label_some(run: Path) -> None:
 
 
 def edit(run: Path, table: str, change: Callable[[list[Row]], Any], chunk: str | None = None) -> None:
-    """Apply `change` to the rows of the table's shards (of one chunk), in place, and mend the manifests."""
+    """Apply `change` to the rows of the table's shards (of one chunk), in place, and mend the manifests.
+
+    The pairs of all chunks of a small run lie together.
+    """
+    if table == "pairs":
+        chunk = None
     for file in sorted((run / table).glob(f"*-{chunk or '*'}.parquet")):
         read = pq.read_table(file)
         rows = read.to_pylist()

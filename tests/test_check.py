@@ -116,7 +116,8 @@ def two_alike(run: Path) -> None:
                 text = of[old][1] if old in of else texts[len(of)]
                 of[old] = problem_id(text, row["gold_answer"]), text
                 row["problem"] = text
-            row["problem_id"] = of[row["problem_id"]][0]
+            if row["problem_id"] in of:
+                row["problem_id"] = of[row["problem_id"]][0]
 
     for table in ("solutions", "steps", "pairs"):
         edit(run, table, rename, "00001")

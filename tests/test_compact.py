@@ -236,8 +236,9 @@ def test_a_compacted_run_is_the_same_run(run: Path) -> None:
     assert stepconf("pairs", run, "--tau", 0.99, "--set", "pairs.validation=0.5").code == 0
     assert rows(run) == held
     again = json.loads((run / "summary.json").read_text())
-    assert {key: again[key] for key in summary if key != "seconds"} == {
-        k: v for k, v in summary.items() if k != "seconds"
+    anew = {"seconds", "shards"}
+    assert {k: v for k, v in again.items() if k not in anew} == {
+        k: v for k, v in summary.items() if k not in anew
     }
 
 
@@ -390,7 +391,7 @@ def test_cut_off_at_every_moment_no_row_is_lost_or_twice(tmp_path: Path) -> None
     whole = Path(shutil.copytree(good_run(), tmp_path / "whole"))
     with stopped(10**6) as calls:
         compact(whole, silent)
-    assert len(calls) > 15 and rows(whole) == held
+    assert len(calls) > 12 and rows(whole) == held
     files = {f.relative_to(whole): f.read_bytes() for f in whole.rglob("*.parquet")}
     seen = set()
     for nth in range(len(calls)):

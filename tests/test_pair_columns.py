@@ -1,12 +1,17 @@
 """Step pairs by columns are, row for row and drop for drop, those that the strategies' rules make one by one."""
 
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from hashlib import blake2b
+from itertools import chain, pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -15,7 +20,7 @@ from stepconf.core.pairs.traces import to_bytes
 from stepconf.core.records import Solved, Verdict
 from stepconf.pairs import by_columns
 from stepconf.pairs import make as preference
-from stepconf.pairs.columns import whole_parts
+from stepconf.pairs.columns import _ranks, _without_spaces, whole_parts
 from stepconf.pairs.tally import Tally
 from stepconf.recipe import PairsRecipe
 from stepconf.run.reader import no_tick
@@ -92,6 +97,8 @@ def write(folder: Path, solved: list[Solved], cuts: list[int]) -> Run:
     tau=TAUS,
     after_error=st.sampled_from(["stop", "continue"]),
     cap=st.sampled_from([None, 2]),
+    balance=st.booleans(),
+    at_once=st.sampled_from([0, by_columns.GROUP_BYTES]),
 )
 @settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_the_rows_of_both_ways_are_equal(
@@ -102,9 +109,13 @@ def test_the_rows_of_both_ways_are_equal(
     tau: float,
     after_error: Any,
     cap: int | None,
+    balance: bool,
+    at_once: int,
 ) -> None:
     solved = [twisted(make(sample, i), twists[i]) for i, sample in enumerate(samples)]
-    options = PairsRecipe(strategy=strategy, after_error=after_error, max_per_problem=cap, validation=0.4)
+    options = PairsRecipe(
+        strategy=strategy, after_error=after_error, max_per_problem=cap, validation=0.4, balance=balance
+    )
     threshold = tau if strategy == "caspo" else None
     words: Any = Words()
     rule = preference._rule(options, threshold, encode)
@@ -114,15 +125,19 @@ def test_the_rows_of_both_ways_are_equal(
         preference._make_by_rows(run, options, means, tally, no_tick)
 
     def make_by_columns(run: Run, tally: Tally) -> None:
-        by_columns.make_by_columns(run, options, threshold, words, tally, no_tick)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(by_columns, "GROUP_BYTES", at_once)
+            by_columns.make_by_columns(run, options, lambda: threshold, words, tally, no_tick)
 
     found = []
     with tempfile.TemporaryDirectory() as folder, write(Path(folder) / "run", solved, cuts) as run:
         for make_pairs in (by_rows, make_by_columns):
             tally = Tally(options)
             make_pairs(run, tally)
+            run.drop_staged(tally.balance())
             run.commit_pairs(tally.facts())
-            rows = [list(read_shards(run.path, "pairs", stem=split)) for split in ("train", "validation")]
+            shards = [read_shards(run.path, "pairs", stem=split) for split in ("train", "validation")]
+            rows = [list(chain.from_iterable(own)) for own in shards]
             facts = tally.facts()
             found.append((rows, facts["kinds"], facts["splits"], facts["drops"]))
     assert found[0] == found[1]
@@ -137,15 +152,56 @@ def test_processes_make_the_rows_that_threads_make(tmp_path: Path, monkeypatch: 
     words: Any = Words()
     found = []
     with write(tmp_path / "run", solved, [6, 11, 18]) as run:
-        for many in (by_columns.MANY_STEPS, 0):
+        for many, at_once in product((by_columns.MANY_STEPS, 0), (by_columns.GROUP_BYTES, 0)):
             monkeypatch.setattr(by_columns, "MANY_STEPS", many)
+            monkeypatch.setattr(by_columns, "GROUP_BYTES", at_once)
             tally = Tally(options)
-            by_columns.make_by_columns(run, options, 0.5, words, tally, no_tick)
+            by_columns.make_by_columns(run, options, lambda: 0.5, words, tally, no_tick)
             run.commit_pairs(tally.facts())
             rows = [list(read_shards(run.path, "pairs", stem=split)) for split in ("train", "validation")]
             found.append((rows, tally.facts()))
-    assert found[0] == found[1]
+    rows_of_all = [[list(chain.from_iterable(own)) for own in rows] for rows, _ in found]
+    assert all(rows == rows_of_all[0] for rows in rows_of_all)
+    assert all(facts == found[0][1] for _, facts in found)
     assert found[0][1]["drops"]["same pair again"] and found[0][1]["splits"]
+
+
+@given(
+    parts=st.lists(st.lists(st.integers(0, 12), unique=True, max_size=4), max_size=5),
+)
+def test_ids_of_several_parts(parts: list[list[int]]) -> None:
+    ids = [np.array([[n % 2] * 8 + [n // 2, 0] for n in own], np.uint8).reshape(-1, 10) for own in parts]
+    everywhere = Counter(chain.from_iterable(parts))
+    shared = [{bytes([n % 2] * 8 + [n // 2, 0]) for n in own if everywhere[n] > 1} for own in parts]
+    assert all(those <= found for those, found in zip(shared, by_columns.shared_ids(ids), strict=True))
+    far = [np.array([[n] * 10 for n in own], np.uint8).reshape(-1, 10) for own in parts]
+    wanted = [{bytes([n] * 10) for n in own if everywhere[n] > 1} for own in parts]
+    assert by_columns.shared_ids(far) == wanted
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from(["a", "b", " ", "\n", "\t", "\x1c", "\u00a0", "\u2003", "é", "\u200b"])),
+        max_size=9,
+    )
+)
+def test_white_space_is_what_python_divides_at(texts: list[str]) -> None:
+    found = _without_spaces(pa.array(["", *texts], pa.string())).to_pylist()
+    assert found == [" ".join(text.split()) for text in ["", *texts]]
+
+
+def test_every_white_space_is_looked_at() -> None:
+    every = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
+    texts = [f"a{one}b{other}{one}c {one}" for one in every for other in every]
+    assert _without_spaces(pa.array(texts)).to_pylist() == [" ".join(text.split()) for text in texts]
+
+
+@given(st.lists(st.text("ab0", max_size=10), unique=True, max_size=9), st.booleans())
+def test_ranks_are_the_order_of_ids(ids: list[str], hashes: bool) -> None:
+    if hashes:
+        ids = [blake2b(one.encode(), digest_size=10).hexdigest() for one in ids]
+    order = sorted(ids)
+    assert np.argsort(_ranks(pa.array(ids, pa.string()))).tolist() == [ids.index(one) for one in order]
 
 
 def test_problems_that_lie_in_several_chunks_are_held(tmp_path: Path) -> None:

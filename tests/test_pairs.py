@@ -48,6 +48,23 @@ def test_as_many_pairs_as_an_independent_query_counts(synthetic: Path, quantile:
     assert found["drops"]["same pair again"] > 50, "siblings are there"
 
 
+def test_pairs_of_small_parts_are_written_together(synthetic: Path) -> None:
+    found = paired(synthetic, *sets("validation=0.4"))
+    assert len(list((synthetic / "steps").iterdir())) == 3
+    assert set(found["files"]) == {"pairs/train-00000.parquet", "pairs/validation-00000.parquet"}
+
+
+def test_a_summary_of_the_same_shards_is_not_computed_again(synthetic: Path) -> None:
+    file = synthetic / "summary.json"
+    there = json.loads(file.read_text())
+    file.write_text(json.dumps(there | {"problems": 99}))
+    paired(synthetic)
+    assert json.loads(file.read_text())["problems"] == 99
+    file.write_text(json.dumps(there | {"problems": 99, "shards": "others"}))
+    paired(synthetic)
+    assert json.loads(file.read_text())["problems"] == there["problems"] == N_PROBLEMS
+
+
 def test_every_step_is_a_pair_or_counted(synthetic: Path) -> None:
     found = paired(synthetic)
     n_steps = N_PROBLEMS * 8 * 5

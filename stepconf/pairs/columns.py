@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepconf.core.pairs.columns import CORRECT, INCORRECT, Steps
+from stepconf.core.pairs.columns import CORRECT, INCORRECT, UNKNOWN, Steps
 from stepconf.core.pairs.steps import put_right
-from stepconf.core.records import Label
 from stepconf.pairs.tokens import Tokens, mixed, one, read_tokens, step_hashes
 from stepconf.pairs.traces import last_parts
 from stepconf.run.parts import Part
@@ -24,7 +23,6 @@ _REFERENCES = "verdicts.list.element.reference"
 _BLANK = ord(" ")
 # White space within a text that is not a blank: control characters, and whatever is not ASCII might be.
 _ODD_BYTES = np.array([byte > 127 or (chr(byte).isspace() and byte != _BLANK) for byte in range(256)])
-_LABELS: tuple[Label, ...] = ("correct", "incorrect", "unknown")
 
 
 class WholePart(NamedTuple):
@@ -115,7 +113,7 @@ def read_steps(solutions: Any, steps: Any, owner: Any) -> Read:
     logprob = floats(steps["logprob_sum"])
     has_tokens = ~np.isnan(logprob) & (end > start)
     size = np.where(has_tokens, end - start, 0)
-    label = pc.index_in(one(steps["label"]), value_set=pa.array(_LABELS)).to_numpy().astype(np.int64)
+    label = _labels(one(steps["label"]))
     after_error = _seen_before(label == INCORRECT, owner)
     corrected = _put_right(steps, label == INCORRECT)
     referenced = np.zeros(len(owner), bool)
@@ -128,13 +126,33 @@ def read_steps(solutions: Any, steps: Any, owner: Any) -> Read:
         label=label,
         confidence=floats(steps["confidence"]),
         mean_logprob=np.where(has_tokens, logprob / np.maximum(size, 1), -np.inf),
-        tie=pc.rank(one(solutions["solution_id"])).to_numpy().astype(np.int64)[owner],
+        tie=_ranks(one(solutions["solution_id"]))[owner],
         after_error=after_error,
         is_first_error=(label == INCORRECT) & ~after_error,
         reaches=right[owner],
         referenced=referenced,
     )
     return Read(arrays, owner, start, size, prefix, content, corrected, tokens, problems)
+
+
+def _labels(texts: Any) -> Any:
+    label = np.full(len(texts), UNKNOWN)
+    for number, text in ((CORRECT, "correct"), (INCORRECT, "incorrect")):
+        label[pc.equal(texts, text).to_numpy(zero_copy_only=False)] = number
+    return label
+
+
+def _ranks(ids: Any) -> Any:
+    """The place of each id among all; where they differ in their first 8 bytes, as hashes do, by these as numbers."""
+    data = pc.binary_slice(ids.cast(pa.binary()), 0, 8)
+    if len(ids) and pc.min(pc.binary_length(data)).as_py() == 8:
+        heads = np.frombuffer(data.buffers()[2], ">u8")[: len(ids)].astype(np.uint64)
+        order = np.argsort(heads)
+        if (heads[order][1:] != heads[order][:-1]).all():
+            ranks = np.empty(len(ids), np.int64)
+            ranks[order] = np.arange(len(ids))
+            return ranks
+    return pc.rank(ids).to_numpy().astype(np.int64)
 
 
 def _seen_before(flags: Any, owner: Any) -> Any:

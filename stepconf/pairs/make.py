@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
             f"{path} has no scored tokens, and pairs are made of exact tokens.",
             f"Type: stepconf score {path}/solutions --model MODEL --out ANOTHER, or stepconf generate",
         )
-    tau = _tau(path, options)
+    tau = cache(partial(_tau, path, options))
     policy = _policy(recipe, metadata)
     tokenizer = Tokenizer(resolve_model(policy.model), policy.model_revision, metadata["tokenizer"])
     if tokenizer.digest != metadata["tokenizer"]:
@@ -63,18 +63,18 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
             f"{policy.model!r} has another tokenizer than the run's tokens, so it cannot read them.",
             "Put the model back as it was when the run was made.",
         )
-    rule = _rule(options, tau, lambda text: to_bytes(tokenizer.encode(text)))
     with Run(path, recipe) as run:
         run.metadata = metadata
         total = sum(m["solutions"] for m in run.manifests())
         tick("pairs", -total)
         tally = Tally(options)
-        if rule is not None and not options.candidates:
+        if options.strategy in ("caspo", "step-dpo") and not options.candidates:
             make_by_columns(run, options, tau, tokenizer, tally, tick)
         else:
+            rule = _rule(options, tau(), lambda text: to_bytes(tokenizer.encode(text)))
             _make_by_rows(run, options, _Means(rule, policy, tokenizer), tally, tick)
         run.drop_staged(tally.balance())
-        facts = {"tau": tau, "options": options.model_dump(), "solutions": total, **tally.facts()}
+        facts = {"tau": tau(), "options": options.model_dump(), "solutions": total, **tally.facts()}
         run.commit_pairs(facts | {"seconds": {"pairs": round(time.perf_counter() - started, 3)}})
         return write_summary(run, same_steps=True)
 

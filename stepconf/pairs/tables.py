@@ -35,17 +35,19 @@ class Texts(Encoder, Protocol):
 
 
 class Means(NamedTuple):
-    """What pairs are made with: for any thread or process.
-
-    `tau`: the confidence up to which caspo chooses correct steps; None for step-dpo. `schema`: the shards', with their
-    metadata.
-    """
+    """What all pairs are made with. `schema`: the shards', with their metadata."""
 
     run: Path
     options: PairsRecipe
-    tau: float | None
     tokenizer: Texts
     schema: Any
+
+
+class Task(NamedTuple):
+    """Parts to make pairs of, and the confidence up to which caspo chooses correct steps; None for step-dpo."""
+
+    parts: list[WholePart]
+    tau: float | None
 
 
 class Made(NamedTuple):
@@ -65,27 +67,36 @@ class Made(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What is made of several parts: a shard of each split that they have pairs of, and the rest without tables."""
+    """What is made of several parts: the shards, by name, and the rest without tables."""
 
     made: list[Made]
-    shards: dict[Split, Shard]
+    shards: dict[str, Shard]
 
     @classmethod
-    def of(cls, made: Sequence[Made]) -> "Written":
-        """The tables as files: a file of a few rows costs as much as one of a thousand."""
-        tables = {split: [one.tables[split] for one in made if split in one.tables] for split in SPLITS}
-        shards = {split: Shard.of(pa.concat_tables(own)) for split, own in tables.items() if own}
+    def of(cls, parts: Sequence[WholePart], made: Sequence[Made]) -> "Written":
+        """The tables as files, one per split: a file of a few rows costs as much as one of a thousand."""
+        shards = {
+            name: Shard.of(pa.concat_tables([one.tables[split] for one in made if split in one.tables]))
+            for split, name in shard_names(parts, made).items()
+        }
         return cls([one._replace(tables={}) for one in made], shards)
 
 
-def make_parts(parts: Sequence[WholePart], means: Means) -> Written:
-    """The pairs of some parts."""
-    return Written.of([make_part(part, means) for part in parts])
+def shard_names(parts: Sequence[WholePart], made: Sequence[Made]) -> dict[Split, str]:
+    """Of the splits that the parts have pairs of, what their shards are called: by the first part."""
+    return {
+        split: f"{split}-{parts[0].own.name}" for split in SPLITS if any(split in one.kept for one in made)
+    }
 
 
-def make_part(part: WholePart, means: Means, known: Set[bytes] = frozenset()) -> Made:
+def make_parts(task: Task, means: Means) -> Written:
+    """The pairs of some parts. For any thread or process."""
+    return Written.of(task.parts, [make_part(part, task.tau, means) for part in task.parts])
+
+
+def make_part(part: WholePart, tau: float | None, means: Means, known: Set[bytes] = frozenset()) -> Made:
     """The pairs of a part; `known` are the ids of pairs that other parts have given."""
-    options, tau = means.options, means.tau
+    options = means.options
     solutions, steps, owner = in_order(*(part.tables or read_columns(means.run, part.own)))
     read = read_steps(solutions, steps, owner)
     found = (

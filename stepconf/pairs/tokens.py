@@ -88,14 +88,18 @@ def content_hash(tokens: Tokens, ids: list[int]) -> int:
 def _running(ids: Any) -> Any:
     """Running sums (n + 1,) of the numbers of all tokens (n,), each at its place."""
     powers = _powers(len(ids))
-    sums = np.zeros(len(ids) + 1, np.uint64)
+    sums = np.empty(len(ids) + 1, np.uint64)
+    sums[0] = 0
+    shifted = np.empty(_CACHED, np.uint64)
     for start in range(0, len(ids), _CACHED):
-        block = slice(start, start + _CACHED)
-        placed = ids[block].view(np.uint32) * _SPREAD
-        placed ^= placed >> np.uint64(29)
-        placed *= powers[: len(ids)][block]
+        own = ids[start : start + _CACHED].view(np.uint32)
+        placed, shift = sums[start + 1 : start + 1 + len(own)], shifted[: len(own)]
+        np.multiply(own, _SPREAD, out=placed)
+        np.right_shift(placed, np.uint64(29), out=shift)
+        placed ^= shift
+        placed *= powers[start : start + len(own)]
         placed[:1] += sums[start]
-        np.cumsum(placed, out=sums[1:][block])
+        np.cumsum(placed, out=placed)
     return sums
 
 
