@@ -20,7 +20,7 @@ from stepconf.run.shards import Run
 
 MANY_STEPS = 2_000_000  # from here on, processes gain more than it takes to start them, on two cores too
 GROUP_BYTES = 24 << 20  # of shards whose pairs are written together
-_CORRECT_UNCERTAIN, _INCORRECT = KINDS.index("correct_uncertain"), KINDS.index("incorrect")
+_CORRECT_UNCERTAIN, _INCORRECT = (np.uint8(KINDS.index(kind)) for kind in ("correct_uncertain", "incorrect"))
 
 
 def make_by_columns(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepconf.core.pairs.select import by_split, unique
 from stepconf.core.pairs.steps import (
@@ -30,7 +30,6 @@ from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.pairs.by_columns import make_by_columns
-from stepconf.pairs.candidates import Part, with_candidates
 from stepconf.pairs.tally import Tally
 from stepconf.pairs.traces import whole_problems
 from stepconf.recipe import PairsRecipe, Recipe
@@ -38,7 +37,9 @@ from stepconf.run.events import Tick
 from stepconf.run.shards import Run
 from stepconf.run.summary import confidence_quantile, write_summary
 from stepconf.run.tables import PAIRS, pairs_manifest, read_manifests, read_metadata, read_recipe
-from stepconf.stages.models import open_engine
+
+if TYPE_CHECKING:
+    from stepconf.pairs.candidates import Part
 
 
 def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
@@ -89,6 +90,8 @@ class _Means(NamedTuple):
 
 def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: Tally, tick: Tick) -> None:
     """Any strategy, with candidates or without; the rows of step pairs are those of `make_by_columns`."""
+    from stepconf.pairs.candidates import Part  # with engines and verifiers, of which columns need nothing
+
     parts: Iterator[Part] = (Part(*one) for one in whole_problems(run.path, options.strategy == "pcpo"))
     if options.candidates and means.rule is not None:
         parts = _sampling(parts, means, options, tally.candidates)
@@ -137,7 +140,7 @@ def _rule(options: PairsRecipe, tau: float | None, encode: Encode) -> StepRule |
     return step_dpo(encode) if options.strategy == "step-dpo" else None
 
 
-def _uncollected(parts: Iterator[Part]) -> Iterator[Part]:
+def _uncollected(parts: "Iterator[Part]") -> "Iterator[Part]":
     """The parts, with the collector of cycles at rest: it would walk a million steps again and again."""
     was_on = gc.isenabled()
     gc.disable()
@@ -149,7 +152,7 @@ def _uncollected(parts: Iterator[Part]) -> Iterator[Part]:
 
 
 def _drafts(
-    part: Part, rule: StepRule | None, options: PairsRecipe, dropped: Counter[str]
+    part: "Part", rule: StepRule | None, options: PairsRecipe, dropped: Counter[str]
 ) -> Iterator[Draft]:
     if rule is not None:
         for _, outcome in step_outcomes(part.traces, rule, part.sampled):
@@ -164,16 +167,19 @@ def _drafts(
 
 
 def _sampling(
-    parts: Iterator[Part],
+    parts: "Iterator[Part]",
     means: _Means,
     options: PairsRecipe,
     counts: Counter[str],
-) -> Iterator[Part]:
+) -> "Iterator[Part]":
     """The parts with candidates sampled where a step is without a pair for want of them."""
+
+    from stepconf.pairs.candidates import with_candidates
+    from stepconf.stages.models import open_engine
 
     policy, rule = means.policy, means.rule
 
-    def missing(part: Part) -> list[Place]:
+    def missing(part: "Part") -> list[Place]:
         outcomes = step_outcomes(part.traces, rule, {}) if rule else ()
         return [place for place, outcome in outcomes if outcome in (NO_RIVAL, NO_CORRECTION)]
 

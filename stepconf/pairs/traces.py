@@ -1,11 +1,14 @@
 """From the shards of a run to what strategies of pairs read: only the columns they need, no object per token."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace
+from stepconf.run.ahead import ahead
+from stepconf.run.parts import Part
 from stepconf.run.tables import all_parts, read_aligned, read_shard
 
 _SOLUTION = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct", "confidence"]
@@ -48,13 +51,17 @@ def last_parts(run: Path) -> tuple[dict[str, int], set[int]]:
     """The part in which each problem ends, and the parts in which there are problems of several parts."""
     last: dict[str, int] = {}
     torn: set[int] = set()
-    for index, part in enumerate(all_parts(run)):
-        column = read_shard(run, part.solutions, ["problem_id"])["problem_id"]
-        problems = dict.fromkeys(column.unique().to_pylist(), index)
+    for index, own in enumerate(ahead(partial(_problems, run), all_parts(run))):
+        problems = dict.fromkeys(own, index)
         before = {last[problem] for problem in problems.keys() & last.keys()}
         torn |= before | {index} if before else set()
         last |= problems
     return last, torn
+
+
+def _problems(run: Path, part: Part) -> list[str]:
+    ids: list[str] = read_shard(run, part.solutions, ["problem_id"])["problem_id"].unique().to_pylist()
+    return ids
 
 
 def _traces(table: Any) -> list[Trace]:

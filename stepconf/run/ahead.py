@@ -19,7 +19,8 @@ _MOST_THREADS = 4
 def ahead(work: Callable[[T], R], items: Iterable[T], in_processes: bool = False) -> Iterator[R]:
     """`work` of each item, in order: at most as many results wait as there are threads, whatever comes.
 
-    Threads do for work that leaves the interpreter, as Arrow, Polars and large NumPy arrays do.
+    Threads do for work that leaves the interpreter, as Arrow, Polars and large NumPy arrays do. For processes twice as
+    many wait, so that none is idle while the first result is slow: what they send is smaller than what they read.
 
     Args:
         work: what is to be done.
@@ -28,6 +29,7 @@ def ahead(work: Callable[[T], R], items: Iterable[T], in_processes: bool = False
     """
     ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = min(ours, _MOST_THREADS)
+    most = 2 * size if in_processes else size
     waiting: deque[Future[R]] = deque()
     with (
         Processes(work, size) if in_processes else nullcontext(work) as do,
@@ -35,7 +37,7 @@ def ahead(work: Callable[[T], R], items: Iterable[T], in_processes: bool = False
     ):
         for item in items:
             waiting.append(threads.submit(do, item))
-            if len(waiting) > size:
+            if len(waiting) > most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
