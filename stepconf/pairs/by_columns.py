@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def make_by_columns(
     means = Means(run.path, options, tokenizer, arrow_schema("pairs", run.metadata))
     many = sum(manifest["steps"] for manifest in run.manifests()) >= MANY_STEPS
     groups: list[list[Made]] = []
-    for written in ahead(partial(make_parts, means=means), _tasks(run.path, tau), many):
+    for written in ahead(partial(make_parts, means=means), _tasks(run, tau), many):
         groups.append(_staged(run, written))
         tick("pairs", sum(made.n_solutions for made in written.made))
     _without_shared(run, tau(), means, groups)
@@ -49,7 +48,7 @@ def make_by_columns(
             tally.add(split, made.ids[rows], np.where(made.incorrect[rows], _INCORRECT, _CORRECT_UNCERTAIN))
 
 
-def _tasks(run: Path, tau: Callable[[], float | None]) -> Iterator[Task]:
+def _tasks(run: Run, tau: Callable[[], float | None]) -> Iterator[Task]:
     """What tau is taken from is read while processes start and the parts are looked through."""
     with ThreadPoolExecutor(1) as threads:
         told = threads.submit(tau)
@@ -57,17 +56,18 @@ def _tasks(run: Path, tau: Callable[[], float | None]) -> Iterator[Task]:
             yield Task(parts, told.result())
 
 
-def _groups(run: Path) -> Iterator[list[WholePart]]:
+def _groups(run: Run) -> Iterator[list[WholePart]]:
     """The parts, so many at a time that their pairs make a file that is worth its while."""
+    n_bytes = {name: facts["bytes"] for one in run.manifests() for name, facts in one["files"].items()}
     group: list[WholePart] = []
     size = 0
-    for part in whole_parts(run):
-        own = sum((run / shard).stat().st_size for shard in (part.own.solutions, part.own.steps))
-        if group and (part.tables or size + own > GROUP_BYTES):
+    for part in whole_parts(run.path):
+        own = n_bytes[part.own.solutions] + n_bytes[part.own.steps] if part.tables is None else GROUP_BYTES
+        if group and size + own > GROUP_BYTES:
             yield group
             group, size = [], 0
         group.append(part)
-        size += own if part.tables is None else GROUP_BYTES
+        size += own
     if group:
         yield group
 
@@ -84,7 +84,7 @@ def _without_shared(run: Run, tau: float | None, means: Means, groups: list[list
     if not any(shared):
         return
     given: set[bytes] = set()
-    for index, parts in enumerate(_groups(run.path)):
+    for index, parts in enumerate(_groups(run)):
         own, shared = shared[: len(parts)], shared[len(parts) :]
         if len(given.union(*own)) == len(given) + sum(map(len, own)):  # none of them has been given before
             given.update(*(ids & _kept(made) for ids, made in zip(own, groups[index], strict=True)))

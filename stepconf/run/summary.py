@@ -87,17 +87,16 @@ def confidence_quantile(path: Path, quantile: float) -> float:
     """The quantile of the confidences of correct steps in the run: the default threshold tau.
 
     Raises:
-        StepconfError: no step is labelled correct.
+        StepconfError: no step is labelled correct, or a shard cannot be read.
     """
     import polars as pl
 
-    value = (
-        _scan(path, "steps")
-        .filter(pl.col("label") == "correct")
-        .select(pl.col("confidence").quantile(quantile, "linear"))
-        .collect(engine="streaming")
-        .item()
-    )
+    correct = _scan(path, "steps").filter(pl.col("label") == "correct")
+    asked = correct.select(pl.col("confidence").quantile(quantile, "linear"))
+    try:
+        value = asked.collect(engine="streaming").item()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
     if value is None:
         raise StepconfError(
             f"no step in {path} is labelled correct, so there is no quantile to take tau from.",
