@@ -1,6 +1,7 @@
 """Hashes of steps are equal where the tokens are, whatever stands around them."""
 
 from itertools import accumulate, chain, combinations
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepconf.pairs import tokens as module
+from stepconf.pairs.sides import Sides, after_same_tokens
 from stepconf.pairs.tokens import content_hash, read_tokens, step_hashes
 
 TOKENS = st.lists(st.sampled_from([0, 1, 2, 2**31 - 1]), max_size=4)
@@ -48,6 +50,20 @@ def test_equal_where_the_tokens_are(given_: list[tuple[list[int], list[list[int]
         content_hash(tokens, list(own)) == content
         for (_, own), (_, content) in zip(said, hashes, strict=True)
     )
+
+
+def test_a_text_whose_hash_is_that_of_another_makes_no_pair_with_it() -> None:
+    """Thue and Morse's sequence and its complement have one polynomial modulo 2^64, whatever its base."""
+    words = [bin(place).count("1") % 2 for place in range(2**12)]
+    given_ = [([5], [own, [7]]) for own in (words, [1 - word for word in words], words)]
+    _, hashes, tokens = hashed(given_)
+    first, unlike, like = hashes[1::2]
+    assert first == unlike == like
+    owner, start = np.repeat(np.arange(3), 2), np.tile([0, len(words)], 3)
+    read: Any = SimpleNamespace(tokens=tokens, owner=owner, start=start)
+    rows = np.array([1, 1, 1])
+    sides = Sides(rows, rows, np.array([3, 5, 1]), np.zeros(3, bool), {})
+    assert after_same_tokens(read, sides).tolist() == [False, True, True]
 
 
 def test_blocks_make_no_difference(monkeypatch: Any) -> None:

@@ -1,6 +1,6 @@
 """The pairs of a part before they are rows: which steps are their sides, and the tokens that name them."""
 
-from operator import add
+from operator import add, eq
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
@@ -58,6 +58,15 @@ def sides_of(read: Read, found: Outcomes, encoder: Encoder) -> Sides:
     return Sides(step, chosen, rejected, incorrect, written).at(kept)
 
 
+def after_same_tokens(read: Read, sides: Sides) -> Any:
+    """Whether the sides of each pair (p,) do follow the same tokens: a text can be made so that hashes alone agree."""
+    other = np.where(sides.incorrect, sides.chosen, sides.rejected)
+    other = np.where(other < 0, sides.step, other)
+    data = read.tokens.values.tobytes()
+    of_step, of_other = (_before(read, data, rows) for rows in (sides.step, other))
+    return np.fromiter(map(eq, of_step, of_other), bool, len(other))
+
+
 def by_split(sides: Sides, read: Read, validation: float) -> tuple[Sides, Any]:
     """The pairs of train, then those of validation; and the number (p,) of the split of each."""
     problem = read.problems.indices.to_numpy()[read.owner[sides.step]]
@@ -87,19 +96,26 @@ class TokenBytes(NamedTuple):
 
 def token_bytes(read: Read, sides: Sides) -> TokenBytes:
     """What the pairs are made of. Python copies a thousand stretches faster than NumPy gathers their tokens."""
-    tokens, owner = read.tokens, read.owner[sides.step]
-    data, prompt = tokens.values.tobytes(), tokens.prompt[owner]
-
-    def sliced(starts: Any, sizes: Any) -> list[bytes]:
-        bounds = zip((starts * ID_BYTES).tolist(), ((starts + sizes) * ID_BYTES).tolist(), strict=True)
-        return [data[start:end] for start, end in bounds]
+    data = read.tokens.values.tobytes()
 
     def side(rows: Any) -> list[bytes]:
-        return sliced(tokens.own.starts[read.owner[rows]] + read.start[rows], read.size[rows])
+        starts = read.tokens.own.starts[read.owner[rows]] + read.start[rows]
+        return _sliced(data, starts, read.size[rows])
 
-    prompts = sliced(tokens.prompts.starts[prompt], tokens.prompts.sizes[prompt])
-    before = sliced(tokens.own.starts[owner], read.start[sides.step])
     chosen = side(sides.chosen)
     for pair in np.flatnonzero(sides.chosen < 0).tolist():
         chosen[pair] = to_bytes(sides.written[sides.step[pair]])
-    return TokenBytes(list(map(add, prompts, before)), chosen, side(sides.rejected))
+    return TokenBytes(_before(read, data, sides.step), chosen, side(sides.rejected))
+
+
+def _before(read: Read, data: bytes, rows: Any) -> list[bytes]:
+    """What stands before steps: the prompt, and what their solutions have before them."""
+    tokens, owner = read.tokens, read.owner[rows]
+    prompt = tokens.prompt[owner]
+    prompts = _sliced(data, tokens.prompts.starts[prompt], tokens.prompts.sizes[prompt])
+    return list(map(add, prompts, _sliced(data, tokens.own.starts[owner], read.start[rows])))
+
+
+def _sliced(data: bytes, starts: Any, sizes: Any) -> list[bytes]:
+    bounds = zip((starts * ID_BYTES).tolist(), ((starts + sizes) * ID_BYTES).tolist(), strict=True)
+    return [data[start:end] for start, end in bounds]

@@ -16,9 +16,18 @@ import pyarrow.compute as pc
 from stepconf.core.ids import CONTENT_ID_BYTES
 from stepconf.core.pairs.columns import caspo_columns, step_dpo_columns
 from stepconf.core.pairs.select import SPLITS, Split, capped
+from stepconf.core.pairs.steps import NO_RIVAL
 from stepconf.core.pairs.traces import ID_BYTES
 from stepconf.pairs.columns import Read, WholePart, in_order, numbers, read_columns, read_steps
-from stepconf.pairs.sides import Encoder, Sides, TokenBytes, by_split, sides_of, token_bytes
+from stepconf.pairs.sides import (
+    Encoder,
+    Sides,
+    TokenBytes,
+    after_same_tokens,
+    by_split,
+    sides_of,
+    token_bytes,
+)
 from stepconf.pairs.tally import AGAIN
 from stepconf.pairs.tokens import Tokens, one
 from stepconf.recipe import PairsRecipe
@@ -102,11 +111,14 @@ def make_part(part: WholePart, tau: float | None, means: Means, known: Set[bytes
     found = (
         step_dpo_columns(read.steps) if tau is None else caspo_columns(read.steps, tau, options.after_error)
     )
-    sides, split = by_split(sides_of(read, found, means.tokenizer), read, options.validation)
+    drops = Counter(found.drops())
+    sides = sides_of(read, found, means.tokenizer)
+    drops[AGAIN] += int(np.count_nonzero((found.other >= 0) | found.by_critic)) - len(sides.step)
+    same = after_same_tokens(read, sides)
+    drops[NO_RIVAL] += int(np.count_nonzero(~same))
+    sides, split = by_split(sides.at(same), read, options.validation)
     ids = token_bytes(read, sides)
     digests = ids.digests()
-    drops = Counter(found.drops())
-    drops[AGAIN] += int(np.count_nonzero((found.other >= 0) | found.by_critic)) - len(digests)
     made = Made(len(solutions), _as_array(digests), sides.incorrect, {}, {}, drops)
     rows = np.arange(len(digests))
     if known or options.max_per_problem is not None:

@@ -2,6 +2,7 @@
 
 The hash of a stretch is the sum, modulo 2^64, of a number for each token times a power of one odd number, by its
 place. So running sums over all tokens give that of any stretch: a difference, brought to the place that all share.
+Tokens can be chosen so that two hashes agree: what becomes a pair is compared token by token (`sides.py`).
 """
 
 from functools import lru_cache
