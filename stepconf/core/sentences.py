@@ -114,7 +114,7 @@ def _is_list_label(text: str, word: str) -> bool:
     ):
         return False
     before = text[: -len(word)].rstrip(" \t*(")
-    last = before.split()[-1] if before else ""
+    last = next(reversed(before.split()), "")
     if last[:-1].lower() in _BEFORE_NUMBER:
         return False
     if last in _LABELLED:

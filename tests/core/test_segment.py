@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepconf.core.segment import SegmentOptions, segment, spans_of_parts, token_spans
@@ -162,6 +162,7 @@ LIMITS = st.tuples(st.integers(1, 12), st.integers(12, 60))
 
 
 @given(TEXTS, st.sampled_from(MODES), LIMITS)
+@example("\r1.    Step 2: ", "auto", (1, 12))  # a label behind nothing but white space
 @settings(max_examples=400, deadline=None)
 def test_spans_partition_any_text(text: str, mode: Mode, limits: tuple[int, int]) -> None:
     spans = segment(text, SegmentOptions(mode, *limits))
