@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepconf.pairs import tokens as module
-from stepconf.pairs.sides import Sides, after_same_tokens
+from stepconf.pairs.sides import Sides, after_same_tokens, token_bytes
 from stepconf.pairs.tokens import content_hash, read_tokens, step_hashes
 
 TOKENS = st.lists(st.sampled_from([0, 1, 2, 2**31 - 1]), max_size=4)
@@ -60,10 +60,11 @@ def test_a_text_whose_hash_is_that_of_another_makes_no_pair_with_it() -> None:
     first, unlike, like = hashes[1::2]
     assert first == unlike == like
     owner, start = np.repeat(np.arange(3), 2), np.tile([0, len(words)], 3)
-    read: Any = SimpleNamespace(tokens=tokens, owner=owner, start=start)
+    read: Any = SimpleNamespace(tokens=tokens, owner=owner, start=start, size=np.full(6, 1))
     rows = np.array([1, 1, 1])
     sides = Sides(rows, rows, np.array([3, 5, 1]), np.zeros(3, bool), {})
-    assert after_same_tokens(read, sides).tolist() == [False, True, True]
+    prompts = token_bytes(read, sides).prompt
+    assert after_same_tokens(read, sides, prompts).tolist() == [False, True, True]
 
 
 def test_blocks_make_no_difference(monkeypatch: Any) -> None:

@@ -58,15 +58,6 @@ def sides_of(read: Read, found: Outcomes, encoder: Encoder) -> Sides:
     return Sides(step, chosen, rejected, incorrect, written).at(kept)
 
 
-def after_same_tokens(read: Read, sides: Sides) -> Any:
-    """Whether the sides of each pair (p,) do follow the same tokens: a text can be made so that hashes alone agree."""
-    other = np.where(sides.incorrect, sides.chosen, sides.rejected)
-    other = np.where(other < 0, sides.step, other)
-    data = read.tokens.values.tobytes()
-    of_step, of_other = (_before(read, data, rows) for rows in (sides.step, other))
-    return np.fromiter(map(eq, of_step, of_other), bool, len(other))
-
-
 def by_split(sides: Sides, read: Read, validation: float) -> tuple[Sides, Any]:
     """The pairs of train, then those of validation; and the number (p,) of the split of each."""
     problem = read.problems.indices.to_numpy()[read.owner[sides.step]]
@@ -106,6 +97,16 @@ def token_bytes(read: Read, sides: Sides) -> TokenBytes:
     for pair in np.flatnonzero(sides.chosen < 0).tolist():
         chosen[pair] = to_bytes(sides.written[sides.step[pair]])
     return TokenBytes(_before(read, data, sides.step), chosen, side(sides.rejected))
+
+
+def after_same_tokens(read: Read, sides: Sides, prompts: list[bytes]) -> Any:
+    """Whether the sides of each pair (p,) do follow the same tokens: a text can be made so that hashes alone agree.
+
+    `prompts`: what stands before the steps that give rise to the pairs.
+    """
+    other = np.where(sides.incorrect, sides.chosen, sides.rejected)
+    of_other = _before(read, read.tokens.values.tobytes(), np.where(other < 0, sides.step, other))
+    return np.fromiter(map(eq, prompts, of_other), bool, len(other))
 
 
 def _before(read: Read, data: bytes, rows: Any) -> list[bytes]:

@@ -1,7 +1,7 @@
 """The tokens of a part, one behind the other, and hashes of 64 bits by which stretches of them are compared.
 
-The hash of a stretch is the sum, modulo 2^64, of a number for each token times a power of one odd number, by its
-place. So running sums over all tokens give that of any stretch: a difference, brought to the place that all share.
+The hash of a stretch is the sum, modulo 2^64, of its tokens, each times a power of one odd number, by its place. So
+running sums over all tokens give that of any stretch: a difference, brought to the place that all share.
 Tokens can be chosen so that two hashes agree: what becomes a pair is compared token by token (`sides.py`).
 """
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 _CACHED = 1 << 14  # numbers at a time: what a core's cache holds
 _LEAST_BITS = 20  # of the number of powers: as many as most parts need, so that they are computed once
-_SPREAD, _ODD = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x9E3779B97F4A7C15)
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Lists(NamedTuple):
@@ -87,18 +87,14 @@ def content_hash(tokens: Tokens, ids: list[int]) -> int:
 
 
 def _running(ids: Any) -> Any:
-    """Running sums (n + 1,) of the numbers of all tokens (n,), each at its place."""
+    """Running sums (n + 1,) of all tokens (n,), each times the power of its place."""
     powers = _powers(len(ids))
     sums = np.empty(len(ids) + 1, np.uint64)
     sums[0] = 0
-    shifted = np.empty(_CACHED, np.uint64)
     for start in range(0, len(ids), _CACHED):
         own = ids[start : start + _CACHED].view(np.uint32)
-        placed, shift = sums[start + 1 : start + 1 + len(own)], shifted[: len(own)]
-        np.multiply(own, _SPREAD, out=placed)
-        np.right_shift(placed, np.uint64(29), out=shift)
-        placed ^= shift
-        placed *= powers[start : start + len(own)]
+        placed = sums[start + 1 : start + 1 + len(own)]
+        np.multiply(own, powers[start : start + len(own)], out=placed)
         placed[:1] += sums[start]
         np.cumsum(placed, out=placed)
     return sums
