@@ -39,8 +39,7 @@ def summarise(run: Run, source_drops: Counter[str]) -> dict[str, Any]:
 def write_summary(run: Run, same_steps: bool = False) -> dict[str, Any]:
     """Compute the summary from what the run holds and write RUN/summary.json.
 
-    `same_steps`: the steps are those of the last summary, if it is of the same shards or counts their labels as they
-    are.
+    `same_steps`: only pairs were made, so what the last summary says of the same shards holds.
     """
     summary = read_summary(run.path, same_steps)
     run.write_json("summary.json", summary)
@@ -156,7 +155,7 @@ def _of_tables(path: Path, chunks: list[dict[str, Any]], known: dict[str, Any]) 
     shards = digest_of_ids(facts["blake2b"] for chunk in chunks for facts in chunk["files"].values())
     if known.get("shards") == shards:
         return {key: known[key] for key in _OF_TABLES}
-    return {"shards": shards} | _of_solutions(path) | _of_steps(path, known)
+    return {"shards": shards} | _of_solutions(path) | _of_steps(path)
 
 
 def _of_solutions(path: Path) -> dict[str, Any]:
@@ -174,15 +173,13 @@ def _of_solutions(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_steps(path: Path, known: dict[str, Any]) -> dict[str, Any]:
+def _of_steps(path: Path) -> dict[str, Any]:
     import polars as pl
 
     if not shard_files(path, "steps"):
         return {"verifiers": {}, "agreement": [], "labels": {}, "entropy": {}}
     steps = _scan(path, "steps")
     labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect(engine="streaming").iter_rows()))
-    if known.get("labels") == labels:  # a thousand resamples of a million steps take minutes
-        return {key: known[key] for key in ("verifiers", "agreement", "labels", "entropy")}
     return {**_of_verifiers(steps), "labels": labels, "entropy": _entropy(path)}
 
 
