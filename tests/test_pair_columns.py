@@ -119,7 +119,7 @@ def test_the_rows_of_both_ways_are_equal(
     threshold = tau if strategy == "caspo" else None
     words: Any = Words()
     rule = preference._rule(options, threshold, encode)
-    means = preference._Means(rule, None, words)  # type: ignore[arg-type]  # no candidates, no policy
+    means = preference._ForRows(rule, None, words)  # type: ignore[arg-type]  # no candidates, no policy
 
     def by_rows(run: Run, tally: Tally) -> None:
         preference._make_by_rows(run, options, means, tally, no_tick)

@@ -63,8 +63,9 @@ def test_a_text_whose_hash_is_that_of_another_makes_no_pair_with_it() -> None:
     read: Any = SimpleNamespace(tokens=tokens, owner=owner, start=start, size=np.full(6, 1))
     rows = np.array([1, 1, 1])
     sides = Sides(rows, rows, np.array([3, 5, 1]), np.zeros(3, bool), {})
-    prompts = token_bytes(read, sides).prompt
-    assert after_same_tokens(read, sides, prompts).tolist() == [False, True, True]
+    data = tokens.values.tobytes()
+    prompts = token_bytes(read, data, sides).prompt
+    assert after_same_tokens(read, data, sides, prompts).tolist() == [False, True, True]
 
 
 def test_blocks_make_no_difference(monkeypatch: Any) -> None:

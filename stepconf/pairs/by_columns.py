@@ -87,17 +87,17 @@ def _without_shared(run: Run, tau: float | None, means: Means, groups: list[list
     for index, parts in enumerate(_groups(run)):
         own, shared = shared[: len(parts)], shared[len(parts) :]
         if len(given.union(*own)) == len(given) + sum(map(len, own)):  # none of them has been given before
-            given.update(*(ids & _kept(made) for ids, made in zip(own, groups[index], strict=True)))
+            given.update(*(ids & _kept_ids(made) for ids, made in zip(own, groups[index], strict=True)))
             continue
         run.unstage_shards(shard_names(parts, groups[index]).values())
         anew: list[Made] = []
         for part, ids in zip(parts, own, strict=True):
             anew.append(make_part(part, tau, means, known=ids & given))
-            given |= ids & _kept(anew[-1])
+            given |= ids & _kept_ids(anew[-1])
         groups[index] = _staged(run, Written.of(parts, anew))
 
 
-def _kept(made: Made) -> set[bytes]:
+def _kept_ids(made: Made) -> set[bytes]:
     return {one for rows in made.kept.values() for one in as_bytes(made.ids[rows])}
 
 

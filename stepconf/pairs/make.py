@@ -73,22 +73,25 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
             make_by_columns(run, options, tau, tokenizer, tally, tick)
         else:
             rule = _rule(options, tau(), lambda text: to_bytes(tokenizer.encode(text)))
-            _make_by_rows(run, options, _Means(rule, policy, tokenizer), tally, tick)
+            _make_by_rows(run, options, _ForRows(rule, policy, tokenizer), tally, tick)
         run.drop_staged(tally.balance())
         facts = {"tau": tau(), "options": options.model_dump(), "solutions": total, **tally.facts()}
         run.commit_pairs(facts | {"seconds": {"pairs": round(time.perf_counter() - started, 3)}})
         return write_summary(run, same_steps=True)
 
 
-class _Means(NamedTuple):
-    """What pairs are made with. `rule`: the strategy, where it pairs steps; `policy`: the recipe of the model."""
+class _ForRows(NamedTuple):
+    """What pairs are made with, row by row.
+
+    `rule`: the strategy, where it pairs steps; `policy`: the recipe of the model.
+    """
 
     rule: StepRule | None
     policy: Recipe
     tokenizer: Tokenizer
 
 
-def _make_by_rows(run: Run, options: PairsRecipe, means: _Means, tally: Tally, tick: Tick) -> None:
+def _make_by_rows(run: Run, options: PairsRecipe, means: _ForRows, tally: Tally, tick: Tick) -> None:
     """Any strategy, with candidates or without; the rows of step pairs are those of `make_by_columns`."""
     from stepconf.pairs.candidates import Part  # with engines and verifiers, of which columns need nothing
 
@@ -168,7 +171,7 @@ def _drafts(
 
 def _sampling(
     parts: "Iterator[Part]",
-    means: _Means,
+    means: _ForRows,
     options: PairsRecipe,
     counts: Counter[str],
 ) -> "Iterator[Part]":

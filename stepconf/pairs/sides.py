@@ -85,9 +85,11 @@ class TokenBytes(NamedTuple):
         return list(map(pair_digest, *self))
 
 
-def token_bytes(read: Read, sides: Sides) -> TokenBytes:
-    """What the pairs are made of. Python copies a thousand stretches faster than NumPy gathers their tokens."""
-    data = read.tokens.values.tobytes()
+def token_bytes(read: Read, data: bytes, sides: Sides) -> TokenBytes:
+    """What the pairs are made of; `data`: all tokens of `read`, as bytes.
+
+    Python copies a thousand stretches faster than NumPy gathers their tokens.
+    """
 
     def side(rows: Any) -> list[bytes]:
         starts = read.tokens.own.starts[read.owner[rows]] + read.start[rows]
@@ -99,13 +101,13 @@ def token_bytes(read: Read, sides: Sides) -> TokenBytes:
     return TokenBytes(_before(read, data, sides.step), chosen, side(sides.rejected))
 
 
-def after_same_tokens(read: Read, sides: Sides, prompts: list[bytes]) -> Any:
+def after_same_tokens(read: Read, data: bytes, sides: Sides, prompts: list[bytes]) -> Any:
     """Whether the sides of each pair (p,) do follow the same tokens: a text can be made so that hashes alone agree.
 
-    `prompts`: what stands before the steps that give rise to the pairs.
+    `data`: as for `token_bytes`; `prompts`: what stands before the steps that give rise to the pairs.
     """
     other = np.where(sides.incorrect, sides.chosen, sides.rejected)
-    of_other = _before(read, read.tokens.values.tobytes(), np.where(other < 0, sides.step, other))
+    of_other = _before(read, data, np.where(other < 0, sides.step, other))
     return np.fromiter(map(eq, prompts, of_other), bool, len(other))
 
 

@@ -115,8 +115,9 @@ def make_part(part: WholePart, tau: float | None, means: Means, known: Set[bytes
     sides = sides_of(read, found, means.tokenizer)
     drops[AGAIN] += int(np.count_nonzero((found.other >= 0) | found.by_critic)) - len(sides.step)
     sides, split = by_split(sides, read, options.validation)
-    ids = token_bytes(read, sides)
-    same = np.flatnonzero(after_same_tokens(read, sides, ids.prompt))
+    data = read.tokens.values.tobytes()
+    ids = token_bytes(read, data, sides)
+    same = np.flatnonzero(after_same_tokens(read, data, sides, ids.prompt))
     if len(same) < len(split):
         drops[NO_RIVAL] += len(split) - len(same)
         sides, split, ids = sides.at(same), split[same], ids.at(same)

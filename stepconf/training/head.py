@@ -112,7 +112,7 @@ class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is n
             slope = slope.to(weight.dtype)
             torch.mm(slope, weight, out=grad_read[rows])
             if ctx.needs_input_grad[1]:
-                grad_weight = _summed(grad_weight, slope, read[rows])
+                grad_weight = summed(grad_weight, slope, read[rows])
             if bias is not None and ctx.needs_input_grad[2]:
                 grad_bias = slope.sum(0) if grad_bias is None else grad_bias + slope.sum(0)
         if ctx.in_place:
@@ -120,7 +120,8 @@ class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is n
         return grad_read, grad_weight, grad_bias, None, None, None
 
 
-def _summed(total: torch.Tensor | None, slope: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+def summed(total: torch.Tensor | None, slope: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    """The gradient of a weight [V, D], to which slope [n, V] and read [n, D] add; `total` is changed in place."""
     return slope.T @ read if total is None else total.addmm_(slope.T, read)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import silu
 
 from stepconf.training.attention import Block, attend_back, attend_blocks
-from stepconf.training.head import Embedded, adds_in_place
+from stepconf.training.head import Embedded, adds_in_place, summed
 
 _BODIES = ("LlamaModel", "Qwen2Model", "Qwen3Model")
 
@@ -38,14 +38,12 @@ def _projections(layer: Any) -> list[Any]:
     return [module for part in parts for name, module in part.named_children() if name.endswith("_proj")]
 
 
-def hidden_states(
-    body: Any, ids: torch.Tensor, depths: torch.Tensor, blocks: Sequence[Block]
-) -> torch.Tensor:
-    """What the body makes of a batch, [N, D]. ids, depths: [N]."""
+def hidden_states(body: Any, ids: torch.Tensor, depths: torch.Tensor, trees: Sequence[Block]) -> torch.Tensor:
+    """What the body makes of a batch, [N, D]. ids, depths: [N]; trees: as for `attention.attend`."""
     x = Embedded.apply(body.embed_tokens.weight, ids)
     cos, sin = (own[0] for own in body.rotary_emb(x, position_ids=depths[None]))
     for layer in body.layers:
-        x = _Layer.apply(x, layer, cos, sin, blocks)
+        x = _Layer.apply(x, layer, cos, sin, trees)
     normed: torch.Tensor = body.norm(x)
     return normed
 
@@ -170,10 +168,7 @@ def _linear_back(
 ) -> torch.Tensor:
     """The gradient of x, added to `into`."""
     weight = linear.weight
-    if weight.grad is None:
-        weight.grad = grad.T @ x
-    else:
-        weight.grad.addmm_(grad.T, x)
+    weight.grad = summed(weight.grad, grad, x)
     if linear.bias is not None:
         _add(linear.bias, grad.sum(0))
     return grad @ weight if into is None else into.addmm_(grad, weight)

@@ -73,8 +73,7 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         """The hidden states of a batch, [N, D]."""
         body = self._whole().base_model
         if self._compute == torch.float32 and not self._flex and is_written_out(body):
-            seen = blocks(batch.ends, batch.bounds, self._compute)
-            return hidden_states(body, batch.token_ids, batch.depths, seen)
+            return hidden_states(body, batch.token_ids, batch.depths, **self._attention(batch))
         read: torch.Tensor = body(
             **self._tokens(batch.token_ids[None]),
             position_ids=batch.depths[None],
