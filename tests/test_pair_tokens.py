@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepconf.pairs import tokens as module
-from stepconf.pairs.sides import Sides, after_same_tokens, token_bytes
-from stepconf.pairs.tokens import content_hash, read_tokens, step_hashes
+from stepconf.pairs.sides import Sides, after_same_tokens, pair_tokens
+from stepconf.pairs.tokens import Lists, content_hash, joined, joined_lists, read_tokens, step_hashes
 
 TOKENS = st.lists(st.sampled_from([0, 1, 2, 2**31 - 1]), max_size=4)
 SOLUTIONS = st.lists(st.tuples(TOKENS, st.lists(TOKENS, min_size=1, max_size=3)), min_size=1, max_size=5)
@@ -63,9 +63,26 @@ def test_a_text_whose_hash_is_that_of_another_makes_no_pair_with_it() -> None:
     read: Any = SimpleNamespace(tokens=tokens, owner=owner, start=start, size=np.full(6, 1))
     rows = np.array([1, 1, 1])
     sides = Sides(rows, rows, np.array([3, 5, 1]), np.zeros(3, bool), {})
-    data = tokens.values.tobytes()
-    prompts = token_bytes(read, data, sides).prompt
-    assert after_same_tokens(read, data, sides, prompts).tolist() == [False, True, True]
+    prompts = pair_tokens(read, sides).prompt
+    assert after_same_tokens(read, sides, prompts).tolist() == [False, True, True]
+
+
+@given(st.data(), st.lists(st.integers(-(2**31), 2**31 - 1), max_size=30), st.integers(0, 5))
+def test_stretches_of_any_length_are_joined_row_by_row(data: Any, values: list[int], n: int) -> None:
+    ends = st.integers(0, len(values))
+    spans = st.lists(st.tuples(ends, ends).map(sorted), min_size=n, max_size=n)
+    columns = data.draw(st.lists(spans, min_size=1, max_size=3))
+    taken = [Lists(np.array(values, np.int32), *np.array(own, np.int64).reshape(n, 2).T) for own in columns]
+    taken = [own._replace(sizes=own.sizes - own.starts) for own in taken]
+    whole = joined(*taken)
+    whole.validate(full=True)
+    found = joined_lists(whole)
+    assert [
+        found.values[at : at + size].tolist() for at, size in zip(found.starts, found.sizes, strict=True)
+    ] == [
+        list(chain.from_iterable(values[start:end] for start, end in row))
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def test_blocks_make_no_difference(monkeypatch: Any) -> None:

@@ -40,9 +40,10 @@ def whole_parts(run: Path) -> Iterator[WholePart]:
 
     Where solutions were imported, those of one problem may lie in several parts: they are held until the last.
     """
-    last, torn = last_parts(run)
+    parts = all_parts(run)
+    last, torn = last_parts(run, parts)
     held: list[tuple[Any, Any]] = []
-    for index, part in enumerate(all_parts(run)):
+    for index, part in enumerate(parts):
         if index not in torn:
             yield WholePart(part, None)
             continue

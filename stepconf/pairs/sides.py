@@ -1,17 +1,18 @@
 """The pairs of a part before they are rows: which steps are their sides, and the tokens that name them."""
 
-from operator import add, eq
+from itertools import chain
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stepconf.core.pairs.columns import INCORRECT, Outcomes
 from stepconf.core.pairs.select import SPLITS, split_of
-from stepconf.core.pairs.traces import ID_BYTES, pair_digest, to_bytes
+from stepconf.core.pairs.traces import pair_digest
 from stepconf.pairs.columns import Read
-from stepconf.pairs.tokens import content_hash, mixed
+from stepconf.pairs.tokens import Lists, content_hash, joined, mixed
 
 _ENCODING = Lock()  # a tokenizer that encodes must not be asked by two threads
 
@@ -69,56 +70,53 @@ def by_split(sides: Sides, read: Read, validation: float) -> tuple[Sides, Any]:
     return sides.at(order), split[problem][order]
 
 
-class TokenBytes(NamedTuple):
-    """The token ids of pairs (p,) as bytes, as `core.pairs.traces` has them."""
+class PairTokens(NamedTuple):
+    """The token ids of pairs (p,): as bytes, `joined` (`pairs.tokens`)."""
 
-    prompt: list[bytes]
-    chosen: list[bytes]
-    rejected: list[bytes]
+    prompt: Any
+    chosen: Any
+    rejected: Any
 
-    def at(self, rows: Any) -> "TokenBytes":
+    def at(self, rows: Any) -> "PairTokens":
         """Those of some of the pairs."""
-        return TokenBytes(*([own[row] for row in rows] for own in self))
+        return PairTokens(*(own.take(pa.array(rows)) for own in self))
 
     def digests(self) -> list[bytes]:
         """The ids of the pairs."""
-        return list(map(pair_digest, *self))
+        return list(map(pair_digest, *(own.to_pylist() for own in self)))
 
 
-def token_bytes(read: Read, data: bytes, sides: Sides) -> TokenBytes:
-    """What the pairs are made of; `data`: all tokens of `read`, as bytes.
-
-    Python copies a thousand stretches faster than NumPy gathers their tokens.
-    """
-
-    def side(rows: Any) -> list[bytes]:
-        starts = read.tokens.own.starts[read.owner[rows]] + read.start[rows]
-        return _sliced(data, starts, read.size[rows])
-
-    chosen = side(sides.chosen)
-    for pair in np.flatnonzero(sides.chosen < 0).tolist():
-        chosen[pair] = to_bytes(sides.written[sides.step[pair]])
-    return TokenBytes(_before(read, data, sides.step), chosen, side(sides.rejected))
+def pair_tokens(read: Read, sides: Sides) -> PairTokens:
+    """The tokens that the pairs are made of."""
+    own = [sides.written.get(step, []) for step in np.where(sides.chosen < 0, sides.step, -1).tolist()]
+    sizes = np.array(list(map(len, own)), np.int64)
+    written = Lists(np.fromiter(chain.from_iterable(own), np.int32), np.cumsum(sizes) - sizes, sizes)
+    return PairTokens(
+        _before(read, sides.step),
+        joined(_steps(read, sides.chosen), written),
+        joined(_steps(read, sides.rejected)),
+    )
 
 
-def after_same_tokens(read: Read, data: bytes, sides: Sides, prompts: list[bytes]) -> Any:
+def after_same_tokens(read: Read, sides: Sides, prompts: Any) -> Any:
     """Whether the sides of each pair (p,) do follow the same tokens: a text can be made so that hashes alone agree.
 
-    `data`: as for `token_bytes`; `prompts`: what stands before the steps that give rise to the pairs.
+    `prompts`: what stands before the steps that give rise to the pairs.
     """
     other = np.where(sides.incorrect, sides.chosen, sides.rejected)
-    of_other = _before(read, data, np.where(other < 0, sides.step, other))
-    return np.fromiter(map(eq, prompts, of_other), bool, len(other))
+    of_other = _before(read, np.where(other < 0, sides.step, other))
+    return pc.equal(prompts, of_other).to_numpy(zero_copy_only=False)
 
 
-def _before(read: Read, data: bytes, rows: Any) -> list[bytes]:
+def _steps(read: Read, rows: Any) -> Lists:
+    """The tokens of steps; none for -1."""
+    starts = read.tokens.own.starts[read.owner[rows]] + read.start[rows]
+    return Lists(read.tokens.values, starts, np.where(rows < 0, 0, read.size[rows]))
+
+
+def _before(read: Read, rows: Any) -> Any:
     """What stands before steps: the prompt, and what their solutions have before them."""
     tokens, owner = read.tokens, read.owner[rows]
     prompt = tokens.prompt[owner]
-    prompts = _sliced(data, tokens.prompts.starts[prompt], tokens.prompts.sizes[prompt])
-    return list(map(add, prompts, _sliced(data, tokens.own.starts[owner], read.start[rows])))
-
-
-def _sliced(data: bytes, starts: Any, sizes: Any) -> list[bytes]:
-    bounds = zip((starts * ID_BYTES).tolist(), ((starts + sizes) * ID_BYTES).tolist(), strict=True)
-    return [data[start:end] for start, end in bounds]
+    prompts = Lists(tokens.values, tokens.prompts.starts[prompt], tokens.prompts.sizes[prompt])
+    return joined(prompts, Lists(tokens.values, tokens.own.starts[owner], read.start[rows]))

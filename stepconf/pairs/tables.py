@@ -17,19 +17,18 @@ from stepconf.core.ids import CONTENT_ID_BYTES
 from stepconf.core.pairs.columns import caspo_columns, step_dpo_columns
 from stepconf.core.pairs.select import SPLITS, Split, capped
 from stepconf.core.pairs.steps import NO_RIVAL
-from stepconf.core.pairs.traces import ID_BYTES
 from stepconf.pairs.columns import Read, WholePart, in_order, numbers, read_columns, read_steps
 from stepconf.pairs.sides import (
     Encoder,
+    PairTokens,
     Sides,
-    TokenBytes,
     after_same_tokens,
     by_split,
+    pair_tokens,
     sides_of,
-    token_bytes,
 )
 from stepconf.pairs.tally import AGAIN
-from stepconf.pairs.tokens import Tokens, one
+from stepconf.pairs.tokens import Tokens, joined_lists, one
 from stepconf.recipe import PairsRecipe
 from stepconf.run.shard import Shard
 
@@ -115,9 +114,8 @@ def make_part(part: WholePart, tau: float | None, means: Means, known: Set[bytes
     sides = sides_of(read, found, means.tokenizer)
     drops[AGAIN] += int(np.count_nonzero((found.other >= 0) | found.by_critic)) - len(sides.step)
     sides, split = by_split(sides, read, options.validation)
-    data = read.tokens.values.tobytes()
-    ids = token_bytes(read, data, sides)
-    same = np.flatnonzero(after_same_tokens(read, data, sides, ids.prompt))
+    ids = pair_tokens(read, sides)
+    same = np.flatnonzero(after_same_tokens(read, sides, ids.prompt))
     if len(same) < len(split):
         drops[NO_RIVAL] += len(split) - len(same)
         sides, split, ids = sides.at(same), split[same], ids.at(same)
@@ -169,7 +167,7 @@ def _hex(ids: Any) -> Any:
 
 
 def _table(
-    solutions: Any, steps: Any, read: Read, sides: Sides, ids: TokenBytes, pair_ids: Any, means: Means
+    solutions: Any, steps: Any, read: Read, sides: Sides, ids: PairTokens, pair_ids: Any, means: Means
 ) -> Any:
     owner = read.owner[sides.step]
     given = solutions.select(_GIVEN).take(pa.array(owner))
@@ -222,11 +220,11 @@ def _side(solutions: Any, steps: Any, read: Read, rows: Any, sides: Sides) -> di
     }
 
 
-def _lists(token_bytes: list[bytes]) -> Any:
+def _lists(ids: Any) -> Any:
     """Token ids (p,) as lists."""
-    bounds = np.cumsum([0, *map(len, token_bytes)]) // ID_BYTES
-    values = np.frombuffer(b"".join(token_bytes), np.int32)
-    return pa.ListArray.from_arrays(pa.array(bounds.astype(np.int32)), pa.array(values))
+    values, starts, _ = joined_lists(ids)
+    bounds = pa.array(np.append(starts, len(values))).cast(pa.int32())
+    return pa.ListArray.from_arrays(bounds, pa.array(values))
 
 
 def _prompts(tokens: Tokens, owner: Any, prefix: list[str], tokenizer: Texts) -> Any:

@@ -38,7 +38,7 @@ def whole_problems(run: Path, with_logprobs: bool = False) -> Iterator[tuple[str
 
     Where solutions were imported, those of one problem may lie in several parts, and siblings apart.
     """
-    last, _ = last_parts(run)
+    last, _ = last_parts(run, all_parts(run))
     held: dict[str, list[Trace]] = {}
     for index, (name, part) in enumerate(read_traces(run, with_logprobs)):
         for trace in part:
@@ -47,11 +47,11 @@ def whole_problems(run: Path, with_logprobs: bool = False) -> Iterator[tuple[str
         yield name, [trace for problem in ended for trace in held.pop(problem)]
 
 
-def last_parts(run: Path) -> tuple[dict[str, int], set[int]]:
+def last_parts(run: Path, parts: list[Part]) -> tuple[dict[str, int], set[int]]:
     """The part in which each problem ends, and the parts in which there are problems of several parts."""
     last: dict[str, int] = {}
     torn: set[int] = set()
-    for index, own in enumerate(ahead(partial(_problems, run), all_parts(run))):
+    for index, own in enumerate(ahead(partial(_problems, run), parts)):
         problems = dict.fromkeys(own, index)
         before = {last[problem] for problem in problems.keys() & last.keys()}
         torn |= before | {index} if before else set()

@@ -25,11 +25,11 @@ R = TypeVar("R")
 _SERVE = "import sys; from json import loads; sys.path[:] = loads(sys.argv[1]);"
 _SERVE += "from stepconf.run.processes import serve; serve(int(sys.argv[2]), sys.argv[3])"
 # The processes share the cores: threads of their own would only stand in each other's way. And glibc, which Arrow
-# is to ask too, is not to give large arrays back at once: to get the same memory anew for each item costs a third of
-# some arithmetic.
+# is to ask too, is not to give large arrays back at once, and to take huge pages: to get the same memory anew for
+# each item, page by page, costs a third of some arithmetic.
 _SETTINGS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 _SETTINGS |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 28))
-_SETTINGS |= {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+_SETTINGS |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class Processes(Generic[T, R]):
