@@ -110,13 +110,14 @@ def after_same_tokens(read: Read, sides: Sides, prompts: Any) -> Any:
 
 def _steps(read: Read, rows: Any) -> Lists:
     """The tokens of steps; none for -1."""
-    starts = read.tokens.own.starts[read.owner[rows]] + read.start[rows]
-    return Lists(read.tokens.values, starts, np.where(rows < 0, 0, read.size[rows]))
+    own = read.tokens.own
+    starts = own.starts[read.owner[rows]] + read.start[rows]
+    return Lists(own.values, starts, np.where(rows < 0, 0, read.size[rows]))
 
 
 def _before(read: Read, rows: Any) -> Any:
     """What stands before steps: the prompt, and what their solutions have before them."""
-    tokens, owner = read.tokens, read.owner[rows]
-    prompt = tokens.prompt[owner]
-    prompts = Lists(tokens.values, tokens.prompts.starts[prompt], tokens.prompts.sizes[prompt])
-    return joined(prompts, Lists(tokens.values, tokens.own.starts[owner], read.start[rows]))
+    (prompts, prompt, own), owner = read.tokens, read.owner[rows]
+    row = prompt[owner]
+    of_prompt = Lists(prompts.values, prompts.starts[row], prompts.sizes[row])
+    return joined(of_prompt, Lists(own.values, own.starts[owner], read.start[rows]))

@@ -29,10 +29,9 @@ class Lists(NamedTuple):
 class Tokens(NamedTuple):
     """The different prompts of solutions, which samples of a problem share, and the solutions' own tokens (m,).
 
-    `prompt`: the row of each one's among `prompts`; their values are the first of `values`, those of `own` the rest.
+    `prompt`: the row of each one's among `prompts`.
     """
 
-    values: Any
     prompts: Lists
     prompt: Any
     own: Lists
@@ -41,9 +40,7 @@ class Tokens(NamedTuple):
 def read_tokens(solutions: Any) -> Tokens:
     """Those of a table with prompt_token_ids and token_ids."""
     prompts, prompt = _different(lists(solutions["prompt_token_ids"]))
-    own = lists(solutions["token_ids"])
-    values = np.concatenate([prompts.values, own.values])
-    return Tokens(values, prompts, prompt, own._replace(starts=own.starts + len(prompts.values)))
+    return Tokens(prompts, prompt, lists(solutions["token_ids"]))
 
 
 def lists(column: Any) -> Lists:
@@ -121,21 +118,31 @@ def step_hashes(tokens: Tokens, owner: Any, start: Any, end: Any) -> tuple[Any, 
 
     `owner`: the row of each one's solution; `start`, `end`: its tokens in it.
     """
-    sums = _running(tokens.values)
-    n, (_, prompt_starts, prompt_sizes) = len(tokens.values), tokens.prompts
+    (values, prompt_starts, prompt_sizes), (own, firsts, _) = tokens.prompts, tokens.own
+    n = _common(tokens)
     powers = _powers(n + int(prompt_sizes.max(initial=0)))
+    sums = _running(values)
     of_prompt = (sums[prompt_starts + prompt_sizes] - sums[prompt_starts]) * powers[n - prompt_starts]
-    first, before = tokens.own.starts[owner], prompt_sizes[tokens.prompt][owner]
-    at_first, at_start, at_end = sums[first], sums[first + start], sums[first + end]
-    prefix = of_prompt[tokens.prompt][owner] + (at_start - at_first) * powers[n - first + before]
-    content = (at_end - at_start) * powers[n - first - start]
-    return prefix + mixed((before + start).astype(np.uint64)), content + (end - start).astype(np.uint64)
+    sums = _running(own)
+    before = prompt_sizes[tokens.prompt]
+    power = powers[n - firsts + before]
+    base = of_prompt[tokens.prompt] - sums[firsts] * power
+    place = firsts[owner] + start
+    at_start, size = sums[place], end - start
+    content = (sums[place + size] - at_start) * powers[n - place]
+    prefix = base[owner] + at_start * power[owner]
+    return prefix + mixed((before[owner] + start).astype(np.uint64)), content + size.astype(np.uint64)
 
 
 def content_hash(tokens: Tokens, ids: list[int]) -> int:
     """The hash of a step with these tokens: see `step_hashes`."""
-    own, n = _running(np.array(ids, np.int32))[-1:], len(tokens.values)
-    return int((own * _powers(n)[n] + np.uint64(len(ids)))[0])
+    n = _common(tokens)
+    return int((_running(np.array(ids, np.int32))[-1:] * _powers(n)[n] + np.uint64(len(ids)))[0])
+
+
+def _common(tokens: Tokens) -> int:
+    """The power that the first token of a stretch has in its hash."""
+    return max(len(tokens.prompts.values), len(tokens.own.values))
 
 
 def _running(ids: Any) -> Any:
