@@ -51,10 +51,10 @@ function labelsTable({ labels, conflicts }) {
 
 function verifiersTable({ verifiers }) {
   const rows = Object.entries(verifiers).map(([name, one]) => [
-    name, one.correct, one.incorrect, one.unknown, percent(one.coverage), percent(one.incorrect_rate), short(one.seconds, 1),
+    name, one.correct, one.incorrect, one.unknown, percent(one.coverage), percent(one.incorrect_rate), seconds(one.seconds),
   ]);
   return rows.length
-    ? wide(table("Verifiers", ["verifier", "correct", "incorrect", "unknown", "decides", "incorrect of decided", "seconds"], rows))
+    ? wide(table("Verifiers", ["verifier", "correct", "incorrect", "unknown", "decides", "incorrect of decided", "time"], rows))
     : null;
 }
 
