@@ -11,7 +11,7 @@ is segmented, verified and written; `Run.commit` makes a chunk part of the run, 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import chain
 from pathlib import Path
@@ -32,7 +32,7 @@ from stepconf.run.meter import Meter
 from stepconf.run.shards import Run
 from stepconf.run.summary import summarise
 from stepconf.run.tables import read_ids, read_metadata, read_recipe, read_solved
-from stepconf.stages.chunks import Chunk, T, pending
+from stepconf.stages.chunks import Chunk, T, in_waves, pending
 from stepconf.stages.judge import judge, open_verifiers, shares_engine
 from stepconf.stages.make import divide, metadata_of, reread, sample, segmented, teacher_force
 from stepconf.stages.models import open_guarded
@@ -106,8 +106,8 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
         run.metadata = read_metadata(source)
         solutions = chain.from_iterable(part for _, part in read_solved(source))
         if recipe.ray.address:
-            read = list(reread(iter(todo), solutions, lambda stage, n: None))
-            _drive_cluster("verify", run, recipe, meter, read)
+            read = reread(iter(todo), solutions, lambda stage, n: None)
+            _drive_cluster("verify", run, recipe, meter, todo, in_waves(read))
         else:
             _drive(run, recipe, meter, todo, lambda c: reread(c, solutions, meter))
         return summarise(run, Counter())
@@ -150,8 +150,9 @@ def _drive_cluster(
     recipe: Recipe,
     meter: Meter,
     todo: Sequence[Chunk[T]],
+    waves: Iterable[Sequence[Chunk[T]]] | None = None,
 ) -> None:
-    """As `_drive`, with all but the writing done by actors of a Ray cluster."""
+    """As `_drive`, with all but the writing done by actors of a Ray cluster. `waves`: as `on_cluster` takes them."""
     if not todo:
         return
     from stepconf.stages.cluster import on_cluster
@@ -159,7 +160,7 @@ def _drive_cluster(
     stage = {"generate": "sample", "score": "score", "segment": "segment", "verify": "read"}[command]
     weights = {chunk.name: len(chunk.items) for chunk in todo}
     before = run.metadata
-    with closing(on_cluster(todo, command, recipe, before.get("tokenizer", ""))) as parcels:
+    with closing(on_cluster(waves or [todo], command, recipe, before.get("tokenizer", ""))) as parcels:
         meter.begin(len(todo))
         for parcel in parcels:
             run.metadata = before | parcel.metadata

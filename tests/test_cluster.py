@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from stepconf.errors import StepconfError
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe, identity, load_recipe
 from stepconf.stages import cluster, cluster_connection
-from stepconf.stages.chunks import Chunk
+from stepconf.stages.chunks import Chunk, in_waves
 from stepconf.stages.cluster_work import Parcel, Worker
 from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
@@ -226,13 +227,27 @@ def test_workers_that_are_killed(
     monkeypatch.setattr(cluster, "_stages", lambda *_: [stage])
     recipe = recipe_of(problems, "local", **{"ray.retries": 1})
     chunks = toys(["", ONCE, "", POISON, "", ""], tmp_path / "marker")
-    parcels = list(cluster.on_cluster(chunks, "generate", recipe))
+    parcels = list(cluster.on_cluster([chunks], "generate", recipe))
     assert all(parcel.metadata == {"engine": "toy"} for parcel in parcels)
     assert {parcel.chunk.name: parcel.chunk.drops for parcel in parcels} == {
         "00000": {"seen": 2},
         "00002": {"seen": 1, cluster.LOST: recipe.sampling.samples},
         "00004": {"seen": 2},
     }
+
+
+def test_of_a_run_no_more_is_read_than_a_wave_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepconf.stages.chunks.WAVE_CHARS", 100)
+    read = []
+
+    def chunks() -> Iterator[Chunk[str]]:
+        for size in (60, 30, 10, 250, 1, 0):
+            solved: Any = SimpleNamespace(solution=SimpleNamespace(text="x" * size))
+            read.append(size)
+            yield Chunk(str(size), "", [""], solved=[solved])
+
+    found = [([chunk.name for chunk in wave], len(read)) for wave in in_waves(chunks())]
+    assert found == [(["60", "30", "10"], 3), (["250"], 4), (["1", "0"], 6)]
 
 
 def test_more_is_lost_than_comes_through(tmp_path: Path) -> None:
@@ -289,13 +304,16 @@ def test_an_error_in_an_actor_reads_as_it_does_here(problems: Path, local: None,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["score", "verify"])
-def test_given_solutions_on_ray(command: str, local: None, tmp_path: Path) -> None:
+def test_given_solutions_on_ray(
+    command: str, local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = write_jsonl(tmp_path / "given.jsonl", [row | {"id": str(i)} for i in range(3) for row in GIVEN])
     model = with_tiny() if command == "score" else ["--set", "chunk=2"]
     for name, options in (("plain", []), ("ray", ["--ray", "local"])):
         ended = stepconf(command, file, "--out", tmp_path / name, *model, *options)
         assert ended.code == 0, ended.err
     check_same(tmp_path / "ray", tmp_path / "plain")
+    monkeypatch.setattr("stepconf.stages.chunks.WAVE_CHARS", 1)
     ended = stepconf("verify", tmp_path / "plain", "--out", tmp_path / "again", "--ray", "local")
     assert ended.code == 0, ended.err
     assert rows_of(tmp_path / "again", "solutions") == rows_of(tmp_path / "plain", "solutions")

@@ -70,7 +70,7 @@ def test_no_room_for_the_actors_of_a_lost_node(
     os.mkfifo(tmp_path / str(head.pid))
     chunks = toys([""] * 12, tmp_path / str(head.pid))
     recipe = recipe_of(tmp_path, "auto", **{"ray.retries": 2})
-    parcels = list(cluster.on_cluster(chunks, "generate", recipe))
+    parcels = list(cluster.on_cluster([chunks], "generate", recipe))
     assert sorted(parcel.chunk.name for parcel in parcels) == sorted(chunk.name for chunk in chunks)
     assert not any(parcel.chunk.drops for parcel in parcels)
     assert nodes[1].all_processes["raylet"][0].process.poll() is not None, "the second node was at work"

@@ -1,7 +1,7 @@
 """The unit of work: some problems on their way through the stages, committed together or not at all."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from stepconf.run.parts import chunks_of
 from stepconf.run.shards import Run
 
 T = TypeVar("T", Problem, ImportedSolution, str)
+WAVE_CHARS = 1 << 24  # of solutions: with their tokens half a gigabyte, as objects
 
 
 @dataclass
@@ -70,6 +71,20 @@ def pending(run: Run, items: Sequence[T], size: int) -> Iterator[Chunk[T]]:
             f"the source is shorter than when {run.path} was made: chunk {min(done)} has no input any more.",
             "Give another --out, or put the source back as it was.",
         )
+
+
+def in_waves(chunks: Iterable[Chunk[T]]) -> Iterator[list[Chunk[T]]]:
+    """Chunks with their solutions, so many at a time as may be in memory."""
+    wave: list[Chunk[T]] = []
+    size = 0
+    for chunk in chunks:
+        wave.append(chunk)
+        size += sum(len(one.solution.text) for one in chunk.solved)
+        if size >= WAVE_CHARS:
+            yield wave
+            wave, size = [], 0
+    if wave:
+        yield wave
 
 
 def item_id(item: Problem | ImportedSolution | str) -> str:

@@ -13,7 +13,7 @@ even so are cut into their items, and an item that is lost alone is counted.
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,11 +35,12 @@ _ANY = 10_000  # actors of a pool that the cluster's room limits
 
 
 def on_cluster(
-    todo: Sequence[Chunk[T]], command: Command, recipe: Recipe, tokenizer: str = ""
+    waves: Iterable[Sequence[Chunk[T]]], command: Command, recipe: Recipe, tokenizer: str = ""
 ) -> Generator[Parcel, None, None]:
     """The chunks, made and judged, in any order, each with the metadata of the engine that made it.
 
     Args:
+        waves: the chunks, so many at a time as may be in memory; a wave starts its actors anew.
         tokenizer: digest of the tokenizer behind tokens that the items have already, if they have any.
 
     Raises:
@@ -48,22 +49,30 @@ def on_cluster(
     """
     with connected(str(recipe.ray.address)) as ray:
         stages = _stages(command, recipe, tokenizer, ray)
-        missing = {chunk.name: chunk for chunk in todo}
-        for again in range(recipe.ray.retries + 1):
-            if again:
-                warn("workers lost", f"{len(missing)} chunks lost their workers, and are made again.")
-            with closing(_streamed(list(missing.values()), stages, _AT_ONCE, ray)) as parcels:
-                for parcel in parcels:
-                    missing.pop(parcel.chunk.name)
-                    yield parcel
-            if not missing:
-                return
-            # Of a cluster that has lost nodes, engines must not take the room that the verifiers need.
-            stages = [replace(stage, smallest=1) for stage in stages]
-        made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
         weight = recipe.sampling.samples if command == "generate" else 1
-        alone = partial(_streamed, stages=stages, at_once=1, ray=ray)
-        yield from _item_by_item(list(missing.values()), alone, made, weight)
+        for wave in waves:
+            yield from _made(wave, stages, recipe.ray.retries, weight, ray)
+
+
+def _made(
+    todo: Sequence[Chunk[T]], stages: Sequence["_Stage"], retries: int, weight: int, ray: Any
+) -> Iterator[Parcel]:
+    """The chunks of a wave; those that are lost with their workers are made again. `weight`: solutions an item."""
+    missing = {chunk.name: chunk for chunk in todo}
+    for again in range(retries + 1):
+        if again:
+            warn("workers lost", f"{len(missing)} chunks lost their workers, and are made again.")
+        with closing(_streamed(list(missing.values()), stages, _AT_ONCE, ray)) as parcels:
+            for parcel in parcels:
+                missing.pop(parcel.chunk.name).solved = []  # the list of all chunks is kept to the end
+                yield parcel
+        if not missing:
+            return
+        # Of a cluster that has lost nodes, engines must not take the room that the verifiers need.
+        stages = [replace(stage, smallest=1) for stage in stages]
+    made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
+    alone = partial(_streamed, stages=stages, at_once=1, ray=ray)
+    yield from _item_by_item(list(missing.values()), alone, made, weight)
 
 
 def _item_by_item(
