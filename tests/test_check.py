@@ -52,6 +52,13 @@ def test_nothing_is_found_in_a_good_run(good: Path) -> None:
     assert rows["solutions"] == 24 and rows["steps"] > 24 and rows["pairs"] > 0
 
 
+def test_lists_may_be_as_others_write_them(run: Path) -> None:
+    for table in ("solutions", "steps", "pairs"):
+        for file in (run / table).glob("*.parquet"):
+            rewrite(run, file, with_lists_of_others(pq.read_table(file)))
+    assert found(run) == {}
+
+
 def with_tokens(rows: list[Row], n: int = 2) -> Row:
     """The first row with at least n tokens."""
     return next(row for row in rows if len(row["token_ids"]) >= n)
@@ -102,6 +109,21 @@ def nulls(run: Path) -> None:
     plain = rows.to_pylist()
     plain[0]["label_source"] = None
     rewrite(run, file, pa.Table.from_pylist(plain, schema=schema))
+
+
+def with_lists_of_others(rows: pa.Table) -> pa.Table:
+    """The rows as other writers have them: items of lists may be missing."""
+    kinds = {f.name: pa.list_(f.type.value_type) for f in rows.schema if pa.types.is_list(f.type)}
+    fields = [f.with_type(kinds.get(f.name, f.type)) for f in rows.schema]
+    return rows.cast(pa.schema(fields, rows.schema.metadata))
+
+
+def null_in_a_list(run: Path) -> None:
+    file = run / "steps/part-00001.parquet"
+    rows = with_lists_of_others(pq.read_table(file))
+    plain = rows.to_pylist()
+    with_tokens(plain)["token_max_probs"][0] = None
+    rewrite(run, file, pa.Table.from_pylist(plain, schema=rows.schema))
 
 
 def two_alike(run: Path) -> None:
@@ -182,6 +204,10 @@ SEEDS: dict[str, tuple[Seed, set[str]]] = {
     "a stopped run": (lambda run: (run / "summary.json").unlink(), {"incomplete"}),
     "a column less": (no_column, {"schema"}),
     "a missing value": (nulls, {"null"}),
+    "a missing number of a token": (
+        null_in_a_list,
+        {"null", "entropy-range", "logprob-range", "probability-range", "aggregate"},
+    ),
     "a label of another kind": (seed("steps", put(first, label="neutral")), {"value", "label-source", "first-error"}),
     "a label that nobody gave": (all_correct, {"balance"}),
     "a step twice": (seed("steps", copy_of_first), ODD_COUNT | {"duplicate-id", "summary"}),

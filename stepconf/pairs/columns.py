@@ -137,10 +137,10 @@ def read_steps(solutions: Any, steps: Any, owner: Any) -> Read:
 
 
 def _labels(texts: Any) -> Any:
-    label = np.full(len(texts), UNKNOWN)
-    for number, text in ((CORRECT, "correct"), (INCORRECT, "incorrect")):
-        label[pc.equal(texts, text).to_numpy(zero_copy_only=False)] = number
-    return label
+    correct, incorrect = (
+        pc.equal(texts, text).to_numpy(zero_copy_only=False) for text in ("correct", "incorrect")
+    )
+    return np.where(correct, CORRECT, np.where(incorrect, INCORRECT, UNKNOWN))
 
 
 def _ranks(ids: Any) -> Any:
