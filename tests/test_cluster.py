@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -236,6 +237,25 @@ def test_workers_that_are_killed(
     }
 
 
+def test_a_wave_asks_for_no_more_than_the_one_before_had_left(
+    problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def streamed(chunks: list[Chunk[Problem]], stages: list[cluster._Stage], *_: object) -> Iterator[Parcel]:
+        asked.append((len(chunks), stages[0].smallest))
+        return (Parcel(chunk) for chunk in (chunks if len(asked) > 1 else chunks[:1]))
+
+    stage = cluster._Stage(cluster._Making, toy_work, 1, 0, 3, 3)
+    monkeypatch.setattr(cluster, "_stages", lambda *_: [stage])
+    monkeypatch.setattr(cluster, "connected", nullcontext)
+    monkeypatch.setattr(cluster, "_streamed", streamed)
+    chunks = toys([""] * 10, tmp_path / "marker")
+    parcels = cluster.on_cluster([chunks[:3], chunks[3:]], "generate", recipe_of(problems, "local"))
+    assert sorted(parcel.chunk.name for parcel in parcels) == [chunk.name for chunk in chunks]
+    assert asked == [(3, 3), (2, 1), (2, 1)]
+
+
 def test_of_a_run_no_more_is_read_than_a_wave_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stepconf.stages.chunks.WAVE_CHARS", 100)
     read = []
@@ -259,6 +279,19 @@ def test_more_is_lost_than_comes_through(tmp_path: Path) -> None:
     assert (first.chunk.drops, second.chunk.drops) == ({cluster.LOST: 8}, {cluster.LOST: 4})
     with pytest.raises(StepconfError, match="3 items were lost with their workers"):
         list(cluster._item_by_item(toys([POISON, POISON, POISON, ""], tmp_path), alone, 0, 4))
+
+
+def test_an_item_that_was_on_its_way_to_a_dying_actor_is_tried_again(tmp_path: Path) -> None:
+    tried: list[list[str]] = []
+
+    def alone(ones: list[Chunk[Problem]]) -> Iterator[Parcel]:
+        tried.append([one.name for one in ones])
+        lost = {"00000/0"} if len(tried) == 1 else set()
+        return (Parcel(one) for one in ones if one.items[0].text != POISON and one.name not in lost)
+
+    found = list(cluster._item_by_item(toys(["", POISON, "", ""], tmp_path), alone, 0, 1))
+    assert [parcel.chunk.drops for parcel in found] == [{cluster.LOST: 1}, {}]
+    assert tried == [["00000/0", "00000/1", "00002/0", "00002/1"], ["00000/0", "00000/1"]]
 
 
 @pytest.mark.slow

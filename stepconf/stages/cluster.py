@@ -7,7 +7,7 @@ behind, and grows both pools. An actor runs the same stages as one machine does 
 manifests are written here alone, so a run may go on with Ray or without.
 
 What an actor's or a node's end costs is made again behind all else, `ray.retries` times. Chunks that are lost
-even so are cut into their items, and an item that is lost alone is counted.
+even so are cut into their items, and an item that is lost alone, and once more, is counted.
 """
 
 import os
@@ -51,13 +51,16 @@ def on_cluster(
         stages = _stages(command, recipe, tokenizer, ray)
         weight = recipe.sampling.samples if command == "generate" else 1
         for wave in waves:
-            yield from _made(wave, stages, recipe.ray.retries, weight, ray)
+            stages = yield from _made(wave, stages, recipe.ray.retries, weight, ray)
 
 
 def _made(
-    todo: Sequence[Chunk[T]], stages: Sequence["_Stage"], retries: int, weight: int, ray: Any
-) -> Iterator[Parcel]:
-    """The chunks of a wave; those that are lost with their workers are made again. `weight`: solutions an item."""
+    todo: Sequence[Chunk[T]], stages: list["_Stage"], retries: int, weight: int, ray: Any
+) -> Generator[Parcel, None, list["_Stage"]]:
+    """The chunks of a wave; those that are lost with their workers are made again. `weight`: solutions an item.
+
+    It returns the stages as the cluster has room for them.
+    """
     missing = {chunk.name: chunk for chunk in todo}
     for again in range(retries + 1):
         if again:
@@ -67,18 +70,19 @@ def _made(
                 missing.pop(parcel.chunk.name).solved = []  # the list of all chunks is kept to the end
                 yield parcel
         if not missing:
-            return
+            return stages
         # Of a cluster that has lost nodes, engines must not take the room that the verifiers need.
         stages = [replace(stage, smallest=1) for stage in stages]
     made = sum(len(chunk.items) for chunk in todo if chunk.name not in missing)
     alone = partial(_streamed, stages=stages, at_once=1, ray=ray)
     yield from _item_by_item(list(missing.values()), alone, made, weight)
+    return stages
 
 
 def _item_by_item(
     lost: Sequence[Chunk[T]], alone: Callable[[list[Chunk[T]]], Iterator[Parcel]], made: int, weight: int
 ) -> Iterator[Parcel]:
-    """Chunks that took their workers with them, made in chunks of one; what is lost again is counted."""
+    """Chunks that took their workers with them, made in chunks of one; what is lost twice more is counted."""
     names = ", ".join(chunk.name for chunk in lost)
     warn("workers lost", f"chunks {names} lost their workers; each of their items is now tried alone.")
     ones = [
@@ -87,6 +91,10 @@ def _item_by_item(
         for i, item in enumerate(chunk.items)
     ]
     found = {parcel.chunk.name: parcel for parcel in alone(ones)}
+    if lost_again := [
+        one for one in ones if one.name not in found
+    ]:  # some may have been on their way to others' actor
+        found |= {parcel.chunk.name: parcel for parcel in alone(lost_again)}
     if len(ones) - len(found) > made + len(found):
         raise StepconfError(
             f"{len(ones) - len(found)} items were lost with their workers, more than came through.",
