@@ -12,7 +12,7 @@ import pytest
 
 from stepconf.core.checks.findings import CATALOGUE
 from stepconf.core.ids import problem_id
-from tests.edited_run import Row, edit, good_run, rewrite
+from tests.edited_run import Row, edit, good_run, rewrite, with_lists_of_others
 from tests.test_pipeline import write_jsonl
 from tests.tiny import VOCABULARY, stepconf
 
@@ -109,13 +109,6 @@ def nulls(run: Path) -> None:
     plain = rows.to_pylist()
     plain[0]["label_source"] = None
     rewrite(run, file, pa.Table.from_pylist(plain, schema=schema))
-
-
-def with_lists_of_others(rows: pa.Table) -> pa.Table:
-    """The rows as other writers have them: items of lists may be missing."""
-    kinds = {f.name: pa.list_(f.type.value_type) for f in rows.schema if pa.types.is_list(f.type)}
-    fields = [f.with_type(kinds.get(f.name, f.type)) for f in rows.schema]
-    return rows.cast(pa.schema(fields, rows.schema.metadata))
 
 
 def null_in_a_list(run: Path) -> None:

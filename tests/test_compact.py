@@ -36,7 +36,7 @@ from stepconf.run.tables import (
     read_shards,
     read_solved,
 )
-from tests.edited_run import good_run
+from tests.edited_run import good_run, rewrite, with_lists_of_others
 from tests.test_pipeline import write_jsonl
 from tests.test_shards import FACTS, RECIPE, solved
 from tests.tiny import stepconf
@@ -240,6 +240,16 @@ def test_a_compacted_run_is_the_same_run(run: Path) -> None:
     assert {k: v for k, v in again.items() if k not in anew} == {
         k: v for k, v in summary.items() if k not in anew
     }
+
+
+def test_shards_with_lists_of_other_writers_are_joined(run: Path) -> None:
+    held = rows(run)
+    for table in ("solutions", "steps"):
+        file = run / f"{table}/part-00001.parquet"
+        rewrite(run, file, with_lists_of_others(pq.read_table(file)))
+    assert stepconf("compact", run).code == 0
+    assert rows(run) == held
+    assert stepconf("check", run).code == 0
 
 
 def test_view_shows_a_compacted_run(run: Path) -> None:

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from stepconf.run.damage import damage_told, damaged_manifests
 from stepconf.run.events import Tick
 from stepconf.run.parts import SHARD_BYTES, chunks_of, parts_of, stem_of
-from stepconf.run.shard import as_declared
+from stepconf.run.shard import put_together
 from stepconf.run.shards import Run
-from stepconf.run.tables import PAIRS, pairs_manifest, read_footer, read_joined, read_manifests, read_recipe
+from stepconf.run.tables import PAIRS, pairs_manifest, read_footer, read_manifests, read_recipe, read_shard
 
 _SUMS = ("solutions", "steps", "tokens")
 _COUNTS = ("drops", "seconds")
@@ -135,7 +135,7 @@ def _pairs_name(shards: list[str]) -> str:
 
 
 def _joined(path: Path, table: str, shards: list[str]) -> Any:
-    return as_declared(table, read_joined(path, shards))
+    return put_together(table, (read_shard(path, shard) for shard in shards))
 
 
 def _n_files(path: Path) -> int:

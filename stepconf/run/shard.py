@@ -1,6 +1,6 @@
 """A shard before it is written: its rows as the bytes of a Parquet file, and how those of a chunk are divided."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -53,6 +53,13 @@ def in_parts(chunk: str, solutions: Any, steps: Any) -> Iterator[tuple[str, Any]
 def as_declared(table: str, rows: Any) -> Any:
     """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
     return rows.cast(arrow_schema(table, plain(rows.schema.metadata)))
+
+
+def put_together(table: str, shards: Iterable[Any]) -> Any:
+    """The rows of shards of one table, one behind the other and `as_declared`."""
+    import pyarrow as pa
+
+    return pa.concat_tables([as_declared(table, rows) for rows in shards])
 
 
 def _is_number(kind: Any) -> bool:

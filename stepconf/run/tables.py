@@ -110,13 +110,6 @@ def read_footer(run: Path, shard: str) -> tuple[int, dict[str, str]]:
         return sum(group.total_byte_size for group in groups), plain(file.schema_arrow.metadata)
 
 
-def read_joined(run: Path, shards: list[str]) -> Any:
-    """The rows of some shards of one table, one behind the other; errors as `read_tables`."""
-    import pyarrow as pa
-
-    return pa.concat_tables([read_shard(run, shard) for shard in shards])
-
-
 @contextmanager
 def _opened(run: Path, file: Path) -> Iterator[Any]:
     import pyarrow as pa
