@@ -51,7 +51,7 @@ def in_parts(chunk: str, solutions: Any, steps: Any) -> Iterator[tuple[str, Any]
 
 
 def as_declared(table: str, rows: Any) -> Any:
-    """Rows with the schema's own names of list items, which Parquet readers change; metadata are kept."""
+    """Rows with the schema's own list items, which readers rename and other writers let be null; metadata stay."""
     return rows.cast(arrow_schema(table, plain(rows.schema.metadata)))
 
 

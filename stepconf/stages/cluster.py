@@ -91,10 +91,9 @@ def _item_by_item(
         for i, item in enumerate(chunk.items)
     ]
     found = {parcel.chunk.name: parcel for parcel in alone(ones)}
-    if lost_again := [
-        one for one in ones if one.name not in found
-    ]:  # some may have been on their way to others' actor
-        found |= {parcel.chunk.name: parcel for parcel in alone(lost_again)}
+    # What was on its way to an actor that another item killed was lost with it.
+    if again := [one for one in ones if one.name not in found]:
+        found |= {parcel.chunk.name: parcel for parcel in alone(again)}
     if len(ones) - len(found) > made + len(found):
         raise StepconfError(
             f"{len(ones) - len(found)} items were lost with their workers, more than came through.",
