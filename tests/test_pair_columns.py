@@ -25,7 +25,7 @@ from stepconf.pairs.tally import Tally
 from stepconf.recipe import PairsRecipe
 from stepconf.run.reader import no_tick
 from stepconf.run.shards import Run
-from stepconf.run.tables import read_shards
+from stepconf.run.tables import all_parts, read_shards
 from tests.core.test_pairs import SAMPLES, TAUS, Sample, encode, make
 
 
@@ -209,7 +209,7 @@ def test_problems_that_lie_in_several_chunks_are_held(tmp_path: Path) -> None:
     plain = Twist(None, [], 0, False, False)
     solved = [twisted(make(sample, i), plain) for i, sample in enumerate(samples)]
     with write(tmp_path / "run", solved, [3, 5]) as run:
-        tables = [part.tables for part in whole_parts(run.path)]
+        tables = [part.tables for part in whole_parts(run.path, all_parts(run.path))]
     solutions, steps = zip(*filter(None, tables), strict=True)
     assert [len(own) for own in solutions] == [0, 3, 3]
     assert [set(own["problem_id"].to_pylist()) for own in solutions] == [set(), {"p0"}, {"p1"}]
@@ -222,7 +222,7 @@ def test_whole_problems_are_left_in_their_files(tmp_path: Path) -> None:
     samples = [Sample(problem, [("a\n", "correct", 0.2)], "stop") for problem in problems]
     solved = [twisted(make(sample, i), plain) for i, sample in enumerate(samples)]
     with write(tmp_path / "run", solved, [2, 4]) as run:  # the third problem is torn
-        parts = list(whole_parts(run.path))
+        parts = list(whole_parts(run.path, all_parts(run.path)))
     assert [part.tables is None for part in parts] == [True, False, False]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from stepconf.pairs.tally import KINDS, Tally, as_bytes
 from stepconf.recipe import PairsRecipe
 from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
+from stepconf.run.parts import parts_of
 from stepconf.run.shards import Run
 
+Manifests = list[dict[str, Any]]
 MANY_STEPS = 2_000_000  # from here on, processes gain more than it takes to start them, on two cores too
 GROUP_BYTES = 24 << 20  # of shards whose pairs are written together
 _CORRECT_UNCERTAIN, _INCORRECT = (np.uint8(KINDS.index(kind)) for kind in ("correct_uncertain", "incorrect"))
@@ -36,32 +39,33 @@ def make_by_columns(
     for when all parts are made: few runs have any, and the parts that have are made again, without them.
     """
     means = Means(run.path, options, tokenizer, arrow_schema("pairs", run.metadata))
-    many = sum(manifest["steps"] for manifest in run.manifests()) >= MANY_STEPS
+    manifests = run.manifests()
+    many = sum(manifest["steps"] for manifest in manifests) >= MANY_STEPS
     groups: list[list[Made]] = []
-    for written in ahead(partial(make_parts, means=means), _tasks(run, tau), many):
+    for written in ahead(partial(make_parts, means=means), _tasks(run.path, manifests, tau), many):
         groups.append(_staged(run, written))
         tick("pairs", sum(made.n_solutions for made in written.made))
-    _without_shared(run, tau(), means, groups)
+    _without_shared(run, manifests, tau(), means, groups)
     for made in chain.from_iterable(groups):
         tally.drops.update(made.drops)
         for split, rows in made.kept.items():
             tally.add(split, made.ids[rows], np.where(made.incorrect[rows], _INCORRECT, _CORRECT_UNCERTAIN))
 
 
-def _tasks(run: Run, tau: Callable[[], float | None]) -> Iterator[Task]:
+def _tasks(run: Path, manifests: Manifests, tau: Callable[[], float | None]) -> Iterator[Task]:
     """What tau is taken from is read while processes start and the parts are looked through."""
     with ThreadPoolExecutor(1) as threads:
         told = threads.submit(tau)
-        for parts in _groups(run):
+        for parts in _groups(run, manifests):
             yield Task(parts, told.result())
 
 
-def _groups(run: Run) -> Iterator[list[WholePart]]:
+def _groups(run: Path, manifests: Manifests) -> Iterator[list[WholePart]]:
     """The parts, so many at a time that their pairs make a file that is worth its while."""
-    n_bytes = {name: facts["bytes"] for one in run.manifests() for name, facts in one["files"].items()}
+    n_bytes = {name: facts["bytes"] for one in manifests for name, facts in one["files"].items()}
     group: list[WholePart] = []
     size = 0
-    for part in whole_parts(run.path):
+    for part in whole_parts(run, [part for one in manifests for part in parts_of(one)]):
         own = n_bytes[part.own.solutions] + n_bytes[part.own.steps] if part.tables is None else GROUP_BYTES
         if group and size + own > GROUP_BYTES:
             yield group
@@ -78,13 +82,15 @@ def _staged(run: Run, written: Written) -> list[Made]:
     return written.made
 
 
-def _without_shared(run: Run, tau: float | None, means: Means, groups: list[list[Made]]) -> None:
+def _without_shared(
+    run: Run, manifests: Manifests, tau: float | None, means: Means, groups: list[list[Made]]
+) -> None:
     """Make the groups anew that give pairs which a part before gives, too."""
     shared = shared_ids([made.ids for made in chain.from_iterable(groups)])
     if not any(shared):
         return
     given: set[bytes] = set()
-    for index, parts in enumerate(_groups(run)):
+    for index, parts in enumerate(_groups(run.path, manifests)):
         own, shared = shared[: len(parts)], shared[len(parts) :]
         if len(given.union(*own)) == len(given) + sum(map(len, own)):  # none of them has been given before
             given.update(*(ids & _kept_ids(made) for ids, made in zip(own, groups[index], strict=True)))

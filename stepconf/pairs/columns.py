@@ -13,7 +13,7 @@ from stepconf.core.pairs.steps import put_right
 from stepconf.pairs.tokens import Tokens, mixed, one, read_tokens, step_hashes
 from stepconf.pairs.traces import last_parts
 from stepconf.run.parts import Part
-from stepconf.run.tables import all_parts, read_part
+from stepconf.run.tables import read_part
 
 SOLUTION_COLUMNS = ["solution_id", "problem_id", "problem", "text", "finish_reason", "answer_correct"]
 SOLUTION_COLUMNS += ["model", "prompt_token_ids", "token_ids"]
@@ -35,12 +35,11 @@ class WholePart(NamedTuple):
     tables: tuple[Any, Any] | None
 
 
-def whole_parts(run: Path) -> Iterator[WholePart]:
-    """Whole problems, part by part.
+def whole_parts(run: Path, parts: list[Part]) -> Iterator[WholePart]:
+    """Whole problems of all parts of a run, part by part.
 
     Where solutions were imported, those of one problem may lie in several parts: they are held until the last.
     """
-    parts = all_parts(run)
     last, torn = last_parts(run, parts)
     held: list[tuple[Any, Any]] = []
     for index, part in enumerate(parts):

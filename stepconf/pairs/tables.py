@@ -172,7 +172,8 @@ def _table(
     owner = read.owner[sides.step]
     given = solutions.select(_GIVEN).take(pa.array(owner))
     ends = numbers(steps["char_start"])[sides.step].tolist()
-    prefix = [text[:end] for text, end in zip(given["text"].to_pylist(), ends, strict=True)]
+    own = zip(given["text"].to_pylist(), ends, strict=True)
+    prefix = pa.array([text[:end] for text, end in own], pa.string())
     chosen = _side(solutions, steps, read, sides.chosen, sides)
     rejected = _side(solutions, steps, read, sides.rejected, sides)
     by_critic = sides.chosen < 0
@@ -183,7 +184,7 @@ def _table(
         "step_index": steps["step_index"].take(pa.array(sides.step)),
         "kind": _words(sides.incorrect, ("correct_uncertain", "incorrect")),
         "messages": _messages(given["problem"]),
-        "prefix": pa.array(prefix, pa.string()),
+        "prefix": prefix,
         "prompt": _prompts(read.tokens, owner, prefix, means.tokenizer),
         "chosen": chosen["text"],
         "rejected": rejected["text"],
@@ -227,12 +228,11 @@ def _lists(ids: Any) -> Any:
     return pa.ListArray.from_arrays(bounds, pa.array(values))
 
 
-def _prompts(tokens: Tokens, owner: Any, prefix: list[str], tokenizer: Texts) -> Any:
+def _prompts(tokens: Tokens, owner: Any, prefix: Any, tokenizer: Texts) -> Any:
     """What stands before each pair's sides: the text of its prompt, which is decoded once, and its prefix."""
     values, starts, sizes = tokens.prompts
-    texts = tokenizer.decode_all(values, starts + sizes)
-    before = zip(tokens.prompt[owner].tolist(), prefix, strict=True)
-    return pa.array([texts[row] + own for row, own in before], pa.string())
+    texts = pa.array(tokenizer.decode_all(values, starts + sizes), pa.string())
+    return pc.binary_join_element_wise(texts.take(pa.array(tokens.prompt[owner])), prefix, "")
 
 
 def _messages(problems: Any) -> Any:

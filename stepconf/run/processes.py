@@ -110,12 +110,21 @@ def serve(fd: int, module: str) -> None:
     What the work needs is imported before it comes: the parent may have something to do until then.
     """
     pipe = Connection(fd)
+    sys.meta_path.insert(0, _NoPandas())
     import_module(module)
     with suppress(EOFError, OSError):
         work = pipe.recv()
         gc.freeze()  # what is there now stays: no need to look through it again and again
         while True:
             pipe.send(_answer(work, pipe.recv()))
+
+
+class _NoPandas:
+    """With its first array pyarrow imports pandas, to know its types again: a quarter of a second, for nothing here."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("not in a process that works for another", name=name)
 
 
 def _answer(work: Callable[[T], R], item: T) -> tuple[R | None, Exception | None]:

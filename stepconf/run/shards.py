@@ -221,12 +221,14 @@ class Run:
 
     def drop_staged(self, pair_ids: set[str]) -> None:
         """Take pairs out of the staged shards."""
+        if not pair_ids:
+            return
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         dropped = pa.array(sorted(pair_ids), pa.string())
-        for file in list(self._staged) if pair_ids else ():
+        for file in list(self._staged):
             rows = pq.read_table(file)
             kept = rows.filter(pc.invert(pc.is_in(rows["pair_id"], value_set=dropped)))
             if len(kept):
