@@ -68,6 +68,7 @@ HOME = {
         "run/tables.py",
         "labels/",
         "pairs/",
+        "engines/tokenizer.py",
         "checks/",
         "hub/folder.py",
         "hub/restore.py",

@@ -118,27 +118,27 @@ class Tokenizer:
         Eight times as fast as the tokenizer itself (500 prompts of 170 tokens), which millions of pairs notice.
         """
         import numpy as np
+        import pyarrow as pa
 
         ids, bounds = np.asarray(token_ids, np.int64), np.concatenate([[0], np.asarray(ends, np.int64)])
         if self._bytes_of is None:
             lists = (ids[start:end].tolist() for start, end in pairwise(bounds.tolist()))
             return [self._backend.decode(own, skip_special_tokens=False) for own in lists]
-        data, starts = self._bytes_of
         # As unsigned numbers, negative ids too are beyond the last.
-        ids = np.minimum(ids.view(np.uint64), np.uint64(len(starts) - 2)).view(np.int64)
-        sizes = starts[ids + 1] - starts[ids]
-        total = np.concatenate([[0], np.cumsum(sizes)])
-        text = data[np.arange(total[-1]) + np.repeat(starts[ids] - total[:-1], sizes)].tobytes()
-        spans = pairwise(total[bounds].tolist())
-        return [text[start:end].decode("utf-8", "replace") for start, end in spans]
+        known = np.minimum(ids.view(np.uint64), np.uint64(len(self._bytes_of) - 1))
+        spelt = self._bytes_of.take(pa.array(known))
+        _, starts, data = spelt.buffers()
+        spans = pairwise(np.frombuffer(starts, np.int64)[bounds].tolist())
+        text = memoryview(data or b"")
+        return [str(text[start:end], "utf-8", "replace") for start, end in spans]
 
     @cached_property
     def _bytes_of(self) -> Any:
-        """The bytes of all tokens, one behind the other and an empty one last, and where each starts.
+        """The bytes of all tokens, and an empty one last: an Arrow array.
 
         None where a text is not just its tokens' bytes: only in byte-level BPE it is.
         """
-        import numpy as np
+        import pyarrow as pa
 
         if (json.loads(self._backend.to_str())["decoder"] or {}).get("type") != "ByteLevel":
             return None
@@ -146,7 +146,7 @@ class Tokenizer:
         found = [b""] * (max(spelt.values()) + 2)
         for token, id_ in spelt.items():
             found[id_] = _token_bytes(token)
-        return np.frombuffer(b"".join(found), np.uint8), np.cumsum([0, *map(len, found)])
+        return pa.array(found, pa.large_binary())
 
     def pieces(self, token_ids: list[int]) -> list[str]:
         """What each token adds to the text; a character made of several tokens is added by the last."""
