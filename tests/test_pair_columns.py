@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from stepconf.run.reader import no_tick
 from stepconf.run.shards import Run
 from stepconf.run.tables import all_parts, read_shards
 from tests.core.test_pairs import SAMPLES, TAUS, Sample, encode, make
+from tests.edited_run import with_lists_of_others
 
 
 class Words:
@@ -214,6 +216,17 @@ def test_problems_that_lie_in_several_chunks_are_held(tmp_path: Path) -> None:
     assert [len(own) for own in solutions] == [0, 3, 3]
     assert [set(own["problem_id"].to_pylist()) for own in solutions] == [set(), {"p0"}, {"p1"}]
     assert [len(own) for own in steps] == [0, 3, 3]
+
+
+def test_lists_that_others_wrote_lie_beside_our_own(tmp_path: Path) -> None:
+    plain = Twist(None, [], 0, False, False)
+    solved = [twisted(make(Sample(0, [("a\n", "correct", 0.2)], "stop"), i), plain) for i in range(2)]
+    with write(tmp_path / "run", solved, [1]) as run:
+        first = all_parts(run.path)[0]
+        for file in (run.path / first.solutions, run.path / first.steps):
+            pq.write_table(with_lists_of_others(pq.read_table(file)), file)
+        _, (solutions, steps) = (part.tables for part in whole_parts(run.path, all_parts(run.path)))
+    assert len(solutions) == len(steps) == 2
 
 
 def test_whole_problems_are_left_in_their_files(tmp_path: Path) -> None:

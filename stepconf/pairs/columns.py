@@ -46,7 +46,9 @@ def whole_parts(run: Path, parts: list[Part]) -> Iterator[WholePart]:
         if index not in torn:
             yield WholePart(part, None)
             continue
-        solutions, steps = (pa.concat_tables(own) for own in zip(*held, read_columns(run, part), strict=True))
+        tables = zip(*held, read_columns(run, part), strict=True)
+        # Other writers let items of lists be missing, and their shards may lie beside ours.
+        solutions, steps = (pa.concat_tables(own, promote_options="default") for own in tables)
         problems = one(solutions["problem_id"]).dictionary_encode()
         ends = np.array([last[problem] == index for problem in problems.dictionary.to_pylist()], bool)
         ended = pa.array(ends[problems.indices.to_numpy()])
