@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from stepconf.engines.guard import Guard
@@ -28,12 +29,12 @@ from stepconf.problems.load import (
 from stepconf.recipe import Recipe, identity, with_policy_of
 from stepconf.run.events import Tick
 from stepconf.run.folders import located
-from stepconf.run.meter import Meter
+from stepconf.run.meter import BusyClock, Meter
 from stepconf.run.shards import Run
 from stepconf.run.summary import summarise
 from stepconf.run.tables import read_ids, read_metadata, read_recipe, read_solved
 from stepconf.stages.chunks import Chunk, T, in_waves, pending
-from stepconf.stages.judge import judge, open_verifiers, shares_engine
+from stepconf.stages.judge import judge, judged_beside, open_verifiers, shares_engine
 from stepconf.stages.make import divide, metadata_of, reread, sample, segmented, teacher_force
 from stepconf.stages.models import open_guarded
 from stepconf.stages.stream import overlapped
@@ -129,19 +130,24 @@ def _drive(
     if not todo:
         return
     meter.begin(len(todo))
+    one_at_a_time, clock = Lock(), BusyClock()
     with open_verifiers(recipe, engine, run.metadata.get("tokenizer", "")) as verifiers:
 
-        def finish(chunk: Chunk[T]) -> None:
+        def work(chunk: Chunk[T]) -> None:
             if engine is not None:
-                segmented(chunk, engine, recipe)
-            judge(chunk, verifiers, recipe.verify.policy, meter)
+                with one_at_a_time:  # its tokenizer
+                    segmented(chunk, engine, recipe)
+            judge(chunk, verifiers, recipe.verify.policy, meter, clock)
+
+        def finish(chunk: Chunk[T]) -> None:
             _commit(run, recipe, meter, chunk)
 
         if engine is not None and shares_engine(recipe):
             for chunk in chain.from_iterable(stage(iter([one])) for one in todo):
+                work(chunk)
                 finish(chunk)
         else:
-            overlapped(stage(iter(todo)), finish)
+            overlapped(stage(iter(todo)), work, finish, judged_beside(recipe))
 
 
 def _drive_cluster(

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -19,7 +20,9 @@ from stepconf.core.schema import TABLES, arrow_schema
 from stepconf.errors import StepconfError
 from stepconf.pipeline import segment
 from stepconf.recipe import load_recipe
+from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk
+from stepconf.stages.judge import judged_beside
 from stepconf.stages.make import reread
 from stepconf.stages.stream import overlapped, through
 from tests.core.test_pairs import Sample, make
@@ -357,10 +360,37 @@ def test_one_chunk_is_judged_while_the_next_is_made() -> None:
 
     def work(chunk: Chunk) -> None:
         started.set()
-        done.append(chunk.name)
 
-    overlapped(making(), work)
+    overlapped(making(), work, lambda chunk: done.append(chunk.name), 1)
     assert done == ["00000", "00001", "00002"]
+
+
+def test_no_chunk_waits_for_the_hard_answers_of_another() -> None:
+    others, done = threading.Event(), list[str]()
+
+    def work(chunk: Chunk) -> None:
+        assert chunk.name != "00000" or others.wait(60), "the others waited for the first"
+
+    def finish(chunk: Chunk) -> None:
+        done.append(chunk.name)
+        if len(done) == 4:
+            others.set()
+
+    overlapped(_chunks([1] * 5), work, finish, 2)
+    assert sorted(done[:4]) == ["00001", "00002", "00003", "00004"] and done[4] == "00000"
+
+
+def test_chunks_are_finished_one_at_a_time() -> None:
+    worked, inside = threading.Barrier(2, timeout=60), threading.Barrier(2, timeout=0.2)
+
+    def work(chunk: Chunk) -> None:
+        worked.wait()
+
+    def finish(chunk: Chunk) -> None:
+        with pytest.raises(threading.BrokenBarrierError):  # two are never in here
+            inside.wait()
+
+    overlapped(_chunks([1, 1]), work, finish, 2)
 
 
 def test_a_failure_while_judging_reaches_the_caller() -> None:
@@ -371,5 +401,38 @@ def test_a_failure_while_judging_reaches_the_caller() -> None:
         raise ZeroDivisionError(chunk.name)
 
     with pytest.raises(ZeroDivisionError, match="00000"):
-        overlapped(_chunks([1, 1, 1, 1]), work)
+        overlapped(_chunks([1, 1, 1, 1]), work, begun.append, 1)
     assert begun == ["00000"], "what cannot be written once is not tried again and again"
+
+
+def test_what_was_made_before_an_interrupt_is_finished() -> None:
+    done: list[str] = []
+
+    def making() -> Iterator[Chunk]:
+        yield from _chunks([1, 1, 1])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        overlapped(making(), lambda chunk: None, lambda chunk: done.append(chunk.name), 2)
+    assert sorted(done) == ["00000", "00001", "00002"]
+
+
+def test_models_judge_one_chunk_at_a_time() -> None:
+    def beside(*verifiers: str, workers: int = 3) -> int:
+        return judged_beside(
+            load_recipe(None, {"verify.verifiers": list(verifiers), "verify.workers": workers})
+        )
+
+    assert beside("final", "symbolic") == 3 and beside("final", workers=64) == 4 and beside() == 3
+    assert beside("final", "critic") == 1
+
+
+def test_time_in_which_several_judge_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 5.0, 10.0, 20.0, 21.0])
+    monkeypatch.setattr("stepconf.run.meter.time", SimpleNamespace(perf_counter=lambda: next(now)))
+    clock = BusyClock()
+    clock.begin()
+    clock.begin()
+    assert [clock.end(), clock.end()] == [5.0, 5.0]
+    clock.begin()
+    assert clock.end() == 1.0

@@ -51,6 +51,29 @@ class EngineClock:
         return idle
 
 
+class BusyClock:
+    """How long at least one of several threads is at a piece of work, in seconds; each `end` gives its share."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._at_work, self._since = 0, 0.0
+
+    def begin(self) -> None:
+        """A thread begins."""
+        with self._lock:
+            if not self._at_work:
+                self._since = time.perf_counter()
+            self._at_work += 1
+
+    def end(self) -> float:
+        """It is done: the seconds since another was, or since there was work again."""
+        with self._lock:
+            self._at_work -= 1
+            now = time.perf_counter()
+            lap, self._since = now - self._since, now
+            return lap
+
+
 @dataclass
 class _Stage:
     done: int = 0

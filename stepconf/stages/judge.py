@@ -1,6 +1,5 @@
 """The verification stage: every verifier over a chunk, then one label per step by the run's policy."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -10,10 +9,13 @@ from stepconf.core.records import Solved, Verdict
 from stepconf.engines.base import Engine
 from stepconf.recipe import Recipe
 from stepconf.run.events import Tick
+from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.base import Verifier
-from stepconf.verifiers.pool import Pool
+from stepconf.verifiers.pool import Pool, default_workers
+
+_BESIDE = 4  # chunks
 
 
 @contextmanager
@@ -64,15 +66,28 @@ def shares_engine(recipe: Recipe) -> bool:
     return "rollout" in names or ("critic" in names and own_critic)
 
 
-def judge(chunk: Chunk[T], verifiers: Sequence[Verifier], policy: str, tick: Tick) -> Chunk[T]:
-    """Fill in the verdicts, labels and answer fields of a chunk's solutions."""
-    started = time.perf_counter()
+def judged_beside(recipe: Recipe) -> int:
+    """How many chunks to judge at a time: while a few hard answers keep workers to their deadline, others want more.
+
+    One, where a model verifies: it serves one caller at a time.
+    """
+    if not {"final", "symbolic"}.issuperset(recipe.verify.verifiers):
+        return 1
+    return min(_BESIDE, recipe.verify.workers or default_workers())
+
+
+def judge(
+    chunk: Chunk[T], verifiers: Sequence[Verifier], policy: str, tick: Tick, clock: BusyClock | None = None
+) -> Chunk[T]:
+    """Fill in the verdicts, labels and answer fields of a chunk's solutions; `clock` is that of all who judge."""
+    clock = clock or BusyClock()
+    clock.begin()
     spoken = [verifier.verify(chunk.solved) for verifier in verifiers]
     chunk.solved = [
         labelled(one, [[by[i][j] for by in spoken] for j in range(len(one.steps))], policy)
         for i, one in enumerate(chunk.solved)
     ]
-    chunk.seconds["verify"] = time.perf_counter() - started
+    chunk.seconds["verify"] = clock.end()
     tick("verify", len(chunk.solved))
     return chunk
 

@@ -1,10 +1,9 @@
 """How chunks go through: their requests as one stream of an engine, and work on one beside the making of the next."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Event, Lock
 from typing import Any
 
 from stepconf.engines.guard import Failed
@@ -76,30 +75,40 @@ def through(
     yield from ready
 
 
-def overlapped(chunks: Iterable[Chunk[T]], work: Callable[[Chunk[T]], None]) -> None:
-    """`work` on each chunk in a thread of its own, while the next ones are being made; on one chunk at a time.
+def overlapped(
+    chunks: Iterable[Chunk[T]],
+    work: Callable[[Chunk[T]], None],
+    finish: Callable[[Chunk[T]], None],
+    beside: int,
+) -> None:
+    """`work` on chunks in threads, on `beside` at a time, while the next are made; then `finish`, on one at a time.
 
-    Chunks made before an interrupt, or before the making failed, are still worked on; none is behind one whose work
-    failed.
+    Chunks may change places. Those made before an interrupt, or before the making failed, are still worked on and
+    finished; none is behind one that failed.
     """
     interrupt: KeyboardInterrupt | StepconfError | None = None
-    failed = Event()
+    finishing, failed = Lock(), Event()
 
-    def unless_failed(chunk: Chunk[T]) -> None:
-        if not failed.is_set():
-            try:
-                work(chunk)
-            except BaseException:
-                failed.set()
-                raise
+    def through_both(chunk: Chunk[T]) -> None:
+        if failed.is_set():
+            return
+        try:
+            work(chunk)
+            with finishing:
+                finish(chunk)
+        except BaseException:
+            failed.set()
+            raise
 
-    with ThreadPoolExecutor(1) as thread:
-        waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(beside) as threads:
+        waiting: set[Future[None]] = set()
         try:
             for chunk in chunks:
-                waiting.append(thread.submit(unless_failed, chunk))
-                while waiting and (waiting[0].done() or len(waiting) > _AT_WORK):
-                    waiting.popleft().result()
+                waiting.add(threads.submit(through_both, chunk))
+                patience = None if len(waiting) > _AT_WORK else 0
+                done, waiting = wait(waiting, patience, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
         except (KeyboardInterrupt, StepconfError) as error:
             interrupt = error
         for future in waiting:

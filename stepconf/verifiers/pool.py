@@ -70,7 +70,7 @@ class Pool:
     def __init__(
         self, workers: int | None = None, deadline_s: float = 2.0, memory_bytes: int = 2 << 30
     ) -> None:
-        self.workers = workers or min(16, _cpus())
+        self.workers = workers or default_workers()
         self.deadline_s = deadline_s
         self.memory_bytes = memory_bytes
         self._lock = threading.Lock()
@@ -268,8 +268,10 @@ class _Crew:
         return int(struct.unpack("<q", _receive(self._control, 8))[0])
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def default_workers() -> int:
+    """One per CPU that this process may use, at most 16."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, cpus)
 
 
 def _receive(sock: socket.socket, size: int) -> bytes:
