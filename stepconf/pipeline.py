@@ -6,8 +6,8 @@
     a run ------------------------------> verify -> write               stepconf verify RUN
 
 A stage (`stages/make.py`) is a function from chunks to an iterator of chunks; the next one pulls. Sampling already
-yields every token's scores, so `generate` never runs the model twice. While an engine makes a chunk, the one before
-is segmented, verified and written; `Run.commit` makes a chunk part of the run, whole.
+yields every token's scores, so `generate` never runs the model twice. While an engine makes a chunk, those before
+are segmented, verified and written; `Run.commit` makes a chunk part of the run, whole.
 """
 
 from collections import Counter
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import chain
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 from stepconf.engines.guard import Guard
@@ -130,13 +129,12 @@ def _drive(
     if not todo:
         return
     meter.begin(len(todo))
-    one_at_a_time, clock = Lock(), BusyClock()
+    clock = BusyClock()
     with open_verifiers(recipe, engine, run.metadata.get("tokenizer", "")) as verifiers:
 
         def work(chunk: Chunk[T]) -> None:
             if engine is not None:
-                with one_at_a_time:  # its tokenizer
-                    segmented(chunk, engine, recipe)
+                segmented(chunk, engine, recipe)
             judge(chunk, verifiers, recipe.verify.policy, meter, clock)
 
         def finish(chunk: Chunk[T]) -> None:

@@ -8,6 +8,7 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -35,38 +36,38 @@ class Part:
 
 
 @dataclass
-class _Waiting:
-    """A part whose candidates are being sampled: where they are wanted, and what came back."""
+class Sampled:
+    """A part with what was sampled for it: where candidates are wanted, and what came back, by prefix."""
 
     part: Part
     wanted: dict[bytes, Place]
     found: dict[bytes, list[Completion]] = field(default_factory=dict)
 
 
-def with_candidates(
+def sampled(
     parts: Iterator[Part],
     missing: Callable[[Part], list[Place]],
     engine: Engine,
     recipe: Recipe,
     options: PairsRecipe,
     counts: Counter[str],
-) -> Iterator[Part]:
-    """Each part, when its candidates are in; parts may change places.
+) -> Iterator[Sampled]:
+    """Each part, when what was sampled for it is in; parts may change places.
 
     Args:
         parts: problems' solutions.
         missing: the steps of a part that lack a candidate.
         engine: the run's model.
-        recipe: the run's recipe, which says how to sample, segment, verify and label.
+        recipe: the run's recipe, which says how to sample.
         options: how many candidates, how long, how warm.
-        counts: what became of the candidates, by kind; added to.
+        counts: where none could be asked for; added to.
     """
-    where: dict[str, tuple[_Waiting, bytes]] = {}
-    ready: list[_Waiting] = []
+    where: dict[str, tuple[Sampled, bytes]] = {}
+    ready: list[Sampled] = []
 
     def requests() -> Iterator[SampleRequest]:
         for part in parts:
-            waiting = _Waiting(part, {})
+            waiting = Sampled(part, {})
             asked: list[SampleRequest] = []
             for place in {place.prefix_ids: place for place in missing(part)}.values():
                 request = _request(part.name, place.prefix_ids, engine, recipe, options)
@@ -80,18 +81,24 @@ def with_candidates(
                 ready.append(waiting)
             yield from asked
 
+    for request, completions in engine.sample(requests()):
+        waiting, prefix = where.pop(request.key)
+        waiting.found[prefix] = completions
+        if len(waiting.found) == len(waiting.wanted):
+            ready.append(waiting)
+        while ready:
+            yield ready.pop()
+    while ready:
+        yield ready.pop()
+
+
+@contextmanager
+def open_judges(recipe: Recipe) -> Iterator[list[Verifier]]:
+    """Those of the run's verifiers that judge candidates: the ones that ask no model."""
     names = [name for name in recipe.verify.verifiers if name in ("symbolic", "final")]
     verify = recipe.verify.model_copy(update={"verifiers": names})
     with open_verifiers(recipe.model_copy(update={"verify": verify})) as verifiers:
-        for request, completions in engine.sample(requests()):
-            waiting, prefix = where.pop(request.key)
-            waiting.found[prefix] = completions
-            if len(waiting.found) == len(waiting.wanted):
-                ready.append(waiting)
-            while ready:
-                yield _judged(ready.pop(), recipe, verifiers, counts)
-        while ready:
-            yield _judged(ready.pop(), recipe, verifiers, counts)
+        yield verifiers
 
 
 def _request(
@@ -109,8 +116,10 @@ def _request(
     return SampleRequest(f"{part}/{digest.hexdigest()}", ids_of(prefix), options.candidates, seed, how)
 
 
-def _judged(waiting: _Waiting, recipe: Recipe, verifiers: Sequence[Verifier], counts: Counter[str]) -> Part:
-    """The part with its candidates as verified sides."""
+def judge_candidates(
+    waiting: Sampled, recipe: Recipe, verifiers: Sequence[Verifier], counts: Counter[str]
+) -> None:
+    """Give the part its candidates as verified sides; `counts` is added what became of them, by kind."""
     made: list[tuple[bytes, Side, Solved]] = []
     for prefix, completions in waiting.found.items():
         place = waiting.wanted[prefix]
@@ -125,14 +134,13 @@ def _judged(waiting: _Waiting, recipe: Recipe, verifiers: Sequence[Verifier], co
                 made.append((prefix, side, _as_solved(place, side, recipe)))
     solved = [one for _, _, one in made]
     spoken = [verifier.verify(solved) for verifier in verifiers]
-    sampled: dict[bytes, list[Side]] = {}
+    sides: dict[bytes, list[Side]] = {}
     for i, (prefix, side, one) in enumerate(made):
         said = [[by[i][j] for by in spoken] for j in range(len(one.steps))]
         label: Label = labelled(one, said, recipe.verify.policy).steps[-1].label
         counts[f"verified {label}"] += 1
-        sampled.setdefault(prefix, []).append(side._replace(label=label))
-    waiting.part.sampled = sampled
-    return waiting.part
+        sides.setdefault(prefix, []).append(side._replace(label=label))
+    waiting.part.sampled = sides
 
 
 def first_step(place: Place, completion: Completion, recipe: Recipe) -> Side | str:

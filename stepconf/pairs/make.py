@@ -8,7 +8,7 @@ pairs or none. Killed before that, the older pairs stand.
 import gc
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -95,11 +95,9 @@ def _make_by_rows(run: Run, options: PairsRecipe, means: _ForRows, tally: Tally,
     """Any strategy, with candidates or without; the rows of step pairs are those of `make_by_columns`."""
     from stepconf.pairs.candidates import Part  # with engines and verifiers, of which columns need nothing
 
-    parts: Iterator[Part] = (Part(*one) for one in whole_problems(run.path, options.strategy == "pcpo"))
-    if options.candidates and means.rule is not None:
-        parts = _sampling(parts, means, options, tally.candidates)
     prompt_text = _prompt_text(means.tokenizer)
-    for part in parts if options.candidates else _uncollected(parts):
+
+    def add(part: Part) -> None:
         drafts = unique(_drafts(part, means.rule, options, tally.drops), tally.drops)
         made = (to_pair(draft, prompt_text, options.round) for draft in drafts)
         for split, own in by_split(tally.kept(made), options.validation).items():
@@ -108,6 +106,13 @@ def _make_by_rows(run: Run, options: PairsRecipe, means: _ForRows, tally: Tally,
         tick("pairs", len(part.traces))
         for trace in part.traces:
             trace.places.clear()  # which refer to the trace: so ends the cycle
+
+    parts: Iterator[Part] = (Part(*one) for one in whole_problems(run.path, options.strategy == "pcpo"))
+    if options.candidates and means.rule is not None:
+        _add_with_candidates(parts, means.rule, means.policy, options, tally.candidates, add)
+    else:
+        for part in _uncollected(parts):
+            add(part)
 
 
 def has_pairs(path: Path, options: PairsRecipe | None) -> bool:
@@ -169,25 +174,33 @@ def _drafts(
         yield from dpo_vp(part.traces, options.seed, dropped)
 
 
-def _sampling(
+def _add_with_candidates(
     parts: "Iterator[Part]",
-    means: _ForRows,
+    rule: StepRule,
+    policy: Recipe,
     options: PairsRecipe,
     counts: Counter[str],
-) -> "Iterator[Part]":
-    """The parts with candidates sampled where a step is without a pair for want of them."""
+    add: Callable[["Part"], None],
+) -> None:
+    """The parts with candidates sampled where a step is without a pair for want of them.
 
-    from stepconf.pairs.candidates import with_candidates
+    While the engine samples for a part, those before are judged and added.
+    """
+    from stepconf.pairs.candidates import judge_candidates, open_judges, sampled
     from stepconf.stages.models import open_engine
-
-    policy, rule = means.policy, means.rule
+    from stepconf.stages.stream import overlapped
 
     def missing(part: "Part") -> list[Place]:
-        outcomes = step_outcomes(part.traces, rule, {}) if rule else ()
+        outcomes = step_outcomes(part.traces, rule, {})
         return [place for place, outcome in outcomes if outcome in (NO_RIVAL, NO_CORRECTION)]
 
-    with closing(open_engine(policy)) as engine:
-        yield from with_candidates(parts, missing, engine, policy, options, counts)
+    with closing(open_engine(policy)) as engine, open_judges(policy) as verifiers:
+        overlapped(
+            sampled(parts, missing, engine, policy, options, counts),
+            lambda one: judge_candidates(one, policy, verifiers, counts),
+            lambda one: add(one.part),
+            beside=1,
+        )
 
 
 def _prompt_text(tokenizer: Tokenizer) -> Any:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event, Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from stepconf.engines.guard import Failed
 from stepconf.errors import StepconfError
@@ -12,6 +12,7 @@ from stepconf.run.events import Tick
 from stepconf.run.meter import EngineClock
 from stepconf.stages.chunks import Chunk, T
 
+C = TypeVar("C")
 _AT_WORK = 4  # chunks made and not yet written: then the making waits. A few hard answers take a chunk's time
 
 
@@ -76,20 +77,20 @@ def through(
 
 
 def overlapped(
-    chunks: Iterable[Chunk[T]],
-    work: Callable[[Chunk[T]], None],
-    finish: Callable[[Chunk[T]], None],
+    chunks: Iterable[C],
+    work: Callable[[C], None],
+    finish: Callable[[C], None],
     beside: int,
 ) -> None:
     """`work` on chunks in threads, on `beside` at a time, while the next are made; then `finish`, on one at a time.
 
     Chunks may change places. Those made before an interrupt, or before the making failed, are still worked on and
-    finished; none is behind one that failed.
+    finished; none is begun behind one that failed.
     """
     interrupt: KeyboardInterrupt | StepconfError | None = None
     finishing, failed = Lock(), Event()
 
-    def through_both(chunk: Chunk[T]) -> None:
+    def through_both(chunk: C) -> None:
         if failed.is_set():
             return
         try:
