@@ -76,7 +76,7 @@ def test_killed_at_random_points(verify: str, problems: Path, tmp_path: Path) ->
     codes = []
     for number in range(POINTS[verify]):
         out = tmp_path / f"run{number}"
-        delay = draws.uniform(0, whole.ended.seconds)
+        delay = draws.uniform(0, 0.8 * whole.ended.seconds)  # the machine may be faster by then
         codes.append(forked(command(problems, out, verify), tmp_path, kill_after=delay).code)
         if out.exists():
             check_invariants_of_partial(out, whole)
