@@ -8,7 +8,7 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -92,13 +92,11 @@ def sampled(
         yield ready.pop()
 
 
-@contextmanager
-def open_judges(recipe: Recipe) -> Iterator[list[Verifier]]:
+def open_judges(recipe: Recipe) -> AbstractContextManager[list[Verifier]]:
     """Those of the run's verifiers that judge candidates: the ones that ask no model."""
     names = [name for name in recipe.verify.verifiers if name in ("symbolic", "final")]
     verify = recipe.verify.model_copy(update={"verifiers": names})
-    with open_verifiers(recipe.model_copy(update={"verify": verify})) as verifiers:
-        yield verifiers
+    return open_verifiers(recipe.model_copy(update={"verify": verify}))
 
 
 def _request(
@@ -119,7 +117,7 @@ def _request(
 def judge_candidates(
     waiting: Sampled, recipe: Recipe, verifiers: Sequence[Verifier], counts: Counter[str]
 ) -> None:
-    """Give the part its candidates as verified sides; `counts` is added what became of them, by kind."""
+    """Give the part its candidates as verified sides; what became of them is added to `counts`, by kind."""
     made: list[tuple[bytes, Side, Solved]] = []
     for prefix, completions in waiting.found.items():
         place = waiting.wanted[prefix]

@@ -1,7 +1,6 @@
 """The pairs of a part before they are rows: which steps are their sides, and the tokens that name them."""
 
 from itertools import chain
-from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,8 +12,6 @@ from stepconf.core.pairs.select import SPLITS, split_of
 from stepconf.core.pairs.traces import pair_digest
 from stepconf.pairs.columns import Read
 from stepconf.pairs.tokens import Lists, content_hash, joined, mixed
-
-_ENCODING = Lock()  # a tokenizer that encodes must not be asked by two threads
 
 
 class Encoder(Protocol):
@@ -49,8 +46,7 @@ def sides_of(read: Read, found: Outcomes, encoder: Encoder) -> Sides:
     incorrect = read.steps.label[step] == INCORRECT
     chosen = np.where(incorrect, found.other[step], step)
     rejected = np.where(incorrect, step, found.other[step])
-    with _ENCODING:
-        written = {row: encoder.encode(read.put_right[row]) for row in step[chosen < 0].tolist()}
+    written = {row: encoder.encode(read.put_right[row]) for row in step[chosen < 0].tolist()}
     contents = read.content[chosen]
     for pair in np.flatnonzero(chosen < 0).tolist():
         contents[pair] = content_hash(read.tokens, written[step[pair]])

@@ -106,9 +106,8 @@ def _views(column: Lists, buffer: int) -> Any:
 def joined_lists(whole: Any) -> Lists:
     """What is `joined`, as lists."""
     ends = _offsets(whole)
-    data = np.frombuffer(whole.buffers()[2] or b"", np.uint8)[
-        : ends[-1]
-    ]  # behind it there may be room to spare
+    # Behind the last there may be room to spare.
+    data = np.frombuffer(whole.buffers()[2] or b"", np.uint8)[: ends[-1]]
     ends = ends // ID_BYTES
     return Lists(data.view(np.int32), ends[:-1], np.diff(ends))
 

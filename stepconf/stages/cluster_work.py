@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any, Literal
 
 from stepconf.recipe import Recipe
+from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.judge import judge, open_verifiers, shares_engine
 from stepconf.stages.make import divide, metadata_of, sample, segmented, teacher_force
@@ -47,11 +48,12 @@ def making(
         made = partial(stage, engine=engine, recipe=recipe, tick=_untold)
         while not shares_engine(recipe):
             yield from ((segmented(chunk, engine, recipe), metadata) for chunk in made(chunks))
+        clock = BusyClock()
         with open_verifiers(recipe, engine, metadata["tokenizer"]) as verifiers:
             for one in chunks:
                 for chunk in made(iter([one])):
-                    judged = judge(segmented(chunk, engine, recipe), verifiers, recipe.verify.policy, _untold)
-                    yield judged, metadata
+                    divided: Chunk[Any] = segmented(chunk, engine, recipe)
+                    yield judge(divided, verifiers, recipe.verify.policy, _untold, clock), metadata
 
 
 def judging(
@@ -60,9 +62,10 @@ def judging(
     """Chunks verified and labelled; those of `segment` are made first."""
     if command == "segment":
         chunks = divide(chunks, recipe, _untold)
+    clock = BusyClock()
     with open_verifiers(recipe, None, tokenizer) as verifiers:
         for chunk in chunks:
-            yield judge(chunk, verifiers, recipe.verify.policy, _untold), {}
+            yield judge(chunk, verifiers, recipe.verify.policy, _untold, clock), {}
 
 
 def _untold(stage: str, n: int) -> None:

@@ -77,10 +77,9 @@ def judged_beside(recipe: Recipe) -> int:
 
 
 def judge(
-    chunk: Chunk[T], verifiers: Sequence[Verifier], policy: str, tick: Tick, clock: BusyClock | None = None
+    chunk: Chunk[T], verifiers: Sequence[Verifier], policy: str, tick: Tick, clock: BusyClock
 ) -> Chunk[T]:
     """Fill in the verdicts, labels and answer fields of a chunk's solutions; `clock` is that of all who judge."""
-    clock = clock or BusyClock()
     clock.begin()
     spoken = [verifier.verify(chunk.solved) for verifier in verifiers]
     chunk.solved = [
