@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from stepconf.run.tables import read_manifests
 from tests.forked import forked
 from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import GIVEN, PROBLEMS, write_jsonl
@@ -378,19 +379,20 @@ def _arguments(problems: Path) -> list[str]:
 
 
 def test_a_full_device_is_said_in_one_message(problems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second shard's sync fails, as on a full file system that allocates late."""
+    """The second chunk's sync fails, as on a full file system that allocates late."""
     calls = 0
 
     def full(fd: int) -> None:
         nonlocal calls
         calls += 1
-        if calls == 5:
+        if calls >= 5:
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         check_refused(stepconf(*_arguments(problems)), "No space left on device", "committed is kept")
-    assert len(rows_of(Path("r"), "solutions")) == 8 and not list(Path("r").rglob("*.tmp"))
+    assert len(read_manifests(Path("r"))) == 1 and not list(Path("r").rglob("*.tmp"))
+    assert len(rows_of(Path("r"), "solutions")) in (4, 8), "the chunk that came first"
 
 
 @pytest.mark.parametrize(

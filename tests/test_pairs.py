@@ -54,11 +54,12 @@ def test_pairs_of_small_parts_are_written_together(synthetic: Path) -> None:
     assert set(found["files"]) == {"pairs/train-00000.parquet", "pairs/validation-00000.parquet"}
 
 
-def test_a_lost_shard_is_named(synthetic: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["steps/part-00000.parquet", "steps/part-00001.parquet"])
+def test_a_lost_shard_is_named(synthetic: Path, tmp_path: Path, lost: str) -> None:
     run = Path(shutil.copytree(synthetic, tmp_path / "run"))
-    (run / "steps" / "part-00001.parquet").unlink()
+    (run / lost).unlink()
     ended = stepconf("pairs", run)
-    assert ended.code == 1 and "steps/part-00001.parquet" in ended.err and "--repair" in ended.err
+    assert ended.code == 1 and lost in ended.err and "--repair" in ended.err
     assert "Traceback" not in ended.err
 
 

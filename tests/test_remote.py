@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -115,24 +116,25 @@ def segment_command(folder: Path, out: object) -> list[object]:
 def test_killed_while_sending_and_continued_from_elsewhere(
     server: S3Server, tmp_path: Path, elsewhere: Any
 ) -> None:
-    """Between the shards of the second chunk and its manifest."""
+    """Between the shards of the second chunk that is sent and its manifest."""
     assert stepconf(*segment_command(tmp_path, tmp_path / "local")).code == 0
     child = subprocess.Popen([sys.executable, "-m", "stepconf", *map(str, segment_command(tmp_path, URL))])
-    killed = Event()
+    manifests: list[str] = []
 
     def kill(change: str) -> bool:
-        if change == f"PUT {HERE}/manifests/00001.json":
+        manifests.extend(re.findall(f"PUT {HERE}/manifests/(.+)[.]json", change))
+        if len(manifests) == 2:
             os.kill(child.pid, signal.SIGKILL)
-            killed.set()
-        return killed.is_set()
+        return len(manifests) > 1
 
     server.refuse = kill
     assert child.wait(120) == -signal.SIGKILL
     server.refuse = lambda change: False
     elsewhere()
     copy = fetch_run(local_place(URL))
-    assert [m["chunk"] for m in read_manifests(copy)] == ["00000"]
-    assert stray(server) == {"solutions/part-00001.parquet", "steps/part-00001.parquet"}
+    sent, cut = manifests[:2]
+    assert [m["chunk"] for m in read_manifests(copy)] == [sent]
+    assert stray(server) == {f"solutions/part-{cut}.parquet", f"steps/part-{cut}.parquet"}
     # The dead writer was on another machine as far as anyone can know: its lock must run out first.
     refused = stepconf(*segment_command(tmp_path, URL))
     assert refused.code == 1 and "is being written by process" in refused.err

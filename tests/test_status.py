@@ -12,6 +12,7 @@ import pytest
 from stepconf.run import meter
 from stepconf.run.meter import EngineClock
 from stepconf.run.status import read_status
+from stepconf.run.tables import read_ids
 from tests.forked import forked
 from tests.test_pipeline import GIVEN, PROBLEMS, write_jsonl
 from tests.tiny import Ended, stepconf, with_tiny
@@ -59,7 +60,7 @@ def test_a_run_without_an_engine_has_no_idle_share(tmp_path: Path) -> None:
 def test_events_are_json_lines(run: Path) -> None:
     events = [json.loads(line) for line in (run.parent / "log.jsonl").read_text().splitlines()]
     assert [one["event"] for one in events] == ["begin", "commit", "commit", "commit", "finished"]
-    assert [one["chunk"] for one in events[1:4]] == ["00000", "00001", "00002"]
+    assert sorted(one["chunk"] for one in events[1:4]) == ["00000", "00001", "00002"]
     assert sum(one["solutions"] for one in events[1:4]) == 10
     assert all(one["time"].endswith("Z") and one["level"] == "info" for one in events)
 
@@ -78,7 +79,8 @@ def test_status_as_json_tells_a_running_run_from_a_killed_one(tmp_path: Path) ->
     assert forked(arguments, tmp_path, at=("os.replace", 6, "before")).code == -9
     found = json.loads(stepconf("status", tmp_path / "run", "--json").out)
     assert found["state"] == "killed" and found["chunks"] == {"done": 1, "total": 3}
-    assert found["solutions"] == 4 and found["pid"] is None and found["eta_s"] is None
+    assert found["solutions"] == len(read_ids(tmp_path / "run")) > 0
+    assert found["pid"] is None and found["eta_s"] is None
     with (tmp_path / "run/.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         held = read_status(tmp_path / "run")

@@ -163,11 +163,11 @@ def read_ids(run: Path) -> list[str]:
 
 
 def read_metadata(run: Path) -> dict[str, str]:
-    """The schema metadata of a run's steps (engine, model, dtype, ...); empty for an empty run."""
-    import pyarrow.parquet as pq
-
-    files = shard_files(run, "steps")
-    return plain(pq.read_schema(files[0]).metadata if files else None)
+    """The schema metadata of a run's steps (engine, model, ...), {} if it has none; errors as `read_tables`."""
+    for file in shard_files(run, "steps"):
+        with _opened(run, file) as shard:
+            return plain(shard.schema_arrow.metadata)
+    return {}
 
 
 def plain(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
