@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepconf.core.pairs.columns import INCORRECT, Outcomes
-from stepconf.core.pairs.select import SPLITS, split_of
+from stepconf.core.pairs.select import SPLITS, least_of_train
 from stepconf.core.pairs.traces import pair_digest
 from stepconf.pairs.columns import Read
 from stepconf.pairs.tokens import Lists, content_hash, joined, mixed
@@ -57,13 +57,11 @@ def sides_of(read: Read, found: Outcomes, encoder: Encoder) -> Sides:
 
 def by_split(sides: Sides, read: Read, validation: float) -> tuple[Sides, Any]:
     """The pairs of train, then those of validation; and the number (p,) of the split of each."""
-    problem = read.problems.indices.to_numpy()[read.owner[sides.step]]
-    there = np.unique(problem)
-    ids = read.problems.dictionary.take(pa.array(there)).to_pylist()
-    split = np.zeros(len(read.problems.dictionary), np.int64)
-    split[there] = [SPLITS.index(split_of(one, validation)) for one in ids]
-    order = np.argsort(split[problem], kind="stable")
-    return sides.at(order), split[problem][order]
+    held_out = pc.less(read.problems.dictionary, least_of_train(validation)).to_numpy(zero_copy_only=False)
+    number = np.where(held_out, SPLITS.index("validation"), SPLITS.index("train"))
+    split = number[read.problems.indices.to_numpy()[read.owner[sides.step]]]
+    order = np.argsort(split, kind="stable")
+    return sides.at(order), split[order]
 
 
 class PairTokens(NamedTuple):

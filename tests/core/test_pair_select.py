@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepconf.core.ids import content_id
 from stepconf.core.pairs.select import capped, split_of, surplus, unique
 from stepconf.core.pairs.traces import Draft, Side
 from stepconf.core.records import Pair
@@ -65,7 +66,7 @@ def test_balance(kinds: dict[str, str], seed: int) -> None:
 
 
 def test_splits_are_by_problem_and_of_about_the_size_asked_for() -> None:
-    ids = [f"problem {i}" for i in range(4000)]
+    ids = [content_id(i) for i in range(4000)]
     drawn = {i for i in ids if split_of(i, 0.05) == "validation"}
     assert 150 < len(drawn) < 250
     assert drawn <= {i for i in ids if split_of(i, 0.2) == "validation"}, "a larger share holds the smaller"

@@ -2,15 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from functools import cache, partial
 from typing import Literal, Protocol, TypeVar
 
-from stepconf.core.ids import content_id
+from stepconf.core.ids import CONTENT_ID_BYTES, content_id
 from stepconf.core.pairs.traces import Draft
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
-_BITS = 80  # of a content id
 
 
 class Identified(Protocol):
@@ -70,17 +68,20 @@ def surplus(kinds: dict[str, str], seed: int) -> set[str]:
 
 
 def split_of(problem_id: str, validation: float) -> Split:
-    """`validation` for that share of all problems, by a hash: the same in every run, whatever else is in it."""
-    drawn = int(content_id("validation", problem_id), 16) / 2**_BITS
-    return "validation" if drawn < validation else "train"
+    """`validation` for that share of all problems: the same in every run, whatever else is in it."""
+    return "validation" if problem_id < least_of_train(validation) else "train"
+
+
+def least_of_train(validation: float) -> str:
+    """The problem id, a hash in hexadecimal, below which that share (in [0, 1)) of all problems is."""
+    return f"{int(validation * 2 ** (8 * CONTENT_ID_BYTES)):0{2 * CONTENT_ID_BYTES}x}"
 
 
 def by_split(pairs: Iterable[P], validation: float) -> dict[Split, list[P]]:
     """The pairs of each split that there are any of; see `split_of`."""
     found: dict[Split, list[P]] = {}
-    split = cache(partial(split_of, validation=validation))
     for pair in pairs:
-        found.setdefault(split(pair.problem_id), []).append(pair)
+        found.setdefault(split_of(pair.problem_id, validation), []).append(pair)
     return found
 
 
