@@ -135,6 +135,11 @@ def test_row_groups_and_files_are_bounded_and_keep_the_order(
         ("manifests.jsonl", '"rows": ', '"rows": -'),
         ("manifests.jsonl", '"rows": ', '"rows": 99'),
         ("manifests.jsonl", "{", "["),
+        ("manifests.jsonl", '"solutions": ', '"samples": '),
+        ("manifests.jsonl", '"drops": {', '"drops": {"a": "b", '),
+        ("manifests.jsonl", '"seconds": {', '"seconds": {"\\ud800": 1, '),
+        ("manifests.jsonl", '"options": {', '"options": [], "was": {'),
+        ("manifests.jsonl", '"chunk": "00001"', '"chunk": "00001", "chunks": {"x": ""}'),
         ("checksums.json", "{", ""),
         ("checksums.json", "data/steps", "../steps"),
     ],
@@ -150,6 +155,52 @@ def test_a_set_that_was_tampered_with_is_refused(
     with pytest.raises(StepconfError, match="me/set"):
         read_folder(copy, tmp_path / "a" / "b" / "out", "me/set", lambda stage, n: None)
     assert {p.name for p in tmp_path.iterdir()} <= {"copy", "a"} and not list((tmp_path / "a").glob("[!b]*"))
+
+
+@pytest.mark.parametrize("table", ["solutions", "steps", "pairs"])
+@pytest.mark.parametrize("cut", [0, 20, 2000])
+def test_a_table_that_cannot_be_read_is_named(folder: Path, tmp_path: Path, table: str, cut: int) -> None:
+    """Also where whoever changed it changed the checksums, too."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "stepconf/checksums.json").write_text("{}")
+    file = min((copy / "data" / table).iterdir())
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(StepconfError, match=rf"me/set: {table}/{file.name} cannot be read"):
+        read_folder(copy, tmp_path / "out", "me/set", lambda stage, n: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "command", "said"),
+    [
+        ("source.json", "[1]", ["relabel", "--policy", "consensus"], "not numbers by reason"),
+        ("source.json", '{"a": "b"}', ["relabel", "--policy", "consensus"], "not numbers by reason"),
+        ("source.json", '{"\\ud800": 1}', ["relabel", "--policy", "consensus"], "is not JSON"),
+        ("recipe.yaml", "command: generate\nmodel: {}", ["pairs"], "is not the recipe of a run"),
+        (
+            "recipe.yaml",
+            "command: generate\nverify: 3",
+            ["relabel", "--policy", "consensus"],
+            "is not the recipe of a run",
+        ),
+        (
+            "recipe.yaml",
+            'command: generate\nmodel: "\\ud800"',
+            ["relabel", "--policy", "consensus"],
+            "is not the recipe of a run",
+        ),
+        ("recipe.yaml", "command: generate\nsampling: 3", ["pairs"], "sampling"),
+        ("recipe.yaml", "command: generate\nsampling: 3", ["push", "me/set", "--dry-run"], "sampling"),
+        ("summary.json", "[]", ["relabel", "--policy", "consensus"], ""),
+        ("summary.json", '{"shards": "x"}', ["pairs"], ""),
+    ],
+)
+def test_whatever_a_small_file_says_there_is_one_clear_message(
+    tmp_path: Path, name: str, text: str, command: list[str], said: str
+) -> None:
+    run = Path(shutil.copytree(good_run(), tmp_path / "run"))
+    (run / name).write_text(text)
+    ended = stepconf(command[0], run, *command[1:])
+    assert ended.code == (1 if said else 0) and said in ended.err and "Traceback" not in ended.err
 
 
 def test_what_is_there_is_kept_or_refused(folder: Path, tmp_path: Path) -> None:

@@ -79,6 +79,9 @@ def twisted(one: Solved, twist: Twist) -> Solved:
     return Solved(solution, steps)
 
 
+ABOUT_PAIRS = {"solutions": 0, "options": {"strategy": "caspo"}, "tau": 0.5}
+
+
 def write(folder: Path, solved: list[Solved], cuts: list[int]) -> Run:
     """A run of several chunks, which may cut a problem in two."""
     run = Run(folder, {"command": "score"})
@@ -86,7 +89,7 @@ def write(folder: Path, solved: list[Solved], cuts: list[int]) -> Run:
     for index, (start, end) in enumerate(pairwise(bounds)):
         part = solved[start:end]
         steps = [step for one in part for step in one.steps]
-        facts = {"solutions": len(part), "steps": len(steps), "drops": {}, "seconds": {}}
+        facts = {"solutions": len(part), "steps": len(steps), "tokens": 0, "drops": {}, "seconds": {}}
         run.commit(f"{index:05d}", {"solutions": [one.solution for one in part], "steps": steps}, facts)
     return run
 
@@ -137,7 +140,7 @@ def test_the_rows_of_both_ways_are_equal(
             tally = Tally(options)
             make_pairs(run, tally)
             run.drop_staged(tally.balance())
-            run.commit_pairs(tally.facts())
+            run.commit_pairs(tally.facts() | ABOUT_PAIRS)
             shards = [read_shards(run.path, "pairs", stem=split) for split in ("train", "validation")]
             rows = [list(chain.from_iterable(own)) for own in shards]
             facts = tally.facts()
@@ -159,7 +162,7 @@ def test_processes_make_the_rows_that_threads_make(tmp_path: Path, monkeypatch: 
             monkeypatch.setattr(by_columns, "GROUP_BYTES", at_once)
             tally = Tally(options)
             by_columns.make_by_columns(run, options, lambda: 0.5, words, tally, no_tick)
-            run.commit_pairs(tally.facts())
+            run.commit_pairs(tally.facts() | ABOUT_PAIRS)
             rows = [list(read_shards(run.path, "pairs", stem=split)) for split in ("train", "validation")]
             found.append((rows, tally.facts()))
     rows_of_all = [[list(chain.from_iterable(own)) for own in rows] for rows, _ in found]

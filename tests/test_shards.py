@@ -30,6 +30,9 @@ from stepconf.run.tables import (
 RECIPE = {"command": "generate", "sampling": {"samples": 2, "temperature": 0.7}, "model": "m"}
 FACTS = {"input": "x", "solutions": 1, "steps": 2, "tokens": 4, "drops": {}, "seconds": {"sample": 1.5}}
 
+PAIR_FACTS = {"solutions": 1, "options": {"strategy": "caspo"}, "tau": 0.5}
+PAIR_FACTS |= {key: {} for key in ("kinds", "splits", "drops", "candidates")}
+
 
 def solved(index: int) -> Solved:
     text = "a = 1\nso b = 2"
@@ -176,7 +179,7 @@ def test_pairs_come_and_go_without_the_rest(tmp_path: Path) -> None:
         for pairs in ([pair(0), pair(1)], [pair(2)]):
             run.stage_pairs("train-00000", pairs)
             run.stage_pairs("validation-00000", [pair(9)])
-            run.commit_pairs({"drops": {}})
+            run.commit_pairs(PAIR_FACTS)
             assert list(read_pairs(out)) == [pairs] and list(read_pairs(out, "validation")) == [[pair(9)]]
             assert len(shard_files(out, "pairs")) == 2 and len(run.manifests()) == 1
         for name, file in pairs_manifest(out)["files"].items():  # type: ignore[index]  # it is there
@@ -195,7 +198,7 @@ def test_staged_pairs_are_not_there_until_they_are_committed(tmp_path: Path) -> 
         run.stage_pairs("train-00001", [pair(1), pair(2)])
         assert list(read_pairs(out)) == [] and not (out / "pairs").exists()
         run.drop_staged({"pair0", "pair2"})
-        run.commit_pairs({})
+        run.commit_pairs(PAIR_FACTS)
         assert list(read_pairs(out)) == [[pair(1)]]
         run.stage_pairs("train-00000", [pair(3)])
     Run(out, RECIPE).__exit__(None, None, None)

@@ -112,10 +112,10 @@ def calibrate(
                 "Score it (stepconf score), and verify it: stepconf verify RUN --verify final,symbolic",
             )
     bootstrap = Bootstrap(resamples, seed, tick)
-    report: dict[str, Any] = {"run": run.resolve().name, "model": read_recipe(run)["model"]}
+    report: dict[str, Any] = {"run": run.resolve().name, "model": read_recipe(run).get("model", "")}
     report |= {kind: profile(units["after"][kind], bootstrap, seed) for kind in KINDS}
     if before is not None:
-        report["before"] = {"run": before.resolve().name, "model": read_recipe(before)["model"]}
+        report["before"] = {"run": before.resolve().name, "model": read_recipe(before).get("model", "")}
         report["before"] |= {kind: profile(units["before"][kind], bootstrap, seed) for kind in KINDS}
         report["change"] = {
             kind: change(units["after"][kind], units["before"][kind], bootstrap) for kind in KINDS

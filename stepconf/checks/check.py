@@ -20,8 +20,8 @@ from stepconf.core.checks.steps import numbers
 from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
 from stepconf.run.files import check_files, missing_parts, stale_summary
-from stepconf.run.parts import parts_of
-from stepconf.run.tables import PAIRS, check_is_run
+from stepconf.run.parts import PAIRS, parts_of
+from stepconf.run.tables import check_is_run
 
 _FEW_DECIDED = 100  # steps below which the balance of classes says nothing
 _RARE = 0.02

@@ -21,6 +21,7 @@ from stepconf.calibration.signals import Units
 from stepconf.core.card import CONFIGS, Published, Source, card
 from stepconf.errors import StepconfError
 from stepconf.problems.sets import NAMED_SETS
+from stepconf.recipe import recipe_of
 from stepconf.run.damage import file_digest
 from stepconf.run.events import Tick
 from stepconf.run.files import missing_parts, stale_summary
@@ -90,9 +91,10 @@ def _published(
 
     file = run / "summary.json"
     current = file.exists() and not missing and not stale_summary(run, read_manifests(run))
+    recipe = read_recipe(run)
     return Published(
         repo_id=repo_id,
-        recipe=read_recipe(run),
+        recipe={"command": recipe["command"], **recipe_of(recipe).model_dump(mode="json")},
         summary=json.loads(file.read_text(encoding="utf-8")) if current else read_summary(run),
         metadata=read_metadata(run),
         rows=rows,

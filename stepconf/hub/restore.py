@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from stepconf.errors import StepconfError
 from stepconf.hub.folder import split_of
 from stepconf.run.damage import file_digest
 from stepconf.run.events import Tick
-from stepconf.run.parts import chunks_of, stem_of
+from stepconf.run.facts import from_json, manifest_flaw
+from stepconf.run.parts import PAIRS, chunks_of, stem_of
 from stepconf.run.shards import Run
-from stepconf.run.tables import PAIRS, read_manifests, read_recipe
+from stepconf.run.tables import plain, read_manifests, read_recipe
 
 _CHUNK_NAME = re.compile(r"\d{5,9}(-\d{5,9})?")
 _PART = re.compile(r"(solutions|steps)/part-([\d-]+)(\.\d{3})?\.parquet")
@@ -41,7 +43,7 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
         for split in ("train", "validation")
     }
     with Run(out, recipe) as run:
-        run.metadata = _metadata(folder)
+        run.metadata = _metadata(folder, where)
         there = {manifest["chunk"]: _counts(manifest) for manifest in read_manifests(out)}
         held = {chunk for manifest in run.manifests() for chunk in chunks_of(manifest)}
         tick("unpack", -len(manifests))
@@ -99,19 +101,12 @@ def _described(about: Path, where: str) -> tuple[list[dict[str, Any]], dict[str,
     """The manifests and the checksums; whoever could write to the set may have changed them."""
     try:
         lines = (about / "manifests.jsonl").read_text(encoding="utf-8").splitlines()
-        manifests = [json.loads(line) for line in lines]
+        manifests = [from_json(line) for line in lines]
         sums = dict(json.loads((about / "checksums.json").read_text(encoding="utf-8")))
-        for manifest in manifests:
-            if (
-                not isinstance(manifest["chunk"], str)
-                or not isinstance(manifest.get("chunks", {}), dict)
-                or not all(
-                    isinstance(facts["rows"], int) and facts["rows"] >= 0
-                    for facts in manifest["files"].values()
-                )
-            ):
-                raise ValueError(f"chunk {manifest['chunk']!r}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        for line, manifest in enumerate(manifests, 1):
+            if flaw := manifest_flaw(manifest):
+                raise ValueError(f"line {line} {flaw}")
+    except (OSError, ValueError, TypeError) as error:
         raise StepconfError(
             f"{where}: stepconf/manifests.jsonl or checksums.json is damaged: {error!r}",
             "Give the --revision of a commit that stepconf push has made.",
@@ -128,29 +123,42 @@ def _check_sums(folder: Path, sums: dict[str, str], where: str) -> None:
             )
 
 
-def _metadata(folder: Path) -> dict[str, str]:
+def _metadata(folder: Path, where: str) -> dict[str, str]:
     """The schema metadata of the steps (engine, model, ...), for shards without rows."""
+    for file in sorted((folder / "data" / "steps").glob("*.parquet")):
+        with _opened(file, where) as steps:
+            return plain(steps.schema_arrow.metadata)
+    return {}
+
+
+@contextmanager
+def _opened(file: Path, where: str) -> Iterator[Any]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = sorted((folder / "data" / "steps").glob("*.parquet"))
-    found = pq.read_schema(files[0]).metadata if files else None
-    return {key.decode(): value.decode() for key, value in (found or {}).items()}
+    try:
+        with pq.ParquetFile(file) as opened:
+            yield opened
+    except (OSError, pa.ArrowException) as error:
+        raise StepconfError(
+            f"{where}: {file.parent.name}/{file.name} cannot be read: {error}",
+            "Give the --revision of a commit that stepconf push has made.",
+        ) from error
 
 
 class _Rows:
     """The rows of some Parquet files in order, taken n at a time; holds one row group."""
 
     def __init__(self, files: list[Path], where: str) -> None:
-        self._groups, self._where = self._read(files), where
+        self._where, self._groups = where, self._read(files)
         self._held: Any = None
 
     def _read(self, files: list[Path]) -> Iterator[Any]:
-        import pyarrow.parquet as pq
-
         for path in files:
-            with pq.ParquetFile(path) as file:
+            with _opened(path, self._where) as file:
                 for index in range(file.num_row_groups):
-                    yield file.read_row_group(index)
+                    group = file.read_row_group(index)
+                    yield group
 
     def take(self, n: int) -> Any:
         """The next n rows."""

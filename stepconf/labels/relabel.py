@@ -43,7 +43,7 @@ def relabel(path: Path, policy: str, tick: Tick) -> dict[str, Any]:
     recipe = read_recipe(path)
     with Run(path, recipe) as run:
         run.clear_pairs()
-        recipe["verify"]["policy"] = policy
+        recipe["verify"] = recipe.get("verify", {}) | {"policy": policy}
         run.write_recipe(recipe)
         manifests = run.manifests()
         tick("relabel", -sum(manifest["solutions"] for manifest in manifests))

@@ -32,11 +32,12 @@ from stepconf.errors import StepconfError
 from stepconf.pairs.by_columns import make_by_columns
 from stepconf.pairs.tally import Tally
 from stepconf.pairs.traces import whole_problems
-from stepconf.recipe import PairsRecipe, Recipe
+from stepconf.recipe import PairsRecipe, Recipe, recipe_of
 from stepconf.run.events import Tick
+from stepconf.run.parts import PAIRS
 from stepconf.run.shards import Run
 from stepconf.run.summary import confidence_quantile, write_summary
-from stepconf.run.tables import PAIRS, pairs_manifest, read_manifests, read_metadata, read_recipe
+from stepconf.run.tables import pairs_manifest, read_manifests, read_metadata, read_recipe
 
 if TYPE_CHECKING:
     from stepconf.pairs.candidates import Part
@@ -133,7 +134,7 @@ def _tau(path: Path, options: PairsRecipe) -> float | None:
 
 def _policy(run: dict[str, Any], metadata: dict[str, str]) -> Recipe:
     """The recipe of the run's own model; a run that `verify` made out of another names none itself."""
-    recipe = Recipe.model_validate({key: value for key, value in run.items() if key != "command"})
+    recipe = recipe_of(run)
     if recipe.model:
         return recipe
     engine = recipe.engine.model_copy(update={"name": metadata["engine"]})

@@ -139,7 +139,16 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
     """The recipe with the model of another run's recipe, loaded, prompted and sampled as there."""
     names = ("model", "model_revision", "engine", "prompt", "sampling")
-    return Recipe.model_validate(recipe.model_dump() | {name: run[name] for name in names})
+    return recipe_of(recipe.model_dump() | {name: run[name] for name in names if name in run})
+
+
+def recipe_of(run: dict[str, Any]) -> Recipe:
+    """The recipe that a run keeps, as a recipe; raises what `load_recipe` raises."""
+    try:
+        return Recipe.model_validate({key: value for key, value in run.items() if key != "command"})
+    except ValidationError as error:
+        problem = _explained(error, None).problem
+        raise StepconfError(f"in the recipe.yaml of a run: {problem}", "Write it as it was.") from error
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from stepconf.run.damage import damage_told, damaged_manifests
 from stepconf.run.events import Tick
-from stepconf.run.parts import SHARD_BYTES, chunks_of, parts_of, stem_of
+from stepconf.run.parts import PAIRS, SHARD_BYTES, chunks_of, parts_of, stem_of
 from stepconf.run.shard import put_together
 from stepconf.run.shards import Run
-from stepconf.run.tables import PAIRS, pairs_manifest, read_footer, read_manifests, read_recipe, read_shard
+from stepconf.run.tables import pairs_manifest, read_footer, read_manifests, read_recipe, read_shard
 
 _SUMS = ("solutions", "steps", "tokens")
 _COUNTS = ("drops", "seconds")

@@ -6,9 +6,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
-from stepconf.run.parts import stem_of, superseded, table_shards
+from stepconf.run.facts import from_json, manifest_flaw
+from stepconf.run.parts import superseded
 
 _BLOCK = 1 << 20  # bytes read at a time
 
@@ -29,28 +29,16 @@ def live_manifests(run: Path) -> dict[Path, dict[str, Any] | str]:
 def read_manifest(file: Path) -> dict[str, Any] | str:
     """What the manifest holds, or what is wrong with it."""
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = from_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"is not JSON: {error}"
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        return "names no files"
-    if manifest.get("chunk") != file.stem:
-        return f"is of chunk {manifest.get('chunk')!r}"
-    for name, facts in manifest["files"].items():
-        table, _, shard = name.partition("/")
-        if table not in TABLES or Path(shard).name != shard:
-            return f"names {name!r}, which is no shard of a run"
-        if not {"rows", "bytes", "blake2b"} <= facts.keys():
-            return f"says too little of {name}"
-    chunks = manifest.get("chunks", {"": ""})
-    if not isinstance(chunks, dict) or not all(isinstance(one, str) for one in chunks.values()):
-        return f"stands for {chunks!r}"
-    names = [[stem_of(name) for name in table_shards(manifest, table)] for table in ("solutions", "steps")]
-    if names[0] != names[1]:
-        return "names solutions and steps that do not lie side by side"
+    if flaw := manifest_flaw(manifest):
+        return flaw
+    if manifest["chunk"] != file.stem:
+        return f"is of chunk {manifest['chunk']!r}"
     if manifest.get("checksum", (expected := manifest_checksum(manifest))) != expected:
         return "is not as it was written"
-    return manifest
+    return dict(manifest)
 
 
 def manifest_checksum(manifest: dict[str, Any]) -> str:

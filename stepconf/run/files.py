@@ -10,11 +10,11 @@ from stepconf.core.schema import TABLES
 from stepconf.run.ahead import ahead
 from stepconf.run.copies import url_of
 from stepconf.run.damage import live_manifests, shard_damage
+from stepconf.run.facts import is_count
 from stepconf.run.known import held_here
 from stepconf.run.lease import is_held
-from stepconf.run.parts import chunks_of
+from stepconf.run.parts import PAIRS, chunks_of
 from stepconf.run.remote import Store
-from stepconf.run.tables import PAIRS
 
 
 def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def _summary(run: Path) -> dict[str, Any] | None:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return summary if isinstance(summary, dict) and "solutions" in summary else None
+    return summary if isinstance(summary, dict) and is_count(summary.get("solutions")) else None
 
 
 def is_locked(run: Path) -> bool:

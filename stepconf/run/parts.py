@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+PAIRS = "pairs"  # name of their manifest
 SHARD_BYTES = 64 << 20  # of solutions and their steps in memory; a few of them are held at a time
 GROUP_BYTES = 16 << 20  # of a row group, as much as must be decoded to see one row
 

@@ -31,9 +31,10 @@ from stepconf.run.copies import url_of
 from stepconf.run.damage import damaged_manifests, live_manifests, manifest_checksum
 from stepconf.run.events import warn
 from stepconf.run.mirror import Mirror
+from stepconf.run.parts import PAIRS
 from stepconf.run.reader import METRICS
 from stepconf.run.shard import Shard, as_declared, in_parts
-from stepconf.run.tables import PAIRS, read_manifests, read_recipe
+from stepconf.run.tables import read_manifests, read_recipe
 
 _STAGED = ".pairs"
 

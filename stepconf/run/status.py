@@ -10,9 +10,9 @@ from typing import Any
 
 from stepconf.run.copies import shown, url_of
 from stepconf.run.files import is_locked
-from stepconf.run.parts import chunks_of
+from stepconf.run.parts import PAIRS, chunks_of
 from stepconf.run.reader import METRICS
-from stepconf.run.tables import PAIRS, read_manifests, read_recipe
+from stepconf.run.tables import read_manifests, read_recipe
 
 _EVERY_S = 1.0
 _EVERY_S_REMOTE = 10.0

@@ -1,6 +1,5 @@
 """What a run holds, in figures: from its manifests and, with Polars, from its tables."""
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from stepconf.core.ids import digest_of_ids
 from stepconf.core.records import Label
 from stepconf.errors import StepconfError
 from stepconf.run.damage import damage_told
+from stepconf.run.facts import each, from_json, is_count
 from stepconf.run.meter import idle_share
 from stepconf.run.shards import Run
 from stepconf.run.tables import pairs_manifest, read_manifests, read_recipe, shard_files
@@ -56,8 +56,7 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
 
     manifests = read_manifests(path)
     chunks = [m for m in manifests if "tokens" in m]
-    source = path / "source.json"
-    drops: Counter[str] = Counter(json.loads(source.read_text()) if source.exists() else {})
+    drops = Counter(_source_drops(path))
     seconds: Counter[str] = Counter()
     for manifest in chunks:
         drops.update(manifest["drops"])
@@ -69,7 +68,7 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     except pl.exceptions.PolarsError as error:
         raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
     return {
-        "model": str(read_recipe(path)["model"]),
+        "model": read_recipe(path).get("model", ""),
         "solutions": sum(m["solutions"] for m in chunks),
         "steps": sum(m["steps"] for m in chunks),
         "tokens": tokens,
@@ -145,9 +144,24 @@ def _scan(path: Path, table: str) -> "pl.LazyFrame":
 
 
 def _known(path: Path) -> dict[str, Any]:
-    """The last summary; empty where there is none."""
-    file = path / "summary.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    """The last summary; empty where there is none that is whole."""
+    try:
+        found = from_json((path / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.keys() >= set(_OF_TABLES) else {}
+
+
+def _source_drops(path: Path) -> dict[str, int]:
+    """What was left out when the run's source was read, by reason."""
+    file = path / "source.json"
+    try:
+        found = from_json(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise damage_told(path, f"{file} is not JSON: {error}.") from error
+    if not each(is_count)(found):
+        raise damage_told(path, f"{file} holds {found!r:.200}, not numbers by reason.")
+    return dict(found)
 
 
 def _of_tables(path: Path, chunks: list[dict[str, Any]], known: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import solution_of, step_of
 from stepconf.errors import StepconfError
 from stepconf.run.damage import damage_told, live_manifests
-from stepconf.run.parts import Part, parts_of
-
-PAIRS = "pairs"  # name of their manifest
+from stepconf.run.facts import is_text
+from stepconf.run.parts import PAIRS, Part, parts_of
 
 
 def read_manifests(run: Path) -> list[dict[str, Any]]:
@@ -46,7 +45,12 @@ def read_recipe(run: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StepconfError(f"{file} is not YAML: {error}", "Give another folder.") from error
-    if not isinstance(loaded, dict) or "command" not in loaded:
+    if not (
+        isinstance(loaded, dict)
+        and is_text(loaded.get("command"))
+        and is_text(loaded.get("model", ""))
+        and isinstance(loaded.get("verify", {}), dict)
+    ):
         raise StepconfError(f"{file} is not the recipe of a run.", "Give another folder.")
     return loaded
 
