@@ -157,8 +157,7 @@ class _Rows:
         for path in files:
             with _opened(path, self._where) as file:
                 for index in range(file.num_row_groups):
-                    group = file.read_row_group(index)
-                    yield group
+                    yield file.read_row_group(index)
 
     def take(self, n: int) -> Any:
         """The next n rows."""
