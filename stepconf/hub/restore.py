@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from stepconf.run.events import Tick
 from stepconf.run.facts import from_json, manifest_flaw
 from stepconf.run.parts import PAIRS, chunks_of, stem_of
 from stepconf.run.shards import Run
-from stepconf.run.tables import plain, read_manifests, read_recipe
+from stepconf.run.tables import opened, plain, read_manifests, read_recipe
 
+_REVISION = "Give the --revision of a commit that stepconf push has made."
 _CHUNK_NAME = re.compile(r"\d{5,9}(-\d{5,9})?")
 _PART = re.compile(r"(solutions|steps)/part-([\d-]+)(\.\d{3})?\.parquet")
 _PAIRS_FILE = re.compile(r"pairs/(train|validation)-\d{5,9}(\.\d{3})?(-\d{5,9})?\.parquet")
@@ -109,7 +110,7 @@ def _described(about: Path, where: str) -> tuple[list[dict[str, Any]], dict[str,
     except (OSError, ValueError, TypeError) as error:
         raise StepconfError(
             f"{where}: stepconf/manifests.jsonl or checksums.json is damaged: {error!r}",
-            "Give the --revision of a commit that stepconf push has made.",
+            _REVISION,
         ) from error
     return manifests, sums
 
@@ -131,19 +132,13 @@ def _metadata(folder: Path, where: str) -> dict[str, str]:
     return {}
 
 
-@contextmanager
-def _opened(file: Path, where: str) -> Iterator[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as opened:
-            yield opened
-    except (OSError, pa.ArrowException) as error:
-        raise StepconfError(
-            f"{where}: {file.parent.name}/{file.name} cannot be read: {error}",
-            "Give the --revision of a commit that stepconf push has made.",
-        ) from error
+def _opened(file: Path, where: str) -> AbstractContextManager[Any]:
+    return opened(
+        file,
+        lambda why: StepconfError(
+            f"{where}: {file.parent.name}/{file.name} cannot be read: {why}", _REVISION
+        ),
+    )
 
 
 class _Rows:

@@ -1,7 +1,7 @@
 """Reading a run folder: manifests, recipe, and the tables' committed shards, one at a time (see `shards.py`)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,16 +114,21 @@ def read_footer(run: Path, shard: str) -> tuple[int, dict[str, str]]:
         return sum(group.total_byte_size for group in groups), plain(file.schema_arrow.metadata)
 
 
+def _opened(run: Path, file: Path) -> AbstractContextManager[Any]:
+    return opened(file, lambda why: damage_told(run, f"the shard {file} cannot be read: {why}"))
+
+
 @contextmanager
-def _opened(run: Path, file: Path) -> Iterator[Any]:
+def opened(file: Path, refused: Callable[[Exception], StepconfError]) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile`; what it cannot read is raised as `refused` says."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file) as shard:
-            yield shard
-    except (OSError, pa.ArrowInvalid) as error:
-        raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
+        with pq.ParquetFile(file) as parquet:
+            yield parquet
+    except (OSError, pa.ArrowException) as error:
+        raise refused(error) from error
 
 
 def read_shards(
