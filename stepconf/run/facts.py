@@ -77,9 +77,9 @@ def manifest_flaw(manifest: Any) -> str | None:
         if table not in TABLES or Path(shard).name != shard:
             return f"names {name!r}, which is no shard of a run"
         if odd := _odd(facts, _OF_SHARD):
-            return f"does not say the {odd} of {name}"
+            return f"has no valid {odd!r} of {name}"
     if odd := _odd(manifest, _OF_PAIRS if chunk == PAIRS else _OF_CHUNK):
-        return f"does not say its {odd}"
+        return f"has no valid {odd!r}"
     names = [[stem_of(name) for name in table_shards(manifest, table)] for table in ("solutions", "steps")]
     if names[0] != names[1]:
         return "names solutions and steps that do not lie side by side"
