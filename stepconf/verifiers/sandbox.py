@@ -5,9 +5,14 @@ interpreter and the system's libraries read-only, one empty folder (/box) to wri
 memory, processes and file sizes, and a wall clock at whose end the whole tree is killed, whatever it forked.
 `sandbox_jail.py` is the other side. Where the kernel does not grant all of it, nothing is run.
 
-What is left: there is no filter of system calls, so a fault in the kernel may be reached; memory is limited per
-process, in all to `processes` times as much; and a program that means to can learn how its end is recognised,
-since it shares a process with its tests. Linux 5.12 or newer only.
+The kernel refuses (seccomp) the system calls by which a program gets memory that its limits do not count (memfd,
+System V shared memory, semaphores and message queues, vmsplice), those on keys, new namespaces, and ptrace, bpf,
+io_uring, perf events and userfaultfd. It begins with an empty session keyring.
+
+What is left: all other system calls are allowed, so a fault in the kernel may be reached; memory is limited per
+process, in all to `processes` times as much, and beside it are `disk_bytes` of files and what pipes and sockets
+hold (up to some 256 descriptors a process); and a program that means to can learn how its end is recognised, or
+change what its tests call, since it shares a process with them. Linux 5.12 or newer on x86_64 or aarch64 only.
 """
 
 import contextlib
@@ -50,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a program ended. `failure` is "" where it reached its last line, else why not:
+    """How a program ended. `failure` is "" where it and its tests reached their last lines, else why not:
 
     "timeout", "exit <code>", "signal <number>", or "error: <the exception>". `stdout` and `stderr` hold the
     first 64 KiB.
@@ -63,7 +68,7 @@ class Ran:
 
     @property
     def passed(self) -> bool:
-        """Whether the program reached its last line."""
+        """Whether the program and its tests reached their last lines."""
         return not self.failure
 
 
@@ -71,8 +76,15 @@ class SandboxError(StepconfError):
     """There is no sandbox to be had here."""
 
 
-def run_program(program: str, stdin: str = "", limits: Limits | None = None) -> Ran:
+def run_program(program: str, tests: str = "", stdin: str = "", limits: Limits | None = None) -> Ran:
     """Run a Python program, hostile text, to its end or its limits.
+
+    Args:
+        program: run as the module `__main__`.
+        tests: run in the same module after it. They are compiled on their own, so that no text of the program
+            (an open string, say) can swallow them.
+        stdin: what it reads.
+        limits: what both together may use.
 
     Raises:
         SandboxError: the kernel does not grant the walls; nothing of the program has run.
@@ -84,6 +96,7 @@ def run_program(program: str, stdin: str = "", limits: Limits | None = None) -> 
             "binds": _binds(),
             "python": sys.executable,
             "program": program,
+            "tests": tests,
             "stdin": stdin,
         }
         return _Run(json.dumps(order | asdict(limits)).encode(), limits.wall_s).result()
@@ -140,8 +153,9 @@ class _Run:
             said = [*unstarted, *lines, *self._text("stderr").strip().splitlines()[-1:], "it gives no reason"]
             raise SandboxError(
                 f"there is no sandbox for programs here: {said[0]}.",
-                "It needs Linux 5.12 with user namespaces allowed (user.max_user_namespaces, and on Ubuntu "
-                "kernel.apparmor_restrict_unprivileged_userns=0), or root with CAP_SYS_ADMIN.",
+                "It needs Linux 5.12 with seccomp, on x86_64 or aarch64, and user namespaces allowed "
+                "(user.max_user_namespaces, and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or root "
+                "with CAP_SYS_ADMIN.",
             )
         failure = self._failure(lines[-1]) if in_time else "timeout"
         return Ran(failure, self._text("stdout"), self._text("stderr"), time.monotonic() - begun)

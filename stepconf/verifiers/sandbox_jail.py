@@ -6,6 +6,7 @@ program. Reports go to the descriptor in `argv[1]`: "started", then how the prog
 """
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -20,7 +21,9 @@ _SPACES = _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 12, 1 << 14, 1 << 18
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _MNT_DETACH, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_SETATTR = 2, -100, 1 << 15, 442
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 _NOBODY = 65534
 _FIRST_UID = 1_900_000_000  # of a range no machine gives to anyone; each run takes its own
 _NO_START = 127
@@ -28,14 +31,25 @@ _WHOLE_RANGE = "4294967295"
 _TOKEN_FD, _RESULT_FD = 3, 4
 _UNSTARTED = "the program cannot be started"
 _OWN = "/box"  # the program's folder
-_RUNNER = """import contextlib, os, runpy, sys
+_RUNNER = """import os, sys, types
 token = os.read(3, 16)
 os.close(3)
-runpy.run_path("/program.py", run_name="__main__")
-with contextlib.suppress(Exception):
+sys.argv[:] = ["/program.py"]
+main = sys.modules["__main__"] = types.ModuleType("__main__")
+main.__file__ = "/program.py"
+codes = []
+for path in ("/program.py", "/tests.py"):
+    with open(path, "rb") as file:
+        codes.append(compile(file.read(), path, "exec"))
+run, write, leave = exec, os.write, os._exit  # the program may put others in their places
+for code in codes:
+    run(code, main.__dict__)
+try:
     sys.stdout.flush()
-os.write(4, token)
-os._exit(0)
+except Exception:
+    pass
+write(4, token)
+leave(0)
 """
 _ENVIRONMENT = {
     "HOME": _OWN,
@@ -46,7 +60,53 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+# What the program may not ask of the kernel: the number of each system call on x86_64 and on aarch64.
+_REFUSED_CALLS = {
+    # memory that no limit of a process counts
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "vmsplice": (278, 75),  # pins whole huge pages after they are unmapped
+    # keys: a key may be readable by its number, in whatever keyring it is
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    # namespaces: in one of its own, the program could mount a file system without a size
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    # other processes, and the parts of the kernel where most faults were found
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "bpf": (321, 280),
+    "io_uring_setup": (425, 425),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+}
+_KEYCTL = _REFUSED_CALLS["keyctl"]
+_CLONE, _CLONE3 = (56, 220), (435, 435)
+_X32_CALLS = 0x40000000  # x86_64: from here on the same calls again, under other numbers
+_NEW_SPACES = 0x7E020000  # CLONE_NEW*
+_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
+_LOAD, _IS, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of classic BPF
+_CALL_AT, _ARCH_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # in struct seccomp_data; the low half comes first
+_ALLOW, _FAIL, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = (
+        ("code", ctypes.c_uint16),
+        ("skip_if_true", ctypes.c_uint8),
+        ("skip_if_false", ctypes.c_uint8),
+        ("value", ctypes.c_uint32),
+    )
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
 
 
 class _Attributes(ctypes.Structure):
@@ -144,8 +204,8 @@ def _build(order: dict[str, Any]) -> None:
         _bind(source, root + source, _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
     for device in ("/dev/null", "/dev/zero", "/dev/urandom"):
         _bind(device, root + device, _ATTR_RDONLY | _ATTR_NOSUID)
-    for name, text in (("program.py", order["program"]), ("input", order["stdin"])):
-        Path(root, name).write_text(text, encoding="utf-8", errors="surrogatepass")
+    for name, key in (("program.py", "program"), ("tests.py", "tests"), ("input", "stdin")):
+        Path(root, name).write_text(order[key], encoding="utf-8", errors="surrogatepass")
     room = f"size={order['disk_bytes']},nr_inodes=10k,mode=1777"
     Path(root + _OWN).mkdir()
     _mount("tmpfs", root + _OWN, "tmpfs", _MS_NOSUID | _MS_NODEV, room)
@@ -187,7 +247,10 @@ def _become_program(order: dict[str, Any], uid: int | None, token: int, result: 
         _limit(order)
         if uid is not None:
             _become(uid)
+        column, architecture = _machine()
+        _leave_session_keyring(_KEYCTL[column])
         _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+        _refuse_calls(column, architecture)
         os.chdir(_OWN)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
@@ -210,9 +273,59 @@ def _limit(order: dict[str, Any]) -> None:
         (resource.RLIMIT_NOFILE, 256),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
     ):
         resource.setrlimit(what, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+
+
+def _machine() -> tuple[int, int]:
+    """The column of the system calls' numbers, and the kernel's name of the architecture.
+
+    Raises:
+        OSError: they are not known.
+    """
+    name = os.uname().machine
+    if name not in _MACHINES:
+        raise OSError(errno.ENOSYS, f"no system calls are known of {name}, only of {' and '.join(_MACHINES)}")
+    return _MACHINES[name]
+
+
+def _leave_session_keyring(keyctl: int) -> None:
+    """Take an empty session keyring in place of the parent's, whose keys a child possesses too."""
+    number = ctypes.c_long(keyctl)
+    if _libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None) < 0 and ctypes.get_errno() != errno.ENOSYS:
+        raise OSError(ctypes.get_errno(), f"keyctl: {os.strerror(ctypes.get_errno())}")
+
+
+def _refuse_calls(column: int, architecture: int) -> None:
+    """Have the kernel refuse `_REFUSED_CALLS`, and calls of another architecture, for good.
+
+    Raises:
+        OSError: the kernel has no such filter.
+    """
+    lines = [
+        (_LOAD, 0, 0, _ARCH_AT),
+        (_IS, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _CALL_AT),
+        (_AT_LEAST, 0, 1, _X32_CALLS),
+        (_RETURN, 0, 0, _FAIL | errno.EPERM),
+    ]
+    for numbers in _REFUSED_CALLS.values():
+        lines += [(_IS, 0, 1, numbers[column]), (_RETURN, 0, 0, _FAIL | errno.EPERM)]
+    lines += [
+        (_IS, 0, 1, _CLONE3[column]),  # its flags cannot be read here; C libraries take clone where it is not there
+        (_RETURN, 0, 0, _FAIL | errno.ENOSYS),
+        (_IS, 0, 3, _CLONE[column]),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
+        (_HAS, 0, 1, _NEW_SPACES),
+        (_RETURN, 0, 0, _FAIL | errno.EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    wanted = _Filter(len(lines), (_Instruction * len(lines))(*lines))
+    done = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(wanted), 0, 0)
+    _check(done, "filter of system calls")
 
 
 def _become(uid: int) -> None:
