@@ -7,7 +7,8 @@ import pytest
 
 from stepconf.core.answers import extract_answer, gold_answer, same_answer_cheap
 from stepconf.core.records import Problem
-from stepconf.evaluation.code_grading import check_code_problems, grade_code, program_of
+from stepconf.errors import StepconfError
+from stepconf.evaluation.code_grading import gradable, grade_code
 from stepconf.problems.load import ProblemOptions, load_problems
 from stepconf.verifiers.sandbox import SandboxError, check_sandbox
 from tests.shared_data import shared_path, shared_rows
@@ -28,8 +29,20 @@ def sandbox() -> None:
         pytest.skip(str(error))
 
 
-def problem(text: str = PROMPT, tests: str = TESTS) -> Problem:
-    return Problem("p", text, tests, "code", "test", "")
+def problem(text: str = PROMPT, tests: str = TESTS, **extra: str) -> Problem:
+    return Problem(f"{text}{tests}", text, tests, "code", "test", "", extra=dict(extra))
+
+
+DOUBLE = "Write f, which doubles."
+CHECK = "def check(candidate):\n    assert candidate(2) == 4\n"
+UNIT = """import unittest
+
+class T(unittest.TestCase):
+    def test(self):
+        self.assertEqual(f(2), 4)
+
+"""
+PYTEST = "def test_f():\n    assert f(2) == 4\n"
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -51,10 +64,110 @@ def test_bodies_and_whole_functions_pass_or_fail() -> None:
 
 @pytest.mark.usefixtures("sandbox")
 def test_tests_that_are_none_are_refused() -> None:
-    check_code_problems([problem()])
+    assert gradable([problem()], 2) == ([problem()], {})
     for tests in ("[]", '[{"input": "1"}]', "not python(", "x = 1"):
-        with pytest.raises(Exception, match="no Python tests"):
-            check_code_problems([problem(tests=tests)])
+        with pytest.raises(StepconfError, match="no Python tests"):
+            gradable([problem(tests=tests)], 1)
+
+
+@pytest.mark.usefixtures("sandbox")
+@pytest.mark.parametrize(
+    "tests",
+    [
+        CHECK,
+        PYTEST,
+        "class TestF:\n    def test_f(self):\n        assert f(2) == 4",
+        UNIT,
+        UNIT + "unittest.TextTestRunner().run(unittest.makeSuite(T))",
+        "import doctest\ndoctest.testmod()",
+        "import doctest\nassert doctest.testmod().failed == 0",
+        "print(f(2) == 4)",
+        "print(f(2) + 1 == 5)",
+        "print(f'{f(2):.2f}', sum(f(2)) == 4, f(2)[0], abs(f(2)) < 1)",
+        "print(Solution().double(2) == 4)",
+        "f(2) == 4",
+        "assert f(2) != 3",
+        "try:\n    assert f(2) == 4\nexcept AssertionError:\n    print('failed')",
+        "async def test():\n    assert await f(2) == 4\ntest()",
+        "import asyncio\nasync def test():\n    print(await f(2) == 4)\nasyncio.run(test())",
+        "import asyncio\nprint(asyncio.run(f(2)) == 4)",
+        "import threading\nthreading.Thread(target=lambda: f(2) == 1 / 0).start()",
+        "def main():\n    assert f(2) == 4\nif __name__ == 'main':\n    main()",
+        "check(f)",
+    ],
+)
+@pytest.mark.parametrize("text", [DOUBLE, 'def f(x):\n    """Double it.\n\n    >>> f(2)\n    4\n    """'])
+def test_tests_that_pass_without_a_solution_are_refused(text: str, tests: str) -> None:
+    with pytest.raises(StepconfError, match=r"none of its 1 problems can be graded.*pass without a solution"):
+        gradable([problem(text, tests)], 1)
+
+
+@pytest.mark.usefixtures("sandbox")
+@pytest.mark.parametrize(
+    ("tests", "reason"),
+    [
+        ("import sys\nsys.exit(0 if f(2) == 4 else 1)", "may end by exit"),
+        ("assert f(2) == 4\nraise SystemExit", "may end by exit"),
+        ("import no_such_module\nassert f(2) == 4", "cannot be run: ModuleNotFoundError.*no_such_module"),
+        ("return f(2) == 4\nassert 0", "cannot be run: SyntaxError"),
+    ],
+)
+def test_tests_that_fail_every_solution_are_refused(tests: str, reason: str) -> None:
+    with pytest.raises(StepconfError, match=reason):
+        gradable([problem(DOUBLE, tests)], 1)
+
+
+@pytest.mark.usefixtures("sandbox")
+@pytest.mark.parametrize(
+    ("tests", "extra"),
+    [
+        ("assert f(2) == 4", {}),
+        (CHECK, {"entry_point": "f"}),
+        (f"{CHECK}\ncheck(f)", {"entry_point": "f"}),
+        (f"{CHECK}\ndef test_check():\n    check(f)", {"entry_point": "f"}),
+        (f"{PYTEST}\ntest_f()", {}),
+        (f"{UNIT}unittest.main()", {}),
+        (f"{UNIT}if __name__ == '__main__':\n    unittest.main(verbosity=2)", {}),
+        (f"{UNIT}unittest.main(argv=[''], exit=False)", {}),
+        (f"from __future__ import annotations\n{UNIT}from unittest import main\nmain()\nprint('end')", {}),
+        ("import sys\nif f(2) != 4:\n    sys.exit(1)", {}),
+        ("from math import *\nassert f(sqrt(4)) == 4", {}),
+        ("import math\nassert math.isclose(f(2), 4) and int(f(2)) == 4 and f(2) in (4, 5)", {}),
+        ("for got, wanted in zip([f(n) for n in range(3)], [0, 2, 4]):\n    assert got == wanted", {}),
+        ("try:\n    f(None)\nexcept TypeError:\n    pass\nelse:\n    assert False", {}),
+    ],
+)
+@pytest.mark.parametrize("text", [DOUBLE, 'def f(x):\n    """Double it."""'])
+def test_tests_that_decide_are_believed(text: str, tests: str, extra: dict[str, str]) -> None:
+    one = problem(text, tests, **extra)
+    assert gradable([one], 1) == ([one], {})
+    right, wrong = "def f(x):\n    return x * 2", "def f(x):\n    return 5 and x"
+    leaves = "import sys\ndef f(x):\n    sys.exit(0)"
+    assert grade_code([(one, right), (one, wrong), (one, leaves)], 2) == [True, False, False]
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_what_cannot_be_graded_is_left_out_and_counted() -> None:
+    good, math = problem(), Problem("m", "1 + 1", "2", "math", "test", "")
+    bad = [problem(DOUBLE, PYTEST), problem(DOUBLE, CHECK), problem(DOUBLE, "[]")]
+    kept, refused = gradable([bad[0], good, bad[1], math, bad[2]], 2)
+    assert kept == [good, math]
+    assert refused == {"its tests pass without a solution": 2, "its tests are no Python tests": 1}
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_no_text_of_an_answer_swallows_its_tests() -> None:
+    tests = 'assert f(2) == 4\nnote = """ the end """'
+    answers = ['def f(x):\n    return 1\nnote = """', "def f(x):\n    return 1\nif 0:", "x = ("]
+    assert grade_code([(problem(DOUBLE, tests), answer) for answer in answers], 2) == [False] * 3
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_coroutines_are_asked_for_and_graded() -> None:
+    tests = "import asyncio\nassert asyncio.run(f(2)) == 4"
+    one = problem('async def f(x):\n    """Double it."""', tests)
+    assert gradable([one], 1) == ([one], {})
+    assert grade_code([(one, "    return x * 2"), (one, "    return x")], 2) == [True, False]
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -69,7 +182,7 @@ def test_humaneval_as_evaluate_grades_it() -> None:
         right += [(one, row["canonical_solution"]), (one, extract_answer(anew, "code") or "")]
         wrong.append((one, "    return None"))
     assert all(grade_code(right, 2)) and not any(grade_code(wrong, 2))
-    assert "check(" in program_of(*right[0])
+    assert gradable(problems[:4], 2) == (problems[:4], {})
 
 
 @pytest.mark.parametrize(
@@ -157,3 +270,20 @@ def test_evaluate_runs_them(name: str, tmp_path: Path) -> None:
     )
     assert ended.code == 0, ended.err
     assert [one["questions"] for one in json.loads(ended.out)["results"]] == [3, 3]
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_evaluate_shows_what_it_leaves_out(tmp_path: Path) -> None:
+    rows = [
+        {"problem": 'def f(x):\n    """Double it."""', "answer": CHECK, "entry_point": "f"},
+        {"problem": DOUBLE, "answer": PYTEST},
+    ]
+    file, out = tmp_path / "b.jsonl", tmp_path / "o"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = [*with_tiny(), "--max-tokens", 8, "--set", "problems.answer_type=code"]
+    ended = stepconf("evaluate", "--benchmark", file, "--out", out, *options)
+    assert ended.code == 0, ended.err
+    report = json.loads((out / "report.json").read_text())
+    assert report["refused"] == {str(file): {"its tests pass without a solution": 1}}
+    assert [one["questions"] for one in report["results"]] == [1]
+    assert "problems left out" in ended.out and "pass without a solution" in ended.out

@@ -31,7 +31,7 @@ from stepconf.core.records import Problem
 from stepconf.core.votes import majority
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.evaluation.code_grading import check_code_problems, grade_code
+from stepconf.evaluation.code_grading import gradable, grade_code
 from stepconf.evaluation.infer import answers, equality, open_pool, row, with_tau
 from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
@@ -41,7 +41,7 @@ from stepconf.run.folders import located
 from stepconf.run.shards import write_atomically
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.final import compare
-from stepconf.verifiers.pool import Pool
+from stepconf.verifiers.pool import Pool, default_workers
 
 _SAMPLING = ("self-consistency", "best-of-n", "deepconf", "dipt")  # whose samples are independent draws
 _PASS_AT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # and at the number of samples
@@ -68,9 +68,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answer every benchmark by every strategy, as far as OUT does not have it, and report on all.
 
+    Problems whose answers cannot be graded are left out, and counted in the report's `refused`.
+
     Raises:
-        StepconfError: a benchmark or strategy is not known, its data or the model is not there, or OUT was
-            made with another recipe.
+        StepconfError: a benchmark or strategy is not known, its data or the model is not there, none of its
+            problems can be graded, or OUT was made with another recipe.
     """
     if not benchmarks or not strategies:
         raise StepconfError(
@@ -79,13 +81,13 @@ def evaluate(
     if unknown := [name for name in strategies if name not in STRATEGIES]:
         raise StepconfError(f"unknown strategy {unknown[0]!r}.", f"Choose from: {', '.join(STRATEGIES)}.")
     recipe = with_tau(recipe)
-    problems = {name: _problems(name, recipe) for name in benchmarks}
+    loaded = {name: _problems(name, recipe) for name in benchmarks}
     _settle(out, recipe)
     cells = []
     with ExitStack() as stack:
         pool = stack.enter_context(open_pool(recipe))
         engine = None
-        for benchmark, asked in problems.items():
+        for benchmark, (asked, _) in loaded.items():
             for strategy in strategies:
                 file = out / "answers" / _slug(benchmark) / f"{strategy}.json"
                 cell = _kept(file, asked)
@@ -98,6 +100,7 @@ def evaluate(
         report: dict[str, Any] = {
             "model": recipe.model,
             "tau": recipe.infer.tau,
+            "refused": {name: dict(refused) for name, (_, refused) in loaded.items() if refused},
             "results": [summarised(cell, pool) for cell in cells],
             "comparisons": [compared(a, b) for a, b in combinations(cells, 2) if a.benchmark == b.benchmark],
         }
@@ -125,13 +128,13 @@ def answered(
     return Cell(benchmark, strategy, rows, clock.seconds, clock.own, clock.occupancy)
 
 
-def _problems(name: str, recipe: Recipe) -> list[Problem]:
+def _problems(name: str, recipe: Recipe) -> tuple[list[Problem], Counter[str]]:
+    """The benchmark's problems, and how many of them cannot be graded, by reason."""
     given = recipe.problems
     names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
     options = {option: getattr(given, option) for option in names}
     found = load_problems(located(name), ProblemOptions(**options, seed=recipe.sampling.seed)).problems
-    check_code_problems(found)
-    return found
+    return gradable(found, recipe.verify.workers or default_workers())
 
 
 def _settle(out: Path, recipe: Recipe) -> None:

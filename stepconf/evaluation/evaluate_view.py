@@ -9,7 +9,7 @@ from stepconf.ui import interval
 
 
 def render(report: dict[str, Any]) -> list[Table]:
-    """A row per benchmark and strategy, then a row per pair of strategies."""
+    """A row per benchmark and strategy, a row per pair of strategies, and what was left out, if anything was."""
     table = Table(title=Text(report["model"]), title_justify="left")
     for name in ("benchmark", "strategy"):
         table.add_column(name, overflow="fold")
@@ -27,15 +27,29 @@ def render(report: dict[str, Any]) -> list[Table]:
             f"{one['seconds_per_question']:.2f}",
             str(sum(one["failures"].values())),
         )
-    if not report["comparisons"]:
-        return [table]
-    return [table, _paired("paired by problem", report["comparisons"])]
+    tables = [table]
+    if report["comparisons"]:
+        tables.append(_paired("paired by problem", report["comparisons"]))
+    if report["refused"]:
+        tables.append(_refused(report["refused"]))
+    return tables
 
 
 def render_comparison(found: dict[str, Any]) -> Table:
     """A row per benchmark and strategy that two evaluations have in common."""
     of = [f"{found['models'][side]} ({found['folders'][side]})" for side in ("first", "second")]
     return _paired(f"paired by problem\nfirst:  {of[0]}\nsecond: {of[1]}", found["comparisons"])
+
+
+def _refused(refused: dict[str, dict[str, int]]) -> Table:
+    table = Table(title="problems left out", title_justify="left")
+    for name in ("benchmark", "reason"):
+        table.add_column(name, overflow="fold")
+    table.add_column("n", justify="right")
+    for benchmark, reasons in refused.items():
+        for reason, count in reasons.items():
+            table.add_row(Text(benchmark), Text(reason), str(count))
+    return table
 
 
 def _paired(title: str, comparisons: list[dict[str, Any]]) -> Table:

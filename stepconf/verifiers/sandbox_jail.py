@@ -315,7 +315,12 @@ def _refuse_calls(column: int, architecture: int) -> None:
     for numbers in _REFUSED_CALLS.values():
         lines += [(_IS, 0, 1, numbers[column]), (_RETURN, 0, 0, _FAIL | errno.EPERM)]
     lines += [
-        (_IS, 0, 1, _CLONE3[column]),  # its flags cannot be read here; C libraries take clone where it is not there
+        (
+            _IS,
+            0,
+            1,
+            _CLONE3[column],
+        ),  # its flags cannot be read here; C libraries take clone where it is not there
         (_RETURN, 0, 0, _FAIL | errno.ENOSYS),
         (_IS, 0, 3, _CLONE[column]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
@@ -323,7 +328,7 @@ def _refuse_calls(column: int, architecture: int) -> None:
         (_RETURN, 0, 0, _FAIL | errno.EPERM),
         (_RETURN, 0, 0, _ALLOW),
     ]
-    wanted = _Filter(len(lines), (_Instruction * len(lines))(*lines))
+    wanted = _Filter(len(lines), (_Instruction * len(lines))(*(_Instruction(*line) for line in lines)))
     done = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(wanted), 0, 0)
     _check(done, "filter of system calls")
 
