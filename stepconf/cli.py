@@ -18,6 +18,7 @@ from stepconf.commands.look import report, view
 from stepconf.commands.policy import calibrate, evaluate, infer, serve, train
 from stepconf.commands.publish import check, compact, pull, push, status
 from stepconf.commands.upkeep import demo, doctor, schema
+from stepconf.core.printable import printable
 from stepconf.errors import StepconfError
 from stepconf.run.copies import with_urls
 
@@ -127,7 +128,7 @@ _OS_HINTS = {
 
 
 def _fail(problem: str, hint: str, code: int = 1) -> None:
-    typer.secho(f"stepconf: {with_urls(problem)}", fg="red", err=True)
+    typer.secho(f"stepconf: {printable(with_urls(problem))}", fg="red", err=True)
     if hint:
-        typer.echo(with_urls(hint), err=True)
+        typer.echo(printable(with_urls(hint)), err=True)
     sys.exit(code)

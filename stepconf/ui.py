@@ -1,4 +1,8 @@
-"""What a person sees: progress while they wait, and the table at the end."""
+"""What a person sees: progress while they wait, and the table at the end.
+
+The one way to print. Strings are never markup: `output` and `console` show what is in them, whoever wrote it, and a
+style is given beside its text (`styled`).
+"""
 
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +23,45 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-console = Console(stderr=True)
-output = Console()
+from stepconf.core.printable import printable
+
+
+class _Console(Console):
+    """To which a string is data: no markup, no emoji codes, nothing that a terminal would obey.
+
+    Rich measures and renders each string (a line, a title, a cell, a label) by `render_str`.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+console = _Console(stderr=True)
+output = _Console()
+
+
+def styled(*parts: tuple[str, str]) -> Text:
+    """Texts, each with its style: the only way to one, as `rich.text.Text` lets control characters through."""
+    return Text.assemble(*((printable(text), style) for text, style in parts))
+
+
+def say(line: str, style: str = "") -> None:
+    """Print one line, however long; a line feed, which only what was read can hold, is shown as `\\n`."""
+    output.print(styled((line.replace("\n", r"\n"), style)), soft_wrap=True)
+
+
+class _Name(ProgressColumn):
+    """The name of a stage, at least `width` characters wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._width = width
+
+    def render(self, task: Task) -> Text:
+        return styled((f"{task.description:<{self._width}}", ""))
 
 
 class _Rate(ProgressColumn):
@@ -35,7 +76,7 @@ class StageProgress:
     def __init__(self, shown: bool = True) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<8}"),
+            _Name(8),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -70,7 +111,7 @@ class TrainProgress:
     def __init__(self) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<9}"),
+            _Name(9),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -122,7 +163,7 @@ class LoopProgress:
     def announce(self, text: str) -> None:
         """A new stage begins."""
         self._show(None)
-        console.print(text, highlight=False)
+        console.print(text)
 
     def tick(self, stage: str, n: int) -> None:
         """As `StageProgress`."""
@@ -160,11 +201,9 @@ def show_rounds(measured: list[dict[str, Any]], out: Path | str) -> None:
         ]  # fmt: skip
         table.add_row(name.replace("_", " "), *cells)
     output.print(table)
-    output.print(f"Files: {out}/rounds.json, {measured[-1]['policy']}", highlight=False, soft_wrap=True)
+    say(f"Files: {out}/rounds.json, {measured[-1]['policy']}")
     last = f"{out}/round-{measured[-1]['round']}/eval"
-    output.print(
-        f"Next:  stepconf calibrate {last} --before {out}/round-0/eval", highlight=False, soft_wrap=True
-    )
+    say(f"Next:  stepconf calibrate {last} --before {out}/round-0/eval")
 
 
 def show_training(summary: dict[str, Any], out: Path | str) -> None:
@@ -184,8 +223,8 @@ def show_training(summary: dict[str, Any], out: Path | str) -> None:
         "speed", f"{last['examples_per_second']:,} examples/s, {last['tokens_per_second']:,} tokens/s"
     )
     output.print(table)
-    output.print(f"Files: {summary['model']}, {out}/state/metrics.jsonl", highlight=False, soft_wrap=True)
-    output.print(f"Next:  stepconf generate --model {summary['model']} ...", highlight=False, soft_wrap=True)
+    say(f"Files: {summary['model']}, {out}/state/metrics.jsonl")
+    say(f"Next:  stepconf generate --model {summary['model']} ...")
 
 
 def show_summary(summary: dict[str, Any], run: Path | str) -> None:
@@ -196,22 +235,22 @@ def show_summary(summary: dict[str, Any], run: Path | str) -> None:
     for name, value in _rows(summary):
         table.add_row(name, value)
     output.print(table)
-    output.print(f"Files: {run}/solutions/*.parquet, {run}/steps/*.parquet", highlight=False, soft_wrap=True)
+    say(f"Files: {run}/solutions/*.parquet, {run}/steps/*.parquet")
     if summary.get("pairs"):
-        output.print(f"       {run}/pairs/*.parquet", highlight=False, soft_wrap=True)
+        say(f"       {run}/pairs/*.parquet")
     if "pairs" in summary and not summary["pairs"]:
-        output.print(no_pairs(summary), highlight=False, soft_wrap=True)
-    output.print(f"Next:  {_next(summary, run)}", highlight=False, soft_wrap=True)
+        say(no_pairs(summary))
+    say(f"Next:  {_next(summary, run)}")
 
 
 def show_export(out: Path | str, counts: dict[str, int], dropped: dict[str, int], warning: str) -> None:
     """What was exported, what was not, and what to beware of."""
     sizes = ", ".join(f"{n:,} {split}" for split, n in counts.items())
-    output.print(f"Export: {sizes} rows in {out}; how to load them: {out}/README.md", soft_wrap=True)
+    say(f"Export: {sizes} rows in {out}; how to load them: {out}/README.md")
     if dropped:
-        output.print(f"Left out: {_reasons(dropped)}", soft_wrap=True)
+        say(f"Left out: {_reasons(dropped)}")
     if warning:
-        output.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
+        say(f"Warning: {warning}", style="yellow")
 
 
 def no_pairs(summary: dict[str, Any]) -> str:

@@ -84,6 +84,8 @@ HOME = {
     "fsspec": {"run/remote.py"},
     "huggingface_hub": {"hub/client.py", "engines/tokenizer.py"},
 }
+# What prints or makes styled text is in stepconf/ui.py; these only hold strings, which its consoles make plain.
+RICH_ELSEWHERE = {"rich.table.Table", "rich.tree.Tree", "rich.live.Live", "rich.filesize.decimal"}
 LIGHT_START = {
     "torch",
     "vllm",
@@ -127,6 +129,8 @@ def test_imports_point_inward_and_heavy_packages_stay_home(path: Path) -> None:
             assert any(
                 here == home or (home.endswith("/") and here.startswith(home)) for home in HOME[top]
             ), f"{here} may not import {top}; its home is {sorted(HOME[top])}"
+        if top == "rich" and here != "ui.py":
+            assert name in RICH_ELSEWHERE, f"{here} may not import {name}: print by stepconf.ui"
         if layer == "core":
             assert top not in IMPURE_IN_CORE, f"{here} may not import {name}: the core is pure"
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from stepconf.ui import interval
 
@@ -53,7 +52,7 @@ def render(report: dict[str, Any]) -> list[Table | str]:
 
 
 def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column(first, overflow="fold")
     for name in columns:
         table.add_column(name, justify="right")

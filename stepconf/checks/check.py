@@ -189,7 +189,8 @@ def load_against(names: list[str]) -> dict[str, list[str]]:
 def render(report: Report, run: Path | str) -> list[Any]:
     """The table of findings, and lines below it, for a person."""
     from rich.table import Table
-    from rich.text import Text
+
+    from stepconf.ui import styled
 
     facts = report.facts
     rows = ", ".join(f"{n:,} {table}" for table, n in facts["rows"].items()) or "no rows"
@@ -206,11 +207,10 @@ def render(report: Report, run: Path | str) -> list[Any]:
             table.add_column(column, justify="right" if column == "count" else "left")
         table.add_column("what, and the first of them", overflow="fold")
         for one in report.findings:
-            # Text, not markup: an example may hold anything that a model wrote.
-            what = Text(one.meaning)
-            what.append("".join(f"\n  {example}" for example in one.examples), style="dim")
-            style = "red" if one.severity == "error" else "yellow"
-            table.add_row(Text(one.severity, style=style), one.check, f"{one.count:,}", what)
+            examples = "".join(f"\n  {example}" for example in one.examples)
+            severity = styled((one.severity, "red" if one.severity == "error" else "yellow"))
+            what = styled((one.meaning, ""), (examples, "dim"))
+            table.add_row(severity, one.check, f"{one.count:,}", what)
         lines.append(table)
     if any(one.check == "manifest" or one.check.startswith("shard-") for one in report.findings):
         lines.append("Damaged chunks: the command that made the run makes them anew with --repair.")

@@ -29,18 +29,16 @@ def report(
     from stepconf.report.write import write_report
     from stepconf.run.copies import shown
     from stepconf.run.folders import sent
-    from stepconf.ui import StageProgress, output
+    from stepconf.ui import StageProgress, say
 
     name = run.rstrip("/").rpartition("/")[2].partition("@")[0]
     target = out or (Path(f"{name}.html") if is_url(run) else Path(run) / "report.html")
     place = _fetched(run)
     with StageProgress() as tick, sent(target):
         written = write_report(place, target, partial, tick)
-    output.print(
-        f"Report {shown(written.file)} ({written.n_bytes / 1e6:.1f} MB)", highlight=False, soft_wrap=True
-    )
+    say(f"Report {shown(written.file)} ({written.n_bytes / 1e6:.1f} MB)")
     for note in written.notes:
-        output.print(note, highlight=False, markup=False, soft_wrap=True)
+        say(note)
 
 
 def view(
@@ -61,15 +59,13 @@ def view(
     from stepconf.report.source import open_source
 
     with ViewServer(open_source(_fetched(run), partial), port) as server:
-        from stepconf.ui import output  # while the index is being read
+        from stepconf.ui import say  # while the index is being read
 
-        output.print(
-            f"{run}: open {server.address} (Ctrl-C ends)", highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"{run}: open {server.address} (Ctrl-C ends)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            output.print("Ended.")
+            say("Ended.")
 
 
 def _fetched(run: str) -> str:

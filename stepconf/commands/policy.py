@@ -186,7 +186,7 @@ def evaluate(
     from stepconf.evaluation.evaluate import evaluate as run_evaluate
     from stepconf.evaluation.evaluate_view import render
     from stepconf.run.folders import mirrored
-    from stepconf.ui import StageProgress, output
+    from stepconf.ui import StageProgress, output, say
 
     with mirrored(out), StageProgress() as tick:
         report = run_evaluate(loaded, names_of(benchmark) or [], names_of(strategy) or [], out, tick)
@@ -197,14 +197,14 @@ def evaluate(
         output.print(table)
     place = shown(out)
     files = f"{place}/report.json, {place}/answers/, {place}/accuracy-tokens.svg and .png"
-    output.print(f"Files: {files}", highlight=False, soft_wrap=True)
+    say(f"Files: {files}")
 
 
 def _compare(first: str, second: str, out: Path | None, json_: bool) -> None:
     from stepconf.evaluation.compare import compare
     from stepconf.evaluation.evaluate_view import render_comparison
     from stepconf.run.folders import fetch_folder, mirrored
-    from stepconf.ui import output
+    from stepconf.ui import output, say
 
     with mirrored(out):
         folders = [fetch_folder(local_place(folder)) for folder in (first, second)]
@@ -214,7 +214,7 @@ def _compare(first: str, second: str, out: Path | None, json_: bool) -> None:
         return
     output.print(render_comparison(found))
     if out is not None:
-        output.print(f"File: {shown(out)}/comparison.json", highlight=False, soft_wrap=True)
+        say(f"File: {shown(out)}/comparison.json")
 
 
 def calibrate(
@@ -258,7 +258,7 @@ def calibrate(
             check_is_run(fetch_run(folder))
     from stepconf.calibration.calibrate import calibrate as run_calibrate
     from stepconf.calibration.view import render
-    from stepconf.ui import StageProgress, output
+    from stepconf.ui import StageProgress, output, say
 
     folder = out or run / "calibration"
     with mirrored(folder), StageProgress() as tick:
@@ -267,9 +267,9 @@ def calibrate(
         typer.echo(json.dumps(report, indent=1))
         return
     for part in render(report):
-        output.print(part, highlight=False)
+        output.print(part)
     place = shown(folder)
-    output.print(f"Files: {place}/calibration.json, {place}/*.svg, *.png", highlight=False, soft_wrap=True)
+    say(f"Files: {place}/calibration.json, {place}/*.svg, *.png")
 
 
 def serve(
@@ -307,5 +307,6 @@ def serve(
     }
     loaded = load_recipe(recipe, options, sets)
     from stepconf.serving.serve import serve as run_serve
+    from stepconf.ui import say
 
-    run_serve(loaded, lambda url, name: print(f"Serving {name} at {url}", flush=True))
+    run_serve(loaded, lambda url, name: say(f"Serving {name} at {url}"))

@@ -28,7 +28,7 @@ def status(
 
     refresh()
     if json_:
-        typer.echo(json.dumps(read_status(run), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(read_status(run), indent=1))
     else:
         watch_status(run, not watch, refresh)
 
@@ -58,10 +58,10 @@ def check(
     with StageProgress() as tick:
         report = run_check(run, sets, partial, tick)
     if json_:
-        typer.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(report.to_dict(), indent=1))
     else:
         for line in render(report, shown(run)):
-            output.print(line, highlight=False)
+            output.print(line)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -76,11 +76,11 @@ def compact(run: Annotated[Path, run_argument("A run folder or URL.")]) -> None:
 
     check_is_run(fetch_run(run))
     from stepconf.run.compact import compact as run_compact
-    from stepconf.ui import StageProgress, output
+    from stepconf.ui import StageProgress, say
 
     with StageProgress() as tick:
         before, after = run_compact(run, tick)
-    output.print(f"{shown(run)}: {before:,} shards before, {after:,} now.", highlight=False, soft_wrap=True)
+    say(f"{shown(run)}: {before:,} shards before, {after:,} now.")
 
 
 def push(
@@ -103,7 +103,7 @@ def push(
     if out is not None and not dry_run:
         raise StepconfError("--out is the folder of --dry-run.", "Add --dry-run, or leave --out.")
     from stepconf.hub import publish
-    from stepconf.ui import StageProgress, output
+    from stepconf.ui import StageProgress, output, say
 
     if dry_run:
         folder = out or (run if url_of(run) is None else Path(run.name)).with_name(
@@ -112,11 +112,11 @@ def push(
         with StageProgress() as tick:
             files = publish.prepare(run, repo_id, folder, licence, partial, tick)
         for line in publish.render(folder, files):
-            output.print(line, highlight=False)
+            output.print(line)
     else:
         with StageProgress() as tick:
             files, address = publish.push(run, repo_id, licence, partial, private, revision, tick)
-        output.print(f"Pushed {len(files)} files: {address}", highlight=False, soft_wrap=True)
+        say(f"Pushed {len(files)} files: {address}")
 
 
 def pull(
@@ -126,8 +126,8 @@ def pull(
 ) -> None:
     """Bring a published run back as a run folder."""
     from stepconf.hub import publish
-    from stepconf.ui import StageProgress, output
+    from stepconf.ui import StageProgress, say
 
     with StageProgress() as tick:
         publish.pull(repo_id, out, revision, tick)
-    output.print(f"Run {shown(out)}. Next: stepconf check {shown(out)}", highlight=False, soft_wrap=True)
+    say(f"Run {shown(out)}. Next: stepconf check {shown(out)}")

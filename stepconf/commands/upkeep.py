@@ -41,9 +41,11 @@ def schema(
 ) -> None:
     """Write the tables' JSON Schemas, or check them."""
     from stepconf.schema_files import check_schemas, write_schemas
+    from stepconf.ui import say
 
     if check:
         check_schemas(folder)
-        typer.echo(f"{folder}: current")
+        say(f"{folder}: current")
     else:
-        typer.echo("\n".join(f"wrote {file}" for file in write_schemas(folder)))
+        for file in write_schemas(folder):
+            say(f"wrote {file}")

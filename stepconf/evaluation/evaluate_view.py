@@ -3,14 +3,13 @@
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from stepconf.ui import interval
 
 
 def render(report: dict[str, Any]) -> list[Table]:
     """A row per benchmark and strategy, a row per pair of strategies, and what was left out, if anything was."""
-    table = Table(title=Text(report["model"]), title_justify="left")
+    table = Table(title=report["model"], title_justify="left")
     for name in ("benchmark", "strategy"):
         table.add_column(name, overflow="fold")
     for name in ("n", "pass@1", "pass@k", "maj@k", "tokens/question", "s/question", "no answer"):
@@ -48,12 +47,12 @@ def _refused(refused: dict[str, dict[str, int]]) -> Table:
     table.add_column("n", justify="right")
     for benchmark, reasons in refused.items():
         for reason, count in reasons.items():
-            table.add_row(Text(benchmark), Text(reason), str(count))
+            table.add_row(benchmark, reason, str(count))
     return table
 
 
 def _paired(title: str, comparisons: list[dict[str, Any]]) -> Table:
-    paired = Table(title=Text(title), title_justify="left")
+    paired = Table(title=title, title_justify="left")
     for name in ("benchmark", "first - second"):
         paired.add_column(name, overflow="fold")
     for name in ("accuracy difference", "only one right", "McNemar p", "tokens, first/second"):

@@ -5,11 +5,10 @@ from types import TracebackType
 
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from stepconf.inference.base import Growth, Result
 from stepconf.inference.run import Clock
-from stepconf.ui import console, output
+from stepconf.ui import console, output, say, styled
 
 _SHOWN_TREES = 8
 _STRONG, _WEAK = 0.8, 0.5  # confidences from which a step is green, below which it is red
@@ -60,32 +59,25 @@ def show(results: Sequence[Result], clock: Clock) -> None:
         _show_many(results)
     own = clock.own / clock.seconds if clock.seconds else 0.0
     occupancy = f"{clock.occupancy:.1f} continuations under way on average, {clock.peak_under_way} at most"
-    output.print(
-        f"{clock.seconds:.1f} s, {own:.1%} of them outside the engine; {occupancy}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{clock.seconds:.1f} s, {own:.1%} of them outside the engine; {occupancy}")
 
 
 def _show_answer(result: Result) -> None:
     for number, step in enumerate(result.steps, 1):
         c = step.confidence
         style = "" if c is None else "green" if c >= _STRONG else "red" if c < _WEAK else "yellow"
-        line = Text(f"{number:>3}  {'  -  ' if c is None else f'{c:.3f}'}  ", style="bold")
-        line.append(printable(step.text.strip()), style=style)
-        output.print(line, soft_wrap=True)
+        head = f"{number:>3}  {'  -  ' if c is None else f'{c:.3f}'}  "
+        output.print(styled((head, "bold"), (step.text.strip(), style)), soft_wrap=True)
     spent = result.spent
     if result.answer is None:
-        output.print(Text(f"No answer: {result.failure}", style="bold red"))
+        say(f"No answer: {result.failure}", "bold red")
     else:
         shown = "" if result.confidence is None else f"   C {result.confidence:.3f}"
-        output.print(Text(f"Answer: {printable(result.answer)}{shown}", style="bold"), soft_wrap=True)
+        output.print(styled((f"Answer: {result.answer}{shown}", "bold")), soft_wrap=True)
     given_up = f", {spent.pruned} branches pruned, {spent.merged} merged" if spent.depth else ""
-    output.print(
+    say(
         f"{result.strategy}: {spent.tokens:,} tokens in {spent.requests} requests, at most "
-        f"{spent.peak_branches} branches at once{given_up}",
-        highlight=False,
-        soft_wrap=True,
+        f"{spent.peak_branches} branches at once{given_up}"
     )
 
 
@@ -97,10 +89,5 @@ def _show_many(results: Sequence[Result]) -> None:
     table.add_row("tokens", f"{tokens:,}, {tokens / n:,.0f} a question")
     table.add_row("branches pruned", f"{sum(result.spent.pruned for result in results):,}")
     if failed:
-        table.add_row("first failure", Text(failed[0].failure))
+        table.add_row("first failure", failed[0].failure)
     output.print(table)
-
-
-def printable(text: str) -> str:
-    """Model output without what would steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

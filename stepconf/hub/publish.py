@@ -78,15 +78,14 @@ def pull(repo_id: str, out: Path, revision: str | None, tick: Tick) -> None:
 def render(folder: Path, files: list[Path]) -> list[Any]:
     """What would be pushed, as a tree with sizes."""
     from rich.filesize import decimal
-    from rich.text import Text
     from rich.tree import Tree
 
-    tree = Tree(Text(str(folder)))
+    tree = Tree(str(folder))
     branches: dict[Path, Tree] = {folder: tree}
     for file in files:
         for parent in reversed([p for p in file.parents if p.is_relative_to(folder)]):
             if parent not in branches:
-                branches[parent] = branches[parent.parent].add(Text(parent.name))
-        branches[file.parent].add(Text(f"{file.name}  {decimal(file.stat().st_size)}"))
+                branches[parent] = branches[parent.parent].add(parent.name)
+        branches[file.parent].add(f"{file.name}  {decimal(file.stat().st_size)}")
     total = sum(file.stat().st_size for file in files)
     return [tree, f"{len(files)} files, {decimal(total)}. Nothing was sent."]

@@ -40,9 +40,8 @@ def agreement_of(run: Path, n_disagreements: int = 10) -> tuple[Agreement, dict[
 
 
 def render(found: Agreement, shown: dict[str, dict[str, Any]]) -> "list[Table]":
-    """Three tables for a terminal: verifiers, pairs of them, steps. Text is escaped: it is a model's."""
+    """Three tables for a terminal: verifiers, pairs of them, steps."""
     from rich.table import Table
-    from rich.text import Text
 
     verifiers = Table(title="Verifiers", title_justify="left")
     for column in ("verifier", "decides", "incorrect of decided", "unknown", "seconds", "ms/step"):
@@ -50,7 +49,7 @@ def render(found: Agreement, shown: dict[str, dict[str, Any]]) -> "list[Table]":
     for one in found.verifiers:
         per_step = 1000 * one.seconds / max(1, one.n_verdicts)
         verifiers.add_row(
-            Text(one.verifier),
+            one.verifier,
             _percent(one.coverage),
             _percent(one.incorrect_rate),
             f"{one.n_unknown:,}",
@@ -64,7 +63,7 @@ def render(found: Agreement, shown: dict[str, dict[str, Any]]) -> "list[Table]":
             pairs.add_column(column, justify="left" if column == "verifiers" else "right")
         for pair in found.pairs:
             pairs.add_row(
-                Text(f"{pair.first}, {pair.second}"),
+                f"{pair.first}, {pair.second}",
                 f"{pair.n_both:,}",
                 _percent(pair.agreement),
                 "-" if pair.kappa is None else f"{pair.kappa:.3f}",
@@ -82,9 +81,9 @@ def render(found: Agreement, shown: dict[str, dict[str, Any]]) -> "list[Table]":
             wrong = "\n".join(f"{name}: {reasons[name]}".rstrip(": ") for name in each.says_incorrect)
             steps.add_row(
                 f"{row['solution_id']}[{row['step_index']}]",
-                Text(_short(row["text"])),
-                Text(", ".join(each.says_correct)),
-                Text(_short(wrong)),
+                _short(row["text"]),
+                ", ".join(each.says_correct),
+                _short(wrong),
             )
         tables.append(steps)
     return tables
@@ -95,6 +94,6 @@ def _percent(value: float | None) -> str:
 
 
 def _short(text: str) -> str:
-    """One screenful, without control characters, which a terminal would obey."""
-    plain = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text.strip())
+    """One screenful."""
+    plain = text.strip()
     return plain if len(plain) <= MAX_TEXT else plain[:MAX_TEXT] + "..."

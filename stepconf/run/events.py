@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stepconf.core.printable import printable
 from stepconf.run.copies import with_urls
 
 # Progress: `tick(stage, n)`: n more done; a negative n announces so many to do.
@@ -28,7 +29,7 @@ def log(event: str, **facts: Any) -> None:
 
 def warn(event: str, message: str, **facts: Any) -> None:
     """Something happened that a person should know of; `message` is a sentence for them."""
-    _logger.warning(with_urls(message), extra={"event": event, "facts": facts})
+    _logger.warning(printable(with_urls(message)), extra={"event": event, "facts": facts})
 
 
 @contextmanager
@@ -76,4 +77,4 @@ class _JsonLine(logging.Formatter):
         }
         if hasattr(record, "event"):
             line["message"] = record.getMessage()
-        return json.dumps(line | getattr(record, "facts", {}), ensure_ascii=False, default=str)
+        return json.dumps(line | getattr(record, "facts", {}), default=str)
