@@ -273,6 +273,8 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("answers", _counts(summary["answers"])))
     for name, found in summary["verifiers"].items():
         rows.append((f"steps by {name}", _counts(found)))
+    if summary["other_verifiers"]:
+        rows.append(("other verifiers", f"{summary['other_verifiers']:,}, not compared"))
     rows += [(f"{pair['first']} and {pair['second']}", _agreement(pair)) for pair in summary["agreement"]]
     if summary["labels"]:
         rows.append(("step labels", _counts(summary["labels"])))

@@ -21,6 +21,7 @@ _LATER = {
     "solutions": ["problem_id", "problem", "gold_answer", "text", "n_steps"],
     "pairs": ["pair_id", "solution_id", "problem_id", "step_index"],
 }
+_DIGITS = 9  # of the size of a vocabulary, as the metadata say it
 
 
 class Looked(NamedTuple):
@@ -113,7 +114,7 @@ def _scan_texts(table: str, rows: Any, found: Findings) -> None:
 
 def _vocabulary(rows: Any) -> int | None:
     said = (rows.schema.metadata or {}).get(b"vocabulary", b"")
-    return int(said) if said.isdigit() else None
+    return int(said) if said.isdigit() and len(said) <= _DIGITS else None
 
 
 def hashed(ids: Any) -> np.ndarray:

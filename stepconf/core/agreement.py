@@ -1,13 +1,15 @@
 """Verifiers side by side: what each covers and costs, how far two of them agree, where they differ most."""
 
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from stepconf.core.records import Label, Verdict
 
+MAX_VERIFIERS = 20  # that are set side by side: pairs grow with the square of them
 Said: TypeAlias = tuple[tuple[str, Label], ...]  # (verifier, label) of one step's verdicts, in their order
 
 
@@ -89,12 +91,21 @@ class Disagreement:
         return len(self.says_correct) * len(self.says_incorrect)
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """The whole report; verifiers by name, the worst disagreements first."""
+class SideBySide(NamedTuple):
+    """Verifiers and the pairs of them, by name; `n_others` are those beyond `MAX_VERIFIERS`."""
 
     verifiers: tuple[VerifierSummary, ...]
     pairs: tuple[PairAgreement, ...]
+    n_others: int
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The whole report, as `SideBySide`; the worst disagreements first."""
+
+    verifiers: tuple[VerifierSummary, ...]
+    pairs: tuple[PairAgreement, ...]
+    n_others: int
     disagreements: tuple[Disagreement, ...]
 
 
@@ -108,7 +119,7 @@ def agreement(rows: Iterable[tuple[str, Sequence[Verdict]]], n_disagreements: in
     """
     counted: Counter[Said] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
-    contradicted: list[Disagreement] = []
+    worst: list[Disagreement] = []
     for step_id, verdicts in rows:
         counted[tuple((verdict.verifier, verdict.label) for verdict in verdicts)] += 1
         for verdict in verdicts:
@@ -116,29 +127,37 @@ def agreement(rows: Iterable[tuple[str, Sequence[Verdict]]], n_disagreements: in
         said = _latest((verdict.verifier, verdict.label) for verdict in verdicts)
         each = Disagreement(step_id, _who(said, "correct"), _who(said, "incorrect"))
         if each.n_contradictions:
-            contradicted.append(each)
-    worst = sorted(contradicted, key=lambda d: -d.n_contradictions)
-    verifiers, pairs = tabulate(counted, seconds)
-    return Agreement(verifiers, pairs, tuple(worst[:n_disagreements]))
+            insort(worst, each, key=lambda one: -one.n_contradictions)
+            del worst[n_disagreements:]
+    return Agreement(*tabulate(counted, seconds), tuple(worst))
 
 
-def tabulate(
-    counted: Mapping[Said, int], seconds: Mapping[str, float]
-) -> tuple[tuple[VerifierSummary, ...], tuple[PairAgreement, ...]]:
-    """The verifiers and the pairs of them, by name, from how many steps have which verdicts.
+def tabulate(counted: Mapping[Said, int], seconds: Mapping[str, float]) -> SideBySide:
+    """The verifiers and the pairs of them, from how many steps have which verdicts.
+
+    Of more than `MAX_VERIFIERS`, those that said something of most steps are compared: anybody may have written
+    the names.
 
     Args:
         counted: the number of steps for each sequence of verdicts, none at all included.
         seconds: by verifier, summed over its verdicts.
     """
+    n_steps: Counter[str] = Counter()
+    for said, n in counted.items():
+        for name in {verifier for verifier, _ in said}:
+            n_steps[name] += n
+    most = sorted(n_steps, key=lambda name: (-n_steps[name], name))[:MAX_VERIFIERS]
+    kept = set(most)
     labels: Counter[Said] = Counter()
     for said, n in counted.items():
-        labels[tuple(sorted(_latest(said).items()))] += n
+        latest = _latest(one for one in said if one[0] in kept)
+        labels[tuple(sorted(latest.items()))] += n
     table = [(dict(said), n) for said, n in labels.items()]
-    names = sorted({name for said, _ in table for name in said})
-    return (
+    names = sorted(most)
+    return SideBySide(
         tuple(_summary(name, table, seconds[name]) for name in names),
         tuple(_pair(first, second, table) for first, second in combinations(names, 2)),
+        len(n_steps) - len(names),
     )
 
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from stepconf.core.documents import read_object
 from stepconf.core.records import Pair, Solution, Step, Verdict
+from stepconf.errors import StepconfError
 
 VERSION = "1.0"
 ENTROPY_METADATA = {
@@ -121,6 +123,15 @@ _NULLABLE = ("score", "reference")
 _MESSAGE = (("role", "string"), ("content", "string"))
 
 
+def plain(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
+    """Arrow's schema metadata as texts.
+
+    Raises:
+        UnicodeDecodeError: another writer's are none.
+    """
+    return {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+
+
 def arrow_schema(table: str, metadata: dict[str, str] | None = None) -> Any:
     """The `pyarrow.Schema` of a table; `metadata` (engine, model, ...) joins the estimator's identity."""
     import pyarrow as pa
@@ -186,8 +197,23 @@ def to_columns(table: str, rows: Sequence[Solution | Step | Pair]) -> dict[str, 
 
 
 def solution_of(row: dict[str, Any]) -> Solution:
-    """A row of `solutions` as read from Parquet, as its record."""
-    return Solution(**(row | {"extra": json.loads(row["extra"])}))
+    """A row of `solutions` as read from Parquet, as its record; raises as `extra_of`."""
+    return Solution(**(row | {"extra": extra_of(row["extra"], row["solution_id"])}))
+
+
+def extra_of(text: str, solution_id: str) -> dict[str, Any]:
+    """What the column `extra` of a solution holds.
+
+    Raises:
+        StepconfError: it is not JSON, not an object, or nested too deeply.
+    """
+    try:
+        return read_object(text)
+    except ValueError as error:
+        raise StepconfError(
+            f"the column extra of solution {solution_id} is not an object of JSON: {error}",
+            "The run was changed after it was written: take another copy of it, or make it anew.",
+        ) from error
 
 
 def step_of(row: dict[str, Any]) -> Step:

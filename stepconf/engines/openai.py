@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from stepconf.core.documents import read_json
 from stepconf.errors import StepconfError
 
 Messages = list[dict[str, str]]
@@ -213,10 +214,10 @@ def _content(status: int, data: bytes) -> tuple[str, str]:
     if len(data) > MAX_REPLY_BYTES:
         return "", f"reply is larger than {MAX_REPLY_BYTES >> 20} MiB"
     try:
-        choice = json.loads(data)["choices"][0]
+        choice = read_json(data)["choices"][0]
         message, ended = choice["message"], choice.get("finish_reason")
         text, refusal = message.get("content"), message.get("refusal")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return "", "not a chat completion"
     if refusal or ended == "content_filter":
         return "", "refused"

@@ -4,13 +4,13 @@ No remote code runs. Qwen2.5-Math-PRM ships its head as code; here the head is r
 `score.*` tensors (one linear layer, or two with a ReLU between) on top of the plain Qwen2 body.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from stepconf.core.documents import read_json
 from stepconf.engines.reward_text import RewardText
 from stepconf.engines.tokenizer import model_not_found
 from stepconf.errors import StepconfError
@@ -146,8 +146,11 @@ def _tensors(model: str, revision: str | None, prefix: str) -> dict[str, torch.T
     index = found("model.safetensors.index.json")
     names = {"model.safetensors"}
     if index is not None:
-        weight_map = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
-        names = {file for name, file in weight_map.items() if name.startswith(prefix)}
+        try:
+            weight_map = read_json(Path(index).read_text(encoding="utf-8"))["weight_map"]
+            names = {file for name, file in weight_map.items() if name.startswith(prefix)}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StepconfError(f"{index} is not an index of a model's tensors: {error!r}") from error
     for name in sorted(names):
         file = found(name)
         if file is not None:

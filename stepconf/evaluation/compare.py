@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.errors import StepconfError
-from stepconf.evaluation.evaluate import Cell, compared
+from stepconf.evaluation.evaluate import Cell, compared, read_cell, read_kept
 from stepconf.run.shards import write_atomically
 
 Place = tuple[str, str]  # benchmark, strategy
@@ -46,7 +46,7 @@ def _cells(folder: Path) -> dict[Place, Cell]:
             f"{folder} is not a folder of stepconf evaluate (no answers in it).",
             "Make one: stepconf evaluate --benchmark gsm8k --model MODEL --out DIR",
         )
-    cells = [Cell(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    cells = [read_cell(file) for file in files]
     return {(cell.benchmark, cell.strategy): cell for cell in cells}
 
 
@@ -55,7 +55,7 @@ def _problems(cell: Cell) -> set[str]:
 
 
 def _model(folder: Path) -> str:
-    return str(json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["model"])
+    return str(read_kept(folder / "recipe.json").get("model", ""))
 
 
 def _matched(a: list[Place], b: list[Place]) -> list[tuple[Place, Place]]:

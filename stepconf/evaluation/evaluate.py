@@ -19,6 +19,7 @@ from typing import Any
 from stepconf.calibration import figures
 from stepconf.core.answers import gold_answer
 from stepconf.core.bootstrap import Interval
+from stepconf.core.documents import read_object
 from stepconf.core.evaluation import (
     mcnemar_exact,
     mean_interval,
@@ -147,7 +148,7 @@ def _settle(out: Path, recipe: Recipe) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(mine, indent=1).encode())
         return
-    theirs = json.loads(file.read_text(encoding="utf-8"))
+    theirs = read_kept(file)
     differing = sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key))
     if differing:
         raise StepconfError(
@@ -164,9 +165,36 @@ def _kept(file: Path, asked: Sequence[Problem]) -> Cell | None:
     """What an earlier run has written, if it is of these problems."""
     if not file.exists():
         return None
-    cell = Cell(**json.loads(file.read_text(encoding="utf-8")))
+    cell = read_cell(file)
     same = {one["problem_id"] for one in cell.rows} == {problem.problem_id for problem in asked}
     return cell if same else None
+
+
+def read_cell(file: Path) -> Cell:
+    """The answers that `evaluate` has kept in a file; raises as `read_kept`."""
+    try:
+        return Cell(**read_kept(file))
+    except TypeError as error:
+        raise _not_kept(file, error) from error
+
+
+def read_kept(file: Path) -> dict[str, Any]:
+    """An object of JSON in a folder of `evaluate`.
+
+    Raises:
+        StepconfError: the file holds something else.
+    """
+    try:
+        return read_object(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _not_kept(file, error) from error
+
+
+def _not_kept(file: Path, error: Exception) -> StepconfError:
+    return StepconfError(
+        f"{file} is not what stepconf evaluate has written: {error}",
+        "Delete it and type the command that made it again.",
+    )
 
 
 def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) -> list[dict[str, Any]]:

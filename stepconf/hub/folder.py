@@ -19,6 +19,7 @@ from stepconf.calibration import figures
 from stepconf.calibration.calibrate import Bootstrap, reliability
 from stepconf.calibration.signals import Units
 from stepconf.core.card import CONFIGS, Published, Source, card
+from stepconf.core.documents import read_json
 from stepconf.errors import StepconfError
 from stepconf.problems.sets import NAMED_SETS
 from stepconf.recipe import recipe_of
@@ -95,7 +96,7 @@ def _published(
     return Published(
         repo_id=repo_id,
         recipe={"command": recipe["command"], **recipe_of(recipe).model_dump(mode="json")},
-        summary=json.loads(file.read_text(encoding="utf-8")) if current else read_summary(run),
+        summary=read_json(file.read_text(encoding="utf-8")) if current else read_summary(run),
         metadata=read_metadata(run),
         rows=rows,
         sources=_sources(run),

@@ -1,13 +1,13 @@
 """From the published form of a run (`folder.py`) back to a run, whose manifests say which rows are whose."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from stepconf.core.schema import TABLES
+from stepconf.core.documents import read_json
+from stepconf.core.schema import TABLES, plain
 from stepconf.errors import StepconfError
 from stepconf.hub.folder import split_of
 from stepconf.run.damage import file_digest
@@ -15,7 +15,7 @@ from stepconf.run.events import Tick
 from stepconf.run.facts import from_json, manifest_flaw
 from stepconf.run.parts import PAIRS, chunks_of, stem_of
 from stepconf.run.shards import Run
-from stepconf.run.tables import opened, plain, read_manifests, read_recipe
+from stepconf.run.tables import opened, read_manifests, read_recipe
 
 _REVISION = "Give the --revision of a commit that stepconf push has made."
 _CHUNK_NAME = re.compile(r"\d{5,9}(-\d{5,9})?")
@@ -103,7 +103,7 @@ def _described(about: Path, where: str) -> tuple[list[dict[str, Any]], dict[str,
     try:
         lines = (about / "manifests.jsonl").read_text(encoding="utf-8").splitlines()
         manifests = [from_json(line) for line in lines]
-        sums = dict(json.loads((about / "checksums.json").read_text(encoding="utf-8")))
+        sums = dict(read_json((about / "checksums.json").read_text(encoding="utf-8")))
         for line, manifest in enumerate(manifests, 1):
             if flaw := manifest_flaw(manifest):
                 raise ValueError(f"line {line} {flaw}")

@@ -43,7 +43,8 @@ def render(found: Agreement, shown: dict[str, dict[str, Any]]) -> "list[Table]":
     """Three tables for a terminal: verifiers, pairs of them, steps."""
     from rich.table import Table
 
-    verifiers = Table(title="Verifiers", title_justify="left")
+    others = f" ({found.n_others:,} others are not shown)" if found.n_others else ""
+    verifiers = Table(title=f"Verifiers{others}", title_justify="left")
     for column in ("verifier", "decides", "incorrect of decided", "unknown", "seconds", "ms/step"):
         verifiers.add_column(column, justify="left" if column == "verifier" else "right")
     for one in found.verifiers:
@@ -82,7 +83,7 @@ def render(found: Agreement, shown: dict[str, dict[str, Any]]) -> "list[Table]":
             steps.add_row(
                 f"{row['solution_id']}[{row['step_index']}]",
                 _short(row["text"]),
-                ", ".join(each.says_correct),
+                _short(", ".join(each.says_correct)),
                 _short(wrong),
             )
         tables.append(steps)

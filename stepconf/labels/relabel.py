@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.labels import POLICIES
+from stepconf.core.schema import plain
 from stepconf.errors import StepconfError
 from stepconf.labels.columns import label_chunk
 from stepconf.run.ahead import ahead
@@ -80,6 +81,7 @@ def _read(file: Path, run: Path) -> tuple[Any, dict[str, Any]]:
     try:
         data = file.read_bytes()
         rows = pq.read_table(pa.BufferReader(data))
-    except (OSError, pa.ArrowInvalid) as error:
+        plain(rows.schema.metadata)
+    except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
         raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
     return rows, shard_facts(len(rows), data)

@@ -4,7 +4,6 @@ All requests of a run are one stream, so that the engine's batch stays full and 
 cache. Each continuation is cut where its first step ends, and that step is verified as a run's steps are.
 """
 
-import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from hashlib import blake2b
 from stepconf.core.pairs.steps import reads_alike
 from stepconf.core.pairs.traces import ID_BYTES, Place, Side, Trace, ids_of, to_bytes
 from stepconf.core.records import Label, Solved, bare_solution
+from stepconf.core.schema import extra_of
 from stepconf.core.segment import segment
 from stepconf.core.steps import build_steps, measure
 from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling
@@ -187,7 +187,7 @@ def _as_solved(place: Place, side: Side, recipe: Recipe) -> Solved:
         model=recipe.model,
         finish_reason="stop" if side.is_terminal else "length",
         n_steps=len(starts),
-        extra=json.loads(trace.extra),
+        extra=extra_of(trace.extra, trace.solution_id),
     )
     spans = list(zip(starts, [*starts[1:], len(text)], strict=True))
     return Solved(solution, build_steps(trace.solution_id, trace.problem_id, text, spans, token_starts=[]))

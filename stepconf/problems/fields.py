@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
+from stepconf.core.documents import read_json
 from stepconf.errors import StepconfError
 
 _PLACE = re.compile(r"\{([^{}]+)\}")
@@ -161,8 +162,8 @@ def _table_in(text: str) -> dict[str, Any] | None:
     if not text.startswith("{") or '"columns"' not in text:
         return None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = read_json(text)
+    except ValueError:
         return None
     return value if _is_table(value) else None
 

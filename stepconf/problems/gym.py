@@ -1,13 +1,13 @@
 """Problems made by reasoning-gym: `reasoning-gym:task?key=value&key=value`, the same for the same seed."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import unquote
 
+from stepconf.core.documents import read_json
 from stepconf.errors import StepconfError
 from stepconf.problems.files import Row
 from stepconf.problems.rows import ProblemOptions, Source
@@ -62,7 +62,7 @@ def _settings(task: str, query: str, config_class: Any) -> dict[str, Any]:
             )
         text = unquote(text)
         try:
-            settings[key] = json.loads(text.lower() if text in {"True", "False"} else text)
+            settings[key] = read_json(text.lower() if text in {"True", "False"} else text)
         except ValueError:
             settings[key] = text.split(",") if "list" in str(fields[key].type) else text
     return settings

@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from stepconf.core.documents import read_yaml
 from stepconf.errors import StepconfError
 from stepconf.recipe.base import Strict
 from stepconf.recipe.dataset import (
@@ -120,10 +120,11 @@ def load_recipe(
                 f"--set {assignment!r} has no '='.", "Write --set key=value, e.g. --set sampling.top_p=0.9"
             )
         try:
-            _put(values, key.strip(), yaml.safe_load(text))
-        except yaml.YAMLError as error:
+            _put(values, key.strip(), read_yaml(text))
+        except ValueError as error:
             raise StepconfError(
-                f"--set {assignment!r}: the value is not YAML.", "Quote it: --set 'key=\"value\"'"
+                f"--set {assignment!r:.200}: the value is not YAML as it is read here: {error}",
+                "Quote it: --set 'key=\"value\"'",
             ) from error
     try:
         return Recipe.model_validate(values)
@@ -164,11 +165,11 @@ def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values = read_yaml(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise StepconfError(f"cannot read the recipe {file}: {error.strerror}.", "See recipes/.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StepconfError(f"{file} is not YAML: {error}") from error
+    except ValueError as error:
+        raise StepconfError(f"{file} is not YAML as a recipe is: {error}", "See recipes/.") from error
     if not isinstance(values, dict):
         raise StepconfError(f"{file} holds a {type(values).__name__}, not keys and values.")
     return values
@@ -192,4 +193,4 @@ def _explained(error: ValidationError, file: Path | None) -> StepconfError:
         near = get_close_matches(key, known_keys(), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Keys: {', '.join(known_keys())}"
         return StepconfError(f"unknown recipe key {key!r}{where}.", hint)
-    return StepconfError(f"recipe key {key}{where}: {first['msg']}, got {first['input']!r}.")
+    return StepconfError(f"recipe key {key}{where}: {first['msg']}, got {first['input']!r:.200}.")

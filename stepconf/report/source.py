@@ -1,13 +1,11 @@
 """Where the tables lie: a run, its published form in a folder, or that on the Hub. Nothing is read yet."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from stepconf.core.documents import read_json, read_yaml
 from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.run.files import missing_parts, stale_summary
@@ -111,9 +109,9 @@ def _published(
             "Give a run, or what stepconf push has published.",
         )
     try:
-        known = yaml.safe_load(recipe) if recipe is not None else {}
-    except yaml.YAMLError as error:
-        raise StepconfError(f"{name}: stepconf/recipe.yaml is not YAML: {error}") from error
+        known = read_yaml(recipe) if recipe is not None else {}
+    except ValueError as error:
+        raise StepconfError(f"{name}: stepconf/recipe.yaml is not YAML as a run has it: {error}") from error
     return Source(
         name, files, opener, known if isinstance(known, dict) else {}, _json(summary) if summary else None
     )
@@ -121,7 +119,7 @@ def _published(
 
 def _json(text: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
+        value = read_json(text)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

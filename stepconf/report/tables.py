@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stepconf.core.schema import plain
 from stepconf.errors import StepconfError
 from stepconf.report.source import Source
 
@@ -78,16 +79,15 @@ class Tables:
                 return self._file(name).read_row_group(index, names)
 
             rows = _explained(read, file)
-            plain = rows.take(inside - starts[one]).to_pylist()
-            found.update(zip(inside.tolist(), plain, strict=True))
+            taken = rows.take(inside - starts[one]).to_pylist()
+            found.update(zip(inside.tolist(), taken, strict=True))
         return [found[row] for row in wanted.tolist()]
 
     def metadata(self, table: str) -> dict[str, str]:
         """The schema metadata of the first shard (engine, model, ...)."""
         with self._lock:
             for file in self._source.files[table][:1]:
-                held = _explained(lambda name: self._file(name).schema_arrow.metadata, file) or {}
-                return {key.decode(): value.decode() for key, value in held.items()}
+                return _explained(lambda name: plain(self._file(name).schema_arrow.metadata), file)
         return {}
 
     def _find_bounds(self, table: str) -> tuple[Rows, list[tuple[str, int]]]:
@@ -123,7 +123,7 @@ def containing(texts: pa.ChunkedArray, wanted: str) -> npt.NDArray[np.bool_]:
 def _explained(read: Callable[[str], T], file: str) -> T:
     try:
         return read(file)
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
         raise StepconfError(
             f"the shard {file} cannot be read: {error}", "Type: stepconf check RUN, which says what is wrong."
         ) from error

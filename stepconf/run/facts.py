@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stepconf.core.documents import read_json
 from stepconf.core.schema import TABLES
 from stepconf.run.parts import PAIRS, stem_of, table_shards
 
 _NUMBER = re.compile(r"[0-9]{1,9}")  # of a chunk
+_MOST = 1 << 63  # whole numbers of JSON may have thousands of digits, and their sums more than Python prints
 _LONE = re.compile("[\ud800-\udfff]")
 Kinds = dict[str, Callable[[Any], bool]]
 
@@ -20,12 +22,12 @@ def is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and abs(value) < _MOST
 
 
 def is_count(value: Any) -> bool:
     """Whether it is a number of things."""
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < _MOST
 
 
 def each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -56,9 +58,9 @@ def from_json(text: str) -> Any:
     """What a text of JSON holds.
 
     Raises:
-        ValueError: it is not JSON, or has a lone surrogate in a text: nobody could write that again.
+        ValueError: as `read_json`; or it has a lone surrogate in a text: nobody could write that again.
     """
-    value = json.loads(text)
+    value = read_json(text)
     json.dumps(value, ensure_ascii=False).encode()
     return value
 

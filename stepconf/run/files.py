@@ -1,11 +1,11 @@
 """A run's files, before anyone reads their rows: manifests, shards as they were written, and what is missing."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stepconf.core.checks.findings import Findings
+from stepconf.core.documents import read_json
 from stepconf.core.schema import TABLES
 from stepconf.run.ahead import ahead
 from stepconf.run.copies import url_of
@@ -93,7 +93,7 @@ def _miscounts(manifest: dict[str, Any]) -> Iterator[str]:
 
 def _summary(run: Path) -> dict[str, Any] | None:
     try:
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json((run / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return summary if isinstance(summary, dict) and is_count(summary.get("solutions")) else None

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from stepconf.core.documents import read_json
 from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
 from stepconf.run.copies import MARK, cache_dir, digest, is_url, local_place, mark_as_copy, url_of
@@ -144,7 +145,7 @@ class Folder:
 
     def _known(self) -> dict[str, Any]:
         try:
-            found = json.loads((self.copy / _SYNCED).read_text(encoding="utf-8"))
+            found = read_json((self.copy / _SYNCED).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

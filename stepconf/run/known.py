@@ -11,6 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from stepconf.core.documents import read_json
 from stepconf.core.schema import TABLES
 from stepconf.run.damage import file_digest
 
@@ -35,7 +36,7 @@ class Known(NamedTuple):
 def remembered(copy: Path) -> dict[str, Known]:
     """What was at the URL when it last was the same as the copy; nothing where that cannot be read."""
     try:
-        found = json.loads((copy / _SYNCED).read_text(encoding="utf-8"))
+        found = read_json((copy / _SYNCED).read_text(encoding="utf-8"))
         return {name: Known(*one) for name, one in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
@@ -74,7 +75,7 @@ def is_shard(name: str) -> bool:
 def shards_in(manifest: bytes) -> dict[str, str]:
     """The hashes of the shards that a manifest names; none for one that is damaged: whoever reads the run says so."""
     try:
-        files = json.loads(manifest)["files"]
+        files = read_json(manifest)["files"]
         return {str(name): str(facts["blake2b"]) for name, facts in files.items() if is_shard(name)}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stepconf.core.documents import read_json
 from stepconf.errors import StepconfError
 from stepconf.run.events import warn
 from stepconf.run.remote import ATTEMPTS, Store
@@ -124,7 +125,7 @@ def read_lock(store: Store) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        found = json.loads(text)
+        found = read_json(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

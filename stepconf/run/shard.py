@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from stepconf.core.schema import arrow_schema
+from stepconf.core.schema import arrow_schema, plain
 from stepconf.run.parts import GROUP_BYTES, SHARD_BYTES, cut, shard_names
-from stepconf.run.tables import plain
 
 
 class Shard(NamedTuple):

@@ -1,6 +1,5 @@
 """`stepconf status RUN`: how far a run is, from its manifests, its lock and RUN/metrics.json."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from stepconf.core.documents import read_json
 from stepconf.run.copies import shown, url_of
 from stepconf.run.files import is_locked
 from stepconf.run.parts import PAIRS, chunks_of
@@ -89,7 +89,7 @@ def _until_it_ends(run: Path, refresh: Callable[[], None]) -> Iterator[dict[str,
 def _metrics(run: Path) -> dict[str, Any]:
     """What was last written; empty where there is nothing that can be read: it is only news."""
     try:
-        found = json.loads((run / METRICS).read_text(encoding="utf-8"))
+        found = read_json((run / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 RESAMPLES = 1000
-_OF_TABLES = ("shards", "problems", "answers", "verifiers", "agreement", "labels", "entropy")
+_OF_TABLES = (
+    "shards",
+    "problems",
+    "answers",
+    "verifiers",
+    "other_verifiers",
+    "agreement",
+    "labels",
+    "entropy",
+)
 LARGE = 200_000  # steps from which a thousand resamples take seconds and a normal interval is as good
 Column = npt.NDArray[Any]
 
@@ -50,7 +59,8 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     """Counts, drops by reason, seconds and rates by stage, verdicts, entropies and AUROC, pairs by kind.
 
     By verifier: coverage (share of all steps that it decides), incorrect_rate (of those) and seconds; by two
-    verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
+    verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`). `other_verifiers`
+    are how many there are beyond those that are compared.
     """
     import polars as pl
 
@@ -191,7 +201,7 @@ def _of_steps(path: Path) -> dict[str, Any]:
     import polars as pl
 
     if not shard_files(path, "steps"):
-        return {"verifiers": {}, "agreement": [], "labels": {}, "entropy": {}}
+        return {"verifiers": {}, "other_verifiers": 0, "agreement": [], "labels": {}, "entropy": {}}
     steps = _scan(path, "steps")
     labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect(engine="streaming").iter_rows()))
     return {**_of_verifiers(steps), "labels": labels, "entropy": _entropy(path)}
@@ -220,13 +230,14 @@ def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
         .agg(pl.col("seconds").sum())
         .collect(engine="streaming")
     )
-    verifiers, pairs = tabulate(
+    found = tabulate(
         {tuple(_verdict(line) for line in text.splitlines()): n for text, n in counts.iter_rows()},
         dict(seconds.iter_rows()),
     )
     return {
-        "verifiers": {one.verifier: _verifier(one) for one in verifiers},
-        "agreement": [_agreement(pair) for pair in pairs],
+        "verifiers": {one.verifier: _verifier(one) for one in found.verifiers},
+        "other_verifiers": found.n_others,
+        "agreement": [_agreement(pair) for pair in found.pairs],
     }
 
 

@@ -5,10 +5,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from stepconf.core.documents import read_yaml
 from stepconf.core.records import Pair, Solved, Step
-from stepconf.core.schema import solution_of, step_of
+from stepconf.core.schema import plain, solution_of, step_of
 from stepconf.errors import StepconfError
 from stepconf.run.damage import damage_told, live_manifests
 from stepconf.run.facts import is_text
@@ -42,9 +41,9 @@ def read_recipe(run: Path) -> dict[str, Any]:
     check_is_run(run)
     file = run / "recipe.yaml"
     try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StepconfError(f"{file} is not YAML: {error}", "Give another folder.") from error
+        loaded = read_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StepconfError(f"{file} is not YAML as a run has it: {error}", "Give another folder.") from error
     if not (
         isinstance(loaded, dict)
         and is_text(loaded.get("command"))
@@ -127,7 +126,7 @@ def opened(file: Path, refused: Callable[[Exception], StepconfError]) -> Iterato
     try:
         with pq.ParquetFile(file) as parquet:
             yield parquet
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise refused(error) from error
 
 
@@ -177,8 +176,3 @@ def read_metadata(run: Path) -> dict[str, str]:
         with _opened(run, file) as shard:
             return plain(shard.schema_arrow.metadata)
     return {}
-
-
-def plain(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
-    """Arrow's schema metadata as texts."""
-    return {key.decode(): value.decode() for key, value in (metadata or {}).items()}

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from stepconf.core.documents import read_object
 from stepconf.errors import StepconfError
 from stepconf.training.ranks import Ranks
 
@@ -90,8 +91,14 @@ def load_checkpoint(
     found = checkpoints(folder)
     if not found:
         return 0
-    state = json.loads((found[-1] / "state.json").read_text())
-    if state["identity"] != identity:
+    try:
+        state = read_object((found[-1] / "state.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StepconfError(
+            f"{found[-1] / 'state.json'} is not a checkpoint's: {error}",
+            "Delete this checkpoint and type the same command again.",
+        ) from error
+    if state.get("identity") != identity:
         raise StepconfError(
             f"{found[-1]} is a checkpoint of other pairs, another model or another recipe.",
             "Give another --out, or the options that it was made with.",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from stepconf.core.documents import read_object
 from stepconf.core.trees import Example, Tree, pack, plant
 from stepconf.errors import StepconfError
 from stepconf.recipe import TrainRecipe
@@ -264,7 +265,12 @@ def _metrics_until(folder: Path, done: int, ranks: Ranks) -> dict[str, Any]:
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{line}\n" for line in lines))
-    return json.loads(lines[-1]) if lines else {}
+    try:
+        return read_object(lines[-1]) if lines else {}
+    except ValueError as error:
+        raise StepconfError(
+            f"{file}, line {len(lines)} is not JSON of stepconf train: {error}", "Give another --out."
+        ) from error
 
 
 @contextmanager

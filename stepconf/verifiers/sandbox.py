@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from stepconf.core.documents import read_json
 from stepconf.errors import StepconfError
 
 _JAIL = Path(__file__).with_name("sandbox_jail.py")
@@ -202,7 +203,7 @@ class _Run:
     def _failure(self, last: str) -> str:
         """Why the program did not reach its last line, by the jail's last words."""
         try:
-            said = json.loads(last)
+            said = read_json(last)
         except ValueError:
             return "error: the sandbox was ended from within"
         if said["finished"]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 
-from stepconf.core.agreement import PairAgreement, agreement
+from stepconf.core.agreement import MAX_VERIFIERS, PairAgreement, agreement
 from stepconf.core.labels import label_steps
 from stepconf.core.records import Label, Verdict
 
@@ -83,3 +83,20 @@ def test_a_verifier_run_again_counts_as_it_does_for_labels() -> None:
 def test_nothing_to_compare() -> None:
     assert agreement([]) == agreement([("s", [])])
     assert agreement([]).verifiers == ()
+
+
+def test_of_many_verifiers_those_that_say_most_are_compared() -> None:
+    """Anybody may have written the names: pairs grow with the square of them."""
+    steps: list[dict[str, Label | None]] = [
+        {f"v{i:04d}": "correct" if (i + step) % 2 else "incorrect" for i in range(step, 3000)}
+        for step in range(50)
+    ]
+    few = [step | {"final": "correct"} for step in steps]
+    report = agreement(rows(few), 5)
+    assert len(report.verifiers) == MAX_VERIFIERS and report.n_others == 3001 - MAX_VERIFIERS
+    assert len(report.pairs) == MAX_VERIFIERS * (MAX_VERIFIERS - 1) // 2
+    assert "final" in {one.verifier for one in report.verifiers}
+    alone = agreement(rows([{one.verifier: step[one.verifier] for one in report.verifiers if one.verifier in step}
+                            for step in few]))  # fmt: skip
+    assert (report.verifiers, report.pairs) == (alone.verifiers, alone.pairs) and alone.n_others == 0
+    assert [one.step_id for one in report.disagreements] == ["s0", "s1", "s2", "s3", "s4"]

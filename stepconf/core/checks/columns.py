@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.steps import numbers
 from stepconf.core.records import FinishReason, Label, PairKind
-from stepconf.core.schema import ENTROPY_METADATA, VERSION, arrow_schema
+from stepconf.core.schema import ENTROPY_METADATA, VERSION, arrow_schema, plain
 
 IDS = {"solutions": "solution_id", "steps": "step_id", "pairs": "pair_id"}
 _VALUES = {
@@ -22,7 +22,11 @@ _VALUES = {
 def check_schema(table: str, schema: Any, where: str, found: Findings) -> bool:
     """Whether the shard `where` has the declared columns, so that its rows can be looked at."""
     declared = arrow_schema(table)
-    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    try:
+        metadata = plain(schema.metadata)
+    except UnicodeDecodeError as error:
+        found.add("schema", f"{where}: metadata: {error}")
+        return False
     if metadata.get("stepconf_schema") != VERSION:
         found.add("schema", f"{where}: schema version {metadata.get('stepconf_schema')!r}, not {VERSION!r}")
     for key, value in ENTROPY_METADATA.items():
