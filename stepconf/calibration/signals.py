@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.errors import StepconfError
+from stepconf.run.summary import polars_reads
 from stepconf.run.tables import check_is_run, shard_files
 
 if TYPE_CHECKING:
@@ -61,14 +62,15 @@ def read_units(run: Path, kind: Kind, topk: Mapping[str, float] | None = None) -
         topk: what `truncated.topk_entropies` gives for the run.
 
     Raises:
-        StepconfError: the folder is not a run.
+        StepconfError: the folder is not a run, or a shard cannot be read.
     """
     check_is_run(run)
     names = [*SIGNS, *([] if topk is None else [TOPK])]
     if not shard_files(run, "steps"):
         empty = np.empty(0)
         return Units(kind, empty, empty, empty, dict.fromkeys(names, empty), 0)
-    frame = (_steps if kind == "steps" else _answers)(run, topk).collect()
+    with polars_reads(run):
+        frame = (_steps if kind == "steps" else _answers)(run, topk).collect()
     decided = frame.drop_nulls(["correct", "entropy_mean"])
     found = {name: decided[name].to_numpy() for name in ("problem_id", "correct", "confidence", *names)}
     problems, correct, confidence = (found.pop(name) for name in ("problem_id", "correct", "confidence"))
@@ -82,7 +84,7 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
     last step has the answer, and a branch with its answer is not pruned.
 
     Raises:
-        StepconfError: the folder is not a run, or no scored solution in it is right.
+        StepconfError: the folder is not a run, a shard cannot be read, or no scored solution in it is right.
     """
     import polars as pl
 
@@ -94,14 +96,14 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
         scored = pl.scan_parquet(shard_files(run, "solutions")).filter(
             pl.col("answer_correct") & pl.col("entropy_mean").is_not_null()
         )
-        right = scored.select("solution_id").collect()
-        lowest = (
+        on_the_way = (
             pl.scan_parquet(shard_files(run, "steps"))
             .filter(pl.col("step_index") < pl.col("n_steps") - 1)
             .group_by("solution_id")
             .agg((pl.col("cumulative_confidence") ** exponent).min().alias("lowest"))
-            .collect()
         )
+        with polars_reads(run):
+            right, lowest = scored.select("solution_id").collect(), on_the_way.collect()
     if not len(right):
         raise StepconfError(
             f"no scored solution in {run} is right, so there is no quantile to take tau from.",

@@ -1,6 +1,8 @@
 """What a run holds, in figures: from its manifests and, with Polars, from its tables."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -62,8 +64,6 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`). `other_verifiers`
     are how many there are beyond those that are compared.
     """
-    import polars as pl
-
     manifests = read_manifests(path)
     chunks = [m for m in manifests if "tokens" in m]
     drops = Counter(_source_drops(path))
@@ -73,10 +73,8 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
         seconds.update(manifest["seconds"])
     engine_seconds = seconds.get("sample", 0.0) + seconds.get("score", 0.0)
     tokens = sum(m["tokens"] for m in chunks)
-    try:
+    with polars_reads(path):
         tables = _of_tables(path, chunks, _known(path) if same_steps else {})
-    except pl.exceptions.PolarsError as error:
-        raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
     return {
         "model": read_recipe(path).get("model", ""),
         "solutions": sum(m["solutions"] for m in chunks),
@@ -91,6 +89,17 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def polars_reads(path: Path) -> Iterator[None]:
+    """A shard of the run that Polars cannot read is told as damage: StepconfError."""
+    import polars as pl
+
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
+
+
 def confidence_quantile(path: Path, quantile: float) -> float:
     """The quantile of the confidences of correct steps in the run: the default threshold tau.
 
@@ -101,10 +110,8 @@ def confidence_quantile(path: Path, quantile: float) -> float:
 
     correct = _scan(path, "steps").filter(pl.col("label") == "correct")
     asked = correct.select(pl.col("confidence").quantile(quantile, "linear"))
-    try:
+    with polars_reads(path):
         value = asked.collect(engine="streaming").item()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
     if value is None:
         raise StepconfError(
             f"no step in {path} is labelled correct, so there is no quantile to take tau from.",
@@ -116,7 +123,7 @@ def confidence_quantile(path: Path, quantile: float) -> float:
 def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
     """Of the steps that are labelled correct or incorrect: problem, mean entropy, confidence, correct.
 
-    Problems are numbered in the order of their ids: a million strings would be objects.
+    Problems are numbered in the order of their ids: a million strings would be objects. Raises as `polars_reads`.
     """
     import polars as pl
 
@@ -125,25 +132,29 @@ def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
     steps = _scan(path, "steps").filter(
         pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null()
     )
-    ids = steps.select(pl.col("problem_id").unique()).collect(engine="streaming").to_series().sort()
-    numbers = pl.LazyFrame({"problem_id": ids, "problem": pl.arange(len(ids), eager=True, dtype=pl.UInt32)})
-    frame = (
-        steps.join(numbers, "problem_id", maintain_order="left")
-        .select("problem", "entropy_mean", "confidence", (pl.col("label") == "correct").alias("correct"))
-        .collect(engine="streaming")
-    )
+    with polars_reads(path):
+        ids = steps.select(pl.col("problem_id").unique()).collect(engine="streaming").to_series().sort()
+        numbers = pl.LazyFrame(
+            {"problem_id": ids, "problem": pl.arange(len(ids), eager=True, dtype=pl.UInt32)}
+        )
+        frame = (
+            steps.join(numbers, "problem_id", maintain_order="left")
+            .select("problem", "entropy_mean", "confidence", (pl.col("label") == "correct").alias("correct"))
+            .collect(engine="streaming")
+        )
     problems, entropy, confidence, correct = (column.to_numpy() for column in frame.get_columns())
     return problems, entropy, confidence, correct
 
 
 def answer_columns(path: Path) -> tuple[Column, Column]:
-    """Of the solutions whose answer was decided: problem id, whether it is right."""
+    """Of the solutions whose answer was decided: problem id, whether it is right. Raises as `polars_reads`."""
     import polars as pl
 
     if not shard_files(path, "solutions"):
         return np.empty(0), np.empty(0)
     decided = pl.col("answer_correct").is_not_null()
-    frame = _scan(path, "solutions").filter(decided).select("problem_id", "answer_correct").collect()
+    with polars_reads(path):
+        frame = _scan(path, "solutions").filter(decided).select("problem_id", "answer_correct").collect()
     return frame["problem_id"].to_numpy(), frame["answer_correct"].to_numpy()
 
 
