@@ -15,6 +15,7 @@ from typing import Any, ParamSpec
 import numpy as np
 import numpy.typing as npt
 
+from stepconf.core.printable import printable
 from stepconf.run.shards import write_atomically
 
 P = ParamSpec("P")
@@ -231,5 +232,5 @@ def _plain_number(value: float, position: int) -> str:
 
 def _short(name: str, most: int = 50) -> str:
     """A name on one line; of a file without its folders."""
-    flat = re.sub(r"\s+", " ", Path(name).name if name.startswith(("/", "~", ".")) else name)
+    flat = printable(re.sub(r"\s+", " ", Path(name).name if name.startswith(("/", "~", ".")) else name))
     return flat if len(flat) <= most else f"{flat[: most - 3]}..."

@@ -14,6 +14,7 @@ from stepconf.core.agreement import PairAgreement, VerifierSummary, tabulate
 from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
 from stepconf.core.calibration.large import clustered_auroc
+from stepconf.core.documents import read_json
 from stepconf.core.ids import digest_of_ids
 from stepconf.core.records import Label
 from stepconf.errors import StepconfError
@@ -226,7 +227,7 @@ def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
     import polars as pl
 
     verdict = pl.element().struct
-    said = pl.concat_str(verdict.field("verifier"), verdict.field("label"), separator="\t")
+    said = pl.struct(verdict.field("verifier"), verdict.field("label")).struct.json_encode()
     counts = (
         steps.select(pl.col("verdicts").list.eval(said).list.join("\n").alias("said"))
         .group_by("said")
@@ -242,7 +243,7 @@ def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
         .collect(engine="streaming")
     )
     found = tabulate(
-        {tuple(_verdict(line) for line in text.splitlines()): n for text, n in counts.iter_rows()},
+        {tuple(map(_verdict, filter(None, text.split("\n")))): n for text, n in counts.iter_rows()},
         dict(seconds.iter_rows()),
     )
     return {
@@ -253,8 +254,8 @@ def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
 
 
 def _verdict(line: str) -> tuple[str, Label]:
-    verifier, _, label = line.rpartition("\t")
-    return verifier, cast(Label, label)
+    said = read_json(line)
+    return said["verifier"], cast(Label, said["label"])
 
 
 def _verifier(one: VerifierSummary) -> dict[str, Any]:
