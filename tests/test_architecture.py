@@ -1,6 +1,7 @@
 """The import rules, checked by reading the source: nothing heavy is imported here."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,15 @@ HOME = {
 }
 # What prints or makes styled text is in stepconf/ui.py; these only hold strings, which its consoles make plain.
 RICH_ELSEWHERE = {"rich.table.Table", "rich.tree.Tree", "rich.live.Live", "rich.filesize.decimal"}
+# Who may parse JSON or YAML without the bounds of core/documents.py.
+UNBOUNDED = {
+    "core/documents.py",
+    "problems/files.py",  # gives the place of what is wrong; `fields.jsonable` has the bound
+    "verifiers/critic_prompt.py",  # refuses keys that come twice, and what is too deep
+    "verifiers/sandbox_jail.py",  # reads what its parent says
+    "engines/tokenizer.py",  # reads what the library of tokenizers writes
+    "hub/client.py",  # reads a card that was just written
+}
 LIGHT_START = {
     "torch",
     "vllm",
@@ -133,6 +143,13 @@ def test_imports_point_inward_and_heavy_packages_stay_home(path: Path) -> None:
             assert name in RICH_ELSEWHERE, f"{here} may not import {name}: print by stepconf.ui"
         if layer == "core":
             assert top not in IMPURE_IN_CORE, f"{here} may not import {name}: the core is pure"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_documents_are_read_within_bounds(path: Path) -> None:
+    parse = re.search(r"\b(json\.loads?|yaml\.\w*load\w*)\(", path.read_text())
+    here = path.relative_to(ROOT).as_posix()
+    assert parse is None or here in UNBOUNDED, f"{here}: {parse[0]}: take read_json or read_yaml"
 
 
 def test_help_starts_light() -> None:
