@@ -1,6 +1,7 @@
 """The page over a whole run: a small HTTP server for one person, on loopback only."""
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -17,6 +18,7 @@ from stepconf.report.source import Source, missing_notes
 from stepconf.report.token_texts import TokenTexts, token_notes
 
 _LONGEST = 500  # characters of a search
+_PAGE = re.compile(r"[0-9]{1,9}")
 
 
 class Viewer:
@@ -76,7 +78,7 @@ class Viewer:
 
     def _problems(self, query: dict[str, str]) -> Any:
         page_number = query.get("page", "0")
-        if not page_number.isdecimal() or len(query.get("q", "")) > _LONGEST:
+        if not _PAGE.fullmatch(page_number) or len(query.get("q", "")) > _LONGEST:
             raise StepconfError("no such page, or a search of more than 500 characters.")
         found = self.explorer().list_problems(parse_filter(query), int(page_number))
         threading.Thread(target=self.texts, daemon=True).start()

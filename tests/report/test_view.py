@@ -72,7 +72,8 @@ def test_questions_without_an_answer(server: ViewServer) -> None:
     assert status_of(server, "api/solution", id="none") == 404
     assert status_of(server, "../../etc/passwd") == 404
     assert status_of(server, "api/problems", label="right") == 400
-    assert status_of(server, "api/problems", page="-1") == 400
+    for page in ("-1", "x", "9" * 5000):
+        assert status_of(server, "api/problems", page=page) == 400
     assert status_of(server, "api/problems", q="x" * 501) == 400
     assert ask(server, "api/problems", page="9")["problems"] == []
 
