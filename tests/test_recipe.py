@@ -132,6 +132,8 @@ def test_the_file_is_named_where_it_is_wrong(tmp_path: Path) -> None:
         ("sampling: {seeed: 1}", "sampling.seeed"),
         ("- 1", "list"),
         ("a: [", "not YAML"),
+        ("engine: {options: {a: &a [1], b: [*a, *a]}}", "alias"),
+        ("engine: {options: {a: " + "[" * 200 + "]" * 200 + "}}", "100 levels"),
         ("sampling: {seed: x}", "sampling.seed"),
     ):
         file.write_text(text)
