@@ -58,6 +58,7 @@ def _convert(package: Path, out: Path) -> None:
         gguf_file=GGUF_FILE,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
     for attribute in ("hf_quantizer", "is_quantized", "quantization_method"):
         if attribute in vars(model):
@@ -67,7 +68,8 @@ def _convert(package: Path, out: Path) -> None:
     model = model.to(torch.bfloat16)
     model.config.dtype = torch.bfloat16
     model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(package, gguf_file=GGUF_FILE).save_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=GGUF_FILE, trust_remote_code=False)
+    tokenizer.save_pretrained(out)
 
 
 def _publish(made: Path, target: Path) -> None:

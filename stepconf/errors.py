@@ -16,3 +16,29 @@ class StepconfError(Exception):
 
     def __str__(self) -> str:
         return f"{self.problem}\n{self.hint}" if self.hint else self.problem
+
+
+_TRUST_HINT = (
+    "Read the code, then turn it on where a recipe is taken: --set engine.trust_remote_code=true; or give a model "
+    "that needs none."
+)
+
+
+def model_not_found(model: str, error: Exception, code_hint: str = _TRUST_HINT) -> StepconfError:
+    """The message for a model that cannot be loaded, also where it would need Python code of its own.
+
+    Args:
+        model: what was to be loaded.
+        error: what the library raised.
+        code_hint: what to do where the model's own code would have to run.
+    """
+    text = str(error).strip() or type(error).__name__
+    if "trust_remote_code" in text:
+        return StepconfError(
+            f"cannot load the model {model!r}: it brings Python code of its own, which does not run unasked.",
+            code_hint,
+        )
+    return StepconfError(
+        f"cannot load the model {model!r}: {text.splitlines()[0]}",
+        "Give a Hub id (org/name), a local folder with config.json, or `demo`.",
+    )

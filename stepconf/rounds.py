@@ -58,7 +58,8 @@ def train_rounds(
             generate(round_recipe(recipe, policy, number + 1), folder / "run", tick, engine)
         announce(f"round {number + 1}: pairs")
         if pairs_manifest(folder / "run") is None:
-            make_pairs(folder / "run", recipe.pairs.model_copy(update={"round": number + 1}), tick)
+            options = recipe.pairs.model_copy(update={"round": number + 1})
+            make_pairs(folder / "run", options, tick, recipe.engine.trust_remote_code)
         announce(f"round {number + 1}: train")
         if not (folder / "training" / "summary.json").exists():
             learner = recipe.model_copy(update={"model": policy, "model_revision": _revision(recipe, policy)})

@@ -45,9 +45,9 @@ def train(
     """
     if not recipe.model:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
-    model = resolve_model(recipe.model)
+    model, trust = resolve_model(recipe.model), recipe.engine.trust_remote_code
     _check_source(source, recipe.train)
-    tokenizer = Tokenizer(model, recipe.model_revision)
+    tokenizer = Tokenizer(model, recipe.model_revision, trust_remote_code=trust)
     _check_tokenizer(source, tokenizer)
     from stepconf.training.loop import optimise
     from stepconf.training.models import context_of, open_policy, save_policy
@@ -55,7 +55,7 @@ def train(
     from stepconf.training.trackers import tracker
 
     ranks = join()
-    policy = open_policy(model, recipe.model_revision, recipe.train, ranks)
+    policy = open_policy(model, recipe.model_revision, recipe.train, ranks, trust)
     limit = min(recipe.train.max_length, context_of(policy))
     examples, dropped = usable(examples_of(source, recipe.train, tokenizer.eos_id), limit, exclude)
     if not examples:
@@ -74,7 +74,9 @@ def train(
 
     with mirrored(out, ranks.first, ranks.wait) as push:
         metrics = optimise(policy, examples, recipe.train, out / "state", name, ranks, tell, push)
-        save_policy(policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks)
+        save_policy(
+            policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks, trust
+        )
         summary = {
             "model": str(shown(out / "model")),
             "from": recipe.model,

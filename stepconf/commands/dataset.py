@@ -276,7 +276,7 @@ def pairs(
     options = loaded.pairs if strategy or tau or recipe or sets else None
     if export is None or (export != "trl-stepwise" and not has_pairs(run, options)):
         with StageProgress() as tick:
-            summary = make_pairs(run, loaded.pairs, tick)
+            summary = make_pairs(run, loaded.pairs, tick, loaded.engine.trust_remote_code)
         show_summary(summary, shown(run))
     if export is not None and out is not None:
         with mirrored(out):

@@ -11,9 +11,8 @@ from typing import Any, cast
 import torch
 
 from stepconf.core.documents import read_json
-from stepconf.engines.reward_text import RewardText
-from stepconf.engines.tokenizer import model_not_found
-from stepconf.errors import StepconfError
+from stepconf.engines.reward_text import NO_CODE_HINT, RewardText
+from stepconf.errors import StepconfError, model_not_found
 
 BATCH_TOKENS = 16_384  # of one padded batch
 
@@ -55,7 +54,7 @@ class RewardModel(RewardText):
                 model, revision=revision, dtype=kind, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
-            raise model_not_found(model, error) from error
+            raise model_not_found(model, error, NO_CODE_HINT) from error
         finally:
             transformers.logging.set_verbosity(verbosity)
         loaded = loaded.to(self._device).eval()

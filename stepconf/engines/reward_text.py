@@ -5,6 +5,8 @@ from typing import Any, cast
 
 from stepconf.errors import StepconfError
 
+NO_CODE_HINT = "A reward model's own code never runs: give one whose body transformers or vLLM knows."
+
 
 class RewardText:
     """The tokenizer of a process reward model.
@@ -20,7 +22,7 @@ class RewardText:
     def __init__(self, model: str, revision: str | None) -> None:
         from transformers import AutoTokenizer
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
         special = {*self.tokenizer.get_added_vocab(), *self.tokenizer.all_special_tokens}
         self._special = sorted(special, key=len, reverse=True)
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-from stepconf.errors import StepconfError
+from stepconf.errors import StepconfError, model_not_found
 
 _PROBE_S = 10.0
 
@@ -22,13 +22,16 @@ class Tokenizer:
         digest: that of the tokenizer which is looked for, where it is known. If the model's tokenizer.json is it,
             transformers is imported only once a chat template or special tokens are asked for: its class for the
             model takes ten seconds to import, of which texts and ids need nothing.
+        trust_remote_code: run Python code that the model brings.
 
     Raises:
         StepconfError: there is no such model, or it has no fast tokenizer.
     """
 
-    def __init__(self, model: str, revision: str | None = None, digest: str = "") -> None:
-        self._model, self._revision = model, revision
+    def __init__(
+        self, model: str, revision: str | None = None, digest: str = "", trust_remote_code: bool = False
+    ) -> None:
+        self._model, self._revision, self._trust = model, revision, trust_remote_code
         _check_exists(model, revision)
         plain = _plain(model, revision) if digest else None
         known = plain is not None and _digest(plain) == digest
@@ -39,7 +42,9 @@ class Tokenizer:
         from transformers import AutoTokenizer
 
         try:
-            opened = AutoTokenizer.from_pretrained(self._model, revision=self._revision)
+            opened = AutoTokenizer.from_pretrained(
+                self._model, revision=self._revision, trust_remote_code=self._trust
+            )
         except (OSError, ValueError) as error:
             raise model_not_found(self._model, error) from error
         if not opened.is_fast:
@@ -223,15 +228,6 @@ def _check_exists(model: str, revision: str | None) -> None:
     # huggingface_hub has changed its HTTP library before; whatever that raises, the model is not to be had.
     except Exception as error:
         raise model_not_found(model, error) from error
-
-
-def model_not_found(model: str, error: Exception) -> StepconfError:
-    """The message for a model that cannot be loaded."""
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return StepconfError(
-        f"cannot load the model {model!r}: {first_line}",
-        "Give a Hub id (org/name), a local folder with config.json, or `demo`.",
-    )
 
 
 def starts_of(pieces: list[str]) -> list[int]:

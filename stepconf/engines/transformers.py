@@ -28,8 +28,8 @@ from stepconf.engines.base import (
     none_dropped,
 )
 from stepconf.engines.stats import token_stats, topk_entropy
-from stepconf.engines.tokenizer import Tokenizer, model_not_found
-from stepconf.errors import StepconfError
+from stepconf.engines.tokenizer import Tokenizer
+from stepconf.errors import StepconfError, model_not_found
 
 _HEAD_CHUNK = 256
 
@@ -43,6 +43,7 @@ class TransformersEngine:
         dtype: `auto` (float32 here, this being the reference), `float32`, `bfloat16` or `float16`.
         max_model_len: context limit in tokens; None for the model's own.
         device: torch device; None takes CUDA where it is.
+        trust_remote_code: run Python code that the model brings.
 
     Raises:
         StepconfError: the model cannot be loaded, or its logits are not a plain head over its hidden states.
@@ -56,17 +57,22 @@ class TransformersEngine:
         dtype: str = "auto",
         max_model_len: int | None = None,
         device: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         import transformers
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # loading takes a moment, and its bar would run into ours
-        self.tokenizer = Tokenizer(model, revision)
+        self.tokenizer = Tokenizer(model, revision, trust_remote_code=trust_remote_code)
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         kind = torch.float32 if dtype == "auto" else getattr(torch, dtype)
         try:
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                model, revision=revision, dtype=kind, use_safetensors=True
+                model,
+                revision=revision,
+                dtype=kind,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
             )
         except (OSError, ValueError) as error:
             raise model_not_found(model, error) from error

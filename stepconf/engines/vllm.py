@@ -44,6 +44,7 @@ class VllmEngine:
         seed: engine seed.
         max_model_len: context limit in tokens; None for the model's own.
         tensor_parallel: GPUs that share the model.
+        trust_remote_code: run Python code that the model brings.
         options: any further argument of vLLM's `EngineArgs`, passed through.
 
     Raises:
@@ -60,10 +61,11 @@ class VllmEngine:
         seed: int = 0,
         max_model_len: int | None = None,
         tensor_parallel: int = 1,
+        trust_remote_code: bool = False,
         options: dict[str, Any] | None = None,
     ) -> None:
         vllm = import_vllm()
-        self.tokenizer = Tokenizer(model, revision)
+        self.tokenizer = Tokenizer(model, revision, trust_remote_code=trust_remote_code)
         arguments: dict[str, Any] = {
             "model": model,
             "revision": revision,
@@ -76,7 +78,8 @@ class VllmEngine:
             "use_tqdm_on_load": False,
             "worker_extension_cls": _TAP,
         }
-        arguments |= cpu_defaults(model, revision, max_model_len) | (options or {})
+        arguments |= cpu_defaults(model, revision, max_model_len, trust_remote_code) | (options or {})
+        arguments["trust_remote_code"] = trust_remote_code
         arguments = {name: value for name, value in arguments.items() if value is not None}
         self._params = vllm.SamplingParams
         try:

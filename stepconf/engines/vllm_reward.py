@@ -4,10 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from stepconf.engines.reward_text import RewardText
-from stepconf.engines.tokenizer import model_not_found
+from stepconf.engines.reward_text import NO_CODE_HINT, RewardText
 from stepconf.engines.vllm_start import cpu_defaults, dead_engine_is_told, import_vllm, start_failed
-from stepconf.errors import StepconfError
+from stepconf.errors import StepconfError, model_not_found
 
 _WORKER = "stepconf.engines.vllm_tap.EntropyTap"  # here only to end the workers with this process
 _TASK = "token_classify"
@@ -41,7 +40,7 @@ class PooledRewardModel(RewardText):
         try:
             super().__init__(model, revision)
         except (OSError, ValueError) as error:
-            raise model_not_found(model, error) from error
+            raise model_not_found(model, error, NO_CODE_HINT) from error
         arguments: dict[str, Any] = {
             "model": model,
             "revision": revision,
@@ -55,7 +54,8 @@ class PooledRewardModel(RewardText):
             "use_tqdm_on_load": False,
             "worker_extension_cls": _WORKER,
         }
-        arguments |= cpu_defaults(model, revision, max_model_len) | (options or {})
+        arguments |= cpu_defaults(model, revision, max_model_len, False) | (options or {})
+        arguments["trust_remote_code"] = False
         arguments = {name: value for name, value in arguments.items() if value is not None}
         try:
             self._llm = vllm.LLM(**arguments)

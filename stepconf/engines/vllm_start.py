@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from stepconf.engines.base import EngineCrashed
-from stepconf.engines.tokenizer import model_not_found
-from stepconf.errors import StepconfError
+from stepconf.errors import StepconfError, model_not_found
 
 RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 CLIENT_VARIABLE = "STEPCONF_VLLM_CLIENT"  # for vLLM's processes: the id of the one that uses them
@@ -63,7 +62,9 @@ def dead_engine_is_told() -> Iterator[None]:
         ) from error
 
 
-def cpu_defaults(model: str, revision: str | None, max_model_len: int | None) -> dict[str, Any]:
+def cpu_defaults(
+    model: str, revision: str | None, max_model_len: int | None, trust_remote_code: bool
+) -> dict[str, Any]:
     """What vLLM needs on CPU.
 
     Chunked prefill is off because a discarded partial step would rewind the request's random generator,
@@ -74,7 +75,7 @@ def cpu_defaults(model: str, revision: str | None, max_model_len: int | None) ->
 
     if not current_platform.is_cpu():
         return {}
-    limit = max_model_len or _context_of(model, revision)
+    limit = max_model_len or _context_of(model, revision, trust_remote_code)
     return {
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(limit, 4096),
@@ -85,11 +86,11 @@ def cpu_defaults(model: str, revision: str | None, max_model_len: int | None) ->
     }
 
 
-def _context_of(model: str, revision: str | None) -> int:
+def _context_of(model: str, revision: str | None, trust_remote_code: bool) -> int:
     from vllm.transformers_utils.config import get_config
 
     try:
-        config = get_config(model, trust_remote_code=False, revision=revision)
+        config = get_config(model, trust_remote_code=trust_remote_code, revision=revision)
     except (OSError, ValueError) as error:
         raise model_not_found(model, error) from error
     return int(getattr(config, "max_position_embeddings", 4096))

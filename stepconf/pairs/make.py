@@ -43,8 +43,12 @@ if TYPE_CHECKING:
     from stepconf.pairs.candidates import Part
 
 
-def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
+def make_pairs(
+    path: Path, options: PairsRecipe, tick: Tick, trust_remote_code: bool = False
+) -> dict[str, Any]:
     """Make the run's pairs anew and return its summary with them.
+
+    `trust_remote_code`: run Python code that the run's model brings.
 
     Raises:
         StepconfError: the folder is not a run, or has no scored steps; candidates are asked for and the
@@ -58,8 +62,9 @@ def make_pairs(path: Path, options: PairsRecipe, tick: Tick) -> dict[str, Any]:
             f"Type: stepconf score {path}/solutions --model MODEL --out ANOTHER, or stepconf generate",
         )
     tau = cache(partial(_tau, path, options))
-    policy = _policy(recipe, metadata)
-    tokenizer = Tokenizer(resolve_model(policy.model), policy.model_revision, metadata["tokenizer"])
+    policy = _policy(recipe, metadata, trust_remote_code)
+    model = resolve_model(policy.model)
+    tokenizer = Tokenizer(model, policy.model_revision, metadata["tokenizer"], trust_remote_code)
     if tokenizer.digest != metadata["tokenizer"]:
         raise StepconfError(
             f"{policy.model!r} has another tokenizer than the run's tokens, so it cannot read them.",
@@ -132,9 +137,9 @@ def _tau(path: Path, options: PairsRecipe) -> float | None:
     return options.tau if options.tau is not None else confidence_quantile(path, options.tau_quantile)
 
 
-def _policy(run: dict[str, Any], metadata: dict[str, str]) -> Recipe:
+def _policy(run: dict[str, Any], metadata: dict[str, str], trust_remote_code: bool) -> Recipe:
     """The recipe of the run's own model; a run that `verify` made out of another names none itself."""
-    recipe = recipe_of(run)
+    recipe = recipe_of(run, trust_remote_code)
     if recipe.model:
         return recipe
     engine = recipe.engine.model_copy(update={"name": metadata["engine"]})

@@ -63,6 +63,7 @@ __all__ = [
     "known_keys",
     "load_recipe",
     "with_policy_of",
+    "with_trust",
 ]
 
 
@@ -91,6 +92,7 @@ class Recipe(Strict):
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
 _CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s"}
 _NOT_IDENTITY = {
+    "engine": {"trust_remote_code"},
     "verify": {"workers": True, "critic": _CRITIC_CONNECTION},
     "pairs": True,
     "train": True,
@@ -138,18 +140,34 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
 
 def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
-    """The recipe with the model of another run's recipe, loaded, prompted and sampled as there."""
+    """The recipe with the model of another run's recipe, loaded, prompted and sampled as there.
+
+    Whether the model's code may run stays as `recipe` has it.
+    """
     names = ("model", "model_revision", "engine", "prompt", "sampling")
-    return recipe_of(recipe.model_dump() | {name: run[name] for name in names if name in run})
+    mixed = recipe.model_dump() | {name: run[name] for name in names if name in run}
+    return recipe_of(mixed, recipe.engine.trust_remote_code)
 
 
-def recipe_of(run: dict[str, Any]) -> Recipe:
-    """The recipe that a run keeps, as a recipe; raises what `load_recipe` raises."""
+def recipe_of(run: dict[str, Any], trust_remote_code: bool = False) -> Recipe:
+    """The recipe that a run keeps, as a recipe; raises what `load_recipe` raises.
+
+    Args:
+        run: the content of its recipe.yaml, which others may have written.
+        trust_remote_code: what the user says of it; what the run says does not count.
+    """
     try:
-        return Recipe.model_validate({key: value for key, value in run.items() if key != "command"})
+        recipe = Recipe.model_validate({key: value for key, value in run.items() if key != "command"})
+        return with_trust(recipe, trust_remote_code)
     except ValidationError as error:
         problem = _explained(error, None).problem
         raise StepconfError(f"in the recipe.yaml of a run: {problem}", "Write it as it was.") from error
+
+
+def with_trust(recipe: Recipe, trust_remote_code: bool) -> Recipe:
+    """The recipe with another `engine.trust_remote_code`."""
+    engine = recipe.engine.model_copy(update={"trust_remote_code": trust_remote_code})
+    return recipe.model_copy(update={"engine": engine})
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:

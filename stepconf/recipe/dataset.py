@@ -12,6 +12,12 @@ from stepconf.recipe.base import Strict
 VERIFIERS = ("final", "symbolic", "critic", "rollout", "prm")
 
 
+def _refuse_trust(options: dict[str, Any], key: str, hint: str) -> None:
+    if "trust_remote_code" in options:
+        value = options["trust_remote_code"]
+        raise StepconfError(f"{key}.trust_remote_code={value} is not passed on to vLLM.", hint)
+
+
 class ProblemsRecipe(Strict):
     """Where problems (or solutions) come from."""
 
@@ -41,6 +47,14 @@ class EngineRecipe(Strict):
     """GPUs that share one model."""
     options: dict[str, Any] = Field({})
     """Further arguments of vLLM's EngineArgs, passed through."""
+    trust_remote_code: bool = False
+    """Run the Python code that `model` brings (`auto_map` in its config.json), with your rights. Read it first. Never
+    taken from another run's recipe, and not for the model of a critic or a reward model."""
+
+    @model_validator(mode="after")
+    def _code_is_trusted_in_one_place(self) -> Self:
+        _refuse_trust(self.options, "engine.options", "Type: --set engine.trust_remote_code=true")
+        return self
 
 
 class Shot(Strict):
@@ -152,6 +166,13 @@ class PrmRecipe(Strict):
     """auto: the checkpoint's own on a GPU, float32 elsewhere."""
     max_model_len: int | None = Field(None, ge=16)
     """Context limit in tokens; None takes the model's own."""
+
+    @model_validator(mode="after")
+    def _no_code_is_trusted(self) -> Self:
+        _refuse_trust(
+            self.options, "verify.prm.options", "Leave it out: a reward model's own code never runs."
+        )
+        return self
 
 
 class VerifyRecipe(Strict):

@@ -8,7 +8,7 @@ from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Engine
 from stepconf.engines.openai import Endpoint, split_url
 from stepconf.errors import StepconfError
-from stepconf.recipe import CriticRecipe, PrmRecipe, Recipe
+from stepconf.recipe import CriticRecipe, PrmRecipe, Recipe, with_trust
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.verifiers.critic import CriticVerifier, asking
 from stepconf.verifiers.pool import Pool
@@ -34,6 +34,8 @@ def open_critic(recipe: Recipe, engine: Engine | None, stack: ExitStack) -> Crit
     model = critic.model or recipe.model
     if model != recipe.model or engine is None:
         own = recipe.model_copy(update={"model": model, "model_revision": critic.revision})
+        if model != recipe.model:
+            own = with_trust(own, False)
         engine = stack.enter_context(closing(open_engine(own)))
     ask = asking(engine, critic.temperature, critic.max_tokens, recipe.sampling.seed)
     return CriticVerifier(ask, _shown(model), prompt)

@@ -34,6 +34,7 @@ def open_engine(recipe: Recipe) -> Engine:
         seed=recipe.sampling.seed,
         max_model_len=options.max_model_len,
         tensor_parallel=options.tensor_parallel,
+        trust_remote_code=options.trust_remote_code,
         options=options.options,
     )
 
@@ -53,6 +54,7 @@ def open_transformers(recipe: Recipe) -> "TransformersEngine":
         revision=recipe.model_revision,
         dtype=recipe.engine.dtype,
         max_model_len=recipe.engine.max_model_len,
+        trust_remote_code=recipe.engine.trust_remote_code,
     )
 
 

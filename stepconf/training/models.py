@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 
-from stepconf.errors import StepconfError
+from stepconf.errors import StepconfError, model_not_found
 from stepconf.recipe import LoraRecipe, TrainRecipe
 from stepconf.training.checkpoint import whole_state, writing
 from stepconf.training.policy import Policy
 from stepconf.training.ranks import Ranks, shard
 
 
-def open_policy(model: str, revision: str | None, recipe: TrainRecipe, ranks: Ranks) -> Policy:
+def open_policy(
+    model: str, revision: str | None, recipe: TrainRecipe, ranks: Ranks, trust_remote_code: bool = False
+) -> Policy:
     """Load a checkpoint (safetensors only) with float32 parameters, ready to train, sharded over the processes.
 
     Raises:
@@ -27,14 +29,14 @@ def open_policy(model: str, revision: str | None, recipe: TrainRecipe, ranks: Ra
     flex = recipe.attention == "flex" or (recipe.attention == "auto" and ranks.device.startswith("cuda"))
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, revision=revision, dtype=torch.float32, use_safetensors=True
+            model,
+            revision=revision,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise StepconfError(
-            f"cannot load the model {model!r}: {first_line}",
-            "Give a Hub id (org/name), a local folder with config.json, or `demo`.",
-        ) from error
+        raise model_not_found(model, error) from error
     loaded = loaded.to(ranks.device)
     if recipe.lora:
         loaded = _with_adapters(loaded, recipe.lora, recipe.seed)
@@ -54,7 +56,13 @@ def context_of(policy: Policy) -> int:
 
 
 def save_policy(
-    policy: Policy, tokenizer: str, revision: str | None, folder: Path, dtype: str, ranks: Ranks
+    policy: Policy,
+    tokenizer: str,
+    revision: str | None,
+    folder: Path,
+    dtype: str,
+    ranks: Ranks,
+    trust_remote_code: bool = False,
 ) -> None:
     """Write an ordinary checkpoint with its tokenizer to `folder`, whole or not at all; adapters are merged."""
     from transformers import AutoTokenizer
@@ -75,7 +83,10 @@ def save_policy(
         model.config.dtype = kind
         with writing(folder):
             model.save_pretrained(scratch, state_dict=state)
-        AutoTokenizer.from_pretrained(tokenizer, revision=revision).save_pretrained(scratch)
+        opened = AutoTokenizer.from_pretrained(
+            tokenizer, revision=revision, trust_remote_code=trust_remote_code
+        )
+        opened.save_pretrained(scratch)
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
     ranks.wait()
