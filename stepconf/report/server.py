@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,8 @@ from stepconf.report.token_texts import TokenTexts, token_notes
 
 _LONGEST = 500  # characters of a search
 _PAGE = re.compile(r"[0-9]{1,9}")
+_SILENT_S = 10.0  # how long a connection may send nothing, or take nothing of its answer
+_MOST_WAITING = 64  # connections without a request; a browser opens some ahead
 
 
 class Viewer:
@@ -102,6 +106,7 @@ class ViewServer(ThreadingHTTPServer):
     """Bound to 127.0.0.1, at `port` or any free one (0). Requests for another host are refused."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, source: Source, port: int) -> None:
         try:
@@ -109,12 +114,35 @@ class ViewServer(ThreadingHTTPServer):
         except OSError as error:
             raise StepconfError(f"port {port} is taken.", "Give another --port, or 0 for any.") from error
         self.viewer = Viewer(source)
+        self._waiting: dict[Any, None] = {}  # sockets, the oldest first
+        self._changing = threading.Lock()
         threading.Thread(target=self._read_ahead, daemon=True).start()
 
     @property
     def address(self) -> str:
         """What to open."""
         return f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection a thread; the one that has sent no request for longest makes room for it."""
+        with self._changing:
+            self._waiting[request] = None
+            oldest = next(iter(self._waiting)) if len(self._waiting) > _MOST_WAITING else None
+        if oldest is not None:
+            self.has_asked(oldest)
+            with suppress(OSError):  # its thread has closed it
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def has_asked(self, request: Any) -> None:
+        """A connection has sent its request, or has ended."""
+        with self._changing:
+            self._waiting.pop(request, None)
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection."""
+        self.has_asked(request)
+        super().shutdown_request(request)
 
     def _read_ahead(self) -> None:
         try:
@@ -125,8 +153,10 @@ class ViewServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: ViewServer
+    timeout = _SILENT_S
 
     def do_GET(self) -> None:
+        self.server.has_asked(self.connection)
         parts = urlsplit(self.path)
         port = self.server.server_address[1]
         # A page of another site whose name was made to lead here (DNS rebinding) asks for its own host.
@@ -158,8 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             self.wfile.write(body)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the page has asked something else meanwhile
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            return  # the page has asked something else meanwhile, or takes nothing
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: what is asked is nobody's business."""

@@ -1,11 +1,12 @@
 """`stepconf view`: the server answers what the report holds, to this machine only."""
 
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -65,6 +66,17 @@ def test_only_this_machine_is_answered(server: ViewServer) -> None:
     assert status_of(server, "api/problems", {"Host": "example.com"}) == 403
     assert status_of(server, "", {"Host": f"example.com:{server.server_address[1]}"}) == 403
     assert ask(server, "api/problems", {"Host": f"localhost:{server.server_address[1]}"})["total"] == 6
+
+
+def test_half_open_connections_keep_nobody_out(server: ViewServer) -> None:
+    """Those silent for longest are ended, and few have a thread."""
+    before = threading.active_count()
+    with ExitStack() as stack:
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost: ") * 150:
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", server.server_address[1]), 60))
+            one.sendall(sent)
+        assert ask(server, "api/problems")["total"] == 6
+        assert threading.active_count() - before < 150
 
 
 def test_questions_without_an_answer(server: ViewServer) -> None:
