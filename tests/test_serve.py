@@ -210,6 +210,24 @@ def test_models_and_health(url: str) -> None:
         ({"temperature": -1}, 400, "temperature"),
         ({"n": 2}, 400, "n: "),
         ({"tools": []}, 400, "tools is not supported"),
+        ({"tau_run": "/etc"}, 400, "tau_run is not supported"),
+        ({"tau_quantile": 0.5}, 400, "tau_quantile is not supported"),
+        ({"tau_run": "/etc", "tau_quantile": 0.5}, 400, "tau_quantile is not supported"),
+        ({"user": "me"}, 400, "user is not supported"),
+        ({"metadata": {"a": "b"}}, 400, "metadata is not supported"),
+        ({"store": True}, 400, "store"),
+        ({"logprobs": True}, 400, "logprobs is not supported"),
+        ({"stream_options": {"include_obfuscation": True}}, 400, "stream_options.include_obfuscation"),
+        (
+            {"messages": [{"role": "user", "content": "hi", "name": "x"}]},
+            400,
+            "messages.0.name is not supported",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "hi", "tool_calls": [{}]}]},
+            400,
+            "messages.0.tool_calls is not supported",
+        ),
         ({"stop": [""]}, 400, "stop takes"),
         ({"answer_type": "essay"}, 400, "answer_type"),
         ({"stream": "perhaps"}, 400, "stream"),
@@ -220,6 +238,21 @@ def test_what_is_refused(change: dict[str, Any], status: int, said: str, stream:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "3 + 4?"}], "stream": stream} | change
     found = httpx.post(f"{url}/chat/completions", json=body, timeout=PATIENCE_S)
     assert found.status_code == status and said in found.json()["error"]["message"], found.text
+    assert found.json()["error"]["type"] == "invalid_request_error"
+    if said.endswith(" is not supported"):
+        assert found.json()["error"]["param"] == said.removesuffix(" is not supported")
+
+
+def test_what_the_client_sends_of_itself_is_taken(url: str) -> None:
+    """An answer as the next request's turn, and fields that ask for what holds anyway."""
+    question: Any = {"role": "user", "content": "3 + 4?"}
+    how: Any = {"model": "tiny", "n": 1, "store": False, "stop": None, "temperature": None}
+    plain = {"strategy": "best-of-n", "k": 1, "answer_type": "code", "max_tokens": 8}
+    first = client(url).chat.completions.create(**how, messages=[question], extra_body=plain)
+    turns = [question, first.choices[0].message, question]
+    again = client(url).chat.completions.create(**how, messages=turns, extra_body=plain)
+    assert first.usage is not None and again.usage is not None
+    assert again.usage.prompt_tokens > first.usage.prompt_tokens
 
 
 def test_bodies_that_are_none(url: str) -> None:

@@ -1,13 +1,14 @@
 """The wire format: requests as OpenAI's chat completions have them, answers with the confidence of every step.
 
 Beside OpenAI's own fields a request may have those of `InferRecipe` (`strategy`, `k`, `tau`, ...), `answer_type`
-and `instruction`; the Python client sends them as `extra_body`. Fields that would change the answer and are not
-supported (`tools`, `n`, ...) are refused, not ignored.
+and `instruction`; the Python client sends them as `extra_body`. Fields that are not honoured (`tools`, `user`,
+`tau_run`, ...) are refused by name, not ignored.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from types import NoneType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,10 +48,17 @@ class TextPart(BaseModel):
 class Message(BaseModel):
     """One turn of a conversation."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
+    # What an answer of ours has beside its text, as clients send it back.
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
+    stepconf: Any = None
 
     def plain(self) -> dict[str, str]:
         """As chat templates take it."""
@@ -64,7 +72,7 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     include_usage: bool = False
-    include_obfuscation: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 class ChatRequest(InferRecipe):
@@ -86,10 +94,10 @@ class ChatRequest(InferRecipe):
     n: Literal[1] | None = None
     frequency_penalty: float | None = Field(None, ge=0, le=0)
     presence_penalty: float | None = Field(None, ge=0, le=0)
-    # Taken and without effect.
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    store: bool | None = None
+    store: Literal[False] | None = None
+    # A path of this machine, which is the server's to choose.
+    tau_run: None = None
+    tau_quantile: None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +186,9 @@ def _sampling(request: ChatRequest, recipe: Recipe) -> SamplingRecipe:
 def _explained(error: ValidationError) -> Refused:
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = get_close_matches(where, ChatRequest.model_fields, n=1)
+    if first["type"] in ("extra_forbidden", "none_required"):
+        taken = [name for name, field in ChatRequest.model_fields.items() if field.annotation is not NoneType]
+        near = get_close_matches(where, taken, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         return Refused(400, f"{where} is not supported.{hint}", "unsupported_parameter", where)
     if first["type"] == "json_invalid":
