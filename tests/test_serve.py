@@ -400,3 +400,6 @@ def test_what_cannot_be_served() -> None:
     ended = stepconf("serve", "--model", "demo", "--set", "serve.api_key_env=STEPCONF_NO_SUCH_KEY")
     assert ended.code == 1 and "STEPCONF_NO_SUCH_KEY, which is not set" in ended.err
     assert stepconf("serve", "--port", 70000).code == 1
+    tau = ["--set", "infer.tau_run=no/such/run", "--set", "infer.tau_quantile=0.05"]
+    ended = stepconf("serve", "--model", tiny_model(), "--engine", "transformers", "--port", 0, *tau)
+    assert ended.code == 1 and "no/such/run" in ended.err

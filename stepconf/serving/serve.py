@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from stepconf.core.segment import SegmentOptions
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.evaluation.infer import equality, open_pool, prompts_of
+from stepconf.evaluation.infer import equality, open_pool, prompts_of, with_tau
 from stepconf.inference.base import Question, Result, Search, Setting, StepScore
 from stepconf.inference.live import Live
 from stepconf.inference.strategies import search
@@ -50,7 +50,7 @@ def serve(recipe: Recipe, ready: Callable[[str, str], None]) -> None:
         raise StepconfError(
             f"the server needs fastapi and uvicorn: {error}", "Type: pip install 'stepconf[serve]'"
         ) from error
-    key = _key(recipe.serve.api_key_env)
+    recipe, key = with_tau(recipe), _key(recipe.serve.api_key_env)
     # Until the server listens to signals itself, one must still end the engine's processes.
     before = signal.signal(signal.SIGTERM, _end)
     try:
