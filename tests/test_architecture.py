@@ -58,7 +58,7 @@ HOME = {
     "datasets": {"problems/load.py"},
     "fastapi": {"serving/app.py"},
     "starlette": {"serving/app.py"},
-    "uvicorn": {"serving/app.py"},
+    "uvicorn": {"serving/app.py", "serving/connection.py"},
     "reasoning_gym": {"problems/load.py"},
     "matplotlib": {"calibration/figures.py"},
     "pyarrow": {

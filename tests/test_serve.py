@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -24,6 +25,8 @@ from stepconf.evaluation.infer import answers, open_pool
 from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
 from stepconf.recipe import Recipe, load_recipe
+from stepconf.serving import connection
+from stepconf.serving.access import Access, access_of
 from stepconf.serving.app import App, bind
 from stepconf.serving.serve import Service, served_name
 from stepconf.stages.models import open_engine
@@ -47,7 +50,9 @@ def engine() -> Engine:
 
 
 @contextmanager
-def serving(engine: Engine, key: str | None = None, **options: Any) -> Iterator[tuple[str, Service]]:
+def serving(
+    engine: Engine, key: str | None = None, host: str = "127.0.0.1", **options: Any
+) -> Iterator[tuple[str, Service]]:
     """A server in threads of this process: its address, and what answers."""
     recipe = recipe_of(**options)
     ready: list[str] = []
@@ -58,9 +63,10 @@ def serving(engine: Engine, key: str | None = None, **options: Any) -> Iterator[
         ready.append(url)
         is_ready.set()
 
-    with open_pool(recipe) as pool, bind("127.0.0.1", 0) as address:
+    with open_pool(recipe) as pool, bind(host, 0) as address:
+        access = access_of(recipe.serve, address.getsockname()[0], key)
         service = Service(engine, pool, recipe)
-        app = App(service, recipe, served_name(recipe.model), key)
+        app = App(service, recipe, served_name(recipe.model), access)
         answering = threading.Thread(target=service.run, args=(app.end,))
         speaking = threading.Thread(target=app.run, args=(address, tell))
         answering.start()
@@ -270,7 +276,7 @@ def test_bodies_that_are_none(url: str) -> None:
     assert httpx.post(place, content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
     assert httpx.get(place).status_code == 405
     stranger = httpx.get(f"{url}/models", headers={"Host": "evil.example"})
-    assert stranger.status_code == 400
+    assert stranger.status_code == 400 and stranger.json()["error"]["code"] == "unknown_host"
     assert client(url).chat.completions.create(**asked("3 + 4?", strategy="greedy")).id
 
 
@@ -295,7 +301,109 @@ def test_the_key_is_asked_for(engine: Engine, expected: dict[str, list[Result]])
             client(url, "wrong").models.list()
         with pytest.raises(openai.AuthenticationError):
             client(url, "wrong").chat.completions.create(**asked("3 + 4?"))
+        for sent in ("secret", "Basic secret", "Bearer", "Bearer secre", "Bearer secret2", "Bearer \xe9"):
+            found = httpx.get(f"{url}/models", headers={"Authorization": sent.encode("latin-1")})
+            assert found.status_code == 401 and found.json()["error"]["code"] == "invalid_api_key"
+        assert httpx.get(f"{url}/models").status_code == 401
         assert client(url, "secret").models.list().data
+
+
+def test_other_machines_need_a_key(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    """Or the word that they do not; this machine does not. The key is not told to anybody."""
+    for host in ("0.0.0.0", "::"):
+        words = ["serve", "--model", tiny_model(), "--engine", "transformers", "--port", "0", "--host", host]
+        ended = stepconf(*words, columns=1000)
+        assert ended.code == 1 and "no key is asked of them" in ended.err, ended.err
+        assert "--set serve.api_key_env=STEPCONF_KEY" in ended.err and "--insecure" in ended.err
+    with serving(engine, "Geheim-7", "0.0.0.0", **{"serve.host": "0.0.0.0"}) as (url, _):
+        with pytest.raises(openai.AuthenticationError) as refused:
+            client(url, "wrong").chat.completions.create(**asked("3 + 4?"))
+        assert "Geheim-7" not in str(refused.value)
+        assert client(url, "Geheim-7").chat.completions.create(**asked("3 + 4?", strategy="greedy")).id
+    with serving(engine, None, "0.0.0.0", **{"serve.host": "0.0.0.0", "serve.insecure": True}) as (url, _):
+        assert client(url).models.list().data
+    assert "Geheim-7" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "known"),
+    [
+        ("127.0.0.1", "localhost:8000", True),
+        ("127.0.0.1", "LOCALHOST", True),
+        ("127.0.0.1", "localhost.", True),
+        ("127.0.0.1", "127.0.0.1:8000", True),
+        ("127.0.0.1", "127.8.9.1", True),
+        ("127.0.0.1", "[::1]:8000", True),
+        ("::1", "[::1]", True),
+        ("::1", "[::ffff:127.0.0.1]", True),
+        ("127.0.0.1", "192.168.1.5:8000", False),
+        ("127.0.0.1", "0.0.0.0:8000", False),
+        ("127.0.0.1", "evil.example:8000", False),
+        ("127.0.0.1", "localhost.evil.example", False),
+        ("127.0.0.1", "127.0.0.1.evil.example", False),
+        ("127.0.0.1", "[::1].evil.example", False),
+        ("127.0.0.1", "[evil.example]", False),
+        ("127.0.0.1", "", False),
+        ("127.0.0.1", "box.lan", True),
+        ("0.0.0.0", "box.lan:8000", True),
+        ("0.0.0.0", "192.168.1.5:8000", True),
+        ("::", "[fd00::5]:8000", True),
+        ("0.0.0.0", "evil.example", False),
+        ("0.0.0.0", "evil.box.lan", False),
+        ("0.0.0.0", "", False),
+    ],
+)
+def test_the_host_header_names_this_server(address: str, host: str, known: bool) -> None:
+    """DNS rebinding: a page sends the name that it made to lead here."""
+    assert Access(address, ["Box.LAN"]).knows_host(host) is known
+
+
+def half_open(stack: ExitStack, url: str, sent: bytes) -> socket.socket:
+    """A connection that has sent this much."""
+    host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+    one = stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE_S))
+    one.sendall(sent)
+    return one
+
+
+HALF = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+SILENT = [b"", HALF, HALF + b"Content-Length: 9\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nG"]
+
+
+@pytest.mark.parametrize("sent", SILENT, ids=["nothing", "half a head", "no body", "half the next head"])
+def test_half_open_connections_do_not_keep_others_out(engine: Engine, sent: bytes) -> None:
+    """Three times as many as the server takes."""
+    with serving(engine, **{"serve.max_concurrent": 8}) as (url, _), ExitStack() as stack:
+        for _ in range(240):
+            half_open(stack, url, sent)
+        for _ in range(3):
+            assert client(url).chat.completions.create(**asked("3 + 4?", strategy="greedy")).id
+
+
+@pytest.mark.parametrize("sent", [SILENT[0], SILENT[1], SILENT[3]])
+def test_a_head_that_does_not_end_is_not_waited_for(
+    engine: Engine, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a byte of it comes; a client that sends whole ones goes on."""
+    monkeypatch.setattr(connection, "HEAD_S", 0.5)
+    with serving(engine) as (url, _), ExitStack() as stack, httpx.Client() as good:
+        one = half_open(stack, url, sent)
+        for _ in range(PATIENCE_S * 10):
+            assert good.get(url.removesuffix("/v1") + "/health").status_code == 200
+            if select.select([one], [], [], 0.1)[0] and not _received(one):
+                break
+            with suppress(ConnectionError):
+                one.sendall(b"G")
+        else:
+            pytest.fail("it is still open")
+
+
+def _received(one: socket.socket) -> bytes:
+    """What has come; nothing where the server has closed."""
+    try:
+        return one.recv(65536)
+    except ConnectionError:
+        return b""
 
 
 def test_one_too_many_is_told_so_and_a_client_that_leaves_makes_room(engine: Engine) -> None:

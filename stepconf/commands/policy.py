@@ -277,6 +277,9 @@ def serve(
     strategy: Annotated[str | None, typer.Option(help="Where a request names none; see infer.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at (default 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port (default 8000); 0 takes a free one.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Answer other machines without a key (serve.api_key_env).")
+    ] = False,
     k: Annotated[
         int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
     ] = None,
@@ -304,6 +307,7 @@ def serve(
         "engine.name": engine,
         "serve.host": host,
         "serve.port": port,
+        "serve.insecure": insecure or None,
     }
     loaded = load_recipe(recipe, options, sets)
     from stepconf.serving.serve import serve as run_serve

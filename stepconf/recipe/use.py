@@ -172,13 +172,18 @@ class InferRecipe(Strict):
 
 
 class ServeRecipe(Strict):
-    """Where the server listens, and what one client may ask of it."""
+    """Where the server listens, whom it answers, and what one client may ask of it."""
 
     host: str = "127.0.0.1"
+    """Beyond this machine it takes a key (`api_key_env`), or `insecure`."""
     port: int = Field(8000, ge=0, le=65535)
     """0 takes a free one."""
     api_key_env: str | None = None
     """Environment variable with the key that clients must send; None asks for none. The key is never stored."""
+    insecure: bool = False
+    """Answer other machines without a key."""
+    names: list[str] = Field([])
+    """Host names that lead here, beside `host`, localhost and addresses; requests for any other are refused."""
     max_concurrent: int = Field(256, ge=1)
     """Requests under way; one more is answered 429."""
     max_body_bytes: int = Field(1 << 20, ge=1024)

@@ -1,7 +1,6 @@
 """HTTP for `stepconf serve`: the one module of FastAPI and uvicorn."""
 
 import asyncio
-import hmac
 import json
 import socket
 import time
@@ -14,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stepconf.errors import StepconfError
 from stepconf.inference.base import Result, StepScore
 from stepconf.recipe import Recipe
+from stepconf.serving.access import Access
 from stepconf.serving.chat import Asked, Head, Refused, read_request
+from stepconf.serving.connection import Connection
 
 if TYPE_CHECKING:
     from stepconf.serving.serve import Event, Service
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BODY_S = 30.0  # how long a client may take to send its request
 _LINGER_S = 5.0  # how long it may take to read an answer, once the server is asked to end
 _CLIENT_GONE = 499
@@ -39,12 +40,12 @@ class App:
         service: answers the requests.
         recipe: its `serve` has the limits.
         name: what clients call the model.
-        key: what they must send as bearer token; None asks for none.
+        access: decides whom it answers.
     """
 
-    def __init__(self, service: "Service", recipe: Recipe, name: str, key: str | None) -> None:
+    def __init__(self, service: "Service", recipe: Recipe, name: str, access: Access) -> None:
         self._service, self._recipe, self._limits = service, recipe, recipe.serve
-        self._name, self._key = name, key
+        self._name, self._access = name, access
         self._created = int(time.time())
         self._waiting: dict[str, asyncio.Queue[Event | None]] = {}
         self._watchers: set[asyncio.Task[None]] = set()
@@ -56,6 +57,8 @@ class App:
         """Serve at a bound socket until a signal or the engine's end."""
         config = uvicorn.Config(
             self.routes(),
+            http=Connection,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -88,10 +91,7 @@ class App:
         app.add_exception_handler(Refused, _refused)
         app.add_exception_handler(HTTPException, _no_such_route)
         app.add_exception_handler(Exception, _internal)
-        if self._limits.host in _LOOPBACK:
-            # A page in this machine's browser must not reach us under a name that it made point here. ("[" is
-            # what the middleware makes of an IPv6 address.)
-            app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "["])
+        app.add_middleware(_HostCheck, access=self._access)
         return app
 
     async def _health(self) -> JSONResponse:
@@ -210,10 +210,7 @@ class App:
             events.put_nowait(why)
 
     def _check_key(self, request: Request) -> None:
-        if self._key is None:
-            return
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(sent.encode(), self._key.encode()):
+        if not self._access.has_key(request.headers.get("authorization", "")):
             raise Refused(401, "the API key is missing or wrong.", "invalid_api_key")
 
     def _check_room(self) -> None:
@@ -262,6 +259,21 @@ class App:
     def _give_up_all(self) -> None:
         for key in list(self._waiting):
             self._leave(key, _stopping())
+
+
+class _HostCheck:
+    """Refuses requests whose Host header names another server."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host", "")
+        answers: ASGIApp = self._app
+        if not self._access.knows_host(host):
+            message = f"the Host header names {host!r}, which is not this server; serve.names adds a name."
+            answers = JSONResponse(Refused(400, message, "unknown_host").body(), 400)
+        await answers(scope, receive, send)
 
 
 class _Server(uvicorn.Server):

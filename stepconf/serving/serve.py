@@ -4,7 +4,6 @@ The engine runs in a thread of its own, where questions of all clients share one
 app.py speaks HTTP, chat.py has the wire format.
 """
 
-import os
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from stepconf.inference.base import Question, Result, Search, Setting, StepScore
 from stepconf.inference.live import Live
 from stepconf.inference.strategies import search
 from stepconf.recipe import Recipe
+from stepconf.serving.access import access_of, read_key
 from stepconf.serving.chat import Asked
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.verifiers.pool import Pool
@@ -42,7 +42,8 @@ def serve(recipe: Recipe, ready: Callable[[str, str], None]) -> None:
         ready: told of the address and the model's name once clients can come.
 
     Raises:
-        StepconfError: the address cannot be had, the model cannot be loaded, or its engine failed.
+        StepconfError: the address cannot be had, or not without a key; the model cannot be loaded, or its engine
+            failed.
     """
     try:
         from stepconf.serving.app import App, bind
@@ -50,18 +51,16 @@ def serve(recipe: Recipe, ready: Callable[[str, str], None]) -> None:
         raise StepconfError(
             f"the server needs fastapi and uvicorn: {error}", "Type: pip install 'stepconf[serve]'"
         ) from error
-    recipe, key = with_tau(recipe), _key(recipe.serve.api_key_env)
+    recipe, key = with_tau(recipe), read_key(recipe.serve.api_key_env)
     # Until the server listens to signals itself, one must still end the engine's processes.
     before = signal.signal(signal.SIGTERM, _end)
     try:
-        with (
-            closing(bind(recipe.serve.host, recipe.serve.port)) as address,
-            closing(open_engine(recipe)) as engine,
-            open_pool(recipe) as pool,
-        ):
-            service = Service(engine, pool, recipe)
-            app = App(service, recipe, served_name(recipe.model), key)
-            _run(service, app, address, ready)
+        with closing(bind(recipe.serve.host, recipe.serve.port)) as address:
+            access = access_of(recipe.serve, address.getsockname()[0], key)
+            with closing(open_engine(recipe)) as engine, open_pool(recipe) as pool:
+                service = Service(engine, pool, recipe)
+                app = App(service, recipe, served_name(recipe.model), access)
+                _run(service, app, address, ready)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -138,16 +137,6 @@ class Service:
 def served_name(model: str) -> str:
     """What clients call the model: its name, and of a local folder the last part."""
     return Path(model).resolve().name if Path(model).is_dir() else model
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    if not (key := os.environ.get(variable)):
-        raise StepconfError(
-            f"serve.api_key_env names {variable}, which is not set.", f"Type: export {variable}=..."
-        )
-    return key
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
