@@ -64,9 +64,9 @@ HOME = {
     "pyarrow": {
         "core/schema.py",
         "core/checks/",
+        "run/parquet.py",
         "run/shard.py",
         "run/shards.py",
-        "run/tables.py",
         "labels/",
         "pairs/",
         "engines/tokenizer.py",
@@ -77,6 +77,8 @@ HOME = {
         "report/index.py",
     },
     "polars": {
+        "run/parquet.py",
+        "run/tables.py",
         "run/summary.py",
         "calibration/signals.py",
         "checks/chunk.py",
@@ -150,6 +152,24 @@ def test_documents_are_read_within_bounds(path: Path) -> None:
     parse = re.search(r"\b(json\.loads?|yaml\.\w*load\w*)\(", path.read_text())
     here = path.relative_to(ROOT).as_posix()
     assert parse is None or here in UNBOUNDED, f"{here}: {parse[0]}: take read_json or read_yaml"
+
+
+# What opens files by a path in which it sees a pattern, a home folder or a URL.
+BY_PATH = {
+    *("scan_parquet", "read_parquet", "read_table", "read_schema", "read_metadata", "dataset", "ParquetFile"),
+    *("ParquetDataset", "ParquetWriter"),
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_one_module_opens_parquet_by_its_path(path: Path) -> None:
+    calls = [
+        node.func.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    used = BY_PATH & set(calls)
+    assert path == ROOT / "run/parquet.py" or not used, f"{path}: {used}; use stepconf.run.parquet"
 
 
 def test_help_starts_light() -> None:

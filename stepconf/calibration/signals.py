@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stepconf.errors import StepconfError
 from stepconf.run.summary import polars_reads
-from stepconf.run.tables import check_is_run, shard_files
+from stepconf.run.tables import check_is_run, scan_table, shard_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -93,11 +93,11 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
     lowest = pl.DataFrame(schema={"solution_id": pl.String, "lowest": pl.Float64})
     if shard_files(run, "steps"):
         exponent = 1 / (pl.col("step_index") + 1) if length_normalised else 1.0
-        scored = pl.scan_parquet(shard_files(run, "solutions")).filter(
+        scored = scan_table(run, "solutions").filter(
             pl.col("answer_correct") & pl.col("entropy_mean").is_not_null()
         )
         on_the_way = (
-            pl.scan_parquet(shard_files(run, "steps"))
+            scan_table(run, "steps")
             .filter(pl.col("step_index") < pl.col("n_steps") - 1)
             .group_by("solution_id")
             .agg((pl.col("cumulative_confidence") ** exponent).min().alias("lowest"))
@@ -116,7 +116,7 @@ def _scan(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
     """The steps of the run, with the column `TOPK` (null where none was computed)."""
     import polars as pl
 
-    steps = pl.scan_parquet(shard_files(run, "steps"))
+    steps = scan_table(run, "steps")
     if topk is None:
         return steps.with_columns(pl.lit(None, pl.Float64).alias(TOPK))
     columns = {"step_id": list(topk), TOPK: list(topk.values())}
@@ -158,7 +158,7 @@ def _answers(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
             pl.col("cumulative_confidence").min(),
         )
     )
-    solutions = pl.scan_parquet(shard_files(run, "solutions")).select(
+    solutions = scan_table(run, "solutions").select(
         "solution_id", "problem_id", "entropy_mean", "confidence", pl.col("answer_correct").alias("correct")
     )
     return solutions.join(of_steps, "solution_id").with_columns(

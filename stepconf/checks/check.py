@@ -20,6 +20,7 @@ from stepconf.core.checks.steps import numbers
 from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
 from stepconf.run.files import check_files, missing_parts, stale_summary
+from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import PAIRS, parts_of
 from stepconf.run.tables import check_is_run
 
@@ -223,10 +224,10 @@ def render(report: Report, run: Path | str) -> list[Any]:
 
 
 def _columns(run: Path, table: str, column: str) -> Iterator[tuple[str, Any]]:
-    import pyarrow.parquet as pq
-
     for file in sorted((run / table).glob("*.parquet")):
-        yield f"{table}/{file.name}", pq.read_table(file, columns=[column])[column]
+        with parquet_file(file) as shard:
+            rows = shard.read([column])
+        yield f"{table}/{file.name}", rows[column]
 
 
 def _scan_files(run: Path, found: Findings) -> None:

@@ -11,6 +11,7 @@ from stepconf.core.checks.columns import IDS, check_pair_sides, check_schema, ch
 from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.secrets import finds, hits
 from stepconf.core.checks.steps import check_chunk
+from stepconf.run.parquet import parquet_file
 
 _READ_TEXTS = {
     "solutions": ("problem", "gold_answer", "text", "external_id", "source", "extra"),
@@ -70,16 +71,15 @@ def look(run: Path, shards: Sequence[tuple[str, int]]) -> Looked:
 def _read(run: Path, table: str, name: str, n_rows: int, found: Findings) -> Any:
     """The rows of a shard; None where they cannot be looked at."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     file = run / name
     if not file.exists():
         return None
     try:
-        schema = pq.read_schema(file)
-        if not check_schema(table, schema, name, found):
-            return None
-        rows = pq.read_table(file)
+        with parquet_file(file) as shard:
+            if not check_schema(table, shard.schema_arrow, name, found):
+                return None
+            rows = shard.read()
         rows.validate(full=True)
     except (OSError, pa.ArrowException) as error:
         found.add("shard-unreadable", f"{name}: {error}")

@@ -11,6 +11,7 @@ stepconf/checksums.json                    BLAKE2b of each file of data/
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,15 @@ from stepconf.recipe import recipe_of
 from stepconf.run.damage import file_digest
 from stepconf.run.events import Tick
 from stepconf.run.files import missing_parts, stale_summary
-from stepconf.run.tables import check_is_run, read_manifests, read_metadata, read_recipe, shard_files
+from stepconf.run.parquet import opened, parquet_writer
+from stepconf.run.tables import (
+    check_is_run,
+    read_manifests,
+    read_metadata,
+    read_recipe,
+    read_tables,
+    shard_files,
+)
 
 GROUP_ROWS = 10_000  # the viewer reads a row group at a time, and gives up above some 100 MB
 GROUP_BYTES = 64 << 20  # uncompressed
@@ -133,11 +142,9 @@ def _draw(run: Path, folder: Path) -> list[tuple[str, str]]:
 
 
 def _sources(run: Path) -> list[Source]:
-    import pyarrow.parquet as pq
-
     splits: dict[str, set[str]] = {}
-    for file in shard_files(run, "solutions"):
-        table = pq.read_table(file, columns=["source", "split"]).group_by(["source", "split"]).aggregate([])
+    for solutions in read_tables(run, "solutions", ["source", "split"]):
+        table = solutions.group_by(["source", "split"]).aggregate([])
         for row in table.to_pylist():
             splits.setdefault(row["source"], set()).add(row["split"])
     return [Source(name, tuple(sorted(of)), _licence_of(name)) for name, of in sorted(splits.items())]
@@ -193,26 +200,28 @@ def _write_table(shards: list[Path], folder: Path, split: str, tick: Tick) -> No
 
 
 def _writer(file: Path, schema: Any) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.ParquetWriter(
+    return parquet_writer(
         file, schema, compression="zstd", write_page_index=True, use_content_defined_chunking=True
+    )
+
+
+def _opened(file: Path) -> AbstractContextManager[Any]:
+    return opened(
+        file,
+        lambda why: StepconfError(
+            f"the shard {file} cannot be read: {why}", f"Type: stepconf check {file.parents[1]}"
+        ),
     )
 
 
 def _groups(files: list[Path], tick: Tick) -> Iterator[Any]:
     """The rows of all shards in order, in tables fit for one row group; empty shards give none."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     held: list[Any] = []
     for file in files:
-        try:
-            rows = pq.read_table(file)
-        except (OSError, pa.ArrowException) as error:
-            raise StepconfError(
-                f"the shard {file} cannot be read: {error}", f"Type: stepconf check {file.parents[1]}"
-            ) from error
+        with _opened(file) as shard:
+            rows = shard.read()
         tick("write", 1)
         if held and not rows.schema.equals(held[0].schema, check_metadata=True):
             yield pa.concat_tables(held).combine_chunks()

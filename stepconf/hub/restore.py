@@ -13,9 +13,10 @@ from stepconf.hub.folder import split_of
 from stepconf.run.damage import file_digest
 from stepconf.run.events import Tick
 from stepconf.run.facts import from_json, manifest_flaw
+from stepconf.run.parquet import opened
 from stepconf.run.parts import PAIRS, chunks_of, stem_of
 from stepconf.run.shards import Run
-from stepconf.run.tables import opened, read_manifests, read_recipe
+from stepconf.run.tables import read_manifests, read_recipe
 
 _REVISION = "Give the --revision of a commit that stepconf push has made."
 _CHUNK_NAME = re.compile(r"\d{5,9}(-\d{5,9})?")

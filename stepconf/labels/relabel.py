@@ -25,6 +25,7 @@ from stepconf.labels.columns import label_chunk
 from stepconf.run.ahead import ahead
 from stepconf.run.damage import damage_told
 from stepconf.run.events import Tick
+from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import Part, parts_of
 from stepconf.run.shard import Shard, as_declared, shard_facts
 from stepconf.run.shards import Run
@@ -76,11 +77,10 @@ def _relabelled(path: Path, policy: str, part: Part) -> list[tuple[str, Shard]]:
 def _read(file: Path, run: Path) -> tuple[Any, dict[str, Any]]:
     """The rows of a shard and what a manifest says of it."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         data = file.read_bytes()
-        rows = pq.read_table(pa.BufferReader(data))
+        rows = parquet_file(pa.BufferReader(data)).read()
         plain(rows.schema.metadata)
     except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
         raise damage_told(run, f"the shard {file} cannot be read: {error}") from error

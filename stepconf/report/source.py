@@ -18,7 +18,7 @@ HUB = "hf://"
 class Source:
     """The shards of each table in order, how to open one, and what is known beside them.
 
-    `open` turns a name in `files` into what `pyarrow.parquet.ParquetFile` takes. `summary` is None where there is
+    `open` turns a name in `files` into what `run.parquet.parquet_file` takes. `summary` is None where there is
     none that fits the rows. `missing` says what an unfinished run lacks.
     """
 
@@ -67,14 +67,14 @@ def _of_run(run: Path, partial: bool) -> Source:
     files = {table: [str(run / name) for name in names if name.startswith(f"{table}/")] for table in TABLES}
     fits = not missing and not stale_summary(run, manifests)
     summary = _json((run / "summary.json").read_text(encoding="utf-8")) if fits else None
-    return Source(run.resolve().name, files, str, read_recipe(run), summary, missing, run)
+    return Source(run.resolve().name, files, Path, read_recipe(run), summary, missing, run)
 
 
 def _of_published(folder: Path) -> Source:
     files = {table: [str(f) for f in sorted((folder / "data" / table).glob("*.parquet"))] for table in TABLES}
     about = {name: folder / "stepconf" / name for name in ("recipe.yaml", "summary.json")}
     recipe, summary = (file.read_text(encoding="utf-8") if file.exists() else None for file in about.values())
-    return _published(folder.resolve().name, files, str, recipe, summary)
+    return _published(folder.resolve().name, files, Path, recipe, summary)
 
 
 def _of_hub(address: str) -> Source:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from stepconf.core.schema import plain
 from stepconf.errors import StepconfError
 from stepconf.report.source import Source
+from stepconf.run.parquet import parquet_file
 
 Rows = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Tables:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._open_files: dict[str, pq.ParquetFile] = {}
+        self._open_files: dict[str, Any] = {}
         self._lock = RLock()  # a ParquetFile is read by one thread at a time
         self._bounds = cache(self._find_bounds)
 
@@ -42,7 +42,7 @@ class Tables:
         """
 
         def read(file: str) -> pa.Table:
-            with pq.ParquetFile(self._source.open(file), read_dictionary=list(as_codes)) as shard:
+            with parquet_file(self._source.open(file), as_codes) as shard:
                 # Codes inside lists can be read of one row group alone.
                 groups = [
                     shard.read_row_group(group, names, use_threads=False)
@@ -101,11 +101,11 @@ class Tables:
                 row += footer.row_group(index).num_rows
         return np.asarray(starts, dtype=np.int64), places
 
-    def _file(self, name: str) -> pq.ParquetFile:
+    def _file(self, name: str) -> Any:
         if name not in self._open_files:
             while len(self._open_files) >= _OPEN:
                 self._open_files.pop(next(iter(self._open_files))).close()
-            self._open_files[name] = pq.ParquetFile(self._source.open(name))
+            self._open_files[name] = parquet_file(self._source.open(name))
         return self._open_files[name]
 
 

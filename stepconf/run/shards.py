@@ -31,6 +31,7 @@ from stepconf.run.copies import url_of
 from stepconf.run.damage import damaged_manifests, live_manifests, manifest_checksum
 from stepconf.run.events import warn
 from stepconf.run.mirror import Mirror
+from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import PAIRS
 from stepconf.run.reader import METRICS
 from stepconf.run.shard import Shard, as_declared, in_parts
@@ -226,11 +227,11 @@ class Run:
             return
         import pyarrow as pa
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
 
         dropped = pa.array(sorted(pair_ids), pa.string())
         for file in list(self._staged):
-            rows = pq.read_table(file)
+            with parquet_file(file) as shard:
+                rows = shard.read()
             kept = rows.filter(pc.invert(pc.is_in(rows["pair_id"], value_set=dropped)))
             if len(kept):
                 self.stage_table(file.stem, kept)

@@ -22,7 +22,7 @@ from stepconf.run.damage import damage_told
 from stepconf.run.facts import each, from_json, is_count
 from stepconf.run.meter import idle_share
 from stepconf.run.shards import Run
-from stepconf.run.tables import pairs_manifest, read_manifests, read_recipe, shard_files
+from stepconf.run.tables import pairs_manifest, read_manifests, read_recipe, scan_table, shard_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -109,7 +109,7 @@ def confidence_quantile(path: Path, quantile: float) -> float:
     """
     import polars as pl
 
-    correct = _scan(path, "steps").filter(pl.col("label") == "correct")
+    correct = scan_table(path, "steps").filter(pl.col("label") == "correct")
     asked = correct.select(pl.col("confidence").quantile(quantile, "linear"))
     with polars_reads(path):
         value = asked.collect(engine="streaming").item()
@@ -130,7 +130,7 @@ def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
 
     if not shard_files(path, "steps"):
         return np.empty(0), np.empty(0), np.empty(0), np.empty(0)
-    steps = _scan(path, "steps").filter(
+    steps = scan_table(path, "steps").filter(
         pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null()
     )
     with polars_reads(path):
@@ -155,14 +155,8 @@ def answer_columns(path: Path) -> tuple[Column, Column]:
         return np.empty(0), np.empty(0)
     decided = pl.col("answer_correct").is_not_null()
     with polars_reads(path):
-        frame = _scan(path, "solutions").filter(decided).select("problem_id", "answer_correct").collect()
+        frame = scan_table(path, "solutions").filter(decided).select("problem_id", "answer_correct").collect()
     return frame["problem_id"].to_numpy(), frame["answer_correct"].to_numpy()
-
-
-def _scan(path: Path, table: str) -> "pl.LazyFrame":
-    import polars as pl
-
-    return pl.scan_parquet(shard_files(path, table))
 
 
 def _known(path: Path) -> dict[str, Any]:
@@ -197,7 +191,7 @@ def _of_tables(path: Path, chunks: list[dict[str, Any]], known: dict[str, Any]) 
 def _of_solutions(path: Path) -> dict[str, Any]:
     if not shard_files(path, "solutions"):
         return {"problems": 0, "answers": {"correct": 0, "incorrect": 0, "unknown": 0}}
-    frame = _scan(path, "solutions").select("problem_id", "answer_correct").collect(engine="streaming")
+    frame = scan_table(path, "solutions").select("problem_id", "answer_correct").collect(engine="streaming")
     right = frame["answer_correct"]
     return {
         "problems": frame["problem_id"].n_unique(),
@@ -214,7 +208,7 @@ def _of_steps(path: Path) -> dict[str, Any]:
 
     if not shard_files(path, "steps"):
         return {"verifiers": {}, "other_verifiers": 0, "agreement": [], "labels": {}, "entropy": {}}
-    steps = _scan(path, "steps")
+    steps = scan_table(path, "steps")
     labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect(engine="streaming").iter_rows()))
     return {**_of_verifiers(steps), "labels": labels, "entropy": _entropy(path)}
 

@@ -1,9 +1,9 @@
 """Reading a run folder: manifests, recipe, and the tables' committed shards, one at a time (see `shards.py`)."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stepconf.core.documents import read_yaml
 from stepconf.core.records import Pair, Solved, Step
@@ -11,7 +11,11 @@ from stepconf.core.schema import plain, solution_of, step_of
 from stepconf.errors import StepconfError
 from stepconf.run.damage import damage_told, live_manifests
 from stepconf.run.facts import is_text
+from stepconf.run.parquet import opened, scan
 from stepconf.run.parts import PAIRS, Part, parts_of
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def read_manifests(run: Path) -> list[dict[str, Any]]:
@@ -65,6 +69,11 @@ def shard_files(run: Path, table: str, stem: str = "") -> list[Path]:
     return [run / name for name in sorted(names)]
 
 
+def scan_table(run: Path, table: str) -> "pl.LazyFrame":
+    """The committed rows of one table, in order, for Polars; there must be a shard."""
+    return scan(shard_files(run, table))
+
+
 def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: str = "") -> Iterator[Any]:
     """One `pyarrow.Table` per committed shard of a table; `columns` may name fields inside lists.
 
@@ -115,19 +124,6 @@ def read_footer(run: Path, shard: str) -> tuple[int, dict[str, str]]:
 
 def _opened(run: Path, file: Path) -> AbstractContextManager[Any]:
     return opened(file, lambda why: damage_told(run, f"the shard {file} cannot be read: {why}"))
-
-
-@contextmanager
-def opened(file: Path, refused: Callable[[Exception], StepconfError]) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile`; what it cannot read is raised as `refused` says."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as parquet:
-            yield parquet
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise refused(error) from error
 
 
 def read_shards(
