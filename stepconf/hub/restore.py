@@ -12,7 +12,7 @@ from stepconf.errors import StepconfError
 from stepconf.hub.folder import split_of
 from stepconf.run.damage import file_digest
 from stepconf.run.events import Tick
-from stepconf.run.facts import from_json, manifest_flaw
+from stepconf.run.facts import each, from_json, is_text, manifest_flaw
 from stepconf.run.parquet import opened
 from stepconf.run.parts import PAIRS, chunks_of, stem_of
 from stepconf.run.shards import Run
@@ -21,6 +21,7 @@ from stepconf.run.tables import read_manifests, read_recipe
 _REVISION = "Give the --revision of a commit that stepconf push has made."
 _CHUNK_NAME = re.compile(r"\d{5,9}(-\d{5,9})?")
 _PART = re.compile(r"(solutions|steps)/part-([\d-]+)(\.\d{3})?\.parquet")
+_DATA_FILE = re.compile(r"data/(solutions|steps|pairs)/[\w-]+\.parquet", re.ASCII)
 _PAIRS_FILE = re.compile(r"pairs/(train|validation)-\d{5,9}(\.\d{3})?(-\d{5,9})?\.parquet")
 
 
@@ -104,7 +105,9 @@ def _described(about: Path, where: str) -> tuple[list[dict[str, Any]], dict[str,
     try:
         lines = (about / "manifests.jsonl").read_text(encoding="utf-8").splitlines()
         manifests = [from_json(line) for line in lines]
-        sums = dict(read_json((about / "checksums.json").read_text(encoding="utf-8")))
+        sums = from_json((about / "checksums.json").read_text(encoding="utf-8"))
+        if not each(is_text)(sums):
+            raise ValueError("checksums.json does not name files")
         for line, manifest in enumerate(manifests, 1):
             if flaw := manifest_flaw(manifest):
                 raise ValueError(f"line {line} {flaw}")
@@ -119,7 +122,12 @@ def _described(about: Path, where: str) -> tuple[list[dict[str, Any]], dict[str,
 def _check_sums(folder: Path, sums: dict[str, str], where: str) -> None:
     for name, digest in sums.items():
         file = folder / name
-        if ".." in Path(name).parts or not file.is_file() or file_digest(file) != digest:
+        if not _DATA_FILE.fullmatch(name) or file.resolve() != folder.resolve() / name:
+            raise StepconfError(
+                f"{where}: stepconf/checksums.json names {name!r}, which is no file of the set's own.",
+                _REVISION,
+            )
+        if not file.is_file() or file_digest(file) != digest:
             raise StepconfError(
                 f"{where}: {name} is missing or not what was published.", "Type the same command again."
             )
