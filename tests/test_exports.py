@@ -9,6 +9,7 @@ import yaml
 
 from stepconf.core.exports import STEP_WARNING
 from stepconf.run.tables import pairs_manifest
+from tests.forked import forked
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.tiny import END, Ended, stepconf, tiny_model, with_tiny
@@ -42,6 +43,19 @@ def rows(out: Path) -> list[dict[str, Any]]:
         "parquet", data_files=files, split="train", cache_dir=str(out.parent / "cache")
     ).to_list()
     return loaded
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_killed_export_can_be_typed_again(run: Path, tmp_path: Path, n: int) -> None:
+    command = ["pairs", run, "--tau", 0.001, "--export", "llamafactory", "--out"]
+    whole = forked([*command, tmp_path / "whole"], tmp_path)
+    assert whole.code == 0, whole
+    assert forked([*command, tmp_path / "killed"], tmp_path, at=("os.replace", n, "before")).code == -9
+    assert not (tmp_path / "killed/README.md").exists()
+    again = stepconf(*command, tmp_path / "killed")
+    assert again.code == 0, again.err
+    held = [{p.name: p.read_text() for p in (tmp_path / name).iterdir()} for name in ("whole", "killed")]
+    assert held[0] == held[1]
 
 
 RIGHT, WRONG = ("\n\n".join(GIVEN[i]["steps"]) for i in (0, 1))

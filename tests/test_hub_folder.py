@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from stepconf.errors import StepconfError
 from stepconf.hub import folder as hub_folder
 from stepconf.hub.folder import write_folder
 from stepconf.hub.restore import read_folder
+from stepconf.run.new_folder import new_folder
 from tests.edited_run import edit, good_run
+from tests.forked import forked
 from tests.invariants import rows_of
 from tests.test_hub import FILES
 from tests.test_pipeline import GIVEN, write_jsonl
@@ -155,6 +158,65 @@ def test_a_set_that_was_tampered_with_is_refused(
     with pytest.raises(StepconfError, match="me/set"):
         read_folder(copy, tmp_path / "a" / "b" / "out", "me/set", lambda stage, n: None)
     assert {p.name for p in tmp_path.iterdir()} <= {"copy", "a"} and not list((tmp_path / "a").glob("[!b]*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "{tmp}/x", "data/steps/../../../x", "README.md", "data/steps", "x\0"]
+)
+def test_checksums_of_what_is_not_the_sets_own_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (tmp_path / "x").write_text("private")
+    named = name.format(tmp=tmp_path)
+    sums = json.loads((copy / "stepconf/checksums.json").read_text())
+    digest = blake2b(b"private", digest_size=16).hexdigest()
+    (copy / "stepconf/checksums.json").write_text(json.dumps(sums | {named: digest}))
+    with pytest.raises(StepconfError, match="no file of the set"):
+        read_folder(copy, tmp_path / "out", "me/set", lambda stage, n: None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("linked", ["data", "data/steps", "a file"])
+def test_checksums_of_links_are_refused(folder: Path, tmp_path: Path, linked: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    link = min((copy / "data/steps").iterdir()) if linked == "a file" else copy / linked
+    link.rename(tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StepconfError, match="no file of the set"):
+        read_folder(copy, tmp_path / "out", "me/set", lambda stage, n: None)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_killed_dry_run_can_be_typed_again(folder: Path, tmp_path: Path, n: int) -> None:
+    out = tmp_path / "set"
+    command = ["push", good_run(), "me/set", "--dry-run", "--out", out]
+    assert forked(command, tmp_path, at=("os.rename", n, "before")).code == -9
+    assert (out / "data").is_dir() and not (out / "README.md").exists()
+    mine = out / "mine.txt"
+    mine.write_text("x")
+    refused = stepconf(*command)
+    assert refused.code == 1 and "not an empty folder" in refused.err and mine.exists()
+    mine.unlink()
+    again = stepconf(*command)
+    assert again.code == 0, again.err
+    assert {p.relative_to(out) for p in (out).rglob("*")} == {
+        p.relative_to(folder) for p in folder.rglob("*")
+    }
+    assert (out / "stepconf/checksums.json").read_text() == (folder / "stepconf/checksums.json").read_text()
+    once_more = stepconf(*command)
+    assert once_more.code == 1 and "not an empty folder" in once_more.err, "what is whole is not made anew"
+
+
+def test_two_processes_do_not_fill_one_folder(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out", ["a"]):
+        (tmp_path / "out/a").write_text("x")
+        refused = stepconf("push", good_run(), "me/set", "--dry-run", "--out", tmp_path / "out")
+        assert refused.code == 1 and (tmp_path / "out/a").exists()
+        with (
+            pytest.raises(StepconfError, match="another process is writing"),
+            new_folder(tmp_path / "out", ["a"]),
+        ):
+            pass
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("table", ["solutions", "steps", "pairs"])

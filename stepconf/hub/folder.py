@@ -27,6 +27,7 @@ from stepconf.recipe import recipe_of
 from stepconf.run.damage import file_digest
 from stepconf.run.events import Tick
 from stepconf.run.files import missing_parts, stale_summary
+from stepconf.run.new_folder import check_new, new_folder, visible
 from stepconf.run.parquet import opened, parquet_writer
 from stepconf.run.tables import (
     check_is_run,
@@ -40,6 +41,7 @@ from stepconf.run.tables import (
 GROUP_ROWS = 10_000  # the viewer reads a row group at a time, and gives up above some 100 MB
 GROUP_BYTES = 64 << 20  # uncompressed
 FILE_BYTES = 1 << 30  # uncompressed; well below half of it on disk
+_OURS = ("README.md", "data", "figures", "stepconf")
 _GENERATORS = {"reasoning-gym": "Apache-2.0"}
 
 
@@ -56,11 +58,25 @@ def write_folder(
     if "solutions" not in rows:
         raise StepconfError(f"{run} holds no solutions, so there is nothing to publish.")
     tick("write", -sum(len(shard_files(run, table)) for table in rows))
+    with new_folder(folder, _OURS):
+        _fill(run, folder, repo_id, rows, licence, missing, tick)
+    return [file for path in visible(folder) for file in sorted([path, *path.rglob("*")]) if file.is_file()]
+
+
+def _fill(
+    run: Path,
+    folder: Path,
+    repo_id: str,
+    rows: dict[str, dict[str, int]],
+    licence: str | None,
+    missing: list[str],
+    tick: Tick,
+) -> None:
     for table, by_split in rows.items():
         for split in by_split:
             _write_table(_shards(run, table, split), folder / "data" / table, split, tick)
     about = folder / "stepconf"
-    about.mkdir(parents=True)
+    about.mkdir()
     for file in ("recipe.yaml", "source.json", "summary.json"):
         if (run / file).exists():
             (about / file).write_bytes((run / file).read_bytes())
@@ -72,14 +88,12 @@ def write_folder(
     drawn = _draw(run, folder / "figures")
     text = card(_published(run, repo_id, rows, licence, missing, drawn))
     (folder / "README.md").write_text(text, encoding="utf-8")
-    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def check_ready(run: Path, folder: Path, partial: bool) -> list[str]:
     """What an unfinished run lacks; raises what `write_folder` raises, before anything is read or written."""
     check_is_run(run)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StepconfError(f"{folder} is not an empty folder.", "Give another one with --out.")
+    check_new(folder, _OURS)
     missing = missing_parts(run)
     if missing and not partial:
         raise StepconfError(

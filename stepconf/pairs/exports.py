@@ -20,6 +20,7 @@ from stepconf.core.prompts import chat_messages
 from stepconf.core.records import Pair
 from stepconf.errors import StepconfError
 from stepconf.pairs.traces import read_traces
+from stepconf.run.new_folder import check_new, new_folder
 from stepconf.run.shards import write_atomically, write_rows
 from stepconf.run.tables import pairs_manifest, read_pairs, read_recipe
 
@@ -29,9 +30,7 @@ Form = Literal["step", "trajectory"]
 
 def check_folder(out: Path) -> None:
     """Raise StepconfError where an export may not be written."""
-    if out.exists() and (not out.is_dir() or any(not file.name.startswith(".") for file in out.iterdir())):
-        kind = "is not empty" if out.is_dir() else "is a file"
-        raise StepconfError(f"the export folder {out} {kind}.", "Give a new folder with --out.")
+    check_new(out, _OURS)
 
 
 def export_pairs(
@@ -62,18 +61,21 @@ def export_pairs(
     if not counts:
         reasons = dropped or Counter((pairs_manifest(run) or {}).get("drops", {}))
         raise StepconfError(f"{run} gives nothing to export: {_reasons(reasons)}.", _HINT)
-    out.mkdir(parents=True, exist_ok=True)
-    kind = "parquet" if library.startswith("trl") else "jsonl"
-    for split, own in rows.items():
-        if own:
-            write_rows(out / f"{split}.{kind}", own)
     warning = "" if terminal else STEP_WARNING
-    _write_beside(out, library, conversational, list(counts))
     readme = _readme(run, library, form, conversational, counts, dropped, warning)
-    write_atomically(out / "README.md", readme.encode())
+    with new_folder(out, _OURS):
+        for split, own in rows.items():
+            if own:
+                write_rows(out / f"{split}.{'parquet' if library.startswith('trl') else 'jsonl'}", own)
+        _write_beside(out, library, conversational, list(counts))
+        write_atomically(out / "README.md", readme.encode())
     return counts, dropped, warning
 
 
+_OURS = (
+    *(f"{split}.{kind}" for split in SPLITS for kind in ("parquet", "jsonl")),
+    *("dataset_info.json", "axolotl.yaml", "README.md"),
+)
 _HINT = "Other pairs: --strategy, --tau; more of them: more samples, --set pairs.candidates=8, a critic."
 
 

@@ -31,6 +31,7 @@ from stepconf.run.copies import url_of
 from stepconf.run.damage import damaged_manifests, live_manifests, manifest_checksum
 from stepconf.run.events import warn
 from stepconf.run.mirror import Mirror
+from stepconf.run.new_folder import visible
 from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import PAIRS
 from stepconf.run.reader import METRICS
@@ -62,7 +63,7 @@ class Run:
         self._staged: dict[Path, dict[str, Any]] = {}
         if path.exists() and not path.is_dir():
             raise StepconfError(f"{path} is a file, not a folder.", "Give another --out.")
-        strange = path.is_dir() and not (path / "recipe.yaml").exists() and any(_visible(path))
+        strange = path.is_dir() and not (path / "recipe.yaml").exists() and any(visible(path))
         if strange and url_of(path) is None:  # of a copy the mirror says it
             raise StepconfError(f"{path} is not empty and not a run.", "Give a new folder with --out.")
         path.mkdir(parents=True, exist_ok=True)
@@ -364,10 +365,6 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows)), sink, compression="zstd")
     write_atomically(file, sink.getvalue().to_pybytes())
-
-
-def _visible(path: Path) -> Iterator[Path]:
-    return (p for p in path.iterdir() if not p.name.startswith("."))
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

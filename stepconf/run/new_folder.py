@@ -1,0 +1,60 @@
+"""Folders that a command fills at once: an export, the published form of a run. Killed halfway, it is typed again."""
+
+import fcntl
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from stepconf.errors import StepconfError
+
+_MARK = ".unfinished"  # is there while the folder is being filled, and locked by the process that does it
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, without hidden files, in order; a folder that holds only those is an empty one."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def check_new(folder: Path, ours: Collection[str]) -> None:
+    """Raise StepconfError unless the folder is absent, empty, or holds what a killed command left of `ours`."""
+    hint = "Give a new folder with --out."
+    if folder.exists() and not folder.is_dir():
+        raise StepconfError(f"{folder} is a file, not a folder.", hint)
+    left = ours if (folder / _MARK).exists() else ()
+    if folder.exists() and any(path.name not in left for path in visible(folder)):
+        raise StepconfError(f"{folder} is not an empty folder.", hint)
+
+
+@contextmanager
+def new_folder(folder: Path, ours: Collection[str]) -> Iterator[None]:
+    """Fill a folder in here; `ours` are all names that may be made in it, of which nothing is left from before.
+
+    Raises:
+        StepconfError: as `check_new`, or another process fills it.
+    """
+    check_new(folder, ours)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / _MARK):
+        check_new(folder, ours)  # the process that had the lock may have filled it meanwhile
+        for path in visible(folder):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        yield
+        (folder / _MARK).unlink()
+
+
+@contextmanager
+def _locked(mark: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(mark.open("r+b" if mark.exists() else "xb"))
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileExistsError) as error:
+            raise StepconfError(
+                f"another process is writing {mark.parent}.",
+                "Wait for it, or give another folder with --out.",
+            ) from error
+        yield
