@@ -157,7 +157,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.has_asked(self.connection)
-        parts = urlsplit(self.path)
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:  # `http://[::1`
+            self._send(HTTPStatus.BAD_REQUEST, b"This is not the address of anything.", "text/plain")
+            return
         port = self.server.server_address[1]
         # A page of another site whose name was made to lead here (DNS rebinding) asks for its own host.
         if self.headers.get("Host") not in (f"127.0.0.1:{port}", f"localhost:{port}"):

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 from urllib.parse import urlencode
 
@@ -88,6 +89,25 @@ def test_questions_without_an_answer(server: ViewServer) -> None:
         assert status_of(server, "api/problems", page=page) == 400
     assert status_of(server, "api/problems", q="x" * 501) == 400
     assert ask(server, "api/problems", page="9")["problems"] == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://[::1",
+        "http://[x]/api/problems",
+        "/api/problems?page=" + "9" * 5000,
+        "/api/problems?page=%D9%A3",
+    ],
+)
+def test_a_request_that_makes_no_sense_is_answered(
+    server: ViewServer, target: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host = f"127.0.0.1:{server.server_address[1]}"
+    with create_connection(server.server_address[:2]) as sent:
+        sent.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        assert sent.makefile("rb").readline().startswith(b"HTTP/1.0 400 ")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_published_folder_is_viewed_as_the_run(tmp_path: Path, server: ViewServer) -> None:
