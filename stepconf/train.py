@@ -22,7 +22,7 @@ from stepconf.recipe import Recipe, TrainRecipe
 from stepconf.run.copies import shown
 from stepconf.run.folders import mirrored
 from stepconf.run.shards import write_atomically
-from stepconf.run.tables import check_is_run, read_metadata, read_shards
+from stepconf.run.tables import check_is_run, is_file_of_rows, read_metadata, read_shards
 
 Report = Callable[[dict[str, Any]], None]
 _PAIR_COLUMNS = [
@@ -137,7 +137,7 @@ def usable(
 
 def _check_source(source: Path, recipe: TrainRecipe) -> None:
     """A run, or for DPO a Parquet file with the columns of `pairs`."""
-    if source.suffix != ".parquet":
+    if not is_file_of_rows(source):
         check_is_run(source)
         return
     if recipe.objective == "sft":

@@ -13,9 +13,8 @@ _AGGREGATES = ("entropy_mean", "entropy_max", "logprob_sum", "perplexity", "max_
 
 def rows_of(run: Path, table: str) -> list[Row]:
     """The rows of a table, in the order of its shards."""
-    return [
-        row for file in sorted((run / table).glob("*.parquet")) for row in pl.read_parquet(file).to_dicts()
-    ]
+    files = sorted((run.absolute() / table).glob("*.parquet"))
+    return [row for file in files for row in pl.read_parquet(file, glob=False).to_dicts()]
 
 
 def check_invariants(run: Path, vocabulary: int | None = None) -> tuple[list[Row], list[Row]]:

@@ -64,7 +64,7 @@ class VllmEngine:
         trust_remote_code: bool = False,
         options: dict[str, Any] | None = None,
     ) -> None:
-        vllm = import_vllm()
+        vllm = import_vllm(model)
         self.tokenizer = Tokenizer(model, revision, trust_remote_code=trust_remote_code)
         arguments: dict[str, Any] = {
             "model": model,

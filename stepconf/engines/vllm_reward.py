@@ -36,7 +36,7 @@ class PooledRewardModel(RewardText):
         max_model_len: int | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        vllm = import_vllm()
+        vllm = import_vllm(model)
         try:
             super().__init__(model, revision)
         except (OSError, ValueError) as error:

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import has_magic
+from pathlib import Path
 from typing import Any
 
 from stepconf.engines.base import EngineCrashed
@@ -20,12 +22,18 @@ _QUIET = {
 }
 
 
-def import_vllm() -> Any:
-    """The package, told to be quiet.
+def import_vllm(model: str) -> Any:
+    """The package that is to run `model`, told to be quiet.
 
     Raises:
-        StepconfError: it is not installed, or told to use a model runner without exact entropies.
+        StepconfError: it is not installed, told to use a model runner without exact entropies, or would look for
+            the weights elsewhere.
     """
+    if Path(model).is_dir() and has_magic(model):
+        raise StepconfError(
+            f"{model}: vLLM reads a folder's name as a pattern, and would take the weights from another.",
+            "Give the folder a name without *, ? and [, or add --engine transformers",
+        )
     # The tap fits the V1 runner; newer CUDA builds would take V2 unless told otherwise.
     os.environ.setdefault(RUNNER_VARIABLE, "0")
     os.environ[CLIENT_VARIABLE] = str(os.getpid())

@@ -9,12 +9,14 @@ A name is one of
 Every row read becomes a problem or is counted in `dropped` under its reason.
 """
 
+import os
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from glob import escape, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ __all__ = [
     "load_solutions",
 ]
 
+_HOP = "::"  # in a path to fsspec: what is before it lies in what is behind it
 _PARQUET_ROWS = 1000  # decoded at a time; the default, a row group, may hold a million or none
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 _DATA_SUFFIX = re.compile(r"\.(jsonl|ndjson|json|parquet|gz|csv|tsv|txt)$", re.IGNORECASE)
@@ -174,11 +177,11 @@ def _source(name: str, options: ProblemOptions) -> Source:
         return _named_source(name, options.split)
     set_name, at, path_name = name.partition("@")
     if at and set_name in NAMED_SETS:
-        rows, split = _local_rows(Path(path_name).expanduser(), options.split)
+        rows, split = _local_rows(_path(path_name), options.split)
         return Source(rows, set_name, path_name, split, NAMED_SETS[set_name])
     if name.startswith("reasoning-gym:"):
         return _gym_source(name, options)
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.exists():
         rows, split = _local_rows(path, options.split)
         return Source(rows, path.name, name, split)
@@ -216,6 +219,11 @@ def _named_source(name: str, split: str | None) -> Source:
     return Source(rows, name, name, split, named)
 
 
+def _path(text: str) -> Path:
+    """A leading ~ is the home folder; in `./~` it is a name, which a Path no longer shows."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111
+
+
 def _local_rows(path: Path, split: str | None) -> tuple[Iterable[Row], str]:
     """The rows of a file or folder, and the split they are stored under."""
     if path.is_dir():
@@ -223,7 +231,9 @@ def _local_rows(path: Path, split: str | None) -> tuple[Iterable[Row], str]:
         if split:
             files = [file for file in files if file.name.startswith(split)]
         if not files:
-            return _hub_rows(str(path), None, split)
+            if has_magic(folder := str(path.resolve())) or _HOP in folder:
+                raise _odd_name(path)
+            return _hub_rows(folder, None, split)
         for file in files:
             file_kind(file)
         return _parquet_rows(files, path), split or ""
@@ -235,10 +245,24 @@ def _local_rows(path: Path, split: str | None) -> tuple[Iterable[Row], str]:
 
 def _parquet_rows(files: list[Path], where: Path) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="stepconf-") as cache:  # datasets leaves lock files behind
-        names = [str(file) for file in files]
+        names = [_as_pattern(file) for file in files]
         yield from _loaded(
             "parquet", str(where), data_files=names, streaming=True, cache_dir=cache, batch_size=_PARQUET_ROWS
         )
+
+
+def _as_pattern(file: Path) -> str:
+    """The pattern that this file alone meets."""
+    if _HOP in str(file.absolute()):
+        raise _odd_name(file)
+    return escape(str(file.absolute()))
+
+
+def _odd_name(path: Path) -> StepconfError:
+    return StepconfError(
+        f"{path}: `datasets` reads its name as a pattern of names (for *, ?, [) or as a file in another (for ::).",
+        "Give it, or the folder that it is in, another name.",
+    )
 
 
 def _hub_rows(name: str, config: str | None, split: str | None) -> tuple[Iterable[Row], str]:

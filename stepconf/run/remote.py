@@ -166,6 +166,8 @@ def _opened(url: str) -> tuple[Any, str]:
     """fsspec's file system of a URL, and the path in it."""
     import fsspec
 
+    if "::" in url:
+        raise StepconfError(f"{url}: by :: fsspec joins two URLs.", "Give a folder without it in its name.")
     protocol = url.partition("://")[0]
     try:
         files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)

@@ -58,12 +58,17 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return loaded
 
 
+def is_file_of_rows(source: Path) -> bool:
+    """Whether this is a Parquet file outside a run; a run may have any name."""
+    return source.suffix == ".parquet" and not source.is_dir()
+
+
 def shard_files(run: Path, table: str, stem: str = "") -> list[Path]:
     """The committed shards of one table, in order; only those whose names begin with `stem` (a split).
 
     A Parquet file outside a run is its own only shard.
     """
-    if run.suffix == ".parquet":
+    if is_file_of_rows(run):
         return [run]
     names = [name for m in read_manifests(run) for name in m["files"] if name.startswith(f"{table}/{stem}")]
     return [run / name for name in sorted(names)]
