@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from types import FrameType
 from typing import Annotated
 
@@ -75,7 +76,10 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_S)
     debug = os.environ.get("STEPCONF_DEBUG") == "1"
     terminated: list[int] = []
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal in ASCII shows `\xe9`; a name need not be in UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _check_arguments()
         with _sigterm_as_ctrl_c(terminated):
             app()
     except StepconfError as error:
@@ -95,6 +99,15 @@ def main() -> None:
         if terminated:
             _fail("terminated; what was committed is kept.", hint, _TERMINATED)
         _fail("interrupted; what was committed is kept.", hint, _INTERRUPTED)
+
+
+def _check_arguments() -> None:
+    for argument in sys.argv:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise StepconfError(
+                f"{os.fsencode(argument)!r} is not UTF-8, as what is written into tables must be.",
+                "Give the file or folder another name.",
+            )
 
 
 @contextmanager

@@ -4,11 +4,12 @@ The one way to print. Strings are never markup: `output` and `console` show what
 style is given beside its text (`styled`).
 """
 
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,6 +26,8 @@ from rich.text import Text
 
 from stepconf.core.printable import printable
 
+_LEAST_WIDTH = 60  # columns; in fewer, tables are columns of single letters, or Rich fails
+
 
 class _Console(Console):
     """To which a string is data: no markup, no emoji codes, nothing that a terminal would obey.
@@ -37,6 +40,21 @@ class _Console(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """As the terminal says, but never too narrow for a table.
+
+        Only bars that are redrawn in place must have the true width, else each leaves lines where it was.
+        """
+        found = super().size
+        if self.stderr and self.is_terminal:
+            return found
+        return ConsoleDimensions(max(found.width, _LEAST_WIDTH), found.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self.width, self.height = new_size
 
 
 console = _Console(stderr=True)
@@ -64,6 +82,10 @@ class _Name(ProgressColumn):
         return styled((f"{task.description:<{self._width}}", ""))
 
 
+def _spinner() -> SpinnerColumn:
+    return SpinnerColumn("line" if console.options.ascii_only else "dots")
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -75,7 +97,7 @@ class StageProgress:
 
     def __init__(self, shown: bool = True) -> None:
         self._progress = Progress(
-            SpinnerColumn(),
+            _spinner(),
             _Name(8),
             BarColumn(),
             MofNCompleteColumn(),
@@ -110,7 +132,7 @@ class TrainProgress:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            SpinnerColumn(),
+            _spinner(),
             _Name(9),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
@@ -340,7 +362,7 @@ def _reasons(drops: dict[str, int]) -> str:
 
 def _next(summary: dict[str, Any], run: Path | str) -> str:
     if not summary["tokens"]:
-        return f"polars.scan_parquet('{run}/steps/*.parquet')"
+        return f"polars.scan_parquet({escape(str(run)) + '/steps/*.parquet'!r})"
     if summary.get("pairs"):
         return f"stepconf train {run} --model {summary['model'] or 'MODEL'} --out {run}-dpo"
     return f"stepconf pairs {run}"

@@ -1,7 +1,9 @@
 """The commands as a person meets them: help, versions, order of imports, the table at the end."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 
 from stepconf import __version__
 from stepconf.cli import app
+from tests.edited_run import good_run
 from tests.test_pipeline import GIVEN, PROBLEMS, write_jsonl
 from tests.tiny import Ended, stepconf, with_tiny
 
@@ -117,6 +120,42 @@ def test_the_table_fits_a_narrow_terminal(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     rows = [line for line in ended.out.splitlines() if line.startswith(("│", "┌", "└"))]
     assert rows and max(map(len, rows)) <= 70
+
+
+def test_tables_are_readable_on_a_terminal_without_width(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "given.jsonl", GIVEN)
+    commands: list[list[object]] = [
+        ["verify", file, "--out", tmp_path / "r", "--verify", "final,symbolic", "--report"],
+        ["status", tmp_path / "r"],
+        ["check", tmp_path / "r"],
+        ["audit", "--on", "processbench", file],
+        ["push", tmp_path / "r", "me/set", "--dry-run", "--out", tmp_path / "set"],
+    ]
+    for command in commands:
+        ended = stepconf(*command, columns=1)
+        assert ended.code == 0, (command, ended.err)
+        lines = ended.out.splitlines()
+        assert len(lines) < 100 and sum(len(line.strip()) == 1 for line in lines) <= 1, ended.out
+
+
+def test_a_terminal_in_ascii_shows_any_name(tmp_path: Path) -> None:
+    run = shutil.copytree(good_run(), tmp_path / "ėà\u202e漢")
+    for command in (["status", run], ["check", run], ["verify", run, "--out", tmp_path / "é", "--report"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "stepconf", *command],
+            env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "100"},
+            capture_output=True,
+            check=False,
+        )
+        assert ended.returncode == 0 and b"Traceback" not in ended.stderr, ended.stderr
+        assert ended.stdout.isascii() and len(ended.stdout.splitlines()) > 1
+
+
+def test_a_name_that_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(good_run(), os.fsdecode(bytes(tmp_path) + b"/a\xff"))
+    for command in (["status"], ["pairs"], ["relabel", "--policy", "consensus"], ["report"]):
+        refused = stepconf(command[0], os.fsdecode(bytes(tmp_path) + b"/a\xff"), *command[1:])
+        assert refused.code == 1 and r"a\xff' is not UTF-8" in refused.err and "another name" in refused.err
 
 
 def test_the_data_go_to_stdout_and_progress_to_stderr(tmp_path: Path) -> None:
