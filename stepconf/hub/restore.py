@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from stepconf.core.documents import read_json
 from stepconf.core.schema import TABLES, plain
 from stepconf.errors import StepconfError
 from stepconf.hub.folder import split_of
