@@ -105,8 +105,8 @@ def _check_arguments() -> None:
     for argument in sys.argv:
         if any("\ud800" <= letter <= "\udfff" for letter in argument):
             raise StepconfError(
-                f"{os.fsencode(argument)!r} is not UTF-8, as what is written into tables must be.",
-                "Give the file or folder another name.",
+                f"{os.fsencode(argument)!r} is no text in {sys.getfilesystemencoding().upper()}.",
+                "Give the file or folder another name, or type: export PYTHONUTF8=1",
             )
 
 

@@ -155,7 +155,11 @@ def test_a_name_that_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
     shutil.copytree(good_run(), os.fsdecode(bytes(tmp_path) + b"/a\xff"))
     for command in (["status"], ["pairs"], ["relabel", "--policy", "consensus"], ["report"]):
         refused = stepconf(command[0], os.fsdecode(bytes(tmp_path) + b"/a\xff"), *command[1:])
-        assert refused.code == 1 and r"a\xff' is not UTF-8" in refused.err and "another name" in refused.err
+        assert (
+            refused.code == 1
+            and r"a\xff' is no text in UTF-8" in refused.err
+            and "another name" in refused.err
+        )
 
 
 def test_the_data_go_to_stdout_and_progress_to_stderr(tmp_path: Path) -> None:
