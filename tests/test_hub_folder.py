@@ -194,7 +194,7 @@ def test_a_killed_dry_run_can_be_typed_again(folder: Path, tmp_path: Path, n: in
     mine = out / "mine.txt"
     mine.write_text("x")
     refused = stepconf(*command)
-    assert refused.code == 1 and "not an empty folder" in refused.err and mine.exists()
+    assert refused.code == 1 and "is not empty" in refused.err and mine.exists()
     mine.unlink()
     again = stepconf(*command)
     assert again.code == 0, again.err
@@ -203,7 +203,7 @@ def test_a_killed_dry_run_can_be_typed_again(folder: Path, tmp_path: Path, n: in
     }
     assert (out / "stepconf/checksums.json").read_text() == (folder / "stepconf/checksums.json").read_text()
     once_more = stepconf(*command)
-    assert once_more.code == 1 and "not an empty folder" in once_more.err, "what is whole is not made anew"
+    assert once_more.code == 1 and "is not empty" in once_more.err, "what is whole is not made anew"
 
 
 def test_two_processes_do_not_fill_one_folder(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_what_is_not_published(tmp_path: Path) -> None:
     full.mkdir()
     (full / "mine.txt").write_text("x")
     refused = stepconf("push", run, "me/set", "--dry-run", "--out", full)
-    assert refused.code == 1 and "not an empty folder" in refused.err
+    assert refused.code == 1 and "is not empty" in refused.err
     assert "--dry-run" in stepconf("push", run, "me/set", "--out", tmp_path / "new").err
     edit(run, "solutions", lambda rows: rows[0].update(extra='{"k": "hf_' + "aB3" * 11 + '"}'))
     secret = stepconf("push", run, "me/set", "--dry-run", "--out", tmp_path / "new")

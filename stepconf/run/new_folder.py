@@ -23,7 +23,7 @@ def check_new(folder: Path, ours: Collection[str]) -> None:
         raise StepconfError(f"{folder} is a file, not a folder.", hint)
     left = ours if (folder / _MARK).exists() else ()
     if folder.exists() and any(path.name not in left for path in visible(folder)):
-        raise StepconfError(f"{folder} is not an empty folder.", hint)
+        raise StepconfError(f"{folder} is not empty.", hint)
 
 
 @contextmanager
