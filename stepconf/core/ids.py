@@ -1,10 +1,14 @@
 """Identity by content: the same thing has the same id in every run, on every machine, in every order."""
 
 import unicodedata
+from array import array
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from struct import Struct
 
 CONTENT_ID_BYTES = 10  # 80 bits: among a billion rows two share an id with a chance of one in a million
+_ID_BYTES = 4
+_TWO_LENGTHS = Struct("<qq")
 
 
 def content_id(*parts: str | int | bytes | Sequence[int] | None) -> str:
@@ -20,9 +24,34 @@ def content_id(*parts: str | int | bytes | Sequence[int] | None) -> str:
     return blake2b(b"".join(map(_encoded, parts)), digest_size=CONTENT_ID_BYTES).hexdigest()
 
 
+def prefix_ids(tokens: Sequence[int], ends: Iterable[int]) -> list[str]:
+    """One id for each prefix `tokens[:end]`: its BLAKE2b hash, tokens as int32, as 20 hex characters.
+
+    Args:
+        tokens: token ids, each below 2**31.
+        ends: lengths of prefixes, non-decreasing, at most `len(tokens)`.
+    """
+    data, found, digest, done = array("i", tokens).tobytes(), [], blake2b(digest_size=CONTENT_ID_BYTES), 0
+    for end in ends:
+        digest.update(data[_ID_BYTES * done : _ID_BYTES * end])
+        done = end
+        found.append(digest.hexdigest())
+    return found
+
+
 def problem_id(text: str, gold_answer: str | None) -> str:
     """The id of a problem: its text and gold answer, whatever their Unicode composition and whitespace."""
     return content_id(_canonical(text), None if gold_answer is None else _canonical(gold_answer))
+
+
+def pair_id(prompt_ids: bytes, chosen_ids: bytes, rejected_ids: bytes) -> str:
+    """The id of a pair: the BLAKE2b hash of its tokens, each as 4 bytes, after the lengths of the first two parts.
+
+    As unambiguous as `content_id`, at a third of its time, which millions of pairs notice.
+    """
+    lengths = _TWO_LENGTHS.pack(len(prompt_ids), len(chosen_ids))
+    whole = b"".join((lengths, prompt_ids, chosen_ids, rejected_ids))
+    return blake2b(whole, digest_size=CONTENT_ID_BYTES).hexdigest()
 
 
 def digest_of_ids(ids: Iterable[str]) -> str:

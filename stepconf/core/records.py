@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 Label = Literal["correct", "incorrect", "unknown"]
 FinishReason = Literal["stop", "length", "imported"]
-PairKind = Literal["correct_uncertain", "incorrect", "trajectory"]
+# outcome: the chosen side reaches right answers more often.
+PairKind = Literal["correct_uncertain", "incorrect", "trajectory", "outcome"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,17 @@ class Step:
     label: Label = "unknown"
     label_source: str = ""
     is_first_error: bool = False
+    after_error: bool = False
+    prefix_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """One row of `solutions`: a sampled or imported solution, whole."""
+    """One row of `solutions`: a sampled or imported solution, or a branch of one.
+
+    A branch is a completion sampled from the exact tokens of its parent before step `branch_step`: those tokens
+    are part of its prompt, and its text, tokens and steps are its own, from where it leaves the parent.
+    """
 
     solution_id: str
     problem_id: str
@@ -114,6 +121,8 @@ class Solution:
     entropy_mean: float | None
     confidence: float | None
     extra: dict[str, Any] = field(default_factory=dict)
+    parent_solution_id: str | None = None
+    branch_step: int | None = None
 
     @property
     def answer_type(self) -> str:

@@ -12,7 +12,10 @@ from stepconf.core.documents import read_object
 from stepconf.core.records import Pair, Solution, Step, Verdict
 from stepconf.errors import StepconfError
 
-VERSION = "1.0"
+VERSION = "1.1"
+# Columns that older versions lack; `upgraded` adds them to what was written then.
+ADDED = {"1.0": {"solutions": ("parent_solution_id", "branch_step"), "steps": ("prefix_id", "after_error")}}
+UPGRADED_FROM = "stepconf_upgraded_from"
 ENTROPY_METADATA = {
     "entropy_estimator": "exact, full vocabulary",
     "entropy_unit": "nats",
@@ -39,8 +42,8 @@ SOLUTIONS = (
     Field("model", "string", "model that sampled or scored the solution; empty where none did"),
     Field("model_revision", "string", "Hub revision of the model, if given"),
     Field("engine", "string", "vllm, transformers, or empty"),
-    Field("prompt_token_ids", "list<int32>", "exact tokens before the solution"),
-    Field("text", "string", "the solution; equals the join of its steps"),
+    Field("prompt_token_ids", "list<int32>", "exact tokens before the text; of a branch, its parent's too"),
+    Field("text", "string", "the solution, of a branch what it adds; equals the join of its steps"),
     Field("token_ids", "list<int32>", "exact tokens of the solution, without the end-of-sequence token"),
     Field("temperature", "float64?", "sampling temperature"),
     Field("top_p", "float64?", "nucleus mass"),
@@ -54,6 +57,8 @@ SOLUTIONS = (
     Field("entropy_mean", "float64?", "mean token entropy in nats"),
     Field("confidence", "float64?", "exp(-entropy_mean), in (0, 1]"),
     Field("extra", "json", "answer_type, and every column of the source that was not used"),
+    Field("parent_solution_id", "string?", "the solution that a branch leaves; null where it is no branch"),
+    Field("branch_step", "int32?", "the step of the parent before which a branch leaves it, from 0"),
 )
 
 STEPS = (
@@ -77,21 +82,30 @@ STEPS = (
     Field("perplexity", "float64?", "exp(-mean of token_logprobs), >= 1"),
     Field("max_prob_mean", "float64?", "mean of token_max_probs, (0, 1]"),
     Field("confidence", "float64?", "exp(-entropy_mean), (0, 1]"),
-    Field("cumulative_confidence", "float64?", "product of the confidences up to this step, [0, 1]"),
+    Field(
+        "cumulative_confidence", "float64?", "product of the solution's confidences up to this step, [0, 1]"
+    ),
     Field("verdicts", "list<verdict>", "what each verifier said; `reference`: the step put right, if given"),
     Field("label", "string", "correct, incorrect or unknown, from the verdicts by the run's policy"),
     Field("label_source", "string", "the verifiers that decided the label"),
     Field("is_first_error", "bool", "the first step of its solution that is labelled incorrect"),
+    Field(
+        "after_error", "bool", "a step before it is labelled incorrect, in its solution or before it branches"
+    ),
+    Field("prefix_id", "string?", "content hash of the exact tokens before the step, the prompt's too"),
 )
 
+_SOURCES = "step (of solution_id), candidate (another one's step), solution, completer (another model)"
 PAIRS = (
     Field("pair_id", "string", "content hash of prompt, chosen and rejected tokens"),
     Field("problem_id", "string", "the problem it belongs to"),
     Field("solution_id", "string", "the solution whose step gave rise to it"),
     Field("step_index", "int32", "that step"),
-    Field("kind", "string", "correct_uncertain, incorrect or trajectory"),
+    Field(
+        "kind", "string", "correct_uncertain, incorrect, trajectory or outcome (chosen is right more often)"
+    ),
     Field("messages", "list<message>", "the problem as a conversation"),
-    Field("prefix", "string", "the steps before, as text"),
+    Field("prefix", "string", "the steps before on the whole path, as text"),
     Field("prompt", "string", "everything before the two sides, as text"),
     Field("chosen", "string", "the better continuation"),
     Field("rejected", "string", "the worse continuation"),
@@ -102,8 +116,8 @@ PAIRS = (
     Field("rejected_is_terminal", "bool", "the solution ends after rejected"),
     Field("chosen_confidence", "float64?", "exp(-mean entropy) of chosen, (0, 1]"),
     Field("rejected_confidence", "float64?", "exp(-mean entropy) of rejected, (0, 1]"),
-    Field("chosen_source", "string", "where chosen comes from: step, candidate, critic or solution"),
-    Field("rejected_source", "string", "where rejected comes from: step, candidate or solution"),
+    Field("chosen_source", "string", f"who wrote chosen: {_SOURCES}; critic (a reference)"),
+    Field("rejected_source", "string", f"who wrote rejected: {_SOURCES}"),
     Field("round", "int32", "round of iterative training, from 0"),
     Field("policy", "string", "the model whose samples these are"),
 )
@@ -137,7 +151,9 @@ def arrow_schema(table: str, metadata: dict[str, str] | None = None) -> Any:
     import pyarrow as pa
 
     fields = [pa.field(f.name, _arrow_type(f.kind), nullable=f.kind.endswith("?")) for f in TABLES[table]]
-    return pa.schema(fields, metadata={"stepconf_schema": VERSION, **ENTROPY_METADATA, **(metadata or {})})
+    said = {"stepconf_schema": VERSION, **ENTROPY_METADATA, **(metadata or {})}
+    # The version is that of what is written now, not of the rows that the metadata come from.
+    return pa.schema(fields, metadata=said | {"stepconf_schema": VERSION})
 
 
 def _arrow_type(kind: str) -> Any:
@@ -154,6 +170,39 @@ def _arrow_type(kind: str) -> Any:
         parts = _VERDICT if kind == "verdict" else _MESSAGE
         return pa.struct([(name, _arrow_type(part)) for name, part in parts])
     return {"bool": pa.bool_(), "string": pa.string()}.get(kind) or getattr(pa, kind)()
+
+
+def upgraded(table: str, rows: Any) -> Any:
+    """An Arrow table as this version declares its columns; what an older one lacks is added.
+
+    `after_error` follows from `is_first_error`; the others were not known then, and are null.
+    """
+    import pyarrow as pa
+
+    declared, metadata = arrow_schema(table), rows.schema.metadata or {}
+    version = metadata.get(b"stepconf_schema", b"").decode(errors="replace")
+    if version not in ADDED:
+        return rows
+    later = ADDED[version].get(table, ())
+    for index, field in enumerate(declared):  # in order, so that those before it are there
+        if field.name in later and field.name not in rows.schema.names:
+            added = _after_error(rows) if field.name == "after_error" else pa.nulls(len(rows), field.type)
+            rows = rows.add_column(min(index, rows.num_columns), field, added)
+    said = {b"stepconf_schema": VERSION.encode(), UPGRADED_FROM.encode(): version.encode()}
+    return rows.replace_schema_metadata({**metadata, **said})
+
+
+def was_upgraded(rows: Any) -> bool:
+    """Whether an Arrow table was written by an older version, so that what `upgraded` cannot know is null in it."""
+    return UPGRADED_FROM.encode() in (rows.schema.metadata or {})
+
+
+def _after_error(steps: Any) -> Any:
+    import pyarrow.compute as pc
+
+    errors = steps.filter(steps["is_first_error"])
+    at = errors["step_index"].take(pc.index_in(steps["solution_id"], value_set=errors["solution_id"]))
+    return pc.fill_null(pc.greater(steps["step_index"], at), False)
 
 
 def json_schema(table: str) -> dict[str, Any]:

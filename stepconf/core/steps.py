@@ -1,11 +1,11 @@
 """From a text with scored tokens to rows of `steps`: one function for sampled, scored and plain solutions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, fsum
 
-from stepconf.core.ids import content_id
-from stepconf.core.records import Step, TokenScores
+from stepconf.core.ids import content_id, prefix_ids
+from stepconf.core.records import Solution, Step, TokenScores
 from stepconf.core.segment import token_spans
 
 
@@ -56,16 +56,20 @@ def build_steps(
     token_ids: Sequence[int] = (),
     token_starts: Sequence[int] = (),
     scores: TokenScores | None = None,
+    prompt_ids: Sequence[int] = (),
 ) -> list[Step]:
     """The steps of a solution whose `char_spans` partition `text`.
 
     `token_starts[i]` is the character at which token i starts: a token belongs to the step where it starts.
+    `prompt_ids` are the exact tokens before the first of `token_ids`, for the steps' `prefix_id`.
     Without tokens (a plain text) the token columns are empty and the aggregates None; with tokens but without
     scores only the aggregates and score columns are.
     """
     steps: list[Step] = []
     log_cumulative = 0.0
     spans = token_spans(char_spans, token_starts)
+    ends = (len(prompt_ids) + start for start, _ in spans)
+    prefixes = prefix_ids([*prompt_ids, *token_ids], ends) if token_ids else [None] * len(spans)
     for index, ((char_start, char_end), (start, end)) in enumerate(zip(char_spans, spans, strict=True)):
         columns = (scores.logprobs, scores.entropies, scores.max_probs) if scores else ([], [], [])
         logprobs, entropies, max_probs = (list(column[start:end]) for column in columns)
@@ -95,6 +99,18 @@ def build_steps(
                 max_prob_mean=measures.max_prob_mean,
                 confidence=measures.confidence,
                 cumulative_confidence=exp(log_cumulative) if scores else None,
+                prefix_id=prefixes[index],
             )
         )
     return steps
+
+
+def with_prefix_ids(solution: Solution, steps: list[Step]) -> list[Step]:
+    """The steps of a solution with their `prefix_id`, which rows of older versions lack."""
+    if not solution.token_ids or all(step.prefix_id for step in steps):
+        return steps
+    before = len(solution.prompt_token_ids)
+    found = prefix_ids(
+        [*solution.prompt_token_ids, *solution.token_ids], (before + step.token_start for step in steps)
+    )
+    return [replace(step, prefix_id=one) for step, one in zip(steps, found, strict=True)]

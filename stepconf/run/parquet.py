@@ -39,11 +39,17 @@ def opened(file: Path, refused: Callable[[Exception], StepconfError]) -> Iterato
         raise refused(error) from error
 
 
-def scan(files: Sequence[Path]) -> "pl.LazyFrame":
-    """The rows of files with the same columns, in order, for Polars."""
+def scan_files(files: Sequence[Path], schema: Any) -> "pl.LazyFrame":
+    """The rows of files, in order, for Polars, with the columns of an Arrow schema: null where a file lacks one."""
     import polars as pl
 
-    return pl.scan_parquet([_exact(file) for file in files], glob=False, hive_partitioning=False)
+    return pl.scan_parquet(
+        [_exact(file) for file in files],
+        glob=False,
+        hive_partitioning=False,
+        schema=pl.DataFrame(schema.empty_table()).schema,
+        missing_columns="insert",
+    )
 
 
 def parquet_writer(file: Path, schema: Any, **options: Any) -> Any:

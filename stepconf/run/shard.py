@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from stepconf.core.schema import arrow_schema, plain
+from stepconf.core.schema import arrow_schema, plain, upgraded
 from stepconf.run.parts import GROUP_BYTES, SHARD_BYTES, cut, shard_names
 
 
@@ -50,7 +50,8 @@ def in_parts(chunk: str, solutions: Any, steps: Any) -> Iterator[tuple[str, Any]
 
 
 def as_declared(table: str, rows: Any) -> Any:
-    """Rows with the schema's own list items, which readers rename and other writers let be null; metadata stay."""
+    """Rows of any version as this one declares them; readers rename list items, other writers let them be null."""
+    rows = upgraded(table, rows)
     return rows.cast(arrow_schema(table, plain(rows.schema.metadata)))
 
 

@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from stepconf.core.documents import read_yaml
 from stepconf.core.records import Pair, Solved, Step
-from stepconf.core.schema import plain, solution_of, step_of
+from stepconf.core.schema import TABLES, UPGRADED_FROM, plain, solution_of, step_of, upgraded
+from stepconf.core.steps import with_prefix_ids
 from stepconf.errors import StepconfError
 from stepconf.run.damage import damage_told, live_manifests
 from stepconf.run.facts import is_text
-from stepconf.run.parquet import opened, scan
+from stepconf.run.parquet import opened
 from stepconf.run.parts import PAIRS, Part, parts_of
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 def read_manifests(run: Path) -> list[dict[str, Any]]:
@@ -74,11 +73,6 @@ def shard_files(run: Path, table: str, stem: str = "") -> list[Path]:
     return [run / name for name in sorted(names)]
 
 
-def scan_table(run: Path, table: str) -> "pl.LazyFrame":
-    """The committed rows of one table, in order, for Polars; there must be a shard."""
-    return scan(shard_files(run, table))
-
-
 def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: str = "") -> Iterator[Any]:
     """One `pyarrow.Table` per committed shard of a table; `columns` may name fields inside lists.
 
@@ -89,14 +83,14 @@ def read_tables(run: Path, table: str, columns: list[str] | None = None, stem: s
     """
     for file in shard_files(run, table, stem):
         with _opened(run, file) as shard:
-            read = shard.read(columns)
+            read = _read(shard, table, columns)
         yield read
 
 
 def read_shard(run: Path, shard: str, columns: list[str] | None = None) -> Any:
     """One shard, by the name that its manifest gives it; columns and errors as `read_tables`."""
     with _opened(run, run / shard) as file:
-        return file.read(columns)
+        return _read(file, shard.partition("/")[0], columns)
 
 
 def read_aligned(
@@ -117,7 +111,24 @@ def read_part(
 ) -> tuple[Any, Any]:
     """The solutions of a part and their steps; columns and errors as `read_tables`."""
     with _opened(run, run / part.solutions) as solutions, _opened(run, run / part.steps) as steps:
-        return solutions.read(of_solutions), steps.read(of_steps)
+        return _read(solutions, "solutions", of_solutions), _read(steps, "steps", of_steps)
+
+
+def _read(shard: Any, table: str, columns: list[str] | None, group: int | None = None) -> Any:
+    """Columns of a shard or of a row group; those that its version of the schema lacked are made from all it has."""
+    read = shard.read if group is None else partial(shard.read_row_group, group)
+    there = set(shard.schema_arrow.names)
+    wanted = (
+        [field.name for field in TABLES[table]] if columns is None else [c.partition(".")[0] for c in columns]
+    )
+    if there.issuperset(wanted):
+        return read(columns)
+    rows = upgraded(table, read())
+    return (
+        rows
+        if columns is None
+        else rows.select([name for name in dict.fromkeys(wanted) if name in rows.column_names])
+    )
 
 
 def read_footer(run: Path, shard: str) -> tuple[int, dict[str, str]]:
@@ -138,8 +149,7 @@ def read_shards(
     for file in shard_files(run, table, stem):
         with _opened(run, file) as shard:
             for group in range(shard.num_row_groups):
-                read = shard.read_row_group(group, columns)
-                yield read.to_pylist()
+                yield _read(shard, table, columns, group).to_pylist()
 
 
 def read_pairs(run: Path, split: Literal["train", "validation"] = "train") -> Iterator[list[Pair]]:
@@ -159,21 +169,23 @@ def read_solved(run: Path) -> Iterator[tuple[str, list[Solved]]]:
         for step in map(step_of, steps.to_pylist()):
             by_solution.setdefault(step.solution_id, []).append(step)
         part = [
-            Solved(solution, by_solution.get(solution.solution_id, []))
+            Solved(solution, with_prefix_ids(solution, by_solution.get(solution.solution_id, [])))
             for solution in map(solution_of, solutions.to_pylist())
         ]
         yield name, part
 
 
 def read_ids(run: Path) -> list[str]:
-    """The ids of all solutions of a run, in the order of `read_solved`."""
-    parts = read_aligned(run, ["solution_id"], [])
-    return [one for _, solutions, _ in parts for one in solutions["solution_id"].to_pylist()]
+    """The ids of all samples of a run, in the order of `read_solved`; branches are left out."""
+    parts = read_aligned(run, ["solution_id", "parent_solution_id"], [])
+    samples = (solutions.filter(solutions["parent_solution_id"].is_null()) for _, solutions, _ in parts)
+    return [one for solutions in samples for one in solutions["solution_id"].to_pylist()]
 
 
 def read_metadata(run: Path) -> dict[str, str]:
     """The schema metadata of a run's steps (engine, model, ...), {} if it has none; errors as `read_tables`."""
     for file in shard_files(run, "steps"):
         with _opened(run, file) as shard:
-            return plain(shard.schema_arrow.metadata)
+            said = plain(shard.schema_arrow.metadata)
+            return {key: value for key, value in said.items() if key != UPGRADED_FROM}
     return {}
