@@ -1,8 +1,10 @@
 """What a step boundary never cuts: inline maths and blocks, found in linear time and painted over.
 
-A block is display maths, a LaTeX environment, fenced code, an `[asy]` figure or a Markdown table. An opener
-without its closer protects nothing. Inline maths does not reach across a blank line, nor does `$$` unless
-both stand apart from their content at line ends, so a stray dollar spoils a paragraph at most.
+A block is display maths, a LaTeX environment, fenced code, an `[asy]` figure or a Markdown table. A fence or
+figure without its closer, in a solution that was cut, goes to the end of the text; any other opener without
+its closer protects nothing. Closing tags are painted as spaces: they trail what they close. Inline maths does
+not reach across a blank line, nor does `$$` unless both stand apart from their content at line ends, so a
+stray dollar spoils a paragraph at most.
 
 Text is hostile: every quantifier that could be retried is possessive, and a search for a closer stops at the
 next opener of its kind, so that failed searches do not overlap.
@@ -42,6 +44,19 @@ _PROSE = frozenset(
     "document proof solution answer enumerate itemize description theorem lemma claim corollary "
     "proposition definition remark example case center quote quotation abstract problem step".split()
 )
+_ENVIRONMENTS_OF_PROSE = "|".join(sorted(_PROSE))
+_ATTRIBUTES = r"""(?:\s++[\w:-]++=(?:"[^"<>\n]*+"|'[^'<>\n]*+'|[^\s"'<>/]++))*+"""
+# `<br>` and the tokens that end a turn close what stands before them, too.
+CLOSING_TAG = re.compile(
+    rf"""</[A-Za-z][\w:-]*+[ ]?>|<(?:br|hr)[ ]?/?>|<[A-Za-z][\w:-]*+{_ATTRIBUTES}[ ]?/>|\[/[A-Za-z_]{{3,20}}+\]
+    |<[|｜](?!\w*?(?:start|begin))[\w▁-]++[|｜]>|\\end\{{(?:{_ENVIRONMENTS_OF_PROSE})\*?\}}""",
+    re.VERBOSE,
+)
+OPENING_TAG = re.compile(
+    rf"""<[A-Za-z][\w:-]*+{_ATTRIBUTES}[ ]?>|(?<!\\)\[[A-Z_]{{4,20}}+\]|<[|｜][\w▁-]++[|｜]>
+    |\\begin\{{(?:{_ENVIRONMENTS_OF_PROSE})\*?\}}(?:\[[^\]\n]{{0,80}}+\])?""",
+    re.VERBOSE,
+)
 _CODE = re.compile(r"^[^\S\n]*+(?P<fence>`{3,}+|~{3,}+)(?P<info>[^\n]*+)$|\[asy\]", re.MULTILINE)
 _TABLE_RULE = re.compile(r"\n[ \t]*+(?=[|:-])[|: \t-]++(?=\n|\Z)")
 _TABLE_ROWS = re.compile(r"(?:\n[^\n|]*+\|[^\n]*+)*+")
@@ -60,10 +75,11 @@ def mask(text: str) -> str:
     """The text with its protected regions painted over, of the same length. Line ends must be plain.
 
     Inline maths becomes `INLINE`, a block `BLOCK` with `BLOCK_END` as its last character. A formula that ends
-    in a full stop keeps it as its last character.
+    in a full stop keeps it as its last character. Closing tags outside code become spaces.
     """
     if "```" in text or "~~~" in text or "[asy]" in text:
         text = _paint(text, _code_blocks(text))
+    text = _without_closing_tags(text)
     if "$" in text or "\\" in text:
         parts = _formulas(text)
         parts[1::2] = map(_painted, parts[1::2])
@@ -76,7 +92,7 @@ def mask(text: str) -> str:
 def protected_regions(text: str) -> list[Span]:
     """The outermost regions that `mask` paints over, in order."""
     regions = _code_blocks(text)
-    parts = _formulas(_paint(text, regions))
+    parts = _formulas(_without_closing_tags(_paint(text, regions)))
     at = 0
     for index, part in enumerate(parts):
         if index % 2 and len(part) > 2:
@@ -89,6 +105,12 @@ def protected_regions(text: str) -> list[Span]:
         if not outermost or start >= outermost[-1][1]:
             outermost.append((start, end))
     return outermost
+
+
+def _without_closing_tags(text: str) -> str:
+    if ">" in text or "\\end{" in text or "[/" in text:
+        return CLOSING_TAG.sub(lambda tag: " " * len(tag[0]), text)
+    return text
 
 
 def _paint(text: str, blocks: list[Span]) -> str:
@@ -163,31 +185,31 @@ def _environments(text: str) -> dict[int, int]:
 
 
 def _code_blocks(text: str) -> list[Span]:
-    """Closed fences and `[asy]` figures. A fence of more than eight marks counts as eight: at most twelve
-    kinds of opener can each scan the rest in vain."""
+    """Fences and `[asy]` figures; one that nothing closes goes to the end of the text, as in CommonMark.
+
+    A fence of more than eight marks counts as eight.
+    """
     marks = list(_CODE.finditer(text))
     blocks: list[Span] = []
-    hopeless: set[tuple[str, int]] = set()
     index = 0
     while index < len(marks):
         opener = marks[index]
         index += 1
         kind, width = opener[0].lstrip()[0], min(len(opener["fence"] or ""), 8)
-        if (blocks and opener.start() < blocks[-1][1]) or (kind, width) in hopeless:
+        if (blocks and opener.start() < blocks[-1][1]) or (kind == "`" and "`" in opener["info"]):
             continue
         if kind == "[":
-            closer = text.find("[/asy]", opener.end())
-            if closer < 0:
-                hopeless.add((kind, width))
-            else:
-                blocks.append((opener.start(), closer + len("[/asy]")))
-        elif kind != "`" or "`" not in opener["info"]:
-            index_of_closer = _closing_fence(marks, index, kind, width)
-            if index_of_closer < 0:
-                hopeless.add((kind, width))
-            else:
-                blocks.append((opener.start(), marks[index_of_closer].end()))
-                index = index_of_closer + 1
+            end = text.find("[/asy]", opener.end()) + len("[/asy]")
+            is_closed = end >= len("[/asy]")
+        else:
+            closer = _closing_fence(marks, index, kind, width)
+            is_closed = closer >= 0
+            if is_closed:
+                end, index = marks[closer].end(), closer + 1
+        if not is_closed:
+            blocks.append((opener.start(), len(text.rstrip())))
+            break
+        blocks.append((opener.start(), end))
     return blocks
 
 

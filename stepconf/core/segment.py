@@ -2,7 +2,8 @@
 
 1. `mask` paints over what may never be cut, character for character; all that follows reads the masked text.
 2. `_line_cuts` judges each line break by what its next line is, `_inner_cuts` looks inside the lines.
-3. `merge_short` and `split_long` bring the steps within the limits.
+3. `_without_announcements` joins what states nothing with the step after it.
+4. `merge_short` and `split_long` bring the steps within the limits.
 """
 
 import re
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from stepconf.core.protected import BLOCK_END, Span, mask, plain_newlines
+from stepconf.core.protected import BLOCK_END, OPENING_TAG, Span, mask, plain_newlines
 from stepconf.core.sentences import (
     CLOSERS,
     STARTS_CAPITAL,
@@ -20,6 +21,7 @@ from stepconf.core.sentences import (
     ends_in_abbreviation,
     sentence_cuts,
 )
+from stepconf.core.statements import states_something, without_tags
 from stepconf.core.step_limits import merge_short, split_long
 from stepconf.errors import StepconfError
 
@@ -36,7 +38,7 @@ class SegmentOptions:
     `min_chars` (>= 1): a shorter step is merged with the one after it, the last with the one before it.
     `max_chars` (>= min_chars): a longer step is cut at the last sentence end in reach, else at whitespace,
     else between any two characters. Only a protected region, which is never cut, and the whitespace around a
-    step may exceed it. Where the two limits conflict, `max_chars` wins.
+    step, closing tags included, may exceed it. Where the two limits conflict, `max_chars` wins.
     """
 
     mode: Literal["auto", "lines", "paragraphs", "sentences"] = "auto"
@@ -58,31 +60,63 @@ class SegmentOptions:
 def segment(text: str, options: SegmentOptions = SegmentOptions()) -> list[Span]:
     """Half-open character spans of the steps, in order; they partition `text` exactly.
 
-    `[]` for the empty text. No span is whitespace only, unless the text is. Besides what the mode says, a
-    step begins in every mode at a numbered item, `Step k`, a heading and a final-answer marker that starts a
-    line or follows a sentence, and at a bullet except in `paragraphs`. A heading goes with what it heads; a
-    block with the sentence that introduces it (all before it, unless that ends in a full stop and a blank
-    line); a line that goes on in small letters behind a block with that block; a line without a word or a
-    block (`---`, `∎`) and all trailing whitespace with the step before. Indentation goes with its line. No
-    cut falls inside `\\r\\n`.
+    `[]` for the empty text. No span is whitespace only, unless the text is. Besides what the mode says:
+
+    - A step begins at a numbered item, `Step k`, a heading and a final-answer marker that starts a line or
+      follows a sentence, and at a bullet except in `paragraphs`.
+    - What states nothing (`core.statements`: a heading, `Let's add them:`, an opening tag) goes with the step
+      after it, however many such lines there are; at the end of a text it stands alone.
+    - Tags are no steps: closing tags, `<br>` and a last opening tag go with the step before.
+    - A block goes with the sentence that introduces it: all before it, unless that ends in a full stop and a
+      blank line. Code or a figure that was cut off goes to the end of the text.
+    - A line that goes on in small letters after a block goes with that block.
+    - A line without a word or a block (`---`, `∎`) and trailing whitespace go with the step before.
+    - Indentation goes with its line. No cut falls inside `\\r\\n`.
+
+    A text that is cut at the end of one of its steps has the same steps up to there, so that a solution can
+    be sampled anew from any step. Not in mode `auto`, whose choice depends on the whole text, and not always
+    where `max_chars` cut: the rest of a step may have been needed to judge it, or be shorter than `min_chars`.
     """
-    content_end = len(text.rstrip())
-    if not content_end:
-        return [(0, len(text))] if text else []
-    lead = len(text) - len(text.lstrip())
     text = plain_newlines(text)
     masked = mask(text)
+    content_end = len(masked.rstrip())
+    if not content_end:
+        return [(0, len(text))] if text else []
+    lead = len(masked) - len(masked.lstrip())
     breaks = _line_breaks(text, masked, lead, content_end)
     mode = options.mode if options.mode != "auto" else _natural_mode(masked, breaks, content_end)
     cuts = _line_cuts(masked, breaks, mode)
     inner = [cut for cut in _inner_cuts(masked, lead, content_end, mode) if lead < cut < content_end]
     if inner:
         cuts = sorted({*cuts, *inner})
-    cuts = merge_short(text, cuts, lead, content_end, options.min_chars)
+    cuts = _without_announcements(text, _before_opening_tags(masked, cuts))
+    cuts = merge_short(masked, cuts, lead, content_end, options.min_chars)
     spans = list(pairwise([0, *cuts, len(text)]))
     if len(text) > options.max_chars:
         spans = split_long(text, masked, spans, options.max_chars)
     return spans
+
+
+def _before_opening_tags(masked: str, cuts: list[int]) -> list[int]:
+    """The cuts, those after an opening tag moved to before it."""
+    moved = []
+    for start, cut in pairwise([0, *cuts]):
+        at = cut
+        if masked[start:cut].rstrip().endswith((">", "]", "}")):
+            for tag in reversed(list(OPENING_TAG.finditer(masked, start, cut))):
+                if masked[tag.end() : at].strip():
+                    break
+                at = tag.start()
+        moved.append(at if masked[start:at].strip() else cut)
+    return moved
+
+
+def _without_announcements(text: str, cuts: list[int]) -> list[int]:
+    """The cuts that end something stated. Each piece is judged alone: the work is linear."""
+    kept = [cut for start, cut in pairwise([0, *cuts]) if states_something(text[start:cut])]
+    if kept and not without_tags(text[kept[-1] :]).strip():
+        kept.pop()
+    return kept
 
 
 def spans_of_parts(parts: Sequence[str], separator: str) -> tuple[str, list[Span]]:
@@ -250,7 +284,7 @@ def _natural_mode(masked: str, breaks: list[_Break], content_end: int) -> Mode:
 def _line_cuts(masked: str, breaks: list[_Break], mode: Mode) -> list[int]:
     cuts = []
     for at in breaks:
-        if at.kind is None or at.headed:
+        if at.kind is None:
             continue
         before = masked[at.end - 1]
         if at.kind == "block":
@@ -280,7 +314,7 @@ def _inner_cuts(masked: str, lead: int, content_end: int, mode: Mode) -> Iterato
     if _has_answer_word(masked):
         for word in _ANSWER_WORD.finditer(masked, lead, content_end):
             at, end = word.span()
-            if found := _INNER_ANSWER.search(masked, max(lead, at - 40), min(end + 8, content_end)):
+            for found in _INNER_ANSWER.finditer(masked, max(lead, at - 40), min(end + 8, content_end)):
                 yield found.end()
     if "####" in masked or (mode == "sentences" and "Step " in masked):
         for found in _INNER_MARK.finditer(masked, lead + 2, content_end):

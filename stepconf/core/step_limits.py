@@ -13,15 +13,15 @@ _LAST_SPACE = re.compile(rf".*\s(?=[^\s{COMBINING}])", re.DOTALL)
 _SPACES = re.compile(r"\s*+")
 
 
-def merge_short(text: str, cuts: list[int], lead: int, content_end: int, min_chars: int) -> list[int]:
+def merge_short(masked: str, cuts: list[int], lead: int, content_end: int, min_chars: int) -> list[int]:
     """The cuts that leave steps of at least `min_chars` between `lead` and `content_end`."""
     kept: list[int] = []
     start = lead
     for cut in cuts:
-        if cut - start >= min_chars and len(text[start:cut].strip()) >= min_chars:
+        if cut - start >= min_chars and len(masked[start:cut].strip()) >= min_chars:
             kept.append(cut)
             start = cut
-    if kept and len(text[start:content_end].strip()) < min_chars:
+    if kept and len(masked[start:content_end].strip()) < min_chars:
         kept.pop()
     return kept
 
@@ -31,7 +31,7 @@ def split_long(text: str, masked: str, spans: list[Span], limit: int) -> list[Sp
     regions: list[Span] | None = None
     pieces: list[Span] = []
     for start, end in spans:
-        if end - start <= limit or len(text[start:end].strip()) <= limit:
+        if end - start <= limit or len(masked[start:end].strip()) <= limit:
             pieces.append((start, end))
             continue
         if regions is None:
@@ -44,7 +44,7 @@ def _forced_cuts(text: str, masked: str, regions: list[Span], span: Span, limit:
     """Cuts of one long step: at the last sentence end in reach (not before a quarter of it), at space, or
     anywhere."""
     start, end = span
-    content_end = start + len(text[start:end].rstrip())
+    content_end = start + len(masked[start:end].rstrip())
     sentences = sorted(sentence_cuts(masked, start, content_end))
     at = _after_spaces(masked, start)
     while content_end - at > limit:

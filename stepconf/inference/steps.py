@@ -1,12 +1,13 @@
 """The next step of a solution: sampled up to the end of a line, and on, until `core.segment` sees a step end.
 
-A step is what `segment` cuts off. Whether a line end is the end of a step depends on what follows (a heading
-goes with what it heads, a block is not cut), so a plain line is imagined behind it: if the cut would fall
-there, the step is whole; if not, the model goes on. Sampled tokens are kept as they are; those behind the cut
-are dropped, and count as spent.
+A step is what `segment` cuts off. Whether a line end is the end of a step depends on what follows (an
+announcement goes with what it announces, a block is not cut), so a plain line is imagined behind it: if the
+cut would fall there, the step is whole; if not, the model goes on. Sampled tokens are kept as they are; those
+behind the cut are dropped, and count as spent.
 
-What differs from `segment` over the whole text, which can look ahead: a blank line leads the step behind it,
-and a displayed block is a step of its own, apart from the line before it and from small letters behind it.
+What differs from `segment` over the whole text, which can look ahead: a blank line or a closing tag leads the
+step after it, and a displayed block is a step of its own, apart from the line before it and from small letters
+behind it.
 """
 
 from collections.abc import Generator, Sequence

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from stepconf.core.records import Label, Solved, Verdict
+from stepconf.core.statements import STATES_NOTHING, states_something
 from stepconf.core.symbolic import check_steps
 from stepconf.verifiers.pool import Outcome, Pool
 
@@ -12,7 +13,8 @@ Found = list[tuple[Label, str]]  # label and reason, one per step
 
 class SymbolicVerifier:
     """Judges every step: `incorrect` where something it states is false, `correct` where all that can be
-    checked holds, `unknown` with the reason otherwise. It has no score: it does not guess.
+    checked holds, `unknown` with the reason otherwise: `states nothing`, or nothing that can be checked. It has
+    no score: it does not guess.
     """
 
     name = "symbolic"
@@ -38,4 +40,7 @@ class SymbolicVerifier:
 def _check(item: Item) -> Found:
     """Runs in a worker."""
     problem, texts = item
-    return [(step.label, step.reason) for step in check_steps(problem, texts)]
+    return [
+        (step.label, step.reason if step.label != "unknown" or states_something(text) else STATES_NOTHING)
+        for step, text in zip(check_steps(problem, texts), texts, strict=True)
+    ]

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepconf.core.segment import SegmentOptions, segment, spans_of_parts, token_spans
+from stepconf.core.statements import states_something, without_tags
 from stepconf.errors import StepconfError
 from tests.shared_data import shared_rows
 
@@ -37,8 +38,8 @@ CASES: list[tuple[Mode, str]] = [
     ("auto", "1. Add two.\n¦2. Double it.\n¦3. Done."),
     ("auto", "1) Add two.\n¦2) Double it."),
     ("auto", "(1) Add two.\n¦(2) Double it."),
-    ("auto", "We know:\n¦- it costs 5\n¦- it weighs 3\n¦So we pay 15."),
-    ("auto", "Facts:\n¦* red\n¦• blue\n¦Then count."),
+    ("auto", "We know:\n- it costs 5\n¦- it weighs 3\n¦So we pay 15."),
+    ("auto", "Facts:\n* red\n¦• blue\n¦Then count."),
     ("auto", "Step 1: Add.\n¦Step 2: Double."),
     ("auto", "**Step 1**\nAdd the numbers.\n¦**Step 2**\nDouble the sum."),
     ("auto", "### Step 1: Add\n\nIt is 5.\n\n¦### Step 2: Double\n\nIt is 10."),
@@ -48,6 +49,7 @@ CASES: list[tuple[Mode, str]] = [
     ("auto", "Add them. Double them.\n¦#### 12"),
     ("lines", "So 2+3=5. ¦The answer is 5.\n¦I hope so."),
     ("auto", "It is 12. So we are done #### 12".replace(" So", " ¦So").replace(" ####", " ¦####")),
+    ("lines", "It is 7. ¦The answer is 7. ¦The answer is 7. ¦The answer is 7."),
     ("paragraphs", "Add.\nDouble.\n\n¦Halve.\n- one\n- two"),
     ("paragraphs", "Add.\n¦1. Double.\n¦The final answer is 3."),
     ("auto", "Add these up\nand double the sum.\n\n¦Then halve it\nand stop."),
@@ -62,7 +64,7 @@ CASES: list[tuple[Mode, str]] = [
     ("auto", "The answer is no. ¦Then we stop."),
     ("auto", "It is red vs. Blue here. ¦Done."),
     ("auto", "Apples, pears, etc. are sold. ¦We buy pens, etc. ¦Then we go."),
-    ("auto", "So 1, 2, 3, ... 10 are added. ¦Wait... ¦Then it is 55."),
+    ("auto", "So 1, 2, 3, ... 10 are added. ¦Wait... Then it is 55."),
     ("auto", "Let $f(x. Y) = 3. Then$ hold. ¦Next."),
     ("auto", "Let \\(a. B\\) hold. ¦Next."),
     ("auto", "We get $x = 5.$ ¦Then $y = 2.$"),
@@ -90,10 +92,31 @@ CASES: list[tuple[Mode, str]] = [
     ("lines", "Table:\n| a | b |\n|---|---|\n| 1 | 2 |\n¦Done."),
     ("lines", "Draw\n[asy]\ndraw(a);\n\ndot(b);\n[/asy]\n¦Done."),
     ("lines", "Stop here.\n\n¦\\[x\\]\n¦Done."),
-    ("lines", "```python\n¦a = 1\n¦b = 2"),
+    ("lines", "We code.\n\n¦```python\na = 1\n\nb = 2\n\nprint(a"),
+    ("lines", "Code:\n````\n```\na = 1\n```\n\nb = 2\n"),
+    ("lines", "Draw\n[asy]\ndraw(a);\n\ndot(b"),
     ("lines", "Open \\[ it\n¦You see\n¦Zero"),
     ("lines", "Open $$ x\n\n¦Two $$ y\n\n¦Zero"),
     ("lines", "Open \\begin{align} x\n¦You see"),
+    # announcements
+    ("lines", "Let's add the two:\n3 + 4 = 7\n¦So it is 7."),
+    ("lines", "To solve this, follow these steps:\n\n1. **Add the two**:\n   - It is 7.\n¦2. Double it."),
+    ("paragraphs", "Let's see.\n\nFirst, find the cost:\n\nIt is 7.\nOr so.\n\n¦Then double it."),
+    ("sentences", "Let's break it down. How many are left? It is 7. ¦Then double it."),
+    ("lines", "### Costs\n\n**Pens:**\n\nLet's add them:\n3 + 4 = 7"),
+    ("lines", "Step 1: 3 + 4 = 7\n¦Step 2: Calculate the rest:\n7 - 2 = 5"),
+    ("lines", "### Step 1: 3 + 4 = 7\n¦So 3 + 4 = 7:\n¦Done."),
+    ("lines", "The final answer is:\n\\boxed{5}"),
+    ("lines", "3 + 4 = 7\n¦Now, let's find the rest:\n### Rest"),
+    # tags
+    ("auto", "<think>\nLet me see. 2+2 = 4.\n</think>\n\n¦The sum is 4."),
+    ("auto", "\\begin{enumerate}\n\\item We add.\n¦\\item We double.\n\\end{enumerate}\n¦Done."),
+    ("lines", "We add.\n<br/>\n¦We double.<br>\n</p>\n¦<answer>\n7\n</answer><|im_end|>"),
+    ("sentences", "[THINK]We add.[/THINK] ¦We double. </p> ¦Done."),
+    ("lines", "<think>\n</think>\n<tool_call>\n</tool_call>"),
+    ("lines", "</think>\nWe add.\n<answer>\n</answer>"),
+    ("lines", "Two <b>red</b> ones.\n¦So 2 < x and x > 1."),
+    ("lines", "```\n</p>\n```\n¦Done."),
     # line ends
     ("auto", "One thing.\r\n¦Two things.\r\n\r\n¦Three."),
     ("lines", "One thing.\u2028¦Two things.\f¦Three.\r¦Four."),
@@ -193,6 +216,72 @@ def test_the_limits_only_merge_or_only_cut(text: str, limits: tuple[int, int]) -
     assert merged <= natural <= cut
 
 
+ANNOUNCED = ["Let's see.", "Now, let's add the two:", "### Costs", "The total is:", "**Pens**", "Step 2:"]
+STATED = ["3 + 4 = 7.", "She has 5 pens left.", "So it is 7:", "We multiply them.", "The answer is 7."]
+OPENING = [
+    "<think>",
+    "<answer>",
+    "<tool_call>",
+    '<p class="a">',
+    "[THINK]",
+    "<|im_start|>",
+    "\\begin{itemize}",
+]
+CLOSING = [
+    "</think>",
+    "</answer>",
+    "</tool_call>",
+    "<br/>",
+    "<br>",
+    "[/THINK]",
+    "<|im_end|>",
+    "\\end{itemize}",
+]
+FIXED_MODES: tuple[Mode, ...] = ("lines", "paragraphs", "sentences")
+
+
+@given(
+    st.lists(st.sampled_from(ANNOUNCED + STATED + OPENING + CLOSING), min_size=1, max_size=12),
+    st.sampled_from(MODES),
+)
+@settings(deadline=None)
+def test_only_the_last_step_may_state_nothing(parts: list[str], mode: Mode) -> None:
+    for separator in ("\n\n", "\n"):
+        text = separator.join(parts)
+        spans = segment(text, SegmentOptions(mode))
+        assert_partition(text, spans)
+        found = [text[start:end] for start, end in spans]
+        assert all(states_something(step) for step in found[:-1])
+        assert all(without_tags(step).strip() for step in found[1:])
+        assert not any(step.startswith(tuple(CLOSING)) for step in found[1:])
+        assert not any(step.rstrip().endswith(tuple(OPENING)) for step in found[:-1])
+
+
+@given(st.lists(st.sampled_from(ANNOUNCED + STATED), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_a_statement_ends_a_step_with_all_announcements_before_it(parts: list[str]) -> None:
+    expected, step = [], ""
+    for part in parts:
+        step += part + "\n\n"
+        if part in STATED:
+            expected.append(step)
+            step = ""
+    for mode in FIXED_MODES:
+        found = steps("\n\n".join([*parts, ""]), mode=mode)
+        assert found == [*expected, step][: len(found)] and len(found) == len(expected) + bool(step)
+
+
+@pytest.mark.parametrize("mode", FIXED_MODES)
+@given(parts=st.lists(st.sampled_from(ANNOUNCED + STATED + OPENING + CLOSING), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_a_text_cut_at_a_step_keeps_its_steps(mode: Mode, parts: list[str]) -> None:
+    for separator in ("\n\n", "\n", " "):
+        text = separator.join(parts)
+        spans = segment(text, SegmentOptions(mode))
+        for index, (_, end) in enumerate(spans, start=1):
+            assert segment(text[:end], SegmentOptions(mode)) == spans[:index]
+
+
 REGIONS = ["$a. B$", "\\(a. B\\)", "$$a.\nB$$", "\\[a.\n\nB\\]", "\\begin{align}a.\n\nB\\end{align}"]
 LINED = [
     "```py\na. B\n\n1. c\n```",
@@ -281,16 +370,23 @@ def test_math_solutions(part: str) -> None:
 
 @pytest.mark.parametrize(("name", "precision"), [("gsm8k", 0.75), ("math", 0.75)])
 def test_processbench_steps_are_found(name: str, precision: float) -> None:
-    """The given steps are paragraphs; ours are finer at bullets, items and final answers, by intent."""
-    found = ours = given_ = 0
+    """The given steps are paragraphs; ours are finer at bullets, items and final answers, by intent.
+
+    A given step that states nothing is no step of ours.
+    """
+    found = ours = given_ = n_silent = 0
     for row in shared_rows(f"processbench/{name}_dev.jsonl.gz"):
         text, spans = spans_of_parts(row["steps"], "\n\n")
         mine = segment(text)
         assert_partition(text, mine)
-        theirs, cuts = {end for _, end in spans[:-1]}, {end for _, end in mine[:-1]}
+        silent = {end for start, end in spans[:-1] if not states_something(text[start:end])}
+        theirs, cuts = {end for _, end in spans[:-1]} - silent, {end for _, end in mine[:-1]}
+        assert not silent & cuts
+        n_silent += len(silent)
         found, ours, given_ = found + len(theirs & cuts), ours + len(cuts), given_ + len(theirs)
     print(f"{name}: recall {found / given_:.3f}, precision {found / ours:.3f} of {given_} boundaries")
     assert found / given_ > 0.99
+    assert 0 < n_silent / given_ < 0.05
     assert found / ours > precision
 
 
@@ -315,6 +411,11 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "stars": lambda n: "**a" * (n // 3),
     "labels": lambda n: "1. " * (n // 3),
     "answers": lambda n: ". The answer is" * (n // 15),
+    "announcements": lambda n: "Let's add the two:\n" * (n // 19),
+    "headings": lambda n: "## a\n" * (n // 5),
+    "purposes": lambda n: "To a, to a, now we do a, " * (n // 25) + "\n" + "To a, to b, to c:\n" * (n // 17),
+    "opening tags": lambda n: "<a b=c>\n" * (n // 8) + "<a " + "b=c " * (n // 4),
+    "closing tags": lambda n: "</a>" * (n // 4) + "\\end{itemize}" * (n // 12) + "</" * n,
     "one line": lambda n: "Add it up. " * (n // 11),
     "one word": lambda n: "a" * n,
     "masks": lambda n: "\x01\x02\x03(" * (n // 4),
@@ -355,6 +456,13 @@ def test_what_regular_expressions_do_stays_linear_too(name: str) -> None:
     text = HOSTILE[name](150_000)
     for mode in ("lines", "sentences"):
         assert_partition(text, segment(text, SegmentOptions(mode, max_chars=1000)))  # type: ignore[arg-type]
+
+
+@pytest.mark.timeout(60)
+def test_a_megabyte_of_announcements_is_one_step() -> None:
+    text = "Let's add the two:\n" * 55_000 + "3 + 4 = 7"
+    assert segment(text, SegmentOptions("lines", max_chars=len(text))) == [(0, len(text))]
+    assert all(end - start <= 4000 for start, end in segment(text, SegmentOptions("lines")))
 
 
 def test_five_thousand_nested_environments_are_one_block() -> None:

@@ -72,6 +72,18 @@ def test_a_heading_goes_on() -> None:
     assert (step.text, spent.requests) == ("### Title\nIt is 5.\n", 2)
 
 
+def test_an_announcement_goes_on() -> None:
+    step, spent = next_step("<think>\nLet's add them:\n3 + 4 = 7\nThen 6.\n")
+    assert (step.text, spent.requests) == ("<think>\nLet's add them:\n3 + 4 = 7\n", 3)
+
+
+def test_a_closing_tag_leads_the_next_step_or_ends_the_solution() -> None:
+    step, _ = next_step("a = 1\n</think>\nb = 2\nc = 3", before="a = 1\n")
+    assert step.text == "</think>\nb = 2\n"
+    step, _ = next_step("a = 1\n</think>", before="a = 1\n")
+    assert (step.text, step.ending) == ("</think>", "solution")
+
+
 def test_a_stop_string_that_begins_in_the_step_before() -> None:
     step, spent = next_step("a = 1\n\nProblem: 2", before="a = 1\n", stop=("\n\nProblem:",), ends=False)
     assert (step.text, step.token_ids, step.ending) == ("", [], "solution")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stepconf.core.records import Solution, Solved
+from stepconf.core.statements import STATES_NOTHING
 from stepconf.core.steps import build_steps
 from stepconf.verifiers.base import Verifier
 from stepconf.verifiers.pool import Pool
@@ -44,6 +45,17 @@ def test_a_verdict_for_every_step(pool: Pool) -> None:
         verdict is not None and verdict.seconds > 0 and verdict.verifier == "symbolic" for verdict in verdicts
     )
     assert nothing == []
+
+
+def test_why_a_step_is_unknown(pool: Pool) -> None:
+    texts = ("Let's find the total:\n", "She has many pens.\n", "### The case 3 + 4 = 8\n", "</p>")
+    (verdicts,) = SymbolicVerifier(pool).verify([solved(*texts)])
+    assert [verdict and (verdict.label, verdict.reason) for verdict in verdicts][:2] == [
+        ("unknown", STATES_NOTHING),
+        ("unknown", "nothing that can be checked"),
+    ]
+    assert verdicts[2] is not None and verdicts[2].label == "incorrect"
+    assert verdicts[3] is not None and verdicts[3].reason == STATES_NOTHING
 
 
 def test_hostile_steps_leave_their_neighbours_alone(pool: Pool, tmp_path: Path) -> None:
