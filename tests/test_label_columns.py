@@ -15,7 +15,7 @@ from stepconf.labels.columns import label_chunk
 SPOKEN = st.lists(
     st.builds(
         Verdict,
-        st.sampled_from(["symbolic", "final", "critic", "prm", "new one"]),
+        st.sampled_from(["symbolic", "final", "critic", "rollout", "new one"]),
         st.just("1"),
         st.sampled_from(["correct", "incorrect", "unknown"]),
     ),
@@ -24,7 +24,12 @@ SPOKEN = st.lists(
 CHUNKS = st.lists(st.lists(SPOKEN, max_size=5), max_size=6)  # verdicts of the steps of each solution
 
 
-def tables(chunk: list[list[list[Verdict]]], order: list[int]) -> tuple[pa.Table, pa.Table]:
+Parent = tuple[int, int] | None  # the solution that a branch leaves, and before which of its steps
+
+
+def tables(
+    chunk: list[list[list[Verdict]]], order: list[int], parents: list[Parent]
+) -> tuple[pa.Table, pa.Table]:
     """Both tables with the columns that matter; the steps' rows in the order of `order`, stable."""
     names = [str(i) for i in range(len(chunk))]
     steps: list[dict[str, Any]] = [
@@ -35,17 +40,29 @@ def tables(chunk: list[list[list[Verdict]]], order: list[int]) -> tuple[pa.Table
             "label": "unknown",
             "label_source": "",
             "is_first_error": False,
+            "after_error": False,
         }
         for name, solution in zip(names, chunk, strict=True)
         for j, said in enumerate(solution)
     ]
     steps = [row for _, row in sorted(zip(order, steps, strict=False), key=lambda pair: pair[0])]
-    solutions = [{"solution_id": name, "answer_correct": None} for name in names]
+    solutions = [
+        {
+            "solution_id": name,
+            "answer_correct": None,
+            "parent_solution_id": None if parent is None else str(parent[0]),
+            "branch_step": None if parent is None else parent[1],
+        }
+        for name, parent in zip(names, parents, strict=True)
+    ]
     declared = [
         pa.schema([field for field in arrow_schema(table) if field.name in wanted])
         for table, wanted in (
-            ("solutions", {"solution_id", "answer_correct"}),
-            ("steps", {"solution_id", "text", "verdicts", "label", "label_source", "is_first_error"}),
+            ("solutions", {"solution_id", "answer_correct", "parent_solution_id", "branch_step"}),
+            (
+                "steps",
+                {"solution_id", "text", "verdicts", "label", "label_source", "is_first_error", "after_error"},
+            ),
         )
     ]
     return pa.Table.from_pylist(solutions, declared[0]), pa.Table.from_pylist(steps, declared[1])
@@ -58,15 +75,31 @@ def test_as_step_by_step(policy: str, chunk: list[list[list[Verdict]]], mixed: s
     # Solutions may lie among each other, the steps of each in order.
     groups = mixed.draw(st.lists(st.integers(0, 2), min_size=len(chunk), max_size=len(chunk)))
     order = [group for group, solution in zip(groups, chunk, strict=True) for _ in solution]
-    solutions, steps = tables(chunk, order)
+    parents: list[Parent] = [
+        mixed.draw(st.none() | st.tuples(st.sampled_from(there), st.integers(0, 5))) if there else None
+        for there in ([j for j in range(i) if chunk[j]] for i in range(len(chunk)))
+    ]
+    solutions, steps = tables(chunk, order, parents)
     made = label_chunk(solutions, steps, policy)
     assert made.steps.schema == steps.schema and len(made.steps) == n_steps
     assert made.steps["text"].equals(steps["text"]), "rows stay where they are"
     found: dict[str, list[tuple[Any, ...]]] = {str(i): [] for i in range(len(chunk))}
     for row in made.steps.to_pylist():
-        found[row["solution_id"]].append((row["label"], row["label_source"], row["is_first_error"]))
-    for name, solution in enumerate(chunk):
-        assert found[str(name)] == [tuple(label) for label in label_steps(solution, policy)]
+        found[row["solution_id"]].append(
+            (row["label"], row["label_source"], row["is_first_error"], row["after_error"])
+        )
+    late: list[bool] = []
+    expected = []
+    for solution, parent in zip(chunk, parents, strict=True):
+        late.append(
+            parent is not None
+            and (
+                late[parent[0]] or any(label == "incorrect" for label, *_ in expected[parent[0]][: parent[1]])
+            )
+        )
+        expected.append(label_steps(solution, policy, late[-1]))
+    for name, labels in enumerate(expected):
+        assert found[str(name)] == [tuple(label) for label in labels]
     finals = [
         next((v.label for v in solution[-1] if v.verifier == "final"), "unknown") if solution else "unknown"
         for solution in chunk

@@ -68,7 +68,7 @@ def run(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "run"))
 
 
-LABELS = ("label", "label_source", "is_first_error")
+LABELS = ("label", "label_source", "is_first_error", "after_error")
 
 
 def labels(run: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -110,9 +110,9 @@ def test_policies_differ_and_the_way_back_is_exact(run: Path) -> None:
     second = labels(run)
     assert first != second
     summary = json.loads((run / "summary.json").read_text())
-    said = [label for solution in second.values() for label, _, _ in solution]
+    said = [label for solution in second.values() for label, *_ in solution]
     assert summary["labels"] == {label: said.count(label) for label in sorted(set(said))}
-    stepconf("relabel", run, "--policy", "first-decided")
+    stepconf("relabel", run, "--policy", "error-first")
     assert labels(run) == first
 
 
@@ -120,7 +120,7 @@ def test_a_run_goes_on_only_under_its_own_policy(run: Path, given_file: Path) ->
     stepconf("relabel", run, "--policy", "consensus")
     assert yaml.safe_load((run / "recipe.yaml").read_text())["verify"]["policy"] == "consensus"
     refused = stepconf(*command(given_file, run))
-    assert refused.code == 1 and "verify.policy (there 'consensus', now 'first-decided')" in refused.err
+    assert refused.code == 1 and "verify.policy (there 'consensus', now 'error-first')" in refused.err
     chunk = read_manifests(run)[-1]["chunk"]
     (run / "manifests" / f"{chunk}.json").unlink()  # as if it had been killed before its last chunk
     on = stepconf(*command(given_file, run), "--policy", "consensus")
@@ -199,4 +199,4 @@ def test_what_cannot_be_relabelled(run: Path, tmp_path: Path) -> None:
     assert wrong.code == 1 and "'best'" in wrong.err and "consensus" in wrong.err
     absent = stepconf("relabel", tmp_path / "nothing", "--policy", "consensus")
     assert absent.code == 1 and "not a run folder" in absent.err
-    assert labels(run) == expected(run, "first-decided")
+    assert labels(run) == expected(run, "error-first")

@@ -1,9 +1,12 @@
 """From the verdicts on a step to its label: pure, so that a run is relabelled without verifying again.
 
 A verifier decides a step when its verdict is `correct` or `incorrect`. `final` judges the solution's answer,
-so it is heard on the last step only. Where one verifier left several verdicts on a step (it was run again),
-its last deciding one counts. A step that nobody decides is `unknown`, never `incorrect`.
+so it is heard on the last step only, and not where `rollout` speaks of that step, which knows the answer too. Where
+one verifier left several verdicts on a step (it was run again), its last deciding one counts. A step that nobody
+decides is `unknown`, never `incorrect`.
 
+- `error-first`: `incorrect` where any sees an error, else `correct` where any decides. A right completion after a
+  step (`rollout`) is weak evidence against an error that `symbolic` or a critic has seen. The default.
 - `first-decided`: the first in `VERIFIER_ORDER` that decides.
 - `consensus`: what all that decide agree on, else unknown.
 - `majority`: what more of them say; a tie is unknown.
@@ -22,34 +25,38 @@ VERIFIER_ORDER = ("critic", "rollout", "prm", "symbolic", "final")
 
 
 class StepLabel(NamedTuple):
-    """A label, the verifiers that decided it (`critic+prm`; empty when unknown), and the first-error flag."""
+    """A label, and the verifiers that decided it (`critic+prm`; empty when unknown).
+
+    `is_first_error`: it is the first step labelled incorrect. `after_error`: a step before it is.
+    """
 
     label: Label
     source: str
     is_first_error: bool
+    after_error: bool
 
 
 def label_steps(
-    verdicts: Sequence[Sequence[Verdict]], policy: str = "first-decided"
-) -> list[tuple[Label, str, bool]]:
+    verdicts: Sequence[Sequence[Verdict]], policy: str = "error-first", error_seen: bool = False
+) -> list[StepLabel]:
     """Label the steps of one solution.
 
     Args:
         verdicts: per step, in order, every verdict on it.
         policy: one of `POLICIES`.
+        error_seen: the steps are those of a branch that leaves after an error.
 
     Returns:
-        Per step a `StepLabel`. `is_first_error` is true of the first step labelled incorrect and of no other.
+        One label per step.
 
     Raises:
         StepconfError: the policy is unknown.
     """
-    labels: list[tuple[Label, str, bool]] = []
-    error_seen = False
+    labels: list[StepLabel] = []
     decide = _rule(policy)
     for index, spoken in enumerate(verdicts):
         label, source = decide(_decisions(spoken, index == len(verdicts) - 1, error_seen))
-        labels.append(StepLabel(label, source, label == "incorrect" and not error_seen))
+        labels.append(StepLabel(label, source, label == "incorrect" and not error_seen, error_seen))
         error_seen = error_seen or label == "incorrect"
     return labels
 
@@ -74,13 +81,22 @@ _UNDECIDED: tuple[Label, str] = ("unknown", "")
 
 def _decisions(verdicts: Sequence[Verdict], is_last: bool, error_seen: bool) -> Decisions:
     """A wrong answer says that some step is wrong: once one is found, it says nothing of the last step."""
+    unheard = {"final"} if not is_last or any(v.verifier == "rollout" for v in verdicts) else set()
     decided = {
         verdict.verifier: verdict.label
         for verdict in verdicts
         if verdict.label in ("correct", "incorrect")
-        and (verdict.verifier != "final" or (is_last and not (error_seen and verdict.label == "incorrect")))
+        and verdict.verifier not in unheard
+        and not (verdict.verifier == "final" and error_seen and verdict.label == "incorrect")
     }
     return {name: decided[name] for name in (*VERIFIER_ORDER, *decided) if name in decided}
+
+
+def _error_first(decided: Decisions) -> tuple[Label, str]:
+    wrong = [name for name, label in decided.items() if label == "incorrect"]
+    if wrong:
+        return "incorrect", "+".join(wrong)
+    return ("correct", "+".join(decided)) if decided else _UNDECIDED
 
 
 def _first_decided(decided: Decisions) -> tuple[Label, str]:
@@ -112,6 +128,7 @@ def _symbolic_veto(decided: Decisions) -> tuple[Label, str]:
 
 
 _RULES: dict[str, Callable[[Decisions], tuple[Label, str]]] = {
+    "error-first": _error_first,
     "first-decided": _first_decided,
     "consensus": _consensus,
     "majority": _majority,

@@ -35,10 +35,17 @@ def label_chunk(solutions: Any, steps: Any, policy: str) -> Labelled:
     order = np.argsort(code, kind="stable")
     code = code[order]
     case, said = _cases(steps["verdicts"].combine_chunks())
-    labels, sources, first = _label_steps(code, case[order], said, policy)
+    late = np.zeros(len(owner.dictionary), bool)  # branches that leave after an error
+    parents, nodes = _parents(solutions, owner.dictionary)
+    while True:
+        labels, sources, first, after = _label_steps(code, case[order], said, policy, late)
+        known, late = late, _late(code, first, late, parents, nodes)
+        if (known == late).all():
+            break
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     columns = {"label": labels, "label_source": sources, "is_first_error": pa.array(first)}
+    columns["after_error"] = pa.array(after)
     new_steps = _with(steps, {name: column.take(pa.array(back)) for name, column in columns.items()})
     ends = np.append(np.flatnonzero(np.diff(code)), len(code) - 1) if len(code) else np.zeros(0, np.int64)
     answers = pa.array([_answer(verdicts) for verdicts in said], pa.bool_())
@@ -73,9 +80,12 @@ def _cases(verdicts: Any) -> tuple[np.ndarray, list[list[Verdict]]]:
 
 
 def _label_steps(
-    code: np.ndarray, case: np.ndarray, said: list[list[Verdict]], policy: str
-) -> tuple[Any, Any, np.ndarray]:
-    """Labels, sources and first errors of steps (n,) in the order of their solutions."""
+    code: np.ndarray, case: np.ndarray, said: list[list[Verdict]], policy: str, late: np.ndarray
+) -> tuple[Any, Any, np.ndarray, np.ndarray]:
+    """Labels, sources, first errors and what comes after them, of steps (n,) in the order of their solutions.
+
+    late (m,): solutions whose every step comes after an error.
+    """
     is_last = np.append(code[1:] != code[:-1], True)[: len(code)]
     rules = {
         (last, seen): [label_step(verdicts, policy, last, seen) for verdicts in said]
@@ -88,9 +98,30 @@ def _label_steps(
     before = np.cumsum(at_first) - at_first
     starts = np.flatnonzero(np.append(True, code[1:] != code[:-1])[: len(code)])
     seen = before > np.repeat(before[starts], np.diff(np.append(starts, len(code))))
+    seen |= late[code]
     texts = [pa.array([row[i] for part in rules.values() for row in part], pa.string()) for i in (0, 1)]
     chosen = pa.array((is_last * 2 + seen) * len(said) + case)
-    return texts[0].take(chosen), texts[1].take(chosen), at_first & ~seen
+    return texts[0].take(chosen), texts[1].take(chosen), at_first & ~seen, seen
+
+
+def _parents(solutions: Any, ids: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of each solution in `ids` (m,): the place of its parent there, -1 for none, and the step where it leaves it."""
+    rows = pc.index_in(ids, value_set=solutions["solution_id"])
+    parents = pc.index_in(solutions["parent_solution_id"], value_set=ids).take(rows)
+    nodes = solutions["branch_step"].take(rows)
+    return tuple(pc.fill_null(column, -1).to_numpy() for column in (parents, nodes))
+
+
+def _late(
+    code: np.ndarray, first: np.ndarray, late: np.ndarray, parents: np.ndarray, nodes: np.ndarray
+) -> np.ndarray:
+    """Which solutions (m,) leave their parent after an error; `first` (n,) marks the steps that are first errors."""
+    starts = np.flatnonzero(np.append(True, code[1:] != code[:-1])[: len(code)])
+    error_at = np.full(len(late), np.iinfo(np.int64).max)
+    errors = np.flatnonzero(first)
+    error_at[code[errors]] = errors - starts[code[errors]]
+    found: np.ndarray = (parents >= 0) & (late[parents] | (error_at[parents] < nodes))
+    return found
 
 
 def _answer(verdicts: list[Verdict]) -> bool | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.labels import POLICIES
-from stepconf.core.schema import plain
+from stepconf.core.schema import plain, upgraded
 from stepconf.errors import StepconfError
 from stepconf.labels.columns import label_chunk
 from stepconf.run.ahead import ahead
@@ -84,4 +84,4 @@ def _read(file: Path, run: Path) -> tuple[Any, dict[str, Any]]:
         plain(rows.schema.metadata)
     except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
         raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
-    return rows, shard_facts(len(rows), data)
+    return upgraded(file.parent.name, rows), shard_facts(len(rows), data)

@@ -39,6 +39,9 @@ def rule(policy: str, says: dict[str, Label | None]) -> tuple[str, str]:
             return "unknown", ""
         winner = "correct" if balance > 0 else "incorrect"
         return winner, "+".join(n for n in says if says[n] == winner)
+    if policy == "error-first":
+        wrong = [n for n in says if says[n] == "incorrect"]
+        return ("incorrect", "+".join(wrong)) if wrong else rule("consensus", says)
     if policy == "critic-first":
         if says["critic"] in ("correct", "incorrect"):
             return says["critic"], "critic"
@@ -56,33 +59,42 @@ def test_every_combination_of_verdicts(policy: str) -> None:
         says = dict(zip(VERIFIER_ORDER, said, strict=True))
         # Written in the reverse order: the order in which verifiers ran must not matter.
         spoken = [verdict(name, label) for name, label in reversed(says.items()) if label is not None]
-        label, source = rule(policy, says)
-        assert label_steps([spoken], policy) == [(label, source, label == "incorrect")], says
+        # A rollout knows the answer too: `final` is not heard beside it.
+        label, source = rule(policy, says if says["rollout"] is None else {**says, "final": None})
+        assert label_steps([spoken], policy) == [(label, source, label == "incorrect", False)], says
         # On a step that is not the last, `final` is not heard.
         label, source = rule(policy, {**says, "final": None})
-        assert label_steps([spoken, []], policy)[0] == (label, source, label == "incorrect"), says
+        assert label_steps([spoken, []], policy)[0] == (label, source, label == "incorrect", False), says
 
 
 def test_the_truth_table_in_words() -> None:
     both = [verdict("critic", "correct"), verdict("symbolic", "incorrect")]
     table = {policy: label_steps([both], policy)[0][:2] for policy in POLICIES}
     assert table == {
+        "error-first": ("incorrect", "symbolic"),
         "first-decided": ("correct", "critic"),
         "consensus": ("unknown", ""),
         "majority": ("unknown", ""),
         "critic-first": ("correct", "critic"),
         "symbolic-veto": ("incorrect", "symbolic"),
     }
-    assert label_steps([[verdict("symbolic", "correct")]], "symbolic-veto") == [("unknown", "", False)]
+    assert label_steps([[verdict("symbolic", "correct")]], "symbolic-veto") == [("unknown", "", False, False)]
 
 
-@given(st.lists(st.lists(st.tuples(st.sampled_from(VERIFIER_ORDER), LABELS))), st.sampled_from(POLICIES))
-def test_laws(said: list[list[tuple[str, Label]]], policy: str) -> None:
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from(VERIFIER_ORDER), LABELS))),
+    st.sampled_from(POLICIES),
+    st.booleans(),
+)
+def test_laws(said: list[list[tuple[str, Label]]], policy: str, late: bool) -> None:
     steps = [[verdict(name, label) for name, label in step] for step in said]
-    labels = label_steps(steps, policy)
-    wrong = [i for i, (label, _, _) in enumerate(labels) if label == "incorrect"]
-    assert [i for i, (_, _, first) in enumerate(labels) if first] == wrong[:1]
-    for step, (label, source, _) in zip(steps, labels, strict=True):
+    labels = label_steps(steps, policy, late)
+    wrong = [i for i, found in enumerate(labels) if found.label == "incorrect"]
+    assert [i for i, found in enumerate(labels) if found.is_first_error] == ([] if late else wrong[:1])
+    assert [found.after_error for found in labels] == [
+        late or i > min([*wrong, i]) for i in range(len(labels))
+    ]
+    for step, (label, source, *_) in zip(steps, labels, strict=True):
         assert (label == "unknown") == (source == "")
         # A label is never invented: somebody named in the source gave exactly that verdict.
         assert all(
@@ -92,14 +104,14 @@ def test_laws(said: list[list[tuple[str, Label]]], policy: str) -> None:
 
 def test_a_verifier_run_again_speaks_with_its_last_decision() -> None:
     again = [verdict("critic", "correct"), verdict("critic", "incorrect"), verdict("critic", "unknown")]
-    assert label_steps([again], "majority") == [("incorrect", "critic", True)]
+    assert label_steps([again], "majority") == [("incorrect", "critic", True, False)]
 
 
 def test_verifiers_of_other_names_come_last_in_order_of_appearance() -> None:
     step = [verdict("human", "incorrect"), verdict("other", "correct"), verdict("final", "correct")]
-    assert label_steps([step], "first-decided") == [("correct", "final", False)]
-    assert label_steps([step], "majority") == [("correct", "final+other", False)]
-    assert label_steps([step[:2]], "first-decided") == [("incorrect", "human", True)]
+    assert label_steps([step], "first-decided") == [("correct", "final", False, False)]
+    assert label_steps([step], "majority") == [("correct", "final+other", False, False)]
+    assert label_steps([step[:2]], "first-decided") == [("incorrect", "human", True, False)]
 
 
 def test_an_unknown_policy_is_refused_with_the_names() -> None:
