@@ -1,13 +1,14 @@
 """THE PAGE TO READ FIRST: the stages of a run, in order.
 
-    problems -> sample -> segment -> score -> verify -> write           stepconf generate
-    solutions ------> segment -> score -> verify -> write               stepconf score FILE
-    solutions ------> segment ----------> verify -> write               stepconf segment | verify FILE
-    a run ------------------------------> verify -> write               stepconf verify RUN
+    problems -> sample -> segment -> branch -> verify -> write          stepconf generate
+    solutions -> score -> segment -> branch -> verify -> write          stepconf score FILE
+    solutions ----------> segment -> branch -> verify -> write          stepconf segment | verify FILE
+    a run -------------------------> branch -> verify -> write          stepconf verify RUN
 
 A stage (`stages/make.py`) is a function from chunks to an iterator of chunks; the next one pulls. Sampling already
-yields every token's scores, so `generate` never runs the model twice. While an engine makes a chunk, those before
-are segmented, verified and written; `Run.commit` makes a chunk part of the run, whole.
+yields every token's scores, so `generate` never runs the model twice. Branches (`stages/branch.py`) are completions
+from the steps of solutions, in the same stream of the engine. While an engine makes a chunk, those before are
+verified and written; `Run.commit` makes a chunk part of the run, whole.
 """
 
 from collections import Counter
@@ -25,16 +26,17 @@ from stepconf.problems.load import (
     load_problems,
     load_solutions,
 )
-from stepconf.recipe import Recipe, identity, with_policy_of
+from stepconf.recipe import Recipe, identity, with_branches, with_policy_of
 from stepconf.run.events import Tick
 from stepconf.run.folders import located
 from stepconf.run.meter import BusyClock, Meter
 from stepconf.run.shards import Run
 from stepconf.run.summary import summarise
 from stepconf.run.tables import read_ids, read_metadata, read_recipe, read_solved
+from stepconf.stages.branch import Brancher, check_tokens, open_brancher
 from stepconf.stages.chunks import Chunk, T, in_waves, pending
-from stepconf.stages.judge import judge, judged_beside, open_verifiers, shares_engine
-from stepconf.stages.make import divide, metadata_of, reread, sample, segmented, teacher_force
+from stepconf.stages.judge import judge, judged_beside, open_pool, open_verifiers, shares_engine
+from stepconf.stages.make import branch, divide, metadata_of, reread, sample, teacher_force
 from stepconf.stages.models import open_guarded
 from stepconf.stages.stream import overlapped
 
@@ -51,8 +53,12 @@ def generate(
     `engine_of` gives the recipe's model where the caller has it loaded, and keeps it. `repair` makes chunks
     with damaged shards anew, here and in the commands below.
     """
-    loaded = load_problems(located(recipe.problems.source), ProblemOptions(**_source_options(recipe)))
+    # Branches can serve pairs alone: who asks for them may have problems without gold answers.
+    options = ProblemOptions(**_source_options(recipe), require_gold=not recipe.branch.where)
+    loaded = load_problems(located(recipe.problems.source), options)
+    has_gold = any(problem.gold_answer for problem in loaded.problems)
     with Run(out, _command_identity("generate", recipe), repair) as run, Meter(run, tick) as meter:
+        recipe = with_branches(recipe, "generate", has_gold)
         todo = list(pending(run, loaded.problems, recipe.chunk))
         meter("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
         if recipe.ray.address and engine_of is None:
@@ -60,7 +66,7 @@ def generate(
         elif todo:
             with nullcontext(engine_of()) if engine_of else closing(open_guarded(recipe)) as engine:
                 run.metadata = metadata_of(engine, recipe)
-                _drive(run, recipe, meter, todo, lambda c: sample(c, engine, recipe, meter), engine)
+                _drive(run, recipe, meter, todo, lambda c, b: sample(c, engine, recipe, meter, b), engine)
         return summarise(run, loaded.dropped)
 
 
@@ -68,6 +74,7 @@ def score(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[s
     """Segment, score and verify given solutions with the recipe's model."""
     items, dropped = _given(recipe)
     with Run(out, _command_identity("score", recipe), repair) as run, Meter(run, tick) as meter:
+        recipe = with_branches(recipe, "score")
         todo = list(pending(run, items, recipe.chunk))
         meter("score", -sum(len(chunk.items) for chunk in todo))
         if recipe.ray.address:
@@ -75,20 +82,32 @@ def score(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[s
         elif todo:
             with closing(open_guarded(recipe)) as engine:
                 run.metadata = metadata_of(engine, recipe)
-                _drive(run, recipe, meter, todo, lambda c: teacher_force(c, engine, recipe, meter), engine)
+
+                def scored(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
+                    return branch(teacher_force(chunks, engine, recipe, meter), brancher)
+
+                _drive(run, recipe, meter, todo, scored, engine)
         return summarise(run, dropped)
 
 
 def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
-    """Segment and verify given solutions; no model, so no tokens (`--verify ''` only segments)."""
+    """Segment and verify given solutions; no model, so no tokens, unless they are branched."""
     items, dropped = _given(recipe)
     with Run(out, _command_identity("segment", recipe), repair) as run, Meter(run, tick) as meter:
+        recipe = with_branches(recipe, "segment")
         todo = list(pending(run, items, recipe.chunk))
         meter("segment", -sum(len(chunk.items) for chunk in todo))
         if recipe.ray.address:
             _drive_cluster("segment", run, recipe, meter, todo)
         else:
-            _drive(run, recipe, meter, todo, lambda c: divide(c, recipe, meter))
+
+            def divided(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
+                engine = brancher.engine if brancher else None
+                if engine:
+                    run.metadata = metadata_of(engine, recipe)
+                return branch(divide(chunks, recipe, meter, engine), brancher)
+
+            _drive(run, recipe, meter, todo, divided)
         return summarise(run, dropped)
 
 
@@ -98,9 +117,11 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
     if not (source / "recipe.yaml").exists():
         return segment(recipe, out, tick, repair)
     ids = read_ids(source)[: recipe.problems.limit]
-    if not recipe.model and shares_engine(recipe):
+    branches = with_branches(recipe, "verify").branch.where
+    if not recipe.model and (branches or shares_engine(recipe)):
         recipe = with_policy_of(recipe, read_recipe(source))
     with Run(out, _command_identity("verify", recipe), repair) as run, Meter(run, tick) as meter:
+        recipe = with_branches(recipe, "verify")
         todo = list(pending(run, ids, recipe.chunk))
         meter("read", -sum(len(chunk.items) for chunk in todo))
         run.metadata = read_metadata(source)
@@ -109,7 +130,12 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
             read = reread(iter(todo), solutions, lambda stage, n: None)
             _drive_cluster("verify", run, recipe, meter, todo, in_waves(read))
         else:
-            _drive(run, recipe, meter, todo, lambda c: reread(c, solutions, meter))
+
+            def read_again(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
+                check_tokens(run.metadata, brancher)
+                return branch(reread(chunks, solutions, meter), brancher)
+
+            _drive(run, recipe, meter, todo, read_again)
         return summarise(run, Counter())
 
 
@@ -118,34 +144,36 @@ def _drive(
     recipe: Recipe,
     meter: Meter,
     todo: Sequence[Chunk[T]],
-    stage: Callable[[Iterator[Chunk[T]]], Iterator[Chunk[T]]],
+    stage: Callable[[Iterator[Chunk[T]], Brancher | None], Iterator[Chunk[T]]],
     engine: Guard | None = None,
 ) -> None:
-    """The end of every pipeline: make the chunks, segment, verify and write them.
+    """The end of every pipeline: make the chunks, branch, verify and write them.
 
-    An engine serves one caller at a time: where a verifier runs the model that also makes the chunks, they
-    are made one by one and nothing overlaps.
+    An engine serves one caller at a time: where a critic runs the model that also makes the chunks, they are made
+    one by one and nothing overlaps.
     """
     if not todo:
         return
     meter.begin(len(todo))
     clock = BusyClock()
-    with open_verifiers(recipe, engine, run.metadata.get("tokenizer", "")) as verifiers:
+    with (
+        open_pool(recipe) as pool,
+        open_brancher(recipe, engine, pool, meter) as brancher,
+        open_verifiers(recipe, pool, engine) as verifiers,
+    ):
 
         def work(chunk: Chunk[T]) -> None:
-            if engine is not None:
-                segmented(chunk, engine, recipe)
             judge(chunk, verifiers, recipe.verify.policy, meter, clock)
 
         def finish(chunk: Chunk[T]) -> None:
             _commit(run, recipe, meter, chunk)
 
         if engine is not None and shares_engine(recipe):
-            for chunk in chain.from_iterable(stage(iter([one])) for one in todo):
+            for chunk in chain.from_iterable(stage(iter([one]), brancher) for one in todo):
                 work(chunk)
                 finish(chunk)
         else:
-            overlapped(stage(iter(todo)), work, finish, judged_beside(recipe))
+            overlapped(stage(iter(todo), brancher), work, finish, judged_beside(recipe))
 
 
 def _drive_cluster(
@@ -170,7 +198,7 @@ def _drive_cluster(
             run.metadata = before | parcel.metadata
             weight = recipe.sampling.samples if command == "generate" else 1
             meter(stage, weights[parcel.chunk.name] * weight)
-            meter("verify", len(parcel.chunk.solved))
+            meter("verify", sum(one.solution.parent_solution_id is None for one in parcel.chunk.solved))
             _commit(run, recipe, meter, parcel.chunk)
 
 

@@ -93,6 +93,7 @@ def evaluation_recipe(recipe: Recipe, policy: str) -> Recipe:
         "model_revision": _revision(recipe, policy),
         "problems": problems,
         "sampling": sampling,
+        "branch": recipe.branch.model_copy(update={"where": []}),
     }
     return recipe.model_copy(update=update)
 

@@ -15,7 +15,7 @@ import pytest
 
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
-from stepconf.pipeline import generate
+from stepconf.pipeline import generate, verify
 from stepconf.recipe import Recipe, identity, load_recipe
 from stepconf.stages import cluster, cluster_connection
 from stepconf.stages.chunks import Chunk, in_waves
@@ -353,8 +353,16 @@ def test_given_solutions_on_ray(
 
 
 @pytest.mark.slow
-def test_rollouts_share_the_engine_on_ray_too(problems: Path, local: None, tmp_path: Path) -> None:
-    sets = {"verify.verifiers": ["final", "rollout"], "verify.rollout.n": 2, "problems.limit": 2}
+@pytest.mark.parametrize("where", ["uncertain", "all"])
+def test_branches_on_ray_are_those_of_one_machine(
+    where: str, problems: Path, local: None, tmp_path: Path
+) -> None:
+    sets = {"branch.where": [where], "branch.n": 2, "problems.limit": 4, "sampling.max_tokens": 40}
     for name, address in (("plain", None), ("ray", "local")):
         generate(recipe_of(problems, address, **sets), tmp_path / name, quiet)
     check_same(tmp_path / "ray", tmp_path / "plain")
+    solutions = rows_of(tmp_path / "ray", "solutions")
+    assert any(one["parent_solution_id"] for one in solutions)
+    again = recipe_of(tmp_path / "plain", "local", **{"branch.where": ["all"], "branch.n": 2})
+    verify(again, tmp_path / "again", quiet)
+    assert rows_of(tmp_path / "again", "solutions") == rows_of(tmp_path / "plain", "solutions")

@@ -12,7 +12,7 @@ import pytest
 from stepconf.engines.transformers import TransformersEngine
 from tests.chaos import DAMAGES
 from tests.forked import forked
-from tests.invariants import check_invariants, rows_of
+from tests.invariants import check_invariants, rows_of, samples_of
 from tests.test_pipeline import write_jsonl
 from tests.test_resume import PROBLEMS, check_resumes, command, without_seconds
 from tests.test_resume import Undisturbed as Whole
@@ -171,7 +171,7 @@ def test_an_engine_that_crashes_on_everything_ends_the_run(
         _poisoned(patched, {f"{i} + {i}" for i in range(2, 8)}, RuntimeError("no kernel image"))
         ended = stepconf(*command(problems, tmp_path / "run"))
     assert ended.code == 1 and "no kernel image" in ended.err and "Traceback" not in ended.err
-    assert len(rows_of(tmp_path / "run", "solutions")) == 4, "the first chunk stays"
+    assert len(samples_of(tmp_path / "run", "solutions")) == 4, "the first chunk stays"
     check_resumes(problems, tmp_path / "run", tmp_path, whole)
 
 
@@ -183,7 +183,7 @@ def test_memory_that_is_too_short_ends_in_what_to_do(
         ended = stepconf(*command(problems, tmp_path / "run"))
     assert ended.code == 1 and "out of memory for a single sample" in ended.err, ended
     assert "sampling.max_tokens" in ended.err and "Traceback" not in ended.err
-    assert len(rows_of(tmp_path / "run", "solutions")) == 4, "nothing is left out for want of memory"
+    assert len(samples_of(tmp_path / "run", "solutions")) == 4, "nothing is left out for want of memory"
     check_resumes(problems, tmp_path / "run", tmp_path, whole)
 
 

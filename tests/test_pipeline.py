@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from stepconf.core.records import Solved
 from stepconf.core.schema import TABLES, arrow_schema
+from stepconf.engines.base import SampleRequest, Sampling
 from stepconf.errors import StepconfError
 from stepconf.pipeline import segment
 from stepconf.recipe import load_recipe
@@ -24,7 +25,7 @@ from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.judge import judged_beside
 from stepconf.stages.make import reread
-from stepconf.stages.stream import overlapped, through
+from stepconf.stages.stream import Made, overlapped, through
 from tests.core.test_pairs import Sample, make
 from tests.invariants import check_invariants, rows_of
 from tests.shared_data import shared_rows
@@ -310,40 +311,34 @@ def _chunks(sizes: list[int]) -> list[Chunk]:
 def test_results_in_any_order_give_the_same_chunks(
     sizes: list[int], random: Any, data: st.DataObject
 ) -> None:
-    refused = {
-        f"{i:05d}/{j}" for i, n in enumerate(sizes) for j in range(n) if data.draw(st.booleans(), "refused")
-    }
+    names = [f"{chunk.name}/{i}" for chunk in _chunks(sizes) for i in range(len(chunk.items))]
+    rounds = {name: data.draw(st.lists(st.integers(0, 3), max_size=3), name) for name in names}
 
-    class Ask:
-        def __init__(self, key: str) -> None:
-            self.key = key
-
-    def engine(requests: Iterator[Ask]) -> Iterator[tuple[Ask, str]]:
+    def engine(requests: Iterator[SampleRequest | None]) -> Iterator[tuple[SampleRequest, list[int]]]:
         """Holds up to five requests and answers them in any order, as a batching engine does."""
-        held: list[Ask] = []
+        held: list[SampleRequest] = []
         for request in requests:
-            held.append(request)
-            while len(held) > random.randint(0, 5):
+            held += [] if request is None else [request]
+            # Nothing to add now: it goes on with what it has.
+            while len(held) > random.randint(0, 5) or (held and request is None):
                 one = held.pop(random.randrange(len(held)))
-                yield one, one.key
+                yield one, one.prompt_ids
         random.shuffle(held)
-        yield from ((one, one.key) for one in held)
+        yield from ((one, one.prompt_ids) for one in held)
 
-    done = list(
-        through(
-            iter(_chunks(sizes)),
-            engine,
-            lambda key, item: "too long" if key in refused else Ask(key),
-            "sample",
-            2,
-            lambda stage, n: None,
-        )
-    )
-    assert sorted(chunk.name for chunk in done) == [chunk.name for chunk in _chunks(sizes)]
+    def task(name: str) -> Iterator[Any]:
+        """Some rounds of some requests each; what it is sent is what it asked for."""
+        for number, n in enumerate(rounds[name]):
+            wanted = [[names.index(name), number, part] for part in range(n)]
+            assert (yield [SampleRequest("", ids, 1, 0, Sampling(1.0, 1)) for ids in wanted]) == wanted
+        return Made([name], Counter({"dropped": len(rounds[name])}))  # type: ignore[list-item]
+
+    chunks = [Chunk(c.name, c.digest, [f"{c.name}/{i}" for i in range(len(c.items))]) for c in _chunks(sizes)]
+    done = list(through(iter(chunks), engine, task, "sample"))  # type: ignore[arg-type]
+    assert sorted(chunk.name for chunk in done) == [chunk.name for chunk in chunks]
     for chunk in done:
-        keys = [f"{chunk.name}/{i}" for i in range(len(chunk.items))]
-        assert [result for _, _, result in chunk.answers] == [key for key in keys if key not in refused]
-        assert chunk.drops["too long"] == 2 * len(refused & set(keys))
+        assert chunk.solved == chunk.items
+        assert chunk.drops["dropped"] == sum(len(rounds[name]) for name in chunk.items)
 
 
 def test_one_chunk_is_judged_while_the_next_is_made() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stepconf.core.labels import POLICIES
 from stepconf.errors import StepconfError
-from stepconf.recipe import VERIFIERS, Recipe, identity, known_keys, load_recipe
+from stepconf.recipe import RETIRED, VERIFIERS, Recipe, identity, known_keys, load_recipe, recipe_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), ROOT / "stepconf" / "demo.yaml"])
@@ -193,3 +193,18 @@ def test_identity_holds_what_does(text: str) -> None:
     changed = identity(load_recipe(None, None, [text]))
     assert changed != identity(Recipe())
     assert yaml.safe_load(yaml.safe_dump(changed)) == changed, "it lies in the run as YAML"
+
+
+@pytest.mark.parametrize("key", RETIRED)
+def test_keys_of_earlier_versions_are_read_in_a_run_and_refused_elsewhere(key: str) -> None:
+    group, _, name = key.rpartition(".")
+    assert recipe_of({"model": "m", group: {name: 4}}) == Recipe(model="m")
+    assert key not in known_keys()
+    with pytest.raises(StepconfError) as told:
+        load_recipe(None, None, [f"{key}=4"])
+    assert key in told.value.problem and told.value.hint == RETIRED[key]
+
+
+def test_other_unknown_keys_of_a_run_are_refused() -> None:
+    with pytest.raises(StepconfError, match=r"pairs\.candidate_"):
+        recipe_of({"pairs": {"candidate_": 4}})

@@ -15,7 +15,11 @@ from tests.tiny import VOCABULARY, stepconf, with_tiny
 
 # (verifiers, random points): without a pool of workers a run takes a fraction of a second.
 POINTS = {"": 16, "final,symbolic": 4}
-PROBLEMS = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(8)]
+# Without a gold answer `uncertain` branches every sample; with one, a problem that is too hard is branched at its
+# start.
+ANSWERS = [None if i % 2 else str(2 * i) for i in range(8)]
+PROBLEMS = [{"problem": f"What is {i} + {i}?", "answer": answer} for i, answer in enumerate(ANSWERS)]
+BRANCHES = ["--branch", "first-error,uncertain", "--set", "branch.n=3", "--set", "branch.wave=2"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(problems: Path, out: Path, verify: str = "") -> list[Any]:
     options = ["--samples", 2, "--max-tokens", 10, "--verify", verify, "--set", "verify.workers=1"]
-    return ["generate", "--problems", problems, "--out", out, *with_tiny(), *options]
+    return ["generate", "--problems", problems, "--out", out, *with_tiny(branches=True), *BRANCHES, *options]
 
 
 def without_seconds(run: Path) -> dict[str, list[dict[str, Any]]]:

@@ -128,6 +128,10 @@ def stepconf(*arguments: object, columns: int = 100) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
-def with_tiny(*, chat: bool = False) -> list[str]:
-    """Options that run a command on the tiny model in the reference engine, in small chunks."""
-    return ["--engine", "transformers", "--model", str(tiny_model(chat)), "--set", "chunk=2"]
+def with_tiny(*, chat: bool = False, branches: bool = False) -> list[str]:
+    """Options that run a command on the tiny model in the reference engine, in small chunks.
+
+    branches: as the command does by default; otherwise none.
+    """
+    options = ["--engine", "transformers", "--model", str(tiny_model(chat)), "--set", "chunk=2"]
+    return options if branches else [*options, "--set", "branch.where=[]"]

@@ -27,6 +27,14 @@ Verifiers = Annotated[
     str | None,
     typer.Option("--verify", help="Comma-separated of final,symbolic,critic,rollout,prm. Empty for none."),
 ]
+Branch = Annotated[
+    str | None,
+    typer.Option(
+        "--branch",
+        metavar="WHERE",
+        help="Sample completions from steps, for labels and pairs: none, all, or first-error,uncertain.",
+    ),
+]
 Policy = Annotated[str | None, typer.Option(help="How verdicts become labels; see relabel.")]
 ProblemColumn = Annotated[str | None, typer.Option(help="Column with the problem text.")]
 AnswerColumn = Annotated[str | None, typer.Option(help="Column with the gold answer.")]
@@ -55,6 +63,12 @@ def run_argument(text: str) -> Any:
 def names_of(text: str | None) -> list[str] | None:
     """The names in a comma-separated list; None where the option was not given."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def places_of(text: str | None) -> list[str] | None:
+    """The recipe's `branch.where` for what `--branch` says."""
+    names = names_of(text)
+    return [] if names == ["none"] else names
 
 
 def column_keys(

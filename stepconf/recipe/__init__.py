@@ -14,12 +14,12 @@ from stepconf.errors import StepconfError
 from stepconf.recipe.base import Strict
 from stepconf.recipe.dataset import (
     VERIFIERS,
+    BranchRecipe,
     CriticRecipe,
     EngineRecipe,
     PrmRecipe,
     ProblemsRecipe,
     PromptRecipe,
-    RolloutRecipe,
     SamplingRecipe,
     SegmentRecipe,
     Shot,
@@ -40,6 +40,7 @@ from stepconf.recipe.use import (
 __all__ = [
     "STRATEGIES",
     "VERIFIERS",
+    "BranchRecipe",
     "CriticRecipe",
     "EngineRecipe",
     "EvaluationRecipe",
@@ -52,7 +53,6 @@ __all__ = [
     "PromptRecipe",
     "RayRecipe",
     "Recipe",
-    "RolloutRecipe",
     "SamplingRecipe",
     "SegmentRecipe",
     "ServeRecipe",
@@ -62,6 +62,7 @@ __all__ = [
     "identity",
     "known_keys",
     "load_recipe",
+    "with_branches",
     "with_policy_of",
     "with_trust",
 ]
@@ -80,6 +81,7 @@ class Recipe(Strict):
     prompt: PromptRecipe = PromptRecipe()
     sampling: SamplingRecipe = SamplingRecipe()
     segment: SegmentRecipe = SegmentRecipe()
+    branch: BranchRecipe = BranchRecipe()
     verify: VerifyRecipe = VerifyRecipe()
     pairs: PairsRecipe = PairsRecipe()
     train: TrainRecipe = TrainRecipe()
@@ -89,6 +91,7 @@ class Recipe(Strict):
     ray: RayRecipe = RayRecipe()
 
 
+GENERATE_BUDGET = 6.0
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
 _CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s"}
 _NOT_IDENTITY = {
@@ -100,6 +103,16 @@ _NOT_IDENTITY = {
     "infer": True,
     "serve": True,
     "ray": True,
+}
+
+
+_NOW_ROWS = "Other steps after the same tokens are rows of the run now: sample branches with --branch."
+# Keys that earlier versions had: ignored in the recipe of a run, refused with this hint elsewhere.
+RETIRED = {
+    "pairs.candidates": _NOW_ROWS,
+    "pairs.candidate_temperature": _NOW_ROWS,
+    "pairs.candidate_max_tokens": _NOW_ROWS,
+    "verify.rollout": "Completions are branches now: --set branch.n=8, branch.wave=4.",
 }
 
 
@@ -139,6 +152,20 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]  # nested mapping
 
 
+def with_branches(recipe: Recipe, command: str, has_gold: bool = True) -> Recipe:
+    """The recipe with what `branch` leaves unset said for a command; `has_gold`: some problem has a gold answer."""
+    where, budget, verifiers = recipe.branch.where, recipe.branch.budget, recipe.verify.verifiers
+    if where is None and command == "generate":
+        where = ["first-error", "uncertain"] if has_gold and verifiers else []
+    elif where is None:
+        where = ["first-error"] if "rollout" in verifiers else []
+    if budget is None:
+        budget = GENERATE_BUDGET if command == "generate" else float("inf")
+    return recipe.model_copy(
+        update={"branch": recipe.branch.model_copy(update={"where": where, "budget": budget})}
+    )
+
+
 def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
     """The recipe with the model of another run's recipe, loaded, prompted and sampled as there.
 
@@ -150,14 +177,14 @@ def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
 
 
 def recipe_of(run: dict[str, Any], trust_remote_code: bool = False) -> Recipe:
-    """The recipe that a run keeps, as a recipe; raises what `load_recipe` raises.
+    """The recipe that a run keeps, as a recipe, without keys that are `RETIRED`; raises what `load_recipe` raises.
 
     Args:
         run: the content of its recipe.yaml, which others may have written.
         trust_remote_code: what the user says of it; what the run says does not count.
     """
     try:
-        recipe = Recipe.model_validate({key: value for key, value in run.items() if key != "command"})
+        recipe = Recipe.model_validate(_without_retired({k: v for k, v in run.items() if k != "command"}))
         return with_trust(recipe, trust_remote_code)
     except ValidationError as error:
         problem = _explained(error, None).problem
@@ -168,6 +195,14 @@ def with_trust(recipe: Recipe, trust_remote_code: bool) -> Recipe:
     """The recipe with another `engine.trust_remote_code`."""
     engine = recipe.engine.model_copy(update={"trust_remote_code": trust_remote_code})
     return recipe.model_copy(update={"engine": engine})
+
+
+def _without_retired(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    kept = {key: value for key, value in values.items() if f"{prefix}{key}" not in RETIRED}
+    return {
+        key: _without_retired(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in kept.items()
+    }
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
@@ -208,6 +243,8 @@ def _explained(error: ValidationError, file: Path | None) -> StepconfError:
     key = ".".join(str(part) for part in first["loc"])
     where = f" in {file}" if file else ""
     if first["type"] == "extra_forbidden":
+        if key in RETIRED:
+            return StepconfError(f"recipe key {key!r}{where} is no longer there.", RETIRED[key])
         near = get_close_matches(key, known_keys(), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Keys: {', '.join(known_keys())}"
         return StepconfError(f"unknown recipe key {key!r}{where}.", hint)

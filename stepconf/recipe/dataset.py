@@ -133,19 +133,35 @@ class CriticRecipe(Strict):
     """How long to wait for a server that is down or refuses for the rate, before its steps are unknown."""
 
 
-class RolloutRecipe(Strict):
-    """Completions from each step by the run's own model; top_p, max_tokens and seed are as in `sampling`."""
+class BranchRecipe(Strict):
+    """Completions sampled from the steps of solutions: labels (`rollout`) and siblings for pairs out of one sampling.
 
+    top_p, seed and stop strings are as in `sampling`.
+    """
+
+    where: list[Literal["first-error", "uncertain", "all"]] | None = None
+    """first-error: a binary search in wrong solutions; uncertain: at the least confident steps of right ones; all: at
+    every step; []: nowhere. Unset: first-error and uncertain for `generate` of problems with gold answers; elsewhere
+    first-error where `rollout` is among the verifiers, else nowhere."""
     n: int = Field(8, ge=1, le=1024)
-    """Completions per step at most."""
+    """Completions at one place at most."""
     wave: int = Field(4, ge=1)
-    """Completions at a time, after which a step may be decided."""
-    labels: Literal["hard", "soft"] = "hard"
-    """hard: correct once any completion is; soft: by the share, once its interval excludes `threshold`."""
-    threshold: float = Field(0.5, gt=0, lt=1)
-    confidence: float = Field(0.95, gt=0, lt=1)
-    """Of the interval."""
-    temperature: float = Field(0.7, gt=0, le=10)
+    """Completions at a time; after each wave a place may be decided."""
+    uncertain_steps: int = Field(2, ge=1)
+    """Steps of a right solution at which `uncertain` looks for a rival."""
+    depth: int = Field(1, ge=1, le=4)
+    """2: branches are branched too."""
+    budget: float | None = Field(None, gt=0)
+    """Tokens of a problem's branches at most, as a multiple of its samples'. Unset: 6 for `generate`, no limit where
+    solutions are given, often one a problem."""
+    temperature: float | None = Field(None, gt=0, le=10)
+    """None takes the samples'; where that is 0, 0.7."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Longest branch in tokens; None takes sampling.max_tokens."""
+    model: str = ""
+    """Hub id or local folder of another model that writes the branches; empty: the run's own. It must have the same
+    tokenizer."""
+    revision: str | None = None
 
 
 class PrmRecipe(Strict):
@@ -179,7 +195,7 @@ class VerifyRecipe(Strict):
     """How steps are verified and labelled."""
 
     verifiers: list[str] = Field(["final", "symbolic"])
-    policy: str = "first-decided"
+    policy: str = "error-first"
     deadline_s: float = Field(5.0, gt=0)
     """Longest time one item may take before its worker is killed."""
     memory_gb: float = Field(2.0, gt=0.25)
@@ -187,7 +203,6 @@ class VerifyRecipe(Strict):
     workers: int | None = Field(None, ge=1)
     """Worker processes; None takes one per CPU."""
     critic: CriticRecipe = CriticRecipe()
-    rollout: RolloutRecipe = RolloutRecipe()
     prm: PrmRecipe = PrmRecipe()
 
     @model_validator(mode="after")

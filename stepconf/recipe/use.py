@@ -13,20 +13,17 @@ STRATEGIES = ("greedy", "cot", "self-consistency", "dipt", "best-of-n", "deepcon
 class PairsRecipe(Strict):
     """How preference pairs are made out of a run."""
 
-    strategy: Literal["caspo", "dpo-vp", "step-dpo", "pcpo"] = "caspo"
-    """caspo, step-dpo: pairs of steps; dpo-vp, pcpo: pairs of whole solutions."""
+    strategy: Literal["caspo", "step-dpo", "rstar", "cgpo", "dpo-vp", "pcpo"] = "caspo"
+    """caspo, step-dpo: steps by their labels; rstar, cgpo: steps by what completions reach after them; dpo-vp, pcpo:
+    whole solutions by their answers."""
     tau: float | None = Field(None, gt=0, le=1)
     """caspo: confidence at or below which a correct step is uncertain; None takes `tau_quantile`."""
     tau_quantile: float = Field(0.5, ge=0, le=1)
     """Quantile of the confidences of correct steps in the run."""
     after_error: Literal["stop", "continue"] = "stop"
-    """caspo: whether steps behind the first wrong one, whose prefix is wrong, may make pairs."""
-    candidates: int = Field(0, ge=0, le=1024)
-    """Steps sampled where a pair is missing a side, by the run's model after the exact tokens; 0 for none."""
-    candidate_temperature: float | None = Field(None, ge=0, le=10)
-    """None takes the run's."""
-    candidate_max_tokens: int = Field(256, ge=1)
-    """Longest candidate in tokens; one whose first step is longer is dropped."""
+    """caspo: whether steps after the first wrong one, whose prefix is wrong, may make pairs."""
+    margin: float = Field(0.5, gt=0, le=1)
+    """rstar: least difference between the shares of right completions of the two sides."""
     max_per_problem: int | None = Field(None, ge=1)
     """Pairs of one problem at most; None for all."""
     balance: bool = False
@@ -34,19 +31,9 @@ class PairsRecipe(Strict):
     validation: float = Field(0.05, ge=0, lt=1)
     """Share of problems whose pairs go into the validation split."""
     seed: int = Field(42, ge=0)
-    """Of every choice among pairs, and of the candidates."""
+    """Of every choice among pairs."""
     round: int = Field(0, ge=0)
     """Round of iterative training; stored with each pair."""
-
-    @model_validator(mode="after")
-    def _candidates_have_a_use(self) -> Self:
-        if self.candidates and self.strategy in ("dpo-vp", "pcpo"):
-            raise StepconfError(
-                f"pairs.candidates={self.candidates} has no use with pairs.strategy={self.strategy}, whose "
-                "sides are whole solutions.",
-                "Leave it out, or take --strategy caspo or step-dpo.",
-            )
-        return self
 
 
 class LoraRecipe(Strict):

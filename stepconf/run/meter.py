@@ -113,12 +113,14 @@ class Meter:
         log(state, run=str(self._run.path), **({"error": said} if said else {}))
 
     def __call__(self, stage: str, n: int) -> None:
-        """`n` more done in `stage`; a negative n announces so many to do."""
+        """`n` more done in `stage`; a negative n announces so many more to do."""
         self._tick(stage, n)
         with self._lock:
-            if n < 0 or stage not in self._stages:
+            if stage not in self._stages:
                 first = next(iter(self._stages.values()), None)
-                self._stages[stage] = _Stage(total=-n if n < 0 else first.total if first else None)
+                self._stages[stage] = _Stage(total=0 if n < 0 else first.total if first else None)
+            if n < 0:
+                self._stages[stage].total = (self._stages[stage].total or 0) - n
             self._stages[stage].done += max(n, 0)
             if time.monotonic() - self._written >= EVERY_S:
                 self._write("running")

@@ -13,22 +13,22 @@ from stepconf.run.damage import check_sizes
 from stepconf.run.parts import chunks_of
 from stepconf.run.shards import Run
 
-T = TypeVar("T", Problem, ImportedSolution, str)
+Item = TypeVar("Item", Problem, ImportedSolution, str)
+T = TypeVar("T", Problem, ImportedSolution, str, list[Solved])
 WAVE_CHARS = 1 << 24  # of solutions: with their tokens half a gigabyte, as objects
 
 
 @dataclass
 class Chunk(Generic[T]):
-    """Items in, solutions out. The items of a run that is verified again are its solutions' ids.
+    """Items in, solutions out. The items of a run that is verified again are the ids of its samples, each
+    of which stands for the sample's branches too; a problem's solutions are an item while they are branched.
 
-    answers: what an engine gave for each item, (item, request, result), until it is divided into steps.
     drops: counts, by reason, solutions that could not be made.
     """
 
     name: str
     digest: str
     items: Sequence[T]
-    answers: list[tuple[T, Any, Any]] = field(default_factory=list)
     solved: list[Solved] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Chunk(Generic[T]):
         }
 
 
-def pending(run: Run, items: Sequence[T], size: int) -> Iterator[Chunk[T]]:
+def pending(run: Run, items: Sequence[Item], size: int) -> Iterator[Chunk[Item]]:
     """The chunks that the run does not hold yet.
 
     Raises:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from stepconf.core.paths import families
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe
 from stepconf.run.events import warn
@@ -85,8 +86,9 @@ def _item_by_item(
     """Chunks that took their workers with them, made in chunks of one; what is lost twice more is counted."""
     names = ", ".join(chunk.name for chunk in lost)
     warn("workers lost", f"chunks {names} lost their workers; each of their items is now tried alone.")
+    held = {chunk.name: list(families(chunk.solved)) for chunk in lost}
     ones = [
-        Chunk(f"{chunk.name}/{i}", chunk.digest, [item], solved=chunk.solved[i : i + 1])
+        Chunk(f"{chunk.name}/{i}", chunk.digest, [item], solved=held[chunk.name][i] if chunk.solved else [])
         for chunk in lost
         for i, item in enumerate(chunk.items)
     ]
@@ -216,7 +218,8 @@ def _stages(command: Command, recipe: Recipe, tokenizer: str, ray: Any) -> list[
     Raises:
         StepconfError: no node has what one actor asks for, or all together have not what the smallest pools do.
     """
-    wanted, own_engine = recipe.ray, shares_engine(recipe)
+    wanted = recipe.ray
+    own_engine = shares_engine(recipe) or (command in ("segment", "verify") and bool(recipe.branch.where))
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_gpus = any(node.get("GPU", 0) for node in nodes)
     gpus = float(recipe.engine.tensor_parallel * has_gpus) if wanted.gpus is None else wanted.gpus
@@ -233,7 +236,7 @@ def _stages(command: Command, recipe: Recipe, tokenizer: str, ray: Any) -> list[
     stages = []
     if command in ("generate", "score"):
         stages += [_Stage(_Making, partial(making, command=command, recipe=recipe), *engines)]
-    if command in ("segment", "verify") or not own_engine:
+    if command in ("segment", "verify") or not shares_engine(recipe):
         judge = partial(judging, command=command, recipe=recipe, tokenizer=tokenizer)
         stages += [_Stage(_Judging, judge, *(engines if own_engine else verifiers))]
     _check_room("GPU", "gpus", [(stage.gpus, stage.smallest) for stage in stages], nodes)

@@ -5,17 +5,18 @@ import pickle
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import chain
 from threading import Thread
 from typing import Any, Literal
 
 from stepconf.recipe import Recipe
 from stepconf.run.meter import BusyClock
+from stepconf.stages.branch import check_tokens, open_brancher
 from stepconf.stages.chunks import Chunk
-from stepconf.stages.judge import judge, open_verifiers, shares_engine
-from stepconf.stages.make import divide, metadata_of, sample, segmented, teacher_force
+from stepconf.stages.judge import judge, open_pool, open_verifiers, shares_engine
+from stepconf.stages.make import branch, divide, metadata_of, sample, teacher_force
 from stepconf.stages.models import open_guarded
 
 Command = Literal["generate", "score", "segment", "verify"]
@@ -42,30 +43,46 @@ def making(
     chunks: Iterator[Chunk[Any] | None], command: Command, recipe: Recipe
 ) -> Iterator[tuple[Chunk[Any], dict[str, str]]]:
     """Chunks sampled or scored; judged too, where a verifier runs the same model."""
-    stage = sample if command == "generate" else teacher_force
-    with closing(open_guarded(recipe)) as engine:
+    clock = BusyClock()
+    with (
+        closing(open_guarded(recipe)) as engine,
+        open_pool(recipe) as pool,
+        open_brancher(recipe, engine, pool, _untold) as brancher,
+        open_verifiers(recipe, pool, engine) if shares_engine(recipe) else nullcontext() as verifiers,
+    ):
         metadata = metadata_of(engine, recipe)
-        made = partial(stage, engine=engine, recipe=recipe, tick=_untold)
-        while not shares_engine(recipe):
-            yield from ((segmented(chunk, engine, recipe), metadata) for chunk in made(chunks))
-        clock = BusyClock()
-        with open_verifiers(recipe, engine, metadata["tokenizer"]) as verifiers:
-            for one in chunks:
-                for chunk in made(iter([one])):
-                    divided: Chunk[Any] = segmented(chunk, engine, recipe)
-                    yield judge(divided, verifiers, recipe.verify.policy, _untold, clock), metadata
+
+        def made(some: Iterator[Chunk[Any] | None]) -> Iterator[Chunk[Any]]:
+            if command == "generate":
+                return sample(some, engine, recipe, _untold, brancher)
+            return branch(teacher_force(some, engine, recipe, _untold), brancher)
+
+        if verifiers is None:
+            yield from ((chunk, metadata) for chunk in made(chunks))
+            return
+        for chunk in chain.from_iterable(made(iter([one])) for one in chunks):
+            yield judge(chunk, verifiers, recipe.verify.policy, _untold, clock), metadata
 
 
 def judging(
     chunks: Iterator[Chunk[Any]], command: Command, recipe: Recipe, tokenizer: str
 ) -> Iterator[tuple[Chunk[Any], dict[str, str]]]:
-    """Chunks verified and labelled; those of `segment` are made first."""
-    if command == "segment":
-        chunks = divide(chunks, recipe, _untold)
+    """Chunks verified and labelled; those of `segment` are made first, and given solutions are branched."""
     clock = BusyClock()
-    with open_verifiers(recipe, None, tokenizer) as verifiers:
-        for chunk in chunks:
-            yield judge(chunk, verifiers, recipe.verify.policy, _untold, clock), {}
+    given = command in ("segment", "verify")
+    with (
+        open_pool(recipe) as pool,
+        open_brancher(recipe, None, pool, _untold) if given else nullcontext() as brancher,
+        open_verifiers(recipe, pool) as verifiers,
+    ):
+        engine = brancher.engine if brancher else None
+        if command == "segment":
+            chunks = divide(chunks, recipe, _untold, engine)
+        elif given:
+            check_tokens({"tokenizer": tokenizer} if tokenizer else {}, brancher)
+        metadata = metadata_of(engine, recipe) if engine and command == "segment" else {}
+        for chunk in branch(chunks, brancher):
+            yield judge(chunk, verifiers, recipe.verify.policy, _untold, clock), metadata
 
 
 def _untold(stage: str, n: int) -> None:

@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from stepconf.core.labels import label_steps
+from stepconf.core.paths import whole_paths
 from stepconf.core.records import Solved, Verdict
 from stepconf.engines.base import Engine
 from stepconf.recipe import Recipe
@@ -16,43 +17,41 @@ from stepconf.verifiers.base import Verifier
 from stepconf.verifiers.pool import Pool, default_workers
 
 _BESIDE = 4  # chunks
+_MODELS = {"critic", "prm"}  # they judge samples alone: branches are many
 
 
 @contextmanager
-def open_verifiers(
-    recipe: Recipe, engine: Engine | None = None, tokenizer: str = ""
-) -> Iterator[list[Verifier]]:
-    """The verifiers that the recipe names, over one pool of killable workers.
+def open_verifiers(recipe: Recipe, pool: Pool, engine: Engine | None = None) -> Iterator[list[Verifier]]:
+    """The verifiers that the recipe names; `rollout` is none of them: its verdicts come with the branches.
 
     Args:
-        recipe: the whole recipe: rollouts need its model and sampling.
+        recipe: the whole recipe.
+        pool: of killable workers.
         engine: the recipe's model, where it is loaded already; no other thread may use it meanwhile.
-        tokenizer: digest of the tokenizer behind the tokens to be judged, if there are any.
 
     Raises:
         StepconfError: a model or endpoint cannot be reached.
     """
-    options = recipe.verify
     with ExitStack() as stack:
         if engine is None and shares_engine(recipe):
             engine = stack.enter_context(closing(open_engine(recipe)))
-        pool = stack.enter_context(Pool(options.workers, options.deadline_s, int(options.memory_gb * 2**30)))
-        yield [_opened(name, recipe, engine, tokenizer, pool, stack) for name in options.verifiers]
+        names = [name for name in recipe.verify.verifiers if name != "rollout"]
+        yield [_opened(name, recipe, engine, pool, stack) for name in names]
 
 
-def _opened(
-    name: str, recipe: Recipe, engine: Engine | None, tokenizer: str, pool: Pool, stack: ExitStack
-) -> Verifier:
+def open_pool(recipe: Recipe) -> Pool:
+    """The killable workers that the recipe asks for."""
+    options = recipe.verify
+    return Pool(options.workers, options.deadline_s, int(options.memory_gb * 2**30))
+
+
+def _opened(name: str, recipe: Recipe, engine: Engine | None, pool: Pool, stack: ExitStack) -> Verifier:
     from stepconf.stages import model_verifiers
 
     if name == "critic":
         return model_verifiers.open_critic(recipe, engine, stack)
     if name == "prm":
         return model_verifiers.open_prm(recipe.verify.prm, stack)
-    if name == "rollout":
-        if engine is None:
-            raise ValueError("rollout needs the engine that shares_engine() asks for")
-        return model_verifiers.open_rollout(recipe, engine, pool, tokenizer)
     from stepconf.verifiers.final import FinalVerifier
     from stepconf.verifiers.symbolic import SymbolicVerifier
 
@@ -63,7 +62,7 @@ def shares_engine(recipe: Recipe) -> bool:
     """Whether a verifier runs the recipe's own model: sampling must then pause while it does."""
     critic, names = recipe.verify.critic, recipe.verify.verifiers
     own_critic = critic.base_url is None and critic.model in ("", recipe.model)
-    return "rollout" in names or ("critic" in names and own_critic)
+    return "critic" in names and own_critic
 
 
 def judged_beside(recipe: Recipe) -> int:
@@ -71,7 +70,7 @@ def judged_beside(recipe: Recipe) -> int:
 
     One, where a model verifies: it serves one caller at a time.
     """
-    if not {"final", "symbolic"}.issuperset(recipe.verify.verifiers):
+    if _MODELS.intersection(recipe.verify.verifiers):
         return 1
     return min(_BESIDE, recipe.verify.workers or default_workers())
 
@@ -81,26 +80,58 @@ def judge(
 ) -> Chunk[T]:
     """Fill in the verdicts, labels and answer fields of a chunk's solutions; `clock` is that of all who judge."""
     clock.begin()
-    spoken = [verifier.verify(chunk.solved) for verifier in verifiers]
-    chunk.solved = [
-        labelled(one, [[by[i][j] for by in spoken] for j in range(len(one.steps))], policy)
-        for i, one in enumerate(chunk.solved)
-    ]
+    paths = whole_paths(chunk.solved)
+    spoken = [_spoken(verifier, chunk.solved, paths) for verifier in verifiers]
+    labelled: dict[str, Solved] = {}
+    for i, one in enumerate(chunk.solved):
+        verdicts = [[by[i][j] for by in spoken] for j in range(len(one.steps))]
+        parent = labelled.get(one.solution.parent_solution_id or "")
+        error_seen = parent is not None and _has_error(parent, one.solution.branch_step or 0)
+        labelled[one.solution.solution_id] = label(one, verdicts, policy, error_seen)
+    chunk.solved = list(labelled.values())
     chunk.seconds["verify"] = clock.end()
-    tick("verify", len(chunk.solved))
+    tick("verify", sum(one.solution.parent_solution_id is None for one in chunk.solved))
     return chunk
 
 
-def labelled(one: Solved, spoken: Sequence[Sequence[Verdict | None]], policy: str) -> Solved:
+def _spoken(
+    verifier: Verifier, solved: Sequence[Solved], paths: Sequence[Solved]
+) -> list[list[Verdict | None]]:
+    """A verifier's verdicts on the steps of each solution; a branch is judged with the path before it."""
+    judged = [verifier.name not in _MODELS or not one.solution.parent_solution_id for one in solved]
+    found = iter(verifier.verify([path for path, own in zip(paths, judged, strict=True) if own]))
+    return [
+        next(found)[-len(one.steps) :] if own else [None] * len(one.steps)
+        for one, own in zip(solved, judged, strict=True)
+    ]
+
+
+def _has_error(parent: Solved, node: int) -> bool:
+    """Whether an error comes before the parent's step `node`, in it or in what it branches from."""
+    before = parent.steps[:node]
+    return parent.steps[0].after_error or any(step.label == "incorrect" for step in before)
+
+
+def label(
+    one: Solved, spoken: Sequence[Sequence[Verdict | None]], policy: str, error_seen: bool = False
+) -> Solved:
     """A solution with new verdicts added (a verifier's older one gives way) and its steps labelled anew."""
     verdicts = [
         _merged(step.verdicts, [v for v in new if v is not None])
         for step, new in zip(one.steps, spoken, strict=True)
     ]
-    labels = label_steps(verdicts, policy)
     steps = [
-        replace(step, verdicts=said, label=label, label_source=source, is_first_error=first)
-        for step, said, (label, source, first) in zip(one.steps, verdicts, labels, strict=True)
+        replace(
+            step,
+            verdicts=said,
+            label=found.label,
+            label_source=found.source,
+            is_first_error=found.is_first_error,
+            after_error=found.after_error,
+        )
+        for step, said, found in zip(
+            one.steps, verdicts, label_steps(verdicts, policy, error_seen), strict=True
+        )
     ]
     final = next((v for v in verdicts[-1] if v.verifier == "final"), None) if verdicts else None
     correct = {"correct": True, "incorrect": False}.get(final.label) if final else None

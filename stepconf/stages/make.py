@@ -1,50 +1,72 @@
-"""The stages that make solutions with their steps: sampled, scored, segmented, or read from another run."""
+"""The stages that make solutions with their steps: sampled, scored, segmented, branched, or read from another run."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from hashlib import blake2b
+from functools import partial
 from typing import Any
 
-from stepconf.core.records import Problem, Solved
+from stepconf.core.paths import families
+from stepconf.core.records import Problem, Solution, Solved
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
-from stepconf.engines.guard import Guard
+from stepconf.engines.guard import Failed, Guard
 from stepconf.errors import StepconfError
 from stepconf.problems.load import ImportedSolution
 from stepconf.recipe import Recipe
 from stepconf.run.events import Tick
+from stepconf.stages.branch import Brancher
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import Prompter
-from stepconf.stages.solve import imported, sampled
-from stepconf.stages.stream import through
+from stepconf.stages.solve import imported, sampled, stream_seed
+from stepconf.stages.stream import Made, Task, through
 
 # A tokenizer may have more tokens than its model has embeddings; on a GPU one such token ends the process.
 _OUTSIDE = "token outside the model's vocabulary"
 
 
 def sample(
-    chunks: Iterator[Chunk[Problem] | None], engine: Guard, recipe: Recipe, tick: Tick
+    chunks: Iterator[Chunk[Problem] | None],
+    engine: Guard,
+    recipe: Recipe,
+    tick: Tick,
+    brancher: Brancher | None = None,
 ) -> Iterator[Chunk[Problem]]:
-    """Sample solutions: the requests of all chunks are one stream, so that the engine's batch stays full.
+    """Sample solutions and their branches: the requests of all chunks are one stream, so that the batch stays full.
 
-    A None among the chunks says, here and in `teacher_force`, that there is none to add now; the stream may
-    end behind it.
+    The samples of a problem are branched as soon as they are in; by another model, when those of its chunk are. A
+    None among the chunks says, here and in `teacher_force`, that there is none to add now.
     """
+    own_brancher = brancher if brancher and brancher.engine is engine else None
     prompter = Prompter(engine.tokenizer, recipe.prompt)
     sampling = recipe.sampling
 
-    def request(key: str, problem: Problem) -> SampleRequest | str:
+    def task(problem: Problem) -> Task[SampleRequest]:
         prompt_ids = prompter.ids(problem.text)
         room = engine.info.max_model_len - len(prompt_ids)
-        if room < 1:
-            return "prompt longer than the context"
-        if max(prompt_ids, default=0) >= engine.info.vocabulary:
-            return _OUTSIDE
-        limit = min(sampling.max_tokens, room)
-        how = Sampling(sampling.temperature, limit, sampling.top_p, prompter.stop)
-        return SampleRequest(key, prompt_ids, sampling.samples, _seed(sampling.seed, problem), how)
+        refused = "prompt longer than the context" if room < 1 else _outside(prompt_ids, engine)
+        if refused:
+            tick("sample", sampling.samples)
+            return _dropped(refused, sampling.samples)
+        how = Sampling(sampling.temperature, min(sampling.max_tokens, room), sampling.top_p, prompter.stop)
+        seed = stream_seed(sampling.seed, problem.problem_id)
+        return solve(problem, SampleRequest("", prompt_ids, sampling.samples, seed, how))
 
-    yield from through(chunks, engine.sample_each, request, "sample", sampling.samples, tick)
+    def solve(problem: Problem, request: SampleRequest) -> Task[SampleRequest]:
+        (completions,) = yield [request]
+        tick("sample", sampling.samples)
+        if isinstance(completions, Failed):
+            return Made(drops=Counter({completions.reason: sampling.samples}))
+        made = _made(
+            sampled(problem, request, index, completion, engine.info, recipe)
+            for index, completion in enumerate(completions)
+        )
+        if own_brancher and made.solved:
+            made.solved = yield from own_brancher.grow(made.solved)
+        return made
+
+    sampled_chunks = through(chunks, engine.sample_each, task, "sample")
+    yield from sampled_chunks if own_brancher else branch(sampled_chunks, brancher)
 
 
 def teacher_force(
@@ -53,53 +75,40 @@ def teacher_force(
     """Score given solutions, as if the model had written them after the recipe's prompt."""
     prompter = Prompter(engine.tokenizer, recipe.prompt)
 
-    def request(key: str, item: ImportedSolution) -> ScoreRequest | str:
-        one = imported(item, recipe, engine.tokenizer, prompter.ids(item.problem.text))
-        if isinstance(one, str):
-            return one
-        length = len(one.solution.prompt_token_ids) + one.solution.n_tokens
-        if length >= engine.info.max_model_len:
-            return "solution longer than the context"
-        if max(one.solution.prompt_token_ids + one.solution.token_ids, default=0) >= engine.info.vocabulary:
-            return _OUTSIDE
-        return ScoreRequest(key, one.solution.prompt_token_ids, one.solution.token_ids)
+    def task(item: ImportedSolution) -> Task[ScoreRequest]:
+        prompt_ids = prompter.ids(item.problem.text)
+        plain = imported(item, recipe, engine.tokenizer, prompt_ids)
+        refused = plain if isinstance(plain, str) else _unfit(plain.solution, engine)
+        if refused or isinstance(plain, str):
+            tick("score", 1)
+            return _dropped(refused, 1)
+        return score(item, ScoreRequest("", prompt_ids, plain.solution.token_ids))
 
-    yield from through(chunks, engine.score_each, request, "score", 1, tick)
+    def score(item: ImportedSolution, request: ScoreRequest) -> Task[ScoreRequest]:
+        (scores,) = yield [request]
+        tick("score", 1)
+        if isinstance(scores, Failed):
+            return Made(drops=Counter({scores.reason: 1}))
+        return _made([imported(item, recipe, engine.tokenizer, request.prefix_ids, scores, engine.info)])
 
-
-def segmented(chunk: Chunk[T], engine: Guard, recipe: Recipe) -> Chunk[T]:
-    """Divide what `sample` or `teacher_force` got for a chunk into steps."""
-    started = time.perf_counter()
-    for item, asked, result in chunk.answers:
-        _add(chunk, _solved(item, asked, result, engine, recipe))
-    chunk.answers = []
-    chunk.seconds["segment"] = time.perf_counter() - started
-    return chunk
-
-
-def _solved(item: Any, asked: Any, result: Any, engine: Guard, recipe: Recipe) -> Iterator[Solved | str]:
-    if isinstance(asked, ScoreRequest):
-        yield imported(item, recipe, engine.tokenizer, asked.prefix_ids, result, engine.info)
-        return
-    for index, completion in enumerate(result):
-        yield sampled(item, asked, index, completion, engine.info, recipe)
-
-
-def _add(chunk: Chunk[T], made: Iterable[Solved | str]) -> None:
-    for one in made:
-        if isinstance(one, Solved):
-            chunk.solved.append(one)
-        else:
-            chunk.drops[one] += 1
+    yield from through(chunks, engine.score_each, task, "score")
 
 
 def divide(
-    chunks: Iterator[Chunk[ImportedSolution]], recipe: Recipe, tick: Tick
+    chunks: Iterator[Chunk[ImportedSolution]], recipe: Recipe, tick: Tick, engine: Guard | None = None
 ) -> Iterator[Chunk[ImportedSolution]]:
-    """Segment given solutions."""
+    """Segment given solutions; with an engine, give them its tokens too, so that they can be branched."""
+    prompter = Prompter(engine.tokenizer, recipe.prompt) if engine else None
+
+    def one(item: ImportedSolution) -> Solved | str:
+        if engine is None or prompter is None:
+            return imported(item, recipe)
+        return imported(item, recipe, engine.tokenizer, prompter.ids(item.problem.text))
+
     for chunk in chunks:
         started = time.perf_counter()
-        _add(chunk, (imported(item, recipe) for item in chunk.items))
+        made = _made(map(one, chunk.items))
+        chunk.solved, chunk.drops = made.solved, made.drops
         chunk.seconds["segment"] = time.perf_counter() - started
         tick("segment", len(chunk.items))
         yield chunk
@@ -108,17 +117,71 @@ def divide(
 def reread(chunks: Iterator[Chunk[str]], solutions: Iterator[Solved], tick: Tick) -> Iterator[Chunk[str]]:
     """The solutions of another run, as they are: all of it in its order, of which the chunks hold some ids.
 
+    An id is that of a sample, and stands for its branches too.
+
     Raises:
         StepconfError: they are not what they were when the ids were read.
     """
+    found = families(solutions)
     for chunk in chunks:
         for wanted in chunk.items:
-            found = next((one for one in solutions if one.solution.solution_id == wanted), None)
-            if found is None:
+            family = next((one for one in found if one[0].solution.solution_id == wanted), None)
+            if family is None:
                 raise StepconfError("the run has changed while it was read.", "Type the same command again.")
-            chunk.solved.append(found)
+            chunk.solved += family
         tick("read", len(chunk.items))
         yield chunk
+
+
+def branch(chunks: Iterator[Chunk[T]], brancher: Brancher | None) -> Iterator[Chunk[T]]:
+    """Branch the solutions of chunks, those of one problem together; a problem that has branches keeps them."""
+    if brancher is None:
+        yield from chunks
+        return
+    for chunk in chunks:
+        problems: dict[str, list[Solved]] = {}
+        for one in chunk.solved:
+            problems.setdefault(one.solution.problem_id, []).append(one)
+        groups: Chunk[list[Solved]] = Chunk(chunk.name, chunk.digest, list(problems.values()))
+        for grown in through(
+            iter([groups]), brancher.engine.sample_each, partial(_grown, brancher=brancher), "branch"
+        ):
+            chunk.solved = grown.solved
+            chunk.seconds |= {key: chunk.seconds.get(key, 0.0) + s for key, s in grown.seconds.items()}
+        yield chunk
+
+
+def _grown(solved: list[Solved], brancher: Brancher) -> Task[SampleRequest]:
+    if any(one.solution.parent_solution_id for one in solved):
+        return Made(solved)
+    return Made((yield from brancher.grow(solved)))
+
+
+def _made(found: Iterable[Solved | str]) -> Made:
+    made = Made()
+    for one in found:
+        if isinstance(one, Solved):
+            made.solved.append(one)
+        else:
+            made.drops[one] += 1
+    return made
+
+
+def _dropped(reason: str, n: int) -> Task[Any]:
+    """A task without requests."""
+    return Made(drops=Counter({reason: n}))
+    yield []
+
+
+def _outside(ids: Sequence[int], engine: Guard) -> str:
+    return _OUTSIDE if max(ids, default=0) >= engine.info.vocabulary else ""
+
+
+def _unfit(solution: Solution, engine: Guard) -> str:
+    """Why the engine cannot score it; empty where it can."""
+    if len(solution.prompt_token_ids) + solution.n_tokens >= engine.info.max_model_len:
+        return "solution longer than the context"
+    return _outside(solution.prompt_token_ids + solution.token_ids, engine)
 
 
 def metadata_of(engine: Engine, recipe: Recipe) -> dict[str, str]:
@@ -126,9 +189,3 @@ def metadata_of(engine: Engine, recipe: Recipe) -> dict[str, str]:
     # The model as the user named it: what the engine loaded may be a path of this machine.
     facts = asdict(engine.info) | {"model": recipe.model, "tokenizer": engine.tokenizer.digest}
     return {name: str(value) for name, value in facts.items()}
-
-
-def _seed(seed: int, problem: Problem) -> int:
-    """A problem's own random stream: the same in every run, order and batch."""
-    digest = blake2b(f"{seed}:{problem.problem_id}".encode(), digest_size=6).digest()
-    return int.from_bytes(digest, "big")

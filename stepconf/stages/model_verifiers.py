@@ -1,4 +1,4 @@
-"""From the recipe to the verifiers that run a model: critic, rollout, prm."""
+"""From the recipe to the verifiers that run a model: critic, prm."""
 
 from contextlib import ExitStack, closing
 from importlib.resources import files
@@ -9,11 +9,9 @@ from stepconf.engines.base import Engine
 from stepconf.engines.openai import Endpoint, split_url
 from stepconf.errors import StepconfError
 from stepconf.recipe import CriticRecipe, PrmRecipe, Recipe, with_trust
-from stepconf.stages.models import Prompter, open_engine
+from stepconf.stages.models import open_engine, shown_model
 from stepconf.verifiers.critic import CriticVerifier, asking
-from stepconf.verifiers.pool import Pool
 from stepconf.verifiers.prm import Form, PrmVerifier, Reader, form_of
-from stepconf.verifiers.rollout import RolloutOptions, RolloutVerifier
 
 
 def open_critic(recipe: Recipe, engine: Engine | None, stack: ExitStack) -> CriticVerifier:
@@ -38,7 +36,7 @@ def open_critic(recipe: Recipe, engine: Engine | None, stack: ExitStack) -> Crit
             own = with_trust(own, False)
         engine = stack.enter_context(closing(open_engine(own)))
     ask = asking(engine, critic.temperature, critic.max_tokens, recipe.sampling.seed)
-    return CriticVerifier(ask, _shown(model), prompt)
+    return CriticVerifier(ask, shown_model(model), prompt)
 
 
 def _endpoint(critic: CriticRecipe, base_url: str) -> Endpoint:
@@ -56,11 +54,6 @@ def _endpoint(critic: CriticRecipe, base_url: str) -> Endpoint:
         patience_s=critic.patience_s,
         concurrency=critic.concurrency,
     )
-
-
-def _shown(model: str) -> str:
-    """A model's name in a version: a path of this machine means nothing elsewhere."""
-    return Path(model).name if Path(model).is_dir() else model
 
 
 def read_prompt(name: str) -> str:
@@ -81,29 +74,6 @@ def read_prompt(name: str) -> str:
         ) from error
 
 
-def open_rollout(recipe: Recipe, engine: Engine, pool: Pool, tokenizer: str) -> RolloutVerifier:
-    """Rollouts by the recipe's own model.
-
-    Raises:
-        StepconfError: the tokens to be continued come from another tokenizer (`tokenizer` is its digest).
-    """
-    if tokenizer and tokenizer != engine.tokenizer.digest:
-        raise StepconfError(
-            f"the solutions' tokens are not those of {recipe.model!r}: the tokenizers differ.",
-            "Roll out with the model that wrote them, or one that shares its tokenizer.",
-        )
-    options, sampling = recipe.verify.rollout, recipe.sampling
-    prompter = Prompter(engine.tokenizer, recipe.prompt)
-    how = RolloutOptions(
-        **options.model_dump(),
-        top_p=sampling.top_p,
-        max_tokens=sampling.max_tokens,
-        seed=sampling.seed,
-        stop=prompter.stop,
-    )
-    return RolloutVerifier(engine, pool, how, prompter.ids, _shown(recipe.model))
-
-
 def open_prm(prm: PrmRecipe, stack: ExitStack) -> PrmVerifier:
     """The process reward model; `stack` ends its engine.
 
@@ -120,7 +90,7 @@ def open_prm(prm: PrmRecipe, stack: ExitStack) -> PrmVerifier:
             f"the form {form.name!r} reads a language model's logits, which vLLM's pooling does not give.",
             "Leave out verify.prm.engine, or choose transformers.",
         )
-    return PrmVerifier(_reader(prm, form, stack), form, _shown(prm.model), prm.threshold)
+    return PrmVerifier(_reader(prm, form, stack), form, shown_model(prm.model), prm.threshold)
 
 
 def _reader(prm: PrmRecipe, form: Form, stack: ExitStack) -> Reader:

@@ -1,6 +1,7 @@
 """From the recipe to a loaded engine and to token ids of prompts."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
@@ -62,6 +63,11 @@ def _resolved(recipe: Recipe) -> str:
     if not recipe.model:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     return resolve_model(recipe.model)
+
+
+def shown_model(model: str) -> str:
+    """A model's name in a version: a path of this machine means nothing elsewhere."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def open_guarded(recipe: Recipe) -> Guard:

@@ -1,6 +1,7 @@
-"""From a completion, or a given solution, to a `Solved`: its rows, not yet verified."""
+"""From a completion, a branch, or a given solution, to a `Solved`: its rows, not yet verified."""
 
 from dataclasses import replace
+from hashlib import blake2b
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.ids import content_id
@@ -43,6 +44,60 @@ def sampled(
         predicted_answer=extract_answer(text, answer_type, guess=guess),
     )
     spans = segment(text, segment_options(recipe))
+    return _with_steps(solution, spans, starts_of(completion.pieces), completion.scores)
+
+
+def branched(
+    parent: Solved,
+    before: str,
+    node: int,
+    request: SampleRequest,
+    index: int,
+    completion: Completion,
+    engine: EngineInfo,
+    recipe: Recipe,
+) -> Solved:
+    """A branch of `parent` before its step `node`, with its own steps; without any where it adds no text.
+
+    The layout of the whole decides where steps end, so the text before the branch is segmented with it.
+
+    Args:
+        parent: the solution that it leaves.
+        before: the text of the whole path up to the branch.
+        node: the parent's step before which it leaves.
+        request: what was asked for.
+        index: which completion of the node it is, from 0.
+        completion: what the model wrote.
+        engine: that ran the model.
+        recipe: how to segment; its model is the one that wrote it.
+    """
+    own = "".join(completion.pieces)
+    whole, cut = before + own, completion.finish_reason != "stop"
+    solution = replace(
+        parent.solution,
+        solution_id=content_id(parent.solution.solution_id, node, recipe.model, completion.token_ids, index),
+        parent_solution_id=parent.solution.solution_id,
+        branch_step=node,
+        model=recipe.model,
+        model_revision=recipe.model_revision or "",
+        engine=engine.engine,
+        prompt_token_ids=request.prompt_ids,
+        text=own,
+        token_ids=completion.token_ids,
+        temperature=request.sampling.temperature,
+        top_p=request.sampling.top_p,
+        seed=request.seed + index,
+        sample_index=index,
+        finish_reason="length" if cut else "stop",
+        predicted_answer=extract_answer(whole, parent.solution.answer_type, guess=not cut),
+        answer_correct=None,
+    )
+    if not own.strip():
+        return Solved(solution, [])
+    at = len(before)
+    spans = [
+        (max(start, at) - at, end - at) for start, end in segment(whole, segment_options(recipe)) if end > at
+    ]
     return _with_steps(solution, spans, starts_of(completion.pieces), completion.scores)
 
 
@@ -95,7 +150,14 @@ def _with_steps(
     solution: Solution, spans: list[tuple[int, int]], starts: list[int], scores: TokenScores | None
 ) -> Solved:
     steps = build_steps(
-        solution.solution_id, solution.problem_id, solution.text, spans, solution.token_ids, starts, scores
+        solution.solution_id,
+        solution.problem_id,
+        solution.text,
+        spans,
+        solution.token_ids,
+        starts,
+        scores,
+        solution.prompt_token_ids,
     )
     whole = measure(scores.logprobs, scores.entropies, scores.max_probs) if scores else measure([], [], [])
     finished = replace(
@@ -106,6 +168,12 @@ def _with_steps(
         confidence=whole.confidence,
     )
     return Solved(finished, steps)
+
+
+def stream_seed(seed: int, what: str) -> int:
+    """The random stream of a problem or a node, by its id: the same in every run, order and batch."""
+    digest = blake2b(f"{seed}:{what}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big")
 
 
 def segment_options(recipe: Recipe) -> SegmentOptions:

@@ -60,13 +60,17 @@ class FinalVerifier:
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """One list per solution: None for each step but the last, which carries the verdict."""
-        found = [self._without_comparing(one.solution) for one in solved]
+        verdicts = self.answers([one.solution for one in solved])
+        return [
+            [None if step is not one.steps[-1] else verdict for step in one.steps]
+            for one, verdict in zip(solved, verdicts, strict=True)
+        ]
+
+    def answers(self, solutions: Sequence[Solution]) -> list[Verdict]:
+        """The verdict on each solution's answer."""
+        found = [self._without_comparing(one) for one in solutions]
         outcomes = iter(compare(self.pool, [pair for pair in found if isinstance(pair, tuple)]))
-        rows: list[list[Verdict | None]] = []
-        for one, pair in zip(solved, found, strict=True):
-            verdict = pair if isinstance(pair, Verdict) else self._verdict(next(outcomes))
-            rows.append([None if step is not one.steps[-1] else verdict for step in one.steps])
-        return rows
+        return [pair if isinstance(pair, Verdict) else self._verdict(next(outcomes)) for pair in found]
 
     def _without_comparing(self, solution: Solution) -> Verdict | Pair:
         """The verdict where there is nothing to compare, else the pair to compare."""

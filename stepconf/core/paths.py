@@ -1,0 +1,45 @@
+"""A branch with what comes before it: pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from stepconf.core.records import Solved
+
+
+def whole_paths(solved: Sequence[Solved]) -> list[Solved]:
+    """Each solution as a verifier must see it: a branch with the text and steps of its path before its own.
+
+    A branch's own steps are the last ones of its path. A solution whose parent is not among those before it stays
+    as it is.
+    """
+    paths: dict[str, Solved] = {}
+    own: dict[str, int] = {}  # steps
+    for one in solved:
+        parent = paths.get(one.solution.parent_solution_id or "")
+        path = one if parent is None else _extended(parent, own[parent.solution.solution_id], one)
+        paths[one.solution.solution_id], own[one.solution.solution_id] = path, len(one.steps)
+    return list(paths.values())
+
+
+def families(solved: Iterable[Solved]) -> Iterator[list[Solved]]:
+    """Each sample with its branches, which come after it."""
+    family: list[Solved] = []
+    for one in solved:
+        if family and one.solution.parent_solution_id is None:
+            yield family
+            family = []
+        family.append(one)
+    if family:
+        yield family
+
+
+def _extended(parent: Solved, n_own: int, branch: Solved) -> Solved:
+    """The path of `branch`, from that of its parent, of which the last `n_own` steps are the parent's own."""
+    kept = parent.steps[: len(parent.steps) - n_own + (branch.solution.branch_step or 0)]
+    before = "".join(step.text for step in kept)
+    n_steps = len(kept) + len(branch.steps)
+    steps = [replace(step, n_steps=n_steps) for step in kept]
+    for index, step in enumerate(branch.steps, len(kept)):
+        start, end = (len(before) + at for at in (step.char_start, step.char_end))
+        steps.append(replace(step, step_index=index, n_steps=n_steps, char_start=start, char_end=end))
+    return Solved(replace(branch.solution, text=before + branch.solution.text, n_steps=n_steps), steps)
