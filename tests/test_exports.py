@@ -1,14 +1,19 @@
 """Exports: TRL's are loaded by TRL, the others' rows have the documented keys; what is unsafe is said."""
 
 import json
+import re
+import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from stepconf.core.exports import STEP_WARNING
+from stepconf.core.exports import STEP_WARNING, boundary
+from stepconf.core.records import Pair
 from stepconf.run.tables import pairs_manifest
+from tests.benchmarks.synthetic_run import make_run
 from tests.forked import forked
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
@@ -170,3 +175,105 @@ def test_trl_reads_what_was_exported(run: Path, form: str, conversational: bool,
     else:
         assert said["prompt"] + said["chosen"] == pair["prompt"] + exported[0]["chosen"] + END
         assert said["rejected"].endswith(END), "this is what the warning is about"
+
+
+def pair_of(prompt: str, chosen: str, *ids: list[int]) -> Pair:
+    values: dict[str, Any] = dict.fromkeys((field.name for field in fields(Pair)), "")
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    return Pair(
+        **values
+        | {"prompt": prompt, "prefix": "b", "chosen": chosen, "rejected": chosen}
+        | dict(zip(names, ids, strict=True))
+    )
+
+
+def merging(text: str) -> list[int]:
+    """A tokenizer of characters that takes "ab" and "bc" as one, from the left."""
+    return [ord(one[0]) + 1000 * (len(one) - 1) for one in re.findall("ab|bc|.", text)]
+
+
+def test_rows_whose_tokens_a_stock_tokenizer_divides_otherwise() -> None:
+    a, b, c, ab, bc = (merging(text)[0] for text in ("a", "b", "c", "ab", "bc"))
+    assert boundary(merging, pair_of("xb", "a", [120, b], [a], [a]), False) == (False, False)
+    assert boundary(merging, pair_of("xb", "c", [120, b], [c], [c]), False) == (False, True), (
+        "together it is bc"
+    )
+    assert boundary(merging, pair_of("xb", "c", [120, bc], [], []), False) == (True, True)
+    assert boundary(merging, pair_of("ab", "c", [a, b], [c], [c]), False) == (True, True), "sampled as a, b"
+    assert boundary(merging, pair_of("xb", "c", [120, b], [c], [c]), True) == (True, True), (
+        "of one message: bc"
+    )
+    assert boundary(merging, pair_of("ab", "c", [ab], [c], [c]), False) == (False, False)
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+def test_the_export_says_in_how_many_rows_token_ids_differ(
+    run: Path, conversational: bool, tmp_path: Path
+) -> None:
+    """Counted here with transformers' own tokenizer."""
+    from transformers import AutoTokenizer
+
+    options = ["--conversational"] if conversational else []
+    ended = export(run, "trl", tmp_path / "x", *options)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(chat=True))
+
+    def encode(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    apart = together = 0
+    for pair in rows_of(run, "pairs"):
+        before = pair["prefix"] if conversational else ""
+        prompt = pair["prompt"].removesuffix(before)
+        sides = [(before + pair[side], pair[f"{side}_ids"]) for side in ("chosen", "rejected")]
+        ids = encode(prompt)
+        apart += any(ids + encode(text) != pair["prompt_ids"] + own for text, own in sides)
+        together += any(
+            ids + encode(prompt + text)[len(ids) :] != pair["prompt_ids"] + own for text, own in sides
+        )
+    said = f"of 1 rows, {apart} have other ids than those sampled where prompt and side are encoded one by one, and "
+    said += f"{together} where they are encoded together"
+    assert said in ended.out.replace("\n", " ") and said in (tmp_path / "x/README.md").read_text()
+    whole = export(run, "trl", tmp_path / "whole", "--form", "trajectory")
+    assert "Token ids" not in whole.out
+
+
+def test_a_tokenizer_that_is_gone_is_said(run: Path, tmp_path: Path) -> None:
+    export(run, "trl", tmp_path / "made")
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"model": str(tmp_path / "gone")}))
+    ended = stepconf("pairs", copy, "--export", "trl", "--out", tmp_path / "x")
+    assert ended.code == 0, ended.err
+    assert "not counted in how many rows" in ended.out and "gone" in ended.out
+    assert "not counted" in (tmp_path / "x/README.md").read_text()
+
+
+def test_stepwise_supervision_is_of_whole_solutions(tmp_path: Path) -> None:
+    made = tmp_path / "run"
+    make_run(made, 6, 6, branched=True)
+    ended = stepconf(
+        "pairs", made, "--export", "trl-stepwise", "--out", tmp_path / "x", "--set", "pairs.validation=0"
+    )
+    assert ended.code == 0, ended.err
+    branches = [row for row in rows_of(made, "solutions") if row["parent_solution_id"]]
+    assert branches and f"{len(branches)} a branch, not a whole solution" in ended.out
+
+
+def test_trajectories_go_on_through_branches(tmp_path: Path) -> None:
+    made = tmp_path / "run"
+    make_run(made, 6, 6, branched=True)
+    sets = ["--set", "pairs.validation=0"]
+    ended = stepconf("pairs", made, *sets, "--export", "trl", "--form", "trajectory", "--out", tmp_path / "x")
+    assert ended.code == 0, ended.err
+    first = {row["solution_id"]: row["text"] for row in rows_of(made, "steps") if row["step_index"] == 0}
+    whole = {
+        first[parent] + row["text"] if (parent := row["parent_solution_id"]) else row["text"]
+        for row in rows_of(made, "solutions")
+    }
+    pairs = {row["prompt"]: row for row in rows_of(made, "pairs")}
+    exported = rows(tmp_path / "x")
+    assert exported
+    for row in exported:
+        prefix = pairs[row["prompt"]]["prefix"]
+        assert {prefix + row["chosen"], prefix + row["rejected"]} <= whole

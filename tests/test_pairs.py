@@ -1,21 +1,22 @@
-"""`stepconf pairs` through the command line: counts against an independent query, splits, candidates, strategies."""
+"""`stepconf pairs` through the command line: counts against an independent query, splits, strategies, what is said."""
 
 import json
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from stepconf.core.segment import segment
-from stepconf.engines.tokenizer import Tokenizer
-from stepconf.run.tables import pairs_manifest, read_pairs, read_recipe
+from stepconf.calibration.signals import Kind, read_units
+from stepconf.core.schema import ADDED
+from stepconf.run.tables import pairs_manifest, read_pairs, read_recipe, read_shard
 from tests.benchmarks.pairs_at_size import counted_by_polars
 from tests.benchmarks.synthetic_run import make_run
+from tests.edited_run import rewrite, with_lists_of_others
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
-from tests.tiny import Ended, stepconf, tiny_model, with_tiny
+from tests.tiny import Ended, stepconf, with_tiny
 
 N_PROBLEMS = 48
 
@@ -46,6 +47,40 @@ def test_as_many_pairs_as_an_independent_query_counts(synthetic: Path, quantile:
     found = paired(synthetic, *sets(f"tau_quantile={quantile}"))
     assert sum(found["kinds"].values()) == counted_by_polars(synthetic, quantile) > 100
     assert found["drops"]["same pair again"] > 50, "siblings are there"
+
+
+@pytest.fixture(scope="module")
+def branched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("branched") / "run"
+    make_run(run, N_PROBLEMS, 20, branched=True)
+    return run
+
+
+@pytest.mark.parametrize("strategy", ["caspo", "step-dpo", "rstar", "cgpo"])
+def test_branches_make_the_pairs_that_whole_samples_make(
+    synthetic: Path, branched: Path, strategy: str
+) -> None:
+    """Their texts, tokens and prompts are those of the solutions that were cut into branches."""
+    columns = ("prompt_ids", "chosen_ids", "rejected_ids", "prompt", "prefix", "chosen", "rejected", "kind")
+    found = []
+    for run in (synthetic, branched):
+        manifest = paired(run, "--strategy", strategy, "--set", "pairs.tau=0.25")
+        problems = {row["problem_id"] for row in rows_of(run, "pairs")}
+        assert manifest["problems"] == len(problems) > 40
+        rows = rows_of(run, "pairs")
+        if strategy == "step-dpo":  # which of its first steps reach the answer only their own solution says
+            rows = [row for row in rows if row["prefix"]]
+        found.append({json.dumps([row[name] for name in columns]) for row in rows})
+    whole, of_branches = found
+    if strategy == "cgpo":  # one pair a root, and there are fewer roots
+        assert of_branches < whole
+    else:
+        assert of_branches == whole
+
+
+def test_the_branched_run_keeps_every_law(branched: Path) -> None:
+    ended = stepconf("check", branched)
+    assert ended.code == 0, ended.out
 
 
 def test_pairs_of_small_parts_are_written_together(synthetic: Path) -> None:
@@ -136,36 +171,6 @@ def test_other_strategies(given_run: Path, strategy: str) -> None:
         assert "trajectory" in stepconf("pairs", given_run, "--strategy", strategy).out
 
 
-def test_candidates_are_sampled_where_a_side_is_missing(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    file = write_jsonl(tmp_path / "given.jsonl", GIVEN[:1])
-    assert stepconf("score", file, "--out", run, *with_tiny()).code == 0
-    none = paired(run, "--tau", 1.0, *sets("validation=0"))
-    n_missing = none["drops"]["no competing candidate"]
-    assert none["kinds"] == {} and n_missing >= 2
-    more = sets("validation=0", "candidates=6", "candidate_temperature=1.5", "candidate_max_tokens=120")
-    found = paired(run, "--tau", 1.0, *more)
-    pairs = [pair for shard in read_pairs(run) for pair in shard]
-    assert pairs and found["candidates"]["sampled"] == 6 * n_missing
-    (solution,) = rows_of(run, "solutions")
-    steps = {step["step_index"]: step for step in rows_of(run, "steps")}
-    tokenizer = Tokenizer(str(tiny_model()))
-    for pair in pairs:
-        step = steps[pair.step_index]
-        assert pair.prompt_ids == solution["prompt_token_ids"] + solution["token_ids"][: step["token_start"]]
-        assert (pair.chosen_source, pair.rejected_source) == ("step", "candidate")
-        assert pair.chosen == step["text"] and pair.chosen.split() != pair.rejected.split()
-        before = len(pair.prefix)
-        ends = [end for _, end in segment(pair.prefix + pair.rejected) if end > before]
-        assert ends == [before + len(pair.rejected)], "one step"
-        pieces = tokenizer.pieces(pair.rejected_ids)
-        assert "".join(pieces[:-1]) == pair.rejected[: len("".join(pieces[:-1]))]
-        assert 0 < pair.rejected_confidence <= 1  # type: ignore[operator]  # sampled: it is known
-    before_rows = rows_of(run, "pairs")
-    paired(run, "--tau", 1.0, *more)
-    assert rows_of(run, "pairs") == before_rows, "the same seed, the same candidates"
-
-
 def check_refused(ended: Ended, *said: str) -> None:
     assert ended.code in (1, 2) and "Traceback" not in ended.err
     for part in said:
@@ -174,9 +179,8 @@ def check_refused(ended: Ended, *said: str) -> None:
 
 def test_bad_input(given_run: Path, tmp_path: Path) -> None:
     check_refused(stepconf("pairs", given_run, "--strategy", "ppo"), "'ppo'", "pairs.strategy", "step-dpo")
-    check_refused(
-        stepconf("pairs", given_run, "--strategy", "pcpo", *sets("candidates=3")), "candidates=3", "pcpo"
-    )
+    check_refused(stepconf("pairs", given_run, *sets("candidates=3")), "pairs.candidates", "--branch")
+    check_refused(stepconf("pairs", given_run, *sets("margin=0")), "pairs.margin", "0")
     check_refused(stepconf("pairs", given_run, *sets("validation=1")), "pairs.validation", "1")
     check_refused(stepconf("pairs", given_run, "--export", "trl"), "--export", "--out")
     check_refused(stepconf("pairs", given_run, "--out", tmp_path / "x"), "--out", "--export")
@@ -200,11 +204,73 @@ def test_a_model_whose_tokenizer_changed_is_refused(given_run: Path, tmp_path: P
     check_refused(stepconf("pairs", run, "--tau", 0.5), str(model), "another tokenizer", "Put the model back")
 
 
+def test_a_handful_of_pairs_is_no_training_set(synthetic: Path, tmp_path: Path) -> None:
+    few = stepconf("pairs", synthetic, *sets("max_per_problem=1", "tau=0.0001"), columns=200)
+    n = sum(pairs_manifest(synthetic)["kinds"].values())  # type: ignore[index]  # it is there
+    assert n < 50 and f"Only {n} pairs by caspo: " in few.out and "stepconf train" not in few.out
+    assert "The run lacks uncertain steps; raise --tau." in few.out
+    many = stepconf("pairs", synthetic, columns=200)
+    summary = json.loads((synthetic / "summary.json").read_text())
+    n = sum(summary["pairs"].values())
+    assert f"{1000 * n / summary['tokens']:.2f} per 1,000 sampled tokens" in many.out
+    assert f"of {summary['pair_problems']} of {N_PROBLEMS} problems" in many.out
+    assert "stepconf train" in many.out and "Only" not in many.out
+
+
+def test_pairs_of_an_older_version_are_read(synthetic: Path, tmp_path: Path) -> None:
+    """Its manifest counts candidates, and no problems."""
+    paired(synthetic)
+    run = Path(shutil.copytree(synthetic, tmp_path / "run"))
+    file = run / "manifests/pairs.json"
+    manifest = json.loads(file.read_text())
+    del manifest["problems"], manifest["checksum"]
+    manifest["candidates"] = {"sampled": 3}
+    manifest["options"] |= {"candidates": 1, "candidate_temperature": None, "candidate_max_tokens": 256}
+    file.write_text(json.dumps(manifest))
+    shown = stepconf("pairs", run, "--export", "trl", "--out", tmp_path / "x")
+    assert shown.code == 0, shown.err
+    assert json.loads(file.read_text())["candidates"] == {"sampled": 3}, "they are exported as they are"
+
+
+@pytest.mark.parametrize("strategy", ["caspo", "rstar", "pcpo"])
+def test_shards_of_schema_1_0_and_of_other_writers_give_the_same_pairs(
+    synthetic: Path, tmp_path: Path, strategy: str
+) -> None:
+    run = Path(shutil.copytree(synthetic, tmp_path / "run"))
+    paired(run, "--strategy", strategy)
+    before = rows_of(run, "pairs")
+    for table, later in ADDED["1.0"].items():
+        rewrite(
+            run,
+            run / table / "part-00001.parquet",
+            with_lists_of_others(read_shard(run, f"{table}/part-00001.parquet")),
+        )
+        old = read_shard(run, f"{table}/part-00000.parquet").drop_columns(list(later))
+        old = old.replace_schema_metadata({**old.schema.metadata, b"stepconf_schema": b"1.0"})
+        rewrite(run, run / table / "part-00000.parquet", old)
+    paired(run, "--strategy", strategy)
+    assert rows_of(run, "pairs") == before
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    for kind in kinds:
+        found, wanted = read_units(run, kind), read_units(synthetic, kind)
+        assert Counter(found.correct.tolist()) == Counter(wanted.correct.tolist()) and found.correct.size
+
+
+def test_strategies_that_need_siblings_say_so(given_run: Path, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "given.jsonl", GIVEN[:1])
+    assert stepconf("score", file, "--out", tmp_path / "r", *with_tiny()).code == 0
+    for strategy in ("caspo", "rstar", "cgpo"):
+        options = ["--tau", "1.0"] if strategy == "caspo" else []
+        made = stepconf("pairs", tmp_path / "r", "--strategy", strategy, *options, columns=200)
+        assert f"No pairs by {strategy}: " in made.out and "--branch first-error,uncertain" in made.out
+
+
 def test_no_pairs_is_said_with_the_reasons(given_run: Path, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "given.jsonl", GIVEN[2:])
     assert stepconf("score", file, "--out", tmp_path / "r", *with_tiny()).code == 0
     made = stepconf("pairs", tmp_path / "r", "--tau", 0.001, columns=200)
     assert made.code == 0 and "No pairs by caspo: 1 correct and confident." in made.out
+    assert "The run lacks uncertain steps; raise --tau" in made.out and "stepconf train" not in made.out
     exported = stepconf("pairs", tmp_path / "r", "--tau", 0.001, "--export", "trl", "--out", tmp_path / "x")
     check_refused(exported, "nothing to export", "1 correct and confident")
     assert json.loads((tmp_path / "r/summary.json").read_text())["pairs"] == {}

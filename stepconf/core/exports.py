@@ -4,12 +4,12 @@ Sources of the forms: TRL's "Dataset formats and types"; OpenRLHF's `--prompt_ke
 `--rejected_key` and `--apply_chat_template`; LLaMA-Factory's `data/README.md`; Axolotl's `docs/rlhf.qmd`.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stepconf.core.pairs.traces import Trace, to_bytes
 from stepconf.core.records import Pair
 
 Row = dict[str, Any]
@@ -17,7 +17,7 @@ Messages = list[dict[str, str]]
 
 STEP_WARNING = (
     "These pairs are single steps that do not end their solution. Stock trainers put an end-of-sequence token "
-    "behind each side (TRL appends one, OpenRLHF overwrites the last token with one), which teaches the model "
+    "after each side (TRL appends one, OpenRLHF overwrites the last token with one), which teaches the model "
     "to stop after one step. Use `stepconf train`, or export with --form trajectory."
 )
 
@@ -49,37 +49,43 @@ def alpaca(pair: Pair) -> Row:
     return {"instruction": pair.prompt, "input": "", "chosen": pair.chosen, "rejected": pair.rejected}
 
 
-def stepwise(traces: Iterable[Trace], dropped: Counter[str]) -> Iterator[Row]:
+def stepwise(problem: str, steps: Iterable[tuple[str, str]], dropped: Counter[str]) -> Iterator[Row]:
     """TRL's stepwise supervision: a problem, its steps (without surrounding whitespace), whether each is right.
 
-    A solution is used up to and with its first wrong step, or up to the first step of unknown label: behind
-    an error labels say little, and an unknown step has none.
+    A solution, of which `steps` are texts and labels, is used up to and with its first wrong step, or up to the first
+    step of unknown label: after an error labels say little, and an unknown step has none.
     """
-    for trace in traces:
-        completions, labels = [], []
-        for place in trace.places:
-            if place.side.label == "unknown":
-                dropped["cut before a step of unknown label"] += 1
-                break
-            completions.append(place.side.text.strip())
-            labels.append(place.side.label == "correct")
-            if not labels[-1]:
-                break
-        if labels:
-            yield {"prompt": trace.problem, "completions": completions, "labels": labels}
-        else:
-            dropped["no labelled step"] += 1
+    completions, labels = [], []
+    for text, label in steps:
+        if label == "unknown":
+            dropped["cut before a step of unknown label"] += 1
+            break
+        completions.append(text.strip())
+        labels.append(label == "correct")
+        if not labels[-1]:
+            break
+    if labels:
+        yield {"prompt": problem, "completions": completions, "labels": labels}
+    else:
+        dropped["no labelled step"] += 1
 
 
-class _Rest(NamedTuple):
-    """How a side goes on to the end of some solution."""
+class Path(NamedTuple):
+    """A solution from its problem's prompt on, or a branch with what it goes on from.
 
+    `tokens`: exact ids from the start of the prompt to the end, as int32. `text`: what follows the prompt.
+    `finished`: it ended by itself.
+    """
+
+    solution_id: str
+    tokens: bytes
     text: str
-    trace: Trace
+    finished: bool
+    answer_correct: bool | None
 
 
 def trajectories(
-    pairs: Iterable[Pair], solutions: Mapping[str, Sequence[Trace]], dropped: Counter[str]
+    pairs: Iterable[Pair], paths: Mapping[str, Sequence[Path]], dropped: Counter[str]
 ) -> Iterator[Pair]:
     """Step pairs whose sides are continued to the end of a solution: safe where a trainer ends both sides.
 
@@ -89,7 +95,7 @@ def trajectories(
 
     Args:
         pairs: of any kind.
-        solutions: by problem id.
+        paths: solutions and branches, by problem id.
         dropped: reasons.
     """
     for pair in pairs:
@@ -99,7 +105,7 @@ def trajectories(
             else:
                 dropped["a side was cut off"] += 1
             continue
-        own = solutions.get(pair.problem_id, ())
+        own = paths.get(pair.problem_id, ())
         chosen = _continued(pair, pair.chosen_ids, own, True)
         rejected = _continued(pair, pair.rejected_ids, own, False)
         if isinstance(chosen, str) or isinstance(rejected, str):
@@ -107,19 +113,17 @@ def trajectories(
             continue
         yield replace(
             pair,
-            chosen=chosen.text,
-            rejected=rejected.text,
+            chosen=chosen.text[len(pair.prefix) :],
+            rejected=rejected.text[len(pair.prefix) :],
             chosen_is_terminal=True,
             rejected_is_terminal=True,
-            chosen_confidence=chosen.trace.confidence,
-            rejected_confidence=rejected.trace.confidence,
         )
 
 
-def _continued(pair: Pair, ids: list[int], solutions: Sequence[Trace], right: bool) -> _Rest | str:
-    """The side with its rest; the ids are left as they are, since exports are of texts."""
-    through = to_bytes(pair.prompt_ids + ids)
-    passing = [one for one in solutions if (one.prompt_ids + one.ids).startswith(through)]
+def _continued(pair: Pair, ids: list[int], paths: Sequence[Path], right: bool) -> Path | str:
+    """How a side goes on to an end, or why it does not; ids are left as they are, since exports are of texts."""
+    through = array("i", pair.prompt_ids + ids).tobytes()
+    passing = [one for one in paths if one.tokens.startswith(through)]
     if not passing:
         return "is continued by no solution"
     ended = [one for one in passing if one.finished]
@@ -128,8 +132,30 @@ def _continued(pair: Pair, ids: list[int], solutions: Sequence[Trace], right: bo
     fitting = [one for one in ended if (one.answer_correct is True) == right]
     if not fitting:
         return "never reaches the right answer" if right else "reaches only the right answer"
-    trace = min(fitting, key=lambda one: one.solution_id)
-    return _Rest(trace.text[len(pair.prefix) :], trace)
+    return min(fitting, key=lambda one: one.solution_id)
+
+
+def boundary(encode: Callable[[str], list[int]], pair: Pair, conversational: bool) -> tuple[bool, bool]:
+    """Whether a stock tokenizer gives other ids than ours for a row's prompt and sides.
+
+    Args:
+        encode: ids of a text, without special tokens added: the template's stand in the prompt already.
+        pair: a row of `pairs`.
+        conversational: the steps before are the start of both sides, not the end of the prompt.
+
+    Returns:
+        Where prompt and side are encoded one by one; and where both are encoded together and the prompt's number of
+        ids is cut off, as TRL does.
+    """
+    before = pair.prefix if conversational else ""
+    prompt = pair.prompt[: len(pair.prompt) - len(before)]
+    ids = encode(prompt)
+    apart = together = False
+    for side, own in ((pair.chosen, pair.chosen_ids), (pair.rejected, pair.rejected_ids)):
+        ours = pair.prompt_ids + own
+        apart = apart or ids + encode(before + side) != ours
+        together = together or ids + encode(prompt + before + side)[len(ids) :] != ours
+    return apart, together
 
 
 def _answer(text: str) -> dict[str, str]:

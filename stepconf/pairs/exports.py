@@ -5,27 +5,32 @@ to load them and what to beware of.
 """
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import polars as pl
 import yaml
 
 from stepconf.core import exports as forms
 from stepconf.core.exports import STEP_WARNING, Messages, Row
+from stepconf.core.pairs.reasons import BRANCH
 from stepconf.core.pairs.select import SPLITS, Split, split_of
-from stepconf.core.pairs.traces import Trace
 from stepconf.core.prompts import chat_messages
 from stepconf.core.records import Pair
 from stepconf.errors import StepconfError
-from stepconf.pairs.traces import read_traces
+from stepconf.pairs.make import open_tokenizer
+from stepconf.pairs.read import batches, frames_of
 from stepconf.run.new_folder import check_new, new_folder
 from stepconf.run.shards import write_atomically, write_rows
 from stepconf.run.tables import pairs_manifest, read_pairs, read_recipe
 
 Library = Literal["trl", "trl-stepwise", "openrlhf", "llamafactory", "axolotl"]
 Form = Literal["step", "trajectory"]
+_COUNTED = 10_000  # rows whose token ids are looked at: each is encoded five times
 
 
 def check_folder(out: Path) -> None:
@@ -33,10 +38,19 @@ def check_folder(out: Path) -> None:
     check_new(out, _OURS)
 
 
+class Exported(NamedTuple):
+    """Rows by split, what was left out by reason, what to beware of, and whether stock tokenizers give our ids."""
+
+    rows: dict[str, int]
+    dropped: Counter[str]
+    warning: str
+    token_ids: str
+
+
 def export_pairs(
     run: Path, library: Library, out: Path, form: Form, conversational: bool, validation: float
-) -> tuple[dict[str, int], Counter[str], str]:
-    """Write the export; returns rows by split, what was left out by reason, and a warning (or nothing).
+) -> Exported:
+    """Write the export.
 
     Raises:
         StepconfError: the folder is not empty, or nothing is left to export.
@@ -44,39 +58,60 @@ def export_pairs(
     check_folder(out)
     prompts = read_recipe(run).get("prompt", {})
     dropped: Counter[str] = Counter()
-    terminal = True
+    terminal, token_ids = True, ""
     rows: dict[Split, list[Row]] = {}
     if library == "trl-stepwise":
         rows = _stepwise(run, validation, dropped)
     else:
-        traces = _by_problem(run) if form == "trajectory" else {}
+        paths = _by_problem(run) if form == "trajectory" else {}
+        of_split: dict[Split, list[Pair]] = {}
         for split in SPLITS:
             pairs: Iterable[Pair] = (pair for shard in read_pairs(run, split) for pair in shard)
-            if form == "trajectory":
-                pairs = forms.trajectories(pairs, traces, dropped)
-            kept = list(pairs)
-            terminal = terminal and all(p.chosen_is_terminal and p.rejected_is_terminal for p in kept)
-            rows[split] = [_row(pair, library, conversational, prompts) for pair in kept]
+            of_split[split] = list(
+                forms.trajectories(pairs, paths, dropped) if form == "trajectory" else pairs
+            )
+            rows[split] = [_row(pair, library, conversational, prompts) for pair in of_split[split]]
+        everything = list(chain.from_iterable(of_split.values()))
+        terminal = all(pair.chosen_is_terminal and pair.rejected_is_terminal for pair in everything)
+        if form == "step" and everything:
+            token_ids = _token_ids(run, everything, conversational)
     counts: dict[str, int] = {split: len(own) for split, own in rows.items() if own}
     if not counts:
         reasons = dropped or Counter((pairs_manifest(run) or {}).get("drops", {}))
         raise StepconfError(f"{run} gives nothing to export: {_reasons(reasons)}.", _HINT)
-    warning = "" if terminal else STEP_WARNING
-    readme = _readme(run, library, form, conversational, counts, dropped, warning)
+    exported = Exported(counts, dropped, "" if terminal else STEP_WARNING, token_ids)
+    readme = _readme(run, library, form, conversational, exported)
     with new_folder(out, _OURS):
         for split, own in rows.items():
             if own:
                 write_rows(out / f"{split}.{'parquet' if library.startswith('trl') else 'jsonl'}", own)
         _write_beside(out, library, conversational, list(counts))
         write_atomically(out / "README.md", readme.encode())
-    return counts, dropped, warning
+    return exported
 
 
 _OURS = (
     *(f"{split}.{kind}" for split in SPLITS for kind in ("parquet", "jsonl")),
     *("dataset_info.json", "axolotl.yaml", "README.md"),
 )
-_HINT = "Other pairs: --strategy, --tau; more of them: more samples, --set pairs.candidates=8, a critic."
+_HINT = "Other pairs: --strategy, --tau; more of them: more samples, branches (--branch), a critic."
+
+
+def _token_ids(run: Path, pairs: list[Pair], conversational: bool) -> str:
+    """In how many rows a stock tokenizer gives other ids than those that were sampled; one sentence."""
+    try:
+        tokenizer = open_tokenizer(run)
+    except StepconfError as error:
+        return f"not counted in how many rows a tokenizer gives other ids than those sampled: {error.problem}"
+    looked_at = pairs[:_COUNTED]
+    apart, together = map(
+        sum, zip(*(forms.boundary(tokenizer.encode, pair, conversational) for pair in looked_at), strict=True)
+    )
+    return (
+        f"of {len(looked_at):,} rows, {apart:,} have other ids than those sampled where prompt and side are encoded "
+        f"one by one, and {together:,} where they are encoded together and the prompt is cut off, as TRL does. "
+        "`stepconf train` takes the sampled ids."
+    )
 
 
 def _row(pair: Pair, library: Library, conversational: bool, prompts: dict[str, Any]) -> Row:
@@ -96,18 +131,33 @@ def _conversation(pair: Pair, prompts: dict[str, Any]) -> Messages:
 
 
 def _stepwise(run: Path, validation: float, dropped: Counter[str]) -> dict[Split, list[Row]]:
+    """Of solutions from the prompt; what branches say of their parents' steps is in these steps' labels."""
     rows: dict[Split, list[Row]] = {split: [] for split in SPLITS}
-    for _, traces in read_traces(run):
-        for trace in traces:
-            rows[split_of(trace.problem_id, validation)] += forms.stepwise([trace], dropped)
+    for batch in batches(run):
+        roots = batch.solutions.filter(pl.col("parent_solution_id").is_null())
+        dropped[BRANCH] += batch.solutions.height - roots.height
+        steps = batch.steps.sort("step_index").group_by("solution_id").agg("text", "label")
+        found = roots.select("solution_id", "problem_id", "problem").join(
+            steps, on="solution_id", how="left", maintain_order="left"
+        )
+        for _, problem_id, problem, texts, labels in found.iter_rows():
+            pairs = zip(texts or (), labels or (), strict=True)
+            rows[split_of(problem_id, validation)] += forms.stepwise(problem, pairs, dropped)
+    dropped += Counter()  # no reason that never came up
     return rows
 
 
-def _by_problem(run: Path) -> dict[str, list[Trace]]:
-    found: dict[str, list[Trace]] = {}
-    for _, traces in read_traces(run):
-        for trace in traces:
-            found.setdefault(trace.problem_id, []).append(trace)
+def _by_problem(run: Path) -> dict[str, list[forms.Path]]:
+    found: dict[str, list[forms.Path]] = {}
+    for batch in batches(run):
+        rows = frames_of(batch).solutions.select(
+            "problem_id", "solution_id", "prompt_token_ids", "token_ids", "finish_reason", "answer_correct",
+            text=pl.col("lead") + pl.col("text"),
+        )  # fmt: skip
+        for problem, solution, prompt, own, finish, right, text in rows.iter_rows():
+            tokens = array("i", prompt + own).tobytes()
+            path = forms.Path(solution, tokens, text, finish != "length", right)
+            found.setdefault(problem, []).append(path)
     return found
 
 
@@ -155,25 +205,19 @@ def _axolotl(file: str, conversational: bool) -> dict[str, Any]:
     return stanza | {"type": fields | formats}
 
 
-def _readme(
-    run: Path,
-    library: Library,
-    form: Form,
-    conversational: bool,
-    counts: dict[str, int],
-    dropped: Counter[str],
-    warning: str,
-) -> str:
-    sizes = ", ".join(f"{n:,} {split}" for split, n in counts.items())
+def _readme(run: Path, library: Library, form: Form, conversational: bool, exported: Exported) -> str:
+    sizes = ", ".join(f"{n:,} {split}" for split, n in exported.rows.items())
     lines = [f"# {run.name} for {library}", "", f"Made by stepconf: {sizes} rows."]
     if library != "trl-stepwise":
         style = "conversational" if conversational else "plain text"
         lines += [f"Form: {form}, {style}. Splits are by problem."]
-    if warning:
-        lines += ["", f"**Warning.** {warning}"]
-    if dropped:
-        lines += ["", f"Left out: {_reasons(dropped)}."]
-    return "\n".join([*lines, "", "```", *_usage(library, conversational, list(counts)), "```", ""])
+    if exported.warning:
+        lines += ["", f"**Warning.** {exported.warning}"]
+    if exported.token_ids:
+        lines += ["", f"**Token ids.** {exported.token_ids}"]
+    if exported.dropped:
+        lines += ["", f"Left out: {_reasons(exported.dropped)}."]
+    return "\n".join([*lines, "", "```", *_usage(library, conversational, list(exported.rows)), "```", ""])
 
 
 def _usage(library: Library, conversational: bool, splits: list[str]) -> Iterator[str]:

@@ -1,46 +1,34 @@
 """`stepconf pairs`: preference pairs out of a run.
 
-Problem by problem: a strategy of `core.pairs` makes pairs of its solutions; they are capped, and split into
-train and validation by problem. All shards become part of the run together, at the end: a run has all of its
-pairs or none. Killed before that, the older pairs stand.
+A strategy of `core.pairs` chooses pairs, some whole problems at a time (`read.py`); they are capped, and split into
+train and validation by problem. All shards become part of the run together, at the end: a run has all of its pairs or
+none. Killed before that, the older pairs stand.
 """
 
-import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from stepconf.core.pairs.select import by_split, unique
-from stepconf.core.pairs.steps import (
-    NO_CORRECTION,
-    NO_RIVAL,
-    Encode,
-    StepRule,
-    caspo,
-    step_dpo,
-    step_outcomes,
-)
-from stepconf.core.pairs.traces import Draft, Place, Trace, ids_of, to_bytes, to_pair
-from stepconf.core.pairs.trajectories import dpo_vp, pcpo
+import polars as pl
+
+from stepconf.core.pairs.frames import Rules
+from stepconf.core.pairs.reasons import CAPPED, SAME_PAIR, SURPLUS
+from stepconf.core.pairs.select import SPLITS, capped, least_of_train, surplus
+from stepconf.core.pairs.strategies import STRATEGIES
+from stepconf.core.schema import arrow_schema
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
-from stepconf.pairs.by_columns import make_by_columns
-from stepconf.pairs.tally import Tally
-from stepconf.pairs.traces import whole_problems
+from stepconf.pairs.read import batches, frames_of
+from stepconf.pairs.rows import Writer, named_pairs, pair_rows
 from stepconf.recipe import PairsRecipe, Recipe, recipe_of
 from stepconf.run.events import Tick
+from stepconf.run.parquet import scan_files
 from stepconf.run.parts import PAIRS
 from stepconf.run.shards import Run
 from stepconf.run.summary import confidence_quantile, write_summary
 from stepconf.run.tables import pairs_manifest, read_manifests, read_metadata, read_recipe
-
-if TYPE_CHECKING:
-    from stepconf.pairs.candidates import Part
 
 
 def make_pairs(
@@ -51,18 +39,63 @@ def make_pairs(
     `trust_remote_code`: run Python code that the run's model brings.
 
     Raises:
-        StepconfError: the folder is not a run, or has no scored steps; candidates are asked for and the
-            model cannot be loaded, or has another tokenizer.
+        StepconfError: the folder is not a run, or has no scored steps; its model has another tokenizer by now.
     """
     started = time.perf_counter()
     recipe, metadata = read_recipe(path), read_metadata(path)
+    tokenizer = open_tokenizer(path, trust_remote_code)
+    tau = _tau(path, options)
+    with Run(path, recipe) as run:
+        run.metadata = metadata
+        total = sum(m["solutions"] for m in run.manifests())
+        tick("pairs", -total)
+        writer = Writer(tokenizer, metadata["model"], options.round)
+        drops = stage_pairs(run, options, 1.0 if tau is None else tau, writer, tick)
+        facts = {"tau": tau, "options": options.model_dump(), "solutions": total, **staged_facts(run)}
+        facts["drops"] = {reason: n for reason, n in drops.most_common() if n}
+        run.commit_pairs(facts | {"seconds": {"pairs": round(time.perf_counter() - started, 3)}})
+        return write_summary(run, same_steps=True)
+
+
+def stage_pairs(run: Run, options: PairsRecipe, tau: float, writer: Writer, tick: Tick) -> Counter[str]:
+    """Stage the pairs of all problems; how many steps, prefixes or solutions make none, by reason.
+
+    A pair that two problems give, which are worded alike, is the first one's.
+    """
+    choose = STRATEGIES[options.strategy]
+    rules = Rules(tau, options.after_error, options.margin, options.seed)
+    drops: Counter[str] = Counter()
+    given: set[str] = set()
+    for batch in batches(run.path, with_logprobs=options.strategy == "pcpo"):
+        frames = frames_of(batch)
+        choice = choose(frames, rules)
+        named = named_pairs(choice.pairs, frames, writer.tokenizer)
+        new = named.filter(pl.Series([one not in given for one in named["pair_id"]], dtype=pl.Boolean))
+        kept = capped(new, options.max_per_problem, options.seed)
+        given.update(kept["pair_id"])
+        drops.update(choice.dropped)
+        drops[SAME_PAIR] += choice.pairs.height - new.height
+        drops[CAPPED] += new.height - kept.height
+        _stage(run, batch.name, pair_rows(kept, frames, writer), options.validation)
+        tick("pairs", batch.solutions.height)
+    if options.balance:
+        drops[SURPLUS] = _balance(run, options.seed)
+    return drops
+
+
+def open_tokenizer(path: Path, trust_remote_code: bool = False) -> Tokenizer:
+    """The tokenizer that a run's tokens are of; `trust_remote_code` as in `make_pairs`.
+
+    Raises:
+        StepconfError: the run has no tokens; its model is gone or has another tokenizer by now.
+    """
+    metadata = read_metadata(path)
     if "tokenizer" not in metadata:
         raise StepconfError(
             f"{path} has no scored tokens, and pairs are made of exact tokens.",
             f"Type: stepconf score {path}/solutions --model MODEL --out ANOTHER, or stepconf generate",
         )
-    tau = cache(partial(_tau, path, options))
-    policy = _policy(recipe, metadata, trust_remote_code)
+    policy = _policy(read_recipe(path), metadata, trust_remote_code)
     model = resolve_model(policy.model)
     tokenizer = Tokenizer(model, policy.model_revision, metadata["tokenizer"], trust_remote_code)
     if tokenizer.digest != metadata["tokenizer"]:
@@ -70,55 +103,7 @@ def make_pairs(
             f"{policy.model!r} has another tokenizer than the run's tokens, so it cannot read them.",
             "Put the model back as it was when the run was made.",
         )
-    with Run(path, recipe) as run:
-        run.metadata = metadata
-        total = sum(m["solutions"] for m in run.manifests())
-        tick("pairs", -total)
-        tally = Tally(options)
-        if options.strategy in ("caspo", "step-dpo") and not options.candidates:
-            make_by_columns(run, options, tau, tokenizer, tally, tick)
-        else:
-            rule = _rule(options, tau(), lambda text: to_bytes(tokenizer.encode(text)))
-            _make_by_rows(run, options, _ForRows(rule, policy, tokenizer), tally, tick)
-        run.drop_staged(tally.balance())
-        facts = {"tau": tau(), "options": options.model_dump(), "solutions": total, **tally.facts()}
-        run.commit_pairs(facts | {"seconds": {"pairs": round(time.perf_counter() - started, 3)}})
-        return write_summary(run, same_steps=True)
-
-
-class _ForRows(NamedTuple):
-    """What pairs are made with, row by row.
-
-    `rule`: the strategy, where it pairs steps; `policy`: the recipe of the model.
-    """
-
-    rule: StepRule | None
-    policy: Recipe
-    tokenizer: Tokenizer
-
-
-def _make_by_rows(run: Run, options: PairsRecipe, means: _ForRows, tally: Tally, tick: Tick) -> None:
-    """Any strategy, with candidates or without; the rows of step pairs are those of `make_by_columns`."""
-    from stepconf.pairs.candidates import Part  # with engines and verifiers, of which columns need nothing
-
-    prompt_text = _prompt_text(means.tokenizer)
-
-    def add(part: Part) -> None:
-        drafts = unique(_drafts(part, means.rule, options, tally.drops), tally.drops)
-        made = (to_pair(draft, prompt_text, options.round) for draft in drafts)
-        for split, own in by_split(tally.kept(made), options.validation).items():
-            tally.add_rows(split, own)
-            run.stage_pairs(f"{split}-{part.name}", own)
-        tick("pairs", len(part.traces))
-        for trace in part.traces:
-            trace.places.clear()  # which refer to the trace: so ends the cycle
-
-    parts: Iterator[Part] = (Part(*one) for one in whole_problems(run.path, options.strategy == "pcpo"))
-    if options.candidates and means.rule is not None:
-        _add_with_candidates(parts, means.rule, means.policy, options, tally.candidates, add)
-    else:
-        for part in _uncollected(parts):
-            add(part)
+    return tokenizer
 
 
 def has_pairs(path: Path, options: PairsRecipe | None) -> bool:
@@ -142,79 +127,45 @@ def _policy(run: dict[str, Any], metadata: dict[str, str], trust_remote_code: bo
     recipe = recipe_of(run, trust_remote_code)
     if recipe.model:
         return recipe
-    engine = recipe.engine.model_copy(update={"name": metadata["engine"]})
-    model = {"model": metadata["model"], "model_revision": metadata["model_revision"] or None}
-    return recipe.model_copy(update={**model, "engine": engine})
+    model = {"model": metadata["model"], "model_revision": metadata.get("model_revision") or None}
+    return recipe.model_copy(update=model)
 
 
-def _rule(options: PairsRecipe, tau: float | None, encode: Encode) -> StepRule | None:
-    """The strategy, where it pairs steps."""
-    if tau is not None:
-        return caspo(tau, options.after_error, encode)
-    return step_dpo(encode) if options.strategy == "step-dpo" else None
+def _stage(run: Run, name: str, rows: pl.DataFrame, validation: float) -> None:
+    held_out = pl.col("problem_id") < least_of_train(validation)
+    schema = arrow_schema("pairs", run.metadata)
+    for split, own in zip(SPLITS, (rows.filter(~held_out), rows.filter(held_out)), strict=True):
+        if own.height:
+            table = own.to_arrow(compat_level=pl.CompatLevel.oldest())
+            run.stage_table(f"{split}-{name}", table.cast(schema))
 
 
-def _uncollected(parts: "Iterator[Part]") -> "Iterator[Part]":
-    """The parts, with the collector of cycles at rest: it would walk a million steps again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield from parts
-    finally:
-        if was_on:
-            gc.enable()
+def _balance(run: Run, seed: int) -> int:
+    """Take out the surplus of a kind in each split; how many pairs that is."""
+    pairs = _staged(run)
+    dropped = pl.concat(surplus(pairs.filter(pl.col("split") == split), seed) for split in SPLITS)
+    run.drop_staged(set(dropped))
+    return len(dropped)
 
 
-def _drafts(
-    part: "Part", rule: StepRule | None, options: PairsRecipe, dropped: Counter[str]
-) -> Iterator[Draft]:
-    if rule is not None:
-        for _, outcome in step_outcomes(part.traces, rule, part.sampled):
-            if isinstance(outcome, str):
-                dropped[outcome] += 1
-            else:
-                yield outcome
-    elif options.strategy == "pcpo":
-        yield from pcpo(part.traces, dropped)
-    else:
-        yield from dpo_vp(part.traces, options.seed, dropped)
+def staged_facts(run: Run) -> dict[str, Any]:
+    """What the manifest says of the staged pairs: by kind and split, and of how many problems they are."""
+    pairs = _staged(run)
+    by_kind, by_split = (
+        dict(pairs.group_by(name).len().sort(name).iter_rows()) for name in ("kind", "split")
+    )
+    return {"kinds": by_kind, "splits": by_split, "problems": pairs["problem_id"].n_unique()}
 
 
-def _add_with_candidates(
-    parts: "Iterator[Part]",
-    rule: StepRule,
-    policy: Recipe,
-    options: PairsRecipe,
-    counts: Counter[str],
-    add: Callable[["Part"], None],
-) -> None:
-    """The parts with candidates sampled where a step is without a pair for want of them.
-
-    While the engine samples for a part, those before are judged and added.
-    """
-    from stepconf.pairs.candidates import judge_candidates, open_judges, sampled
-    from stepconf.stages.models import open_engine
-    from stepconf.stages.stream import overlapped
-
-    def missing(part: "Part") -> list[Place]:
-        outcomes = step_outcomes(part.traces, rule, {})
-        return [place for place, outcome in outcomes if outcome in (NO_RIVAL, NO_CORRECTION)]
-
-    with closing(open_engine(policy)) as engine, open_judges(policy) as verifiers:
-        overlapped(
-            sampled(parts, missing, engine, policy, options, counts),
-            lambda one: judge_candidates(one, policy, verifiers, counts),
-            lambda one: add(one.part),
-            beside=1,
+def _staged(run: Run) -> pl.DataFrame:
+    files = run.staged()
+    if not files:
+        return pl.DataFrame(schema=dict.fromkeys(("pair_id", "problem_id", "kind", "split"), pl.String))
+    of_file = (
+        scan_files([file], arrow_schema("pairs")).select(
+            "pair_id", "problem_id", "kind", split=pl.lit(file.stem.partition("-")[0])
         )
-
-
-def _prompt_text(tokenizer: Tokenizer) -> Any:
-    @lru_cache(maxsize=4096)
-    def decode(ids: bytes) -> str:
-        return tokenizer.decode(ids_of(ids))
-
-    def text(trace: Trace) -> str:
-        return decode(trace.prompt_ids)
-
-    return text
+        for file in files
+    )
+    frame: pl.DataFrame = pl.concat(of_file).collect()
+    return frame

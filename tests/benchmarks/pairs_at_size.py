@@ -60,7 +60,9 @@ def _counted(steps_file: Path, solutions_file: Path, tau: float) -> int:
     incorrect = usable.filter(pl.col("label") == "incorrect")
     uncertain = usable.filter((pl.col("label") == "correct") & (pl.col("confidence") <= tau))
     correct = steps.filter(pl.col("label") == "correct")
-    others = steps.filter(pl.col("label") != "correct")
+    others = steps.filter(pl.col("label") != "correct").join(
+        correct, on=["problem_id", "before", "text"], how="anti"
+    )
     made = [
         _best(incorrect, correct).select("before", chosen="token_ids_right", rejected="token_ids"),
         _best(uncertain, others).select("before", chosen="token_ids", rejected="token_ids_right"),

@@ -2,7 +2,8 @@
 
 8 samples of each problem, 5 steps each, 20 to 30 tokens a step. Samples of a problem share their first steps, so
 that siblings exist: what a step says depends on the steps before it, its place and a coin. Two verifiers spoke:
-`symbolic` of every step, `final` of the last.
+`symbolic` of every step, `final` of the last. In a branched run, samples that take their problem's first sample's first
+step are branches of it.
 """
 
 import json
@@ -10,7 +11,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from stepconf.core.ids import problem_id
+from stepconf.core.ids import prefix_ids, problem_id
 from stepconf.core.schema import TABLES, arrow_schema
 from stepconf.recipe import identity, load_recipe
 from stepconf.run import summary
@@ -32,7 +33,7 @@ _BASES = 16
 _LABELS = ("correct", "incorrect", "unknown")
 
 
-def make_run(run: Path, n_problems: int, problems_per_shard: int) -> None:
+def make_run(run: Path, n_problems: int, problems_per_shard: int, branched: bool = False) -> None:
     """Write the run folder, as `generate` leaves it, and beside it the model that it names."""
     from stepconf.engines.tokenizer import Tokenizer
 
@@ -45,14 +46,14 @@ def make_run(run: Path, n_problems: int, problems_per_shard: int) -> None:
     starts = range(0, n_problems, problems_per_shard)
     shards = [np.arange(start, min(start + problems_per_shard, n_problems)) for start in starts]
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(partial(_write_shard, run, metadata), range(len(shards)), shards))
+        list(threads.map(partial(_write_shard, run, metadata, branched), range(len(shards)), shards))
     resamples, summary.RESAMPLES = summary.RESAMPLES, 10
     with Run(run, read_recipe(run)) as opened:
         summary.summarise(opened, summary.Counter())
     summary.RESAMPLES = resamples
 
 
-def _write_shard(run: Path, metadata: dict[str, str], shard: int, problems: Any) -> None:
+def _write_shard(run: Path, metadata: dict[str, str], branched: bool, shard: int, problems: Any) -> None:
     """Problems of their own, solved as in one of a few first shards: to make each anew would take minutes."""
     rng = np.random.default_rng(shard)
     bases = _bases(len(problems), shard % _BASES)
@@ -76,7 +77,78 @@ def _write_shard(run: Path, metadata: dict[str, str], shard: int, problems: Any)
             **{name: column.take(of_step) for name, column in shared.items()},
         },
     }
-    _write(run, shard, metadata, {table: bases[table] | own[table] for table in bases})
+    own["steps"]["prefix_id"] = _prefixes(prompt, bases)
+    tables = {
+        table: pa.table(bases[table] | own[table], schema=arrow_schema(table, metadata)) for table in bases
+    }
+    _write(run, shard, _branched(tables) if branched else tables)
+
+
+def _prefixes(prompts: Any, bases: dict[str, dict[str, Any]]) -> Any:
+    starts = bases["steps"]["token_start"].to_numpy().reshape(-1, STEPS)
+    tokens = bases["solutions"]["token_ids"]
+    found: list[str] = []
+    for row, own in enumerate(starts):
+        prompt = prompts[row // SAMPLES].tolist()
+        found += prefix_ids([*prompt, *tokens[row].as_py()], (len(prompt) + start for start in own.tolist()))
+    return pa.array(found)
+
+
+def _branched(tables: dict[str, Any]) -> dict[str, Any]:
+    """Make branches, before step 1, of samples that have the first step of their problem's first sample."""
+    solutions, steps = (cast(pl.DataFrame, pl.from_arrow(rows)) for rows in tables.values())
+    first = steps.filter(pl.col("step_index") == 0).select(
+        "solution_id", first_ids="token_ids", first_text="text", cut=pl.col("token_end"), chars="char_end"
+    )
+    rows = solutions.join(first, on="solution_id", maintain_order="left")
+    parent = pl.col("solution_id").first().over("problem_id")
+    leaves = (pl.col("first_ids") == pl.col("first_ids").first().over("problem_id")) & (
+        pl.col("solution_id") != parent
+    )
+    cuts = rows.select("solution_id", "cut", "chars", leaves=leaves)
+    rest = pl.col("cut")
+    branches = (
+        rows.with_columns(parent=parent)
+        .filter(leaves)
+        .with_columns(
+            parent_solution_id="parent",
+            branch_step=pl.lit(1, pl.Int32),
+            prompt_token_ids=pl.concat_list("prompt_token_ids", "first_ids"),
+            text=pl.col("text").str.slice(pl.col("chars")),
+            token_ids=pl.col("token_ids").list.slice(rest),
+            n_steps=pl.col("n_steps") - 1,
+            n_tokens=pl.col("n_tokens") - rest,
+        )
+    )
+    own = steps.join(cuts, on="solution_id", maintain_order="left")
+    own = own.filter(~pl.col("leaves") | (pl.col("step_index") > 0)).with_columns(
+        pl.when("leaves").then(pl.col(name) - by).otherwise(name).alias(name)
+        for name, by in (
+            ("step_index", 1), ("n_steps", 1), ("token_start", rest), ("token_end", rest),
+            ("char_start", pl.col("chars")), ("char_end", pl.col("chars")),
+        )
+    )  # fmt: skip
+    # The first error of the path is that of the branch, or of what it leaves.
+    own = own.with_columns(
+        cumulative_confidence=pl.col("confidence").log().cum_sum().over("solution_id").exp()
+    )
+    roots = rows.filter(~leaves)
+    frames = {"solutions": pl.concat([frame.select(solutions.columns) for frame in (roots, branches)])}
+    frames["steps"] = own.select(steps.columns)
+    total = (pl.col("entropy_mean") * pl.col("token_ids").list.len()).sum() / pl.col(
+        "token_ids"
+    ).list.len().sum()
+    means = frames["steps"].group_by("solution_id").agg(mean=total)
+    frames["solutions"] = (
+        frames["solutions"]
+        .join(means, on="solution_id", maintain_order="left")
+        .with_columns(entropy_mean="mean", confidence=(-pl.col("mean")).exp())
+        .select(solutions.columns)
+    )
+    return {
+        table: frames[table].to_arrow(compat_level=pl.CompatLevel.oldest()).cast(rows.schema)
+        for table, rows in tables.items()
+    }
 
 
 @lru_cache(maxsize=_BASES)
@@ -179,6 +251,7 @@ def _labels(node: Any) -> dict[str, Any]:
         "label": _words(label, _LABELS),
         "label_source": _words(source, ("symbolic", "final", "")),
         "is_first_error": (wrong & (np.cumsum(wrong, axis=1) == 1)).ravel(),
+        "after_error": (np.cumsum(wrong, axis=1) > wrong).ravel(),
     }
 
 
@@ -202,14 +275,13 @@ def _of_solutions(steps: dict[str, Any], sizes: Any, n: int) -> dict[str, Any]:
     }
 
 
-def _write(run: Path, shard: int, metadata: dict[str, str], tables: dict[str, dict[str, Any]]) -> None:
+def _write(run: Path, shard: int, tables: dict[str, Any]) -> None:
     files = {}
-    for table, columns in tables.items():
-        written = pa.table(columns, schema=arrow_schema(table, metadata))
-        encoded, name = Shard.of(written), f"{table}/part-{shard:05d}.parquet"
+    for table, rows in tables.items():
+        encoded, name = Shard.of(rows), f"{table}/part-{shard:05d}.parquet"
         (run / name).write_bytes(encoded.data)
         files[name] = encoded.facts
-    counts = {table: len(columns["solution_id"]) for table, columns in tables.items()}
+    counts = {table: len(rows) for table, rows in tables.items()}
     tokens = int(pc.sum(tables["solutions"]["n_tokens"]).as_py())
     facts = {**counts, "tokens": tokens, "drops": {}, "seconds": {}}
     manifest = {"chunk": f"{shard:05d}", "files": files, "input": "", **facts}
@@ -238,4 +310,4 @@ def _bounds(lengths: Any) -> Any:
 def _blank(kind: str, size: int) -> list[Any]:
     if kind.startswith("list"):
         return [[]] * size
-    return [None if kind.endswith("?") else "" if kind == "string" else 0] * size
+    return [None if kind.endswith("?") else "" if kind == "string" else False if kind == "bool" else 0] * size

@@ -1,68 +1,45 @@
 """Caps, balance and splits: laws, and that no order decides."""
 
 from collections import Counter
-from dataclasses import fields
-from typing import Any
 
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stepconf.core.ids import content_id
-from stepconf.core.pairs.select import capped, split_of, surplus, unique
-from stepconf.core.pairs.traces import Draft, Side
-from stepconf.core.records import Pair
+from stepconf.core.pairs.select import capped, split_of, surplus
 
-
-def pair(i: int, problem: int) -> Pair:
-    values: dict[str, Any] = dict.fromkeys((field.name for field in fields(Pair)), None)
-    return Pair(**(values | {"pair_id": f"{i}", "problem_id": f"p{problem}"}))
-
-
-PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=20).map(
-    lambda rows: [pair(i, problem) for i, problem in rows]
+KINDS = ("correct_uncertain", "incorrect", "trajectory", "outcome")
+PAIRS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2), st.sampled_from(KINDS)), max_size=20).map(
+    lambda rows: pl.DataFrame(
+        [(f"{i}", f"p{problem}", kind) for i, problem, kind in {row[0]: row for row in rows}.values()],
+        schema=dict.fromkeys(("pair_id", "problem_id", "kind"), pl.String),
+        orient="row",
+    )
 )
 
 
-@given(st.lists(st.tuples(*[st.binary(max_size=2)] * 3), max_size=20))
-def test_each_pair_once(tokens: list[tuple[bytes, bytes, bytes]]) -> None:
-    side = Side("", b"", "correct", None, 0.0, False, "step", "")
-    drafts = [
-        Draft("incorrect", None, 0, 0, prefix, side._replace(ids=chosen), side._replace(ids=rejected))  # type: ignore[arg-type]  # no trace is needed
-        for prefix, chosen, rejected in tokens
-    ]
-    dropped: Counter[str] = Counter()
-    kept = [(d.prefix_ids, d.chosen.ids, d.rejected.ids) for d in unique(drafts, dropped)]
-    assert kept == list(dict.fromkeys(tokens))
-    assert len(kept) + dropped.total() == len(drafts)
-
-
-@given(PAIRS, st.one_of(st.none(), st.integers(1, 5)), st.randoms(use_true_random=False))
-def test_caps(pairs: list[Pair], limit: int | None, random: Any) -> None:
-    pairs = list({p.pair_id: p for p in pairs}.values())
-    dropped: Counter[str] = Counter()
-    kept = list(capped(pairs, limit, 7, dropped))
-    counts, before = Counter(p.problem_id for p in kept), Counter(p.problem_id for p in pairs)
+@given(PAIRS, st.one_of(st.none(), st.integers(1, 5)), st.integers(0, 9))
+def test_caps(pairs: pl.DataFrame, limit: int | None, seed: int) -> None:
+    kept = capped(pairs, limit, 7)
+    counts, before = Counter(kept["problem_id"]), Counter(pairs["problem_id"])
     assert counts == {problem: min(n, limit or n) for problem, n in before.items()}
-    assert len(kept) + dropped.total() == len(pairs)
-    shuffled = capped(random.sample(pairs, len(pairs)), limit, 7, Counter())
-    assert {p.pair_id for p in shuffled} == {p.pair_id for p in kept}
+    assert kept.equals(pairs.filter(pl.col("pair_id").is_in(kept["pair_id"].implode()))), "in the order given"
+    shuffled = capped(pairs.sample(fraction=1, shuffle=True, seed=seed), limit, 7)
+    assert set(shuffled["pair_id"]) == set(kept["pair_id"])
 
 
-@given(
-    st.dictionaries(
-        st.integers(0, 50).map(str), st.sampled_from(["correct_uncertain", "incorrect", "trajectory"])
-    ),
-    st.integers(0, 5),
-)
-def test_balance(kinds: dict[str, str], seed: int) -> None:
-    dropped = surplus(kinds, seed)
-    kept = Counter(kind for pair_id, kind in kinds.items() if pair_id not in dropped)
-    before = Counter(kinds.values())
+@given(PAIRS, st.integers(0, 5))
+def test_balance(pairs: pl.DataFrame, seed: int) -> None:
+    dropped = set(surplus(pairs, seed))
+    rows = list(zip(pairs["pair_id"], pairs["kind"], strict=True))
+    kept = Counter(kind for pair_id, kind in rows if pair_id not in dropped)
+    before = Counter(kind for _, kind in rows)
     assert kept["correct_uncertain"] == kept["incorrect"] == min(
         before["correct_uncertain"], before["incorrect"]
     )  # fmt: skip
-    assert kept["trajectory"] == before["trajectory"]
-    assert surplus(dict(reversed(kinds.items())), seed) == dropped
+    assert all(kept[kind] == before[kind] for kind in ("trajectory", "outcome"))
+    assert set(surplus(pairs.reverse(), seed)) == dropped
 
 
 def test_splits_are_by_problem_and_of_about_the_size_asked_for() -> None:

@@ -1,137 +1,113 @@
-"""Step pairs: two continuations, each one step long, of one exact token prefix q_j = [prompt, steps before].
+"""Step pairs by labels: two steps after one exact token prefix q_j = [prompt, steps before].
 
-The other side of a pair is, by the strategy's order: a sibling (a step that another sample of the run took
-from the very same tokens), a step sampled at q_j for this purpose, or the critic's reference. Only the text
-of a reference is ever tokenised; everything else is tokens as they were sampled.
+The other side of a step is a sibling, which another row of the run has after the very same tokens, or the critic's
+reference. Only the text of a reference is ever tokenised; everything else is tokens as they were sampled.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable
 
-from stepconf.core.pairs.traces import Draft, Outcome, Place, Side, Trace
-from stepconf.core.records import PairKind
+import polars as pl
 
-# Reasons that more candidates could do away with.
-NO_RIVAL = "no competing candidate"
-NO_CORRECTION = "no correct step for the incorrect one"
-
-Encode = Callable[[str], bytes]
-# A strategy's verdict on one step; the sides are all others that may follow the same tokens.
-StepRule = Callable[[Place, Sequence[Side]], Outcome]
+from stepconf.core.pairs import reasons
+from stepconf.core.pairs.frames import CHILD, PREFIX, Choice, Frames, Rules, chosen_pairs, counts
 
 
-def step_outcomes(
-    traces: Iterable[Trace], rule: StepRule, sampled: Mapping[bytes, Sequence[Side]]
-) -> Iterator[tuple[Place, Outcome]]:
-    """Every step of some problems' solutions with its pair, or the reason why it has none.
-
-    All samples of a problem must be among `traces`. `sampled` holds, by prefix, the steps sampled for this.
-    """
-    places = [place for trace in traces for place in trace.places]
-    siblings: dict[tuple[str, bytes], list[Side]] = defaultdict(list)
-    # Two problems may be worded alike: what is right for one is not for the other.
-    keys = [(place.trace.problem_id, place.prefix_ids) for place in places]
-    for key, place in zip(keys, places, strict=True):
-        siblings[key].append(place.side)
-    for key, place in zip(keys, places, strict=True):
-        more = sampled.get(key[1], ())
-        yield place, rule(place, [*siblings[key], *more] if more else siblings[key])
-
-
-def caspo(tau: float, after_error: Literal["stop", "continue"], encode: Encode) -> StepRule:
+def caspo(frames: Frames, rules: Rules) -> Choice:
     """Algorithm 1 of CASPO, arXiv 2605.07353.
 
-    A correct step with confidence <= `tau` is chosen over the likeliest competing candidate that is not
-    verified correct (`correct_uncertain`). An incorrect step is rejected for the correct one (`incorrect`):
-    the critic's reference, else the likeliest candidate that is verified correct. A confident correct step is
-    skipped. Where the paper is silent: candidates equal to the step but for whitespace are dropped, siblings
-    compete with sampled ones on equal terms, and with `after_error` "stop" nothing behind a wrong step is
-    used, since its prefix is wrong.
+    A correct step with confidence <= `tau` is chosen over the likeliest sibling that is not verified correct
+    (`correct_uncertain`). An incorrect step is rejected for the correct one (`incorrect`): the critic's reference,
+    else the likeliest sibling that is verified correct. A confident correct step is skipped. Where the paper is
+    silent: siblings that are equal but for white space are one step, so that none that reads as a correct one is
+    rejected for it; and with `after_error` "stop" nothing after a wrong step is used, since its prefix is wrong.
+    Counted are steps: each is a pair or has a reason.
     """
+    steps = frames.steps
+    label, confidence = pl.col("label"), pl.col("confidence")
+    judged = steps.with_columns(
+        reason=pl.when(pl.col("after_error") & (rules.after_error == "stop"))
+        .then(pl.lit(reasons.AFTER_ERROR))
+        .when(label == "unknown")
+        .then(pl.lit(reasons.UNKNOWN_LABEL))
+        .when(confidence.is_null())
+        .then(pl.lit(reasons.NO_TOKENS))
+        .when((label == "correct") & (confidence > rules.tau))
+        .then(pl.lit(reasons.CONFIDENT))
+    )
+    usable = judged.filter(pl.col("reason").is_null())
+    correct = steps.filter(label == "correct")
+    uncertain = usable.filter(label == "correct")
+    rivals = steps.filter(label != "correct").join(correct, on=CHILD, how="anti")
+    over_rival = likeliest(uncertain, rivals).with_columns(
+        origin="row", chosen="row", rejected="other", kind=pl.lit("correct_uncertain")
+    )
+    wrong = usable.filter(label == "incorrect")
+    by_critic = wrong.filter(pl.col("corrected").is_not_null()).with_columns(other=None)
+    by_sibling = likeliest(wrong.filter(pl.col("corrected").is_null()), correct)
+    dropped = counts(judged["reason"])
+    dropped[reasons.NO_RIVAL] = uncertain.height - over_rival.height
+    dropped[reasons.NO_CORRECTION] = wrong.height - by_critic.height - by_sibling.height
+    return Choice(chosen_pairs(over_rival, put_right(by_critic), put_right(by_sibling)), dropped)
 
-    def rule(place: Place, sides: Sequence[Side]) -> Outcome:
-        step = place.side
-        if place.after_error and after_error == "stop":
-            return "after the first error"
-        if step.label == "unknown":
-            return "unknown label"
-        if step.confidence is None:
-            return "no tokens"
-        if step.label == "incorrect":
-            corrected = _reference(place, encode) or _likeliest(step, sides, lambda s: s.label == "correct")
-            return _draft("incorrect", place, corrected, step) if corrected else NO_CORRECTION
-        if step.confidence > tau:
-            return "correct and confident"
-        rival = _likeliest(step, sides, lambda s: s.label != "correct")
-        return _draft("correct_uncertain", place, step, rival) if rival else NO_RIVAL
 
-    return rule
-
-
-def step_dpo(encode: Encode) -> StepRule:
+def step_dpo(frames: Frames, rules: Rules) -> Choice:
     """Step-DPO, arXiv 2406.18629: the first wrong step of a solution against a corrected step.
 
     The paper rejects the first error and chooses the first step of a continuation, sampled by the same policy
     from the correct prefix, that reaches the right final answer; it finds such steps better than a stronger
     model's, which the policy would hardly say. So: the likeliest verified-correct sibling whose solution has
-    the right answer; else, and here we deviate, the likeliest candidate that is verified correct; else the
-    critic's reference.
+    the right answer; else, and here we deviate, the likeliest sibling that is verified correct; else the
+    critic's reference. Counted are steps: each is a pair or has a reason.
     """
-
-    def rule(place: Place, sides: Sequence[Side]) -> Outcome:
-        step = place.side
-        if not place.is_first_error:
-            return "not a first error"
-        if step.confidence is None:
-            return "no tokens"
-        corrected = (
-            _likeliest(step, sides, lambda s: s.label == "correct" and s.reaches is True)
-            or _likeliest(step, sides, lambda s: s.label == "correct")
-            or _reference(place, encode)
-        )
-        return _draft("incorrect", place, corrected, step) if corrected else NO_CORRECTION
-
-    return rule
-
-
-def _likeliest(step: Side, sides: Sequence[Side], fits: Callable[[Side], bool]) -> Side | None:
-    """The side of highest mean log-probability that fits and does not read as `step` does."""
-    best: Side | None = None
-    for side in sides:
-        if not side.ids or not fits(side):
-            continue
-        if best and (side.mean_logprob, side.tie) <= (best.mean_logprob, best.tie):
-            continue
-        if not reads_alike(side.text, step.text):
-            best = side
-    return best if best is None or best.source != "step" else best._replace(source="candidate")
+    steps = frames.steps
+    errors = steps.filter((pl.col("label") == "incorrect") & ~pl.col("after_error"))
+    wrong = errors.filter(pl.col("confidence").is_not_null())
+    correct = steps.filter(pl.col("label") == "correct")
+    reaching = likeliest(wrong, correct.filter("answer_correct"))
+    rest = wrong.join(reaching, on="row", how="anti")
+    by_sibling = likeliest(rest, correct)
+    rest = rest.join(by_sibling, on="row", how="anti")
+    by_critic = rest.filter(pl.col("corrected").is_not_null()).with_columns(other=None)
+    dropped = {
+        reasons.NO_FIRST_ERROR: steps.height - errors.height,
+        reasons.NO_TOKENS: errors.height - wrong.height,
+        reasons.NO_CORRECTION: rest.height - by_critic.height,
+    }
+    return Choice(chosen_pairs(*map(put_right, (reaching, by_sibling, by_critic))), dropped)
 
 
-def _reference(place: Place, encode: Encode) -> Side | None:
-    """The step as the critic wants it. Whether the solution would end there is not known: it is not terminal."""
-    text = put_right(place.side.text, place.references)
+def likeliest(wanted: pl.DataFrame, sides: pl.DataFrame) -> pl.DataFrame:
+    """Each wanted step with `other`, the row of the likeliest side after the same tokens that reads differently.
+
+    Likeliest is of highest mean log-probability; ids settle ties. Wanted steps without such a side are left out.
+    Two sides a prefix that read differently are enough: no step reads as both.
+    """
+    two_best = (
+        sides.filter(pl.col("n_tokens") > 0)
+        .join(wanted, on=PREFIX, how="semi")
+        .sort("mean_logprob", "solution_id", "row", descending=[True, True, False])
+        .unique(CHILD, keep="first", maintain_order=True)
+        .group_by(PREFIX, maintain_order=True)
+        .head(2)
+        .select(*PREFIX, other="row", other_reads="reads")
+    )
     return (
-        None
-        if text is None
-        else Side(text, encode(text), "correct", None, float("-inf"), False, "critic", text)
+        wanted.join(two_best, on=PREFIX, maintain_order="left_right")
+        .filter(pl.col("reads") != pl.col("other_reads"))
+        .unique("row", keep="first", maintain_order=True)
     )
 
 
-def put_right(text: str, references: Iterable[str]) -> str | None:
-    """The first critic's reference that differs from the step, with the step's own whitespace around it."""
+def put_right(wrong: pl.DataFrame) -> pl.DataFrame:
+    """Pairs of wrong steps, each rejected for its `other`, which is null for the critic's reference."""
+    return wrong.with_columns(origin="row", chosen="other", rejected="row", kind=pl.lit("incorrect"))
+
+
+def corrected(text: str, references: Iterable[str]) -> str | None:
+    """The first critic's reference that reads unlike the step, with the step's own white space around it."""
     body = text.strip()
     before, after = text[: text.find(body)], text[text.find(body) + len(body) :]
     for reference in references:
-        if reference.strip() and not reads_alike(reference, text):
+        if reference.strip() and reference.split() != text.split():
             return before + reference.strip() + after
     return None
-
-
-def _draft(kind: PairKind, place: Place, chosen: Side, rejected: Side) -> Draft:
-    return Draft(kind, place.trace, place.step_index, place.char_start, place.prefix_ids, chosen, rejected)
-
-
-def reads_alike(first: str, second: str) -> bool:
-    """Whether two texts are equal but for whitespace."""
-    return first == second or first.split() == second.split()
