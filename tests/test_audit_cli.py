@@ -80,7 +80,7 @@ def test_a_critic_is_audited_like_any_other(tmp_path: Path) -> None:
         (["--on", "processbench", "{processbench}", "--verify", "symbolics"], "symbolics"),
         (["--on", "processbench", "{processbench}", "--verify", ""], "no verifier is named"),
         (["--on", "processbench", "{processbench}", "--verify", "prm"], "no process reward model"),
-        (["--on", "processbench", "{processbench}", "--verify", "rollout"], "no model is named"),
+        (["--on", "processbench", "{processbench}", "--verify", "rollout"], "need gold answers"),
     ],
 )
 def test_what_cannot_be_audited(tmp_path: Path, arguments: list[str], part: str) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from stepconf.commands.options import (
     AnswerColumn,
+    Branch,
     EngineName,
     IdColumn,
     Limit,
@@ -29,6 +30,7 @@ from stepconf.commands.options import (
     Verifiers,
     column_keys,
     names_of,
+    places_of,
     run_argument,
 )
 from stepconf.errors import StepconfError
@@ -48,6 +50,7 @@ def generate(
     max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
     seed: Seed = None,
     engine: EngineName = None,
+    branch: Branch = None,
     verify: Verifiers = None,
     problem_column: ProblemColumn = None,
     answer_column: AnswerColumn = None,
@@ -58,7 +61,7 @@ def generate(
     repair: Repair = False,
     log_json: LogJson = None,
 ) -> None:
-    """Sample solutions, cut them into steps, score and verify."""
+    """Sample solutions, cut them into steps, score, branch and verify."""
     options = {
         "problems.source": problems,
         "model": model,
@@ -68,6 +71,7 @@ def generate(
         "sampling.max_tokens": max_tokens,
         "sampling.seed": seed,
         "engine.name": engine,
+        "branch.where": places_of(branch),
         "verify.verifiers": names_of(verify),
         "problems.problem_column": problem_column,
         "problems.answer_column": answer_column,
@@ -81,6 +85,9 @@ def segment(
     file: SolutionFile,
     out: Out,
     verify: Verifiers = "",
+    model: Model = None,
+    engine: EngineName = None,
+    branch: Branch = None,
     limit: Limit = None,
     problem_column: ProblemColumn = None,
     answer_column: AnswerColumn = None,
@@ -93,9 +100,13 @@ def segment(
 ) -> None:
     """Cut given solutions into steps."""
     columns = column_keys(file, limit, problem_column, answer_column, solution_column, id_column)
-    _run_stage(
-        "segment", out, recipe, columns | {"verify.verifiers": names_of(verify)}, sets, repair, log_json
-    )
+    own = {
+        "model": model,
+        "engine.name": engine,
+        "branch.where": places_of(branch),
+        "verify.verifiers": names_of(verify),
+    }
+    _run_stage("segment", out, recipe, columns | own, sets, repair, log_json)
 
 
 def score(
@@ -103,6 +114,7 @@ def score(
     out: Out,
     model: Model = None,
     engine: EngineName = None,
+    branch: Branch = None,
     verify: Verifiers = None,
     limit: Limit = None,
     problem_column: ProblemColumn = None,
@@ -120,6 +132,7 @@ def score(
     own = {
         "model": model,
         "engine.name": engine,
+        "branch.where": places_of(branch),
         "verify.verifiers": names_of(verify),
         "ray.address": ray,
     }
@@ -139,6 +152,7 @@ def verify(
     sets: Sets = None,
     model: Model = None,
     engine: EngineName = None,
+    branch: Branch = None,
     policy: Policy = None,
     ray: Ray = None,
     repair: Repair = False,
@@ -152,6 +166,7 @@ def verify(
     own = {
         "model": model,
         "engine.name": engine,
+        "branch.where": places_of(branch),
         "verify.verifiers": names_of(verify),
         "verify.policy": policy,
         "ray.address": ray,
@@ -169,7 +184,7 @@ def relabel(
     run: Annotated[Path, run_argument("A run folder or URL.")],
     policy: Annotated[
         str,
-        typer.Option(help="first-decided, consensus, majority, critic-first or symbolic-veto."),
+        typer.Option(help="error-first, first-decided, consensus, majority, critic-first or symbolic-veto."),
     ],
 ) -> None:
     """Label a run's steps anew; no verifier runs.
@@ -195,9 +210,15 @@ def audit(
     ],
     on: Annotated[Literal["processbench", "prm800k"], typer.Option("--on", help="Whose file it is.")],
     verify: Annotated[str, typer.Option("--verify", help="Comma-separated verifiers.")] = "symbolic",
+    answers: Annotated[
+        str | None,
+        typer.Option(metavar="SET|FILE", help="Problems with gold answers, for final and rollout."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    limit: Limit = None,
     model: Model = None,
     engine: EngineName = None,
+    branch: Branch = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
 ) -> None:
@@ -207,18 +228,16 @@ def audit(
     """
     from stepconf.recipe import load_recipe
 
-    options = {"verify.verifiers": names_of(verify), "model": model, "engine.name": engine}
-    loaded = load_recipe(recipe, options, sets)
+    options = {"verify.verifiers": names_of(verify), "branch.where": places_of(branch)}
+    loaded = load_recipe(recipe, options | {"model": model, "engine.name": engine}, sets)
     if not loaded.verify.verifiers:
         raise StepconfError("no verifier is named.", "Add --verify symbolic, say.")
-    from stepconf.labels.audit import audit as run_audit
-    from stepconf.labels.audit import render
+    from stepconf.labels.audit import audit_file, render
     from stepconf.run.folders import located
-    from stepconf.stages.judge import open_verifiers
-    from stepconf.ui import output
+    from stepconf.ui import StageProgress, output
 
-    with open_verifiers(loaded) as verifiers:
-        report = run_audit(on, Path(located(file)), verifiers)
+    with StageProgress(shown=not json_) as tick:
+        report = audit_file(on, Path(located(file)), loaded, answers and located(answers), limit, tick)
     if json_:
         typer.echo(json.dumps(report.to_dict(), indent=1))
     else:
@@ -229,7 +248,10 @@ def pairs(
     run: Annotated[Path, run_argument("A run folder or URL, with scored steps.")],
     strategy: Annotated[
         str | None,
-        typer.Option(help="caspo (default) or step-dpo: steps; dpo-vp or pcpo: whole solutions."),
+        typer.Option(
+            help="caspo (default), step-dpo: by labels of steps; rstar, cgpo: by their outcomes; "
+            "dpo-vp, pcpo: whole solutions."
+        ),
     ] = None,
     tau: Annotated[
         float | None, typer.Option(help="caspo: confidence at or below which a correct step is uncertain.")
@@ -254,7 +276,8 @@ def pairs(
 ) -> None:
     """Make preference pairs out of a run, or export them.
 
-    Older pairs are replaced. Candidates, caps and splits: --set pairs.KEY.
+    Both sides follow the same tokens: a run with branches (generate --branch) has far more of them. Older pairs are
+    replaced. Margin, caps, balance and splits: --set pairs.KEY.
 
     With --export and no other option, the pairs that the run has are exported.
     """

@@ -1,8 +1,9 @@
 """`stepconf audit`: verifiers against people's step labels, on ProcessBench or PRM800K files."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
@@ -16,10 +17,18 @@ from stepconf.core.audit import (
 )
 from stepconf.core.bootstrap import Interval
 from stepconf.core.ids import content_id, problem_id
-from stepconf.core.records import Solved, Verdict, bare_solution
+from stepconf.core.records import Problem, Solved, Step, Verdict, bare_solution
 from stepconf.core.steps import build_steps
 from stepconf.errors import StepconfError
 from stepconf.problems.files import Row, file_kind, json_rows
+from stepconf.problems.load import ProblemOptions, load_problems
+from stepconf.recipe import Recipe, with_branches
+from stepconf.run.events import Tick
+from stepconf.stages.branch import ROLLOUT, Brancher, open_brancher
+from stepconf.stages.chunks import Chunk
+from stepconf.stages.judge import open_pool, open_verifiers
+from stepconf.stages.make import branch
+from stepconf.stages.models import Prompter
 from stepconf.verifiers.base import Verifier
 
 if TYPE_CHECKING:
@@ -49,6 +58,7 @@ class Audit:
     benchmark: Benchmark
     file: str
     n_solutions: int
+    n_with_answer: int
     results: list[Audited]
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,23 +74,110 @@ class _Labelled:
     label: int | None
 
 
-def audit(benchmark: Benchmark, path: Path, verifiers: Sequence[Verifier]) -> Audit:
+class Rollouts:
+    """Branches as a verifier of solutions that others wrote; the branches themselves are not kept.
+
+    Args:
+        brancher: which samples and judges them.
+        recipe: how a problem is put to its model.
+    """
+
+    name = ROLLOUT
+
+    def __init__(self, brancher: Brancher, recipe: Recipe) -> None:
+        self._brancher, self.version = brancher, brancher.version
+        self._prompter = Prompter(brancher.engine.tokenizer, recipe.prompt)
+
+    def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
+        """One list per solution, one verdict per step; the seconds are shared among all steps."""
+        started = time.perf_counter()
+        chunk: Chunk[str] = Chunk("audit", "", [], solved=[self._with_tokens(one) for one in solved])
+        (grown,) = branch(iter([chunk]), self._brancher)
+        rows = {one.solution.solution_id: one for one in grown.solved}
+        seconds = (time.perf_counter() - started) / max(1, sum(len(one.steps) for one in solved))
+        return [
+            [_verdict_of(self.name, step, seconds) for step in rows[one.solution.solution_id].steps]
+            for one in solved
+        ]
+
+    def _with_tokens(self, one: Solved) -> Solved:
+        solution, tokenizer = one.solution, self._brancher.engine.tokenizer
+        ids, starts = tokenizer.encode_with_starts(solution.text)
+        prompt = self._prompter.ids(solution.problem)
+        solution = replace(solution, token_ids=ids, n_tokens=len(ids), prompt_token_ids=prompt)
+        spans = [(step.char_start, step.char_end) for step in one.steps]
+        steps = build_steps(
+            solution.solution_id, solution.problem_id, solution.text, spans, ids, starts, prompt_ids=prompt
+        )
+        return Solved(solution, steps)
+
+
+def _verdict_of(name: str, step: Step, seconds: float) -> Verdict | None:
+    found = next((verdict for verdict in step.verdicts if verdict.verifier == name), None)
+    return found and replace(found, seconds=seconds)
+
+
+def audit_file(
+    benchmark: Benchmark, path: Path, recipe: Recipe, answers: str | None, limit: int | None, tick: Tick
+) -> Audit:
+    """`audit` with the verifiers that a recipe names; `answers`: a set or file of problems. Raises as they do."""
+    recipe = with_branches(recipe, "audit")
+    if recipe.branch.where and not answers:
+        raise StepconfError(
+            "branches need gold answers, which this file does not hold.", "Add --answers gsm8k, say."
+        )
+    problems = load_problems(answers, ProblemOptions()).problems if answers else []
+    with (
+        open_pool(recipe) as pool,
+        open_brancher(recipe, None, pool, tick) as brancher,
+        open_verifiers(recipe, pool) as verifiers,
+    ):
+        own = [Rollouts(brancher, recipe)] if brancher else []
+        return audit(benchmark, path, [*verifiers, *own], problems, limit)
+
+
+def audit(
+    benchmark: Benchmark,
+    path: Path,
+    verifiers: Sequence[Verifier],
+    answers: Sequence[Problem] = (),
+    limit: int | None = None,
+) -> Audit:
     """Run each verifier over the file and compare it with the labels.
 
     Args:
         benchmark: which kind of file it is.
         path: JSON lines, plain or gzipped.
         verifiers: each is reported on its own.
+        answers: problems with gold answers, joined by their text; these files have none of their own.
+        limit: only the first so many rows.
 
     Raises:
         StepconfError: the file cannot be read, a row lacks a field, or there is no row.
     """
     read = _processbench_row if benchmark == "processbench" else _prm800k_row
-    rows = [read(row, f"{path}: row {i + 1}") for i, row in enumerate(json_rows(path, _kind(path)))]
+    found = islice(json_rows(path, _kind(path)), limit)
+    rows = [read(row, f"{path}: row {i + 1}") for i, row in enumerate(found)]
     if not rows:
         raise StepconfError(f"{path}: no rows.", "Give a file of ProcessBench or of PRM800K.")
+    golds = {problem_id(problem.text, None): problem for problem in answers}
+    rows = [replace(row, solved=_with_gold(row.solved, golds)) for row in rows]
+    n_answers = sum(row.solved.solution.gold_answer is not None for row in rows)
+    if answers and not n_answers:
+        raise StepconfError(
+            f"none of the {len(answers):,} problems with answers is in {path}.",
+            "Give the set it was made of.",
+        )
     results = [_audited(benchmark, rows, verifier) for verifier in verifiers]
-    return Audit(benchmark, str(path), len(rows), results)
+    return Audit(benchmark, str(path), len(rows), n_answers, results)
+
+
+def _with_gold(one: Solved, golds: dict[str, Problem]) -> Solved:
+    problem = golds.get(problem_id(one.solution.problem, None))
+    if problem is None:
+        return one
+    extra = {"answer_type": problem.answer_type}
+    return Solved(replace(one.solution, gold_answer=problem.gold_answer, extra=extra), one.steps)
 
 
 def _kind(path: Path) -> Literal["jsonl", "json"]:
@@ -161,7 +258,9 @@ def render(report: Audit) -> "Table":
     """The audit as a table for a terminal: a column per verifier; per cent, with 95 % intervals."""
     from rich.table import Table
 
-    table = Table(title=f"{report.benchmark}: {report.n_solutions:,} solutions of {Path(report.file).name}")
+    answers = f", {report.n_with_answer:,} with a gold answer" if report.n_with_answer else ""
+    title = f"{report.benchmark}: {report.n_solutions:,} solutions of {Path(report.file).name}{answers}"
+    table = Table(title=title)
     table.add_column("", no_wrap=True)
     for one in report.results:
         table.add_column(f"{one.verifier} {one.version}", justify="right")
