@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from stepconf.core.ids import prefix_ids
+
 Row = dict[str, Any]
 _AGGREGATES = ("entropy_mean", "entropy_max", "logprob_sum", "perplexity", "max_prob_mean", "confidence")
 
@@ -15,6 +17,12 @@ def rows_of(run: Path, table: str) -> list[Row]:
     """The rows of a table, in the order of its shards."""
     files = sorted((run.absolute() / table).glob("*.parquet"))
     return [row for file in files for row in pl.read_parquet(file, glob=False).to_dicts()]
+
+
+def samples_of(run: Path, table: str) -> list[Row]:
+    """The rows of samples, of solutions or steps: those of no branch."""
+    branches = {one["solution_id"] for one in rows_of(run, "solutions") if one.get("parent_solution_id")}
+    return [row for row in rows_of(run, table) if row["solution_id"] not in branches]
 
 
 def check_invariants(run: Path, vocabulary: int | None = None) -> tuple[list[Row], list[Row]]:
@@ -26,9 +34,40 @@ def check_invariants(run: Path, vocabulary: int | None = None) -> tuple[list[Row
     by_solution: dict[str, list[Row]] = {}
     for step in steps:
         by_solution.setdefault(step["solution_id"], []).append(step)
+    seen: dict[str, Row] = {}
     for solution in solutions:
-        check_solution(solution, by_solution[solution["solution_id"]], vocabulary)
+        own = by_solution[solution["solution_id"]]
+        check_solution(solution, own, vocabulary)
+        if "parent_solution_id" in solution:  # runs of schema 1.0 have none of what follows
+            check_path(solution, own, seen.get(solution["parent_solution_id"] or ""), by_solution)
+        seen[solution["solution_id"]] = solution
     return solutions, steps
+
+
+def check_path(
+    solution: Row, steps: list[Row], parent: Row | None, by_solution: dict[str, list[Row]]
+) -> None:
+    """What a solution owes to its parent, which stands before it, and its steps to those before them."""
+    late = False
+    if solution["parent_solution_id"] is None:
+        assert solution["branch_step"] is None
+    else:
+        assert parent is not None and parent["problem_id"] == solution["problem_id"]
+        theirs, node = by_solution[parent["solution_id"]], solution["branch_step"]
+        assert 0 <= node <= len(theirs)
+        end = theirs[node]["token_start"] if node < len(theirs) else parent["n_tokens"]
+        assert solution["prompt_token_ids"] == parent["prompt_token_ids"] + parent["token_ids"][:end]
+        late = any(one["label"] == "incorrect" or one["after_error"] for one in theirs[:node])
+        if node < len(theirs):
+            assert steps[0]["prefix_id"] == theirs[node]["prefix_id"], "they are siblings"
+    tokens = solution["prompt_token_ids"] + solution["token_ids"]
+    ends = [len(solution["prompt_token_ids"]) + step["token_start"] for step in steps]
+    prefixes = prefix_ids(tokens, ends) if solution["token_ids"] else [None] * len(steps)
+    assert [step["prefix_id"] for step in steps] == prefixes
+    for step in steps:
+        is_wrong = step["label"] == "incorrect"
+        assert (step["after_error"], step["is_first_error"]) == (late, is_wrong and not late)
+        late = late or is_wrong
 
 
 def check_solution(solution: Row, steps: list[Row], vocabulary: int | None) -> None:
@@ -96,7 +135,9 @@ def _check_partition(spans: list[tuple[int, int]], length: int, *, empty: bool =
 
 
 def _check_labels(steps: list[Row]) -> None:
-    wrong = [step["step_index"] for step in steps if step["label"] == "incorrect"]
+    wrong = [
+        step["step_index"] for step in steps if step["label"] == "incorrect" and not step.get("after_error")
+    ]
     assert [step["step_index"] for step in steps if step["is_first_error"]] == wrong[:1]
     for step in steps:
         assert step["label"] in ("correct", "incorrect", "unknown")

@@ -13,6 +13,8 @@ import pytest
 from stepconf.core.checks.findings import CATALOGUE
 from stepconf.core.ids import problem_id
 from tests.edited_run import Row, edit, good_run, rewrite, with_lists_of_others
+from tests.invariants import check_invariants
+from tests.scripted_engine import branched_run
 from tests.test_pipeline import write_jsonl
 from tests.tiny import VOCABULARY, stepconf
 
@@ -49,7 +51,7 @@ def test_nothing_is_found_in_a_good_run(good: Path) -> None:
     assert shown.code == 0 and "Nothing found." in shown.out
     assert {file: file.stat().st_mtime_ns for file in good.rglob("*")} == before
     rows = json.loads(stepconf("check", good, "--json").out)["facts"]["rows"]
-    assert rows["solutions"] == 24 and rows["steps"] > 24 and rows["pairs"] > 0
+    assert rows["solutions"] >= 24 and rows["steps"] > 24 and rows["pairs"] > 0
 
 
 def test_lists_may_be_as_others_write_them(run: Path) -> None:
@@ -167,7 +169,7 @@ def all_correct(run: Path) -> None:
     def say(rows: list[Row]) -> None:
         for row in rows:
             row["verdicts"][-1]["label"] = row["label"] = "unknown"
-            row["is_first_error"] = False
+            row["is_first_error"] = row["after_error"] = False
             row["verdicts"] = [v | {"label": "unknown"} for v in row["verdicts"]]
 
     edit(run, "steps", say)
@@ -223,6 +225,8 @@ SEEDS: dict[str, tuple[Seed, set[str]]] = {
     "a mean of something else": (seed("steps", put(with_tokens, entropy_mean=0.123)), {"aggregate"}),
     "a negated confidence": (seed("steps", put(with_tokens, confidence=-0.5)), {"aggregate", "value"}),
     "a flag on the wrong step": (seed("steps", mistaken_flag), {"first-error"}),
+    "a prefix of something else": (seed("steps", put(first, prefix_id="0" * 20)), {"prefix-id"}),
+    "a prefix that is missing": (seed("steps", put(first, prefix_id=None)), {"prefix-id"}),
     "a score out of range": (seed("steps", lambda rows: first(rows)["verdicts"][-1].update(score=1.5)), {"verdict"}),
     "a key in a source's column": (seed("solutions", put(first, extra=SECRET)), {"secret"}),
     "a key in the recipe": (of_tokens, {"secret"}),
@@ -239,8 +243,9 @@ def test_a_seeded_defect_is_found_and_named(run: Path, name: str) -> None:
     if name == "a flipped bit":  # what else a flipped bit does depends on where it falls
         assert "shard-checksum" in seen
         return
-    # A step more or less may also move the first error, as it happens to be labelled.
-    allowed = expected | ({"first-error"} if name.startswith("a step ") else set())
+    # A step more or less may also move the first error, as it happens to be labelled, and the steps beside others.
+    moved = {"first-error", "after-error", "prefix-id"}
+    allowed = expected | (moved if name.startswith("a step ") else set())
     assert expected <= set(seen) <= allowed, {check: one["examples"] for check, one in seen.items()}
     assert all(one["count"] >= 1 and one["examples"] and all(one["examples"]) for one in seen.values())
 
@@ -285,8 +290,68 @@ def test_what_is_no_run_and_what_is_no_set(good: Path, tmp_path: Path) -> None:
     assert ended.code == 1 and "nothing.jsonl" in ended.err
 
 
+def a_branch(rows: list[Row]) -> Row:
+    return next(row for row in rows if row["parent_solution_id"])
+
+
+def a_late_branch(rows: list[Row]) -> Row:
+    """One whose every step comes after an error of its parent."""
+    return next(row for row in rows if row["step_index"] == 0 and row["after_error"])
+
+
+def before_the_parent(rows: list[Row]) -> None:
+    rows.insert(0, rows.pop(rows.index(a_branch(rows))))
+
+
+def as_a_stranger(rows: list[Row]) -> None:
+    """Its parent becomes a solution of another problem."""
+    branch = a_branch(rows)
+    other = next(row for row in rows if row["problem_id"] != branch["problem_id"])
+    branch["parent_solution_id"] = other["solution_id"]
+    rows.append(rows.pop(rows.index(branch)))
+
+
+def of_other_tokens(rows: list[Row]) -> None:
+    ids = a_branch(rows)["prompt_token_ids"]
+    ids[-1] = (ids[-1] + 1) % VOCABULARY
+
+
+def of_a_shorter_prompt(rows: list[Row]) -> None:
+    a_branch(rows)["prompt_token_ids"].pop()
+
+
+IN_BRANCHES: dict[str, tuple[str, Callable[[list[Row]], Any], set[str]]] = {
+    "no parent": ("solutions", put(a_branch, parent_solution_id="0" * 20), {"branch-parent"}),
+    "a parent after it": ("solutions", before_the_parent, {"branch-parent"}),
+    "a parent of another problem": ("solutions", as_a_stranger, {"branch-parent"}),
+    "no such step": ("solutions", put(a_branch, branch_step=99), {"branch-parent"}),
+    "a step below 0": ("solutions", put(a_branch, branch_step=-1), {"branch-parent"}),
+    "no step at all": ("solutions", put(a_branch, branch_step=None), {"branch-parent"}),
+    "another prompt": ("solutions", of_other_tokens, {"branch-prompt", "prefix-id"}),
+    "a shorter prompt": ("solutions", of_a_shorter_prompt, {"branch-prompt", "prefix-id"}),
+    "another prefix than its sibling": ("steps", put(first, prefix_id="0" * 20), {"prefix-id"}),
+    "an error forgotten": ("steps", put(a_late_branch, after_error=False), {"after-error"}),
+    "an error invented": ("steps", put(first, after_error=True), {"after-error"}),
+}
+
+
+def test_nothing_is_found_in_a_good_run_with_branches() -> None:
+    assert set(found(branched_run())) <= {"repeated-samples"}
+    check_invariants(branched_run(), VOCABULARY)
+
+
+@pytest.mark.parametrize("name", IN_BRANCHES)
+def test_a_defect_of_branches_is_found(name: str, tmp_path: Path) -> None:
+    table, plant, expected = IN_BRANCHES[name]
+    run = Path(shutil.copytree(branched_run(), tmp_path / "run"))
+    edit(run, table, plant, "00000")
+    # What hangs on its parent cannot be checked without it.
+    allowed = expected | ({"after-error", "first-error"} if expected == {"branch-parent"} else set())
+    assert expected <= set(found(run)) <= allowed | {"repeated-samples"}
+
+
 def test_most_of_the_catalogue_is_seeded() -> None:
-    expected = set().union(*(checks for _, checks in SEEDS.values()))
+    expected = set().union(*(checks for *_, checks in [*SEEDS.values(), *IN_BRANCHES.values()]))
     assert set(CATALOGUE) - expected <= {
         "shard-rows",
         "problem-id",

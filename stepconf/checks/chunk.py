@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stepconf.core.checks.branches import check_branches
 from stepconf.core.checks.columns import IDS, check_pair_sides, check_schema, check_values
 from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.secrets import finds, hits
 from stepconf.core.checks.steps import check_chunk
+from stepconf.core.schema import upgraded
 from stepconf.run.parquet import parquet_file
 
 _READ_TEXTS = {
@@ -19,7 +21,7 @@ _READ_TEXTS = {
 }
 # What is asked of solutions and pairs once all chunks are known.
 _LATER = {
-    "solutions": ["problem_id", "problem", "gold_answer", "text", "n_steps"],
+    "solutions": ["problem_id", "problem", "gold_answer", "text", "n_steps", "parent_solution_id"],
     "pairs": ["pair_id", "solution_id", "problem_id", "step_index"],
 }
 _DIGITS = 9  # of the size of a vocabulary, as the metadata say it
@@ -56,7 +58,7 @@ def look(run: Path, shards: Sequence[tuple[str, int]]) -> Looked:
         steps = tables["steps"]
         labels, n_verdicts = _labels(steps)
         if "solutions" in tables:
-            check_chunk(tables["solutions"], steps, _vocabulary(steps), found)
+            check_branches(check_chunk(tables["solutions"], steps, _vocabulary(steps), found), found)
     return Looked(
         found,
         len(shards),
@@ -79,7 +81,7 @@ def _read(run: Path, table: str, name: str, n_rows: int, found: Findings) -> Any
         with parquet_file(file) as shard:
             if not check_schema(table, shard.schema_arrow, name, found):
                 return None
-            rows = shard.read()
+            rows = upgraded(table, shard.read())
         rows.validate(full=True)
     except (OSError, pa.ArrowException) as error:
         found.add("shard-unreadable", f"{name}: {error}")

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.steps import numbers
 from stepconf.core.records import FinishReason, Label, PairKind
-from stepconf.core.schema import ENTROPY_METADATA, VERSION, arrow_schema, plain
+from stepconf.core.schema import ADDED, ENTROPY_METADATA, VERSION, arrow_schema, plain
 
 IDS = {"solutions": "solution_id", "steps": "step_id", "pairs": "pair_id"}
 _VALUES = {
@@ -27,15 +27,17 @@ def check_schema(table: str, schema: Any, where: str, found: Findings) -> bool:
     except UnicodeDecodeError as error:
         found.add("schema", f"{where}: metadata: {error}")
         return False
-    if metadata.get("stepconf_schema") != VERSION:
-        found.add("schema", f"{where}: schema version {metadata.get('stepconf_schema')!r}, not {VERSION!r}")
+    version = metadata.get("stepconf_schema")
+    if version not in (VERSION, *ADDED):
+        found.add("schema", f"{where}: schema version {version!r}, not {VERSION!r}")
+    later = ADDED.get(version or "", {}).get(table, ())
     for key, value in ENTROPY_METADATA.items():
         if metadata.get(key) != value:
             found.add("schema", f"{where}: metadata {key} is {metadata.get(key)!r}")
     fits = True
     for name in dict.fromkeys([*declared.names, *schema.names]):
         there = [s.field(name).type if name in s.names else None for s in (declared, schema)]
-        if not _alike(*there):
+        if not _alike(*there) and not (name in later and there[1] is None):
             fits = False
             found.add(
                 "schema", f"{where}: column {name} is {there[1] or 'absent'}, not {there[0] or 'there'}"

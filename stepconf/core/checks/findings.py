@@ -42,7 +42,20 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "probability-range": ("error", "a largest probability is not in (0, 1]"),
     "token-range": ("error", "a token id is not in the vocabulary"),
     "aggregate": ("error", "a mean, sum, maximum or confidence is not that of its tokens"),
-    "first-error": ("error", "is_first_error is not on the first step labelled incorrect"),
+    "branch-parent": (
+        "error",
+        "a branch whose parent is not before it in its shard, is of another problem, or has no step branch_step",
+    ),
+    "branch-prompt": (
+        "error",
+        "a branch's prompt is not its parent's and the parent's tokens before branch_step",
+    ),
+    "prefix-id": ("error", "prefix_id is not the hash of the tokens before the step, or is missing"),
+    "first-error": (
+        "error",
+        "is_first_error is not on the first step of its path that is labelled incorrect",
+    ),
+    "after-error": ("error", "after_error is not what the labels before the step on its path say"),
     "verdict": ("error", "a verifier speaks twice of one step, or its score or label is out of range"),
     "label-source": ("error", "a label that no verifier gave"),
     "pair-sides": ("error", "chosen and rejected are the same, or one of them has no tokens"),

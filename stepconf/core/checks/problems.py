@@ -65,9 +65,10 @@ class ProblemChecks:
                     found.add("leak", f"{name} with {benchmark}: {_passage(text, int(shared.argmax()))}")
 
     def _count_repeats(self, solutions: Any) -> None:
-        """Solutions that are, to the letter, another sample of their problem in this shard."""
+        """Samples that are, to the letter, another one of their problem in this shard; branches may be."""
         import pyarrow as pa
 
+        solutions = solutions.filter(solutions["parent_solution_id"].is_null())
         if not len(solutions):
             return
         of = pa.table({name: solutions[name] for name in ("problem_id", "text")})

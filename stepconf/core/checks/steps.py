@@ -32,8 +32,8 @@ class Grouped(NamedTuple):
     size: np.ndarray
 
 
-def check_chunk(solutions: Any, steps: Any, vocabulary: int | None, found: Findings) -> None:
-    """Check the solutions and steps of one chunk against each other and each step by itself.
+def check_chunk(solutions: Any, steps: Any, vocabulary: int | None, found: Findings) -> Grouped:
+    """Check the solutions and steps of one chunk against each other and each step by itself; returns them grouped.
 
     Args:
         solutions: the chunk's rows of `solutions`, with the columns of the schema.
@@ -50,11 +50,12 @@ def check_chunk(solutions: Any, steps: Any, vocabulary: int | None, found: Findi
         _token_ranges(grouped.steps, lengths, vocabulary, found)
         _aggregates(grouped, lengths, found)
     _labels(grouped, found)
+    return grouped
 
 
 def group(solutions: Any, steps: Any, found: Findings) -> Grouped:
     """Sort steps by solution and index; those of no solution here are counted and left out."""
-    found_at = pc.index_in(steps["solution_id"], value_set=_one(solutions["solution_id"]))
+    found_at = pc.index_in(steps["solution_id"], value_set=one_array(solutions["solution_id"]))
     orphan = numbers(found_at.is_null())
     found.add_rows("orphan-step", orphan, steps["step_id"])
     if orphan.any():
@@ -92,7 +93,7 @@ def _texts(g: Grouped, found: Findings) -> None:
     wrong |= numbers(pc.utf8_length(g.steps["text"])) != end - start
     found.add_rows("char-spans", wrong, g.steps["step_id"])
     offsets = np.concatenate([[0], np.cumsum(g.size)]).astype(np.int32)
-    joined = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), _one(g.steps["text"])), "")
+    joined = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), one_array(g.steps["text"])), "")
     wrong = numbers(pc.not_equal(joined, g.solutions["text"])) & (g.size > 0)
     found.add_rows("step-text", wrong, g.solutions["solution_id"])
 
@@ -121,7 +122,7 @@ def _token_spans(g: Grouped, lengths: np.ndarray, found: Findings) -> None:
         g.solutions["token_ids"].filter(pa.array(np.isin(np.arange(len(g.solutions)), g.code[scored])))
     )
     differ = numbers(pc.list_flatten(g.steps["token_ids"])) != numbers(theirs)
-    found.add_rows("token-ids", _rows_with(differ, lengths), g.steps["step_id"])
+    found.add_rows("token-ids", rows_with(differ, lengths), g.steps["step_id"])
 
 
 def _token_ranges(steps: Any, lengths: np.ndarray, vocabulary: int | None, found: Findings) -> None:
@@ -138,7 +139,7 @@ def _token_ranges(steps: Any, lengths: np.ndarray, vocabulary: int | None, found
         "token-range": (ids < 0) | (ids >= vocabulary if vocabulary else False),
     }
     for check, mask in wrong.items():
-        found.add_rows(check, _rows_with(mask, lengths), steps["step_id"])
+        found.add_rows(check, rows_with(mask, lengths), steps["step_id"])
 
 
 def _aggregates(g: Grouped, lengths: np.ndarray, found: Findings) -> None:
@@ -195,22 +196,15 @@ def _over_solutions(
 
 
 def _labels(g: Grouped, found: Findings) -> None:
-    incorrect = numbers(pc.equal(g.steps["label"], "incorrect")).astype(np.int64)
-    earlier = np.cumsum(incorrect) - incorrect
-    earlier -= earlier[np.flatnonzero(g.first)][np.cumsum(g.first) - 1]
-    first_error = (incorrect == 1) & (earlier == 0)
-    wrong = numbers(g.steps["is_first_error"]) != first_error
-    found.add_rows("first-error", wrong, g.steps["step_id"])
-
     verdicts = pc.list_flatten(g.steps["verdicts"])
     rows = numbers(pc.list_parent_indices(g.steps["verdicts"])).astype(np.int64)
     said = pc.struct_field(verdicts, "label")
     known = numbers(pc.is_in(said, value_set=pa.array(["correct", "incorrect", "unknown"])))
     score = _floats(pc.struct_field(verdicts, "score"))  # NaN where there is none
     wrong_verdict = ~known | (score < 0) | (score > 1)
-    found.add_rows("verdict", _flagged(rows[wrong_verdict], len(g.code)), g.steps["step_id"])
+    found.add_rows("verdict", flagged(rows[wrong_verdict], len(g.code)), g.steps["step_id"])
     backed = numbers(pc.equal(said, g.steps["label"].take(pa.array(rows))))
-    unbacked = ~_flagged(rows[backed], len(g.code)) & numbers(pc.not_equal(g.steps["label"], "unknown"))
+    unbacked = ~flagged(rows[backed], len(g.code)) & numbers(pc.not_equal(g.steps["label"], "unknown"))
     found.add_rows("label-source", unbacked, g.steps["step_id"])
 
 
@@ -222,13 +216,14 @@ def _gaps(start: np.ndarray, end: np.ndarray, whole: np.ndarray, g: Grouped) -> 
     return wrong
 
 
-def _rows_with(flags: np.ndarray, lengths: np.ndarray) -> Mask:
-    """Rows (n,) with a flagged token, from `flags` (t,) and the tokens of each row (n,)."""
+def rows_with(flags: np.ndarray, lengths: np.ndarray) -> Mask:
+    """Which rows (n,) with a flagged token, from `flags` (t,) and the tokens of each row (n,)."""
     rows = np.searchsorted(np.cumsum(lengths), np.flatnonzero(flags), side="right")
-    return _flagged(rows, len(lengths))
+    return flagged(rows, len(lengths))
 
 
-def _flagged(rows: np.ndarray, n: int) -> Mask:
+def flagged(rows: np.ndarray, n: int) -> Mask:
+    """A mask (n,) that is true at `rows`."""
     mask = np.zeros(n, bool)
     mask[rows] = True
     return mask
@@ -236,7 +231,7 @@ def _flagged(rows: np.ndarray, n: int) -> Mask:
 
 def numbers(column: Any) -> np.ndarray:
     """An Arrow column without nulls as NumPy; a null is 0 or false (and is counted as `null` elsewhere)."""
-    column = _one(column)
+    column = one_array(column)
     if column.null_count:
         column = column.fill_null(False if pa.types.is_boolean(column.type) else 0)
     values: np.ndarray = column.to_numpy(zero_copy_only=False)
@@ -244,10 +239,10 @@ def numbers(column: Any) -> np.ndarray:
 
 
 def _floats(column: Any) -> np.ndarray:
-    values: np.ndarray = _one(column).to_numpy(zero_copy_only=False).astype(np.float64)
+    values: np.ndarray = one_array(column).to_numpy(zero_copy_only=False).astype(np.float64)
     return values
 
 
-def _one(column: Any) -> Any:
+def one_array(column: Any) -> Any:
     """A column as one array."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
