@@ -9,12 +9,15 @@ import numpy as np
 from stepconf.report.filters import Filter, matching_problems
 from stepconf.report.index import Bools, Index, Ints, build_index, counted, kind_names, text_hits
 from stepconf.report.rows import (
+    BRANCH_COLUMNS,
     PAIR_COLUMNS,
     SOLUTION_COLUMNS,
     STEP_COLUMNS,
+    branch_row,
     problem_row,
     solution_row,
     step_rows,
+    with_branches,
 )
 from stepconf.report.source import Source
 from stepconf.report.tables import Tables
@@ -59,8 +62,9 @@ class Explorer:
     def list_row(self, problem: int) -> dict[str, Any]:
         """A problem in the list."""
         index = self.index
-        solutions = index.solutions_of[problem]
+        solutions = index.samples_of[problem]
         steps = self._steps(solutions)
+        all_steps = self._steps(index.solutions_of[problem])
         entropy = index.entropy[steps]
         entropy = entropy[~np.isnan(entropy)]
         right = index.right[solutions]
@@ -69,32 +73,52 @@ class Explorer:
             "id": index.problem_ids[problem].as_py(),
             "text": text if len(text) <= SNIPPET else text[:SNIPPET] + "…",
             "solutions": len(solutions),
+            "branches": len(index.solutions_of[problem]) - len(solutions),
             "right": int((right == 1).sum()),
             "decided": int((right >= 0).sum()),
             "labels": counted(index.label_counts[problem]),
             "conflicts": int(index.conflict[steps].sum()),
             "entropy": [float(entropy.min()), float(entropy.max())] if entropy.size else None,
-            "kinds": kind_names(int(np.bitwise_or.reduce(index.kinds[steps], initial=0))),
+            "kinds": kind_names(int(np.bitwise_or.reduce(index.kinds[all_steps], initial=0))),
         }
 
     def problem(self, problem: int) -> dict[str, Any]:
-        """A problem with its solutions, without their steps."""
-        rows = self.tables.rows("solutions", self.index.solutions_of[problem], SOLUTION_COLUMNS)
+        """A problem with its samples, without their steps."""
+        samples = self.index.samples_of[problem]
+        # Where no sample is there, one of the branches stands for the problem.
+        shown = samples if samples.size else self.index.solutions_of[problem][:1]
+        rows = self.tables.rows("solutions", shown, SOLUTION_COLUMNS)
         return {**problem_row(rows[0]), "solutions": [solution_row(row) for row in rows]}
 
     def steps(self, solutions: Sequence[int] | Ints, texts: TokenTexts) -> list[list[dict[str, Any]]]:
-        """The steps of each of these solutions, with tokens, verdicts and pairs."""
-        rows = self.tables.rows("solutions", solutions, ["text", "token_ids"])
-        numbers = [self.index.steps_of[int(one)].tolist() for one in solutions]
-        flat = [step for own in numbers for step in own]
+        """The steps of each of these solutions, with tokens, verdicts, pairs, and the branches that leave them."""
+        wanted = [int(one) for one in solutions]
+        family = self._with_descendants(wanted)
+        rows = dict(zip(family, self.tables.rows("solutions", family, BRANCH_COLUMNS), strict=True))
+        numbers = {one: self.index.steps_of[one].tolist() for one in family}
+        flat = [step for own in numbers.values() for step in own]
         steps = dict(zip(flat, self.tables.rows("steps", flat, STEP_COLUMNS), strict=True))
         pairs = self._pairs_of([step for step in flat if self.index.kinds[step]])
-        found = []
-        for row, own in zip(rows, numbers, strict=True):
-            by_index = {int(steps[n]["step_index"]): pairs[n] for n in own if n in pairs}
-            starts = texts.starts(row["text"], row["token_ids"])
-            found.append(step_rows([steps[n] for n in own], by_index, starts))
-        return found
+
+        def shown(one: int) -> list[dict[str, Any]]:
+            by_index = {int(steps[n]["step_index"]): pairs[n] for n in numbers[one] if n in pairs}
+            starts = texts.starts(rows[one]["text"], rows[one]["token_ids"])
+            branches: dict[int, list[dict[str, Any]]] = {}
+            for branch in self.index.branches_of[one].tolist():
+                own = branch_row(rows[branch], shown(branch))
+                branches.setdefault(int(self.index.node[branch]), []).append(own)
+            return with_branches(step_rows([steps[n] for n in numbers[one]], by_index, starts), branches)
+
+        return [shown(one) for one in wanted]
+
+    def _with_descendants(self, solutions: list[int]) -> list[int]:
+        """The solutions, their branches, those of these, and so on, each once."""
+        found = dict.fromkeys(solutions)
+        level = solutions
+        while level:
+            level = [branch for one in level for branch in self.index.branches_of[one].tolist()]
+            found |= dict.fromkeys(level)
+        return list(found)
 
     def _pairs_of(self, steps: list[int]) -> dict[int, list[dict[str, Any]]]:
         numbers = {step: self.index.pairs_of[step].tolist() for step in steps}

@@ -30,7 +30,10 @@ Bools = npt.NDArray[np.bool_]
 _VERDICT_LABEL = "verdicts.list.element.label"
 # Of each table the columns, and which of them come as codes.
 _READ = {
-    "solutions": (["solution_id", "problem_id", "problem", "answer_correct"], ["problem_id", "problem"]),
+    "solutions": (
+        ["solution_id", "problem_id", "problem", "answer_correct", "parent_solution_id", "branch_step"],
+        ["problem_id", "problem"],
+    ),
     "steps": (
         ["solution_id", "label", "entropy_mean", _VERDICT_LABEL],
         ["solution_id", "label", _VERDICT_LABEL],
@@ -45,9 +48,11 @@ class Index:
     """The columns that all questions about a run are answered from.
 
     Per problem: `problem_ids`, `texts` (Arrow, of strings). Per solution: `solution_ids`, `owner` (its problem),
-    `right` (1, 0, or -1 where unknown). Per step: `solution` (-1 where its solution is not there), `label` (place in
-    LABELS), `conflict` (one verifier calls it correct, another incorrect), `entropy` (mean, nats; NaN where there is
-    none), `kinds` (bits, places in KINDS: the pairs made from it). Per pair: `pair_step`, -1 where it is not there.
+    `right` (1, 0, or -1 where unknown), `is_branch`, `parent` (the solution that a branch leaves; -1 for samples, and
+    where it is not there), `node` (the step of the parent before which it does). Per step: `solution` (-1 where its
+    solution is not there), `label` (place in LABELS), `conflict` (one verifier calls it correct, another incorrect),
+    `entropy` (mean, nats; NaN where there is none), `kinds` (bits, places in KINDS: the pairs made from it). Per pair:
+    `pair_step`, -1 where it is not there.
     """
 
     problem_ids: pa.Array
@@ -55,6 +60,9 @@ class Index:
     solution_ids: pa.Array
     owner: Ints
     right: npt.NDArray[np.int8]
+    is_branch: Bools
+    parent: Ints
+    node: Ints
     solution: Ints
     label: npt.NDArray[np.uint8]
     conflict: Bools
@@ -70,9 +78,26 @@ class Index:
         )
 
     @cached_property
+    def of_sample(self) -> Bools:
+        """Which steps are of samples."""
+        return (
+            (self.solution >= 0) & ~self.is_branch[self.solution] if self.owner.size else self.solution >= 0
+        )
+
+    @cached_property
+    def samples_of(self) -> "Groups":
+        """The samples of each problem."""
+        return Groups(np.where(self.is_branch, -1, self.owner), len(self.problem_ids))
+
+    @cached_property
     def solutions_of(self) -> "Groups":
-        """The solutions of each problem."""
+        """The samples of each problem and their branches."""
         return Groups(self.owner, len(self.problem_ids))
+
+    @cached_property
+    def branches_of(self) -> "Groups":
+        """The branches that leave each solution."""
+        return Groups(self.parent, len(self.owner))
 
     @cached_property
     def steps_of(self) -> "Groups":
@@ -94,8 +119,8 @@ class Index:
 
     @cached_property
     def label_counts(self) -> Ints:
-        """Steps by problem and label, in the order of LABELS."""
-        known = self.problem >= 0
+        """The samples' steps by problem and label, in the order of LABELS."""
+        known = self.of_sample
         flat = self.problem[known] * len(LABELS) + self.label[known]
         return np.bincount(flat, minlength=len(self.problem_ids) * len(LABELS)).reshape(-1, len(LABELS))
 
@@ -130,7 +155,9 @@ def _built(read_solutions: _Reading, read_steps: _Reading, read_pairs: _Reading)
         solutions = pa.table(
             {name: pa.array([], pa.string()) for name in ("solution_id", "problem_id", "problem")}
         )
-        solutions = solutions.append_column("answer_correct", pa.array([], pa.bool_()))
+        others = {"answer_correct": pa.bool_(), "parent_solution_id": pa.string(), "branch_step": pa.int32()}
+        for name, kind in others.items():
+            solutions = solutions.append_column(name, pa.array([], kind))
     solution_ids = _joined(solutions["solution_id"])
     ids, owner, first = _numbered(solutions["problem_id"])
     steps = _steps(read_steps(), solution_ids)
@@ -141,10 +168,22 @@ def _built(read_solutions: _Reading, read_steps: _Reading, read_pairs: _Reading)
         solution_ids=solution_ids,
         owner=owner,
         right=_filled(pc.cast(_joined(solutions["answer_correct"]), pa.int8()), np.int8(-1)),
+        **_branches(solutions, solution_ids),
         **steps,
         kinds=kinds,
         pair_step=pair_step,
     )
+
+
+def _branches(solutions: pa.Table, solution_ids: pa.Array) -> dict[str, Any]:
+    said = solutions["parent_solution_id"]
+    parent = _places(pc.fill_null(said, ""), solution_ids)
+    return {
+        "is_branch": _filled(pc.cast(_joined(pc.is_valid(said)), pa.int8()), np.int8(0)) == 1,
+        # A parent stands before its branches, so no solution descends from itself.
+        "parent": np.where(parent < np.arange(len(parent)), parent, -1),
+        "node": _filled(_joined(solutions["branch_step"]), np.int32(-1)).astype(np.int64),
+    }
 
 
 def _steps(rows: pa.Table | None, solution_ids: pa.Array) -> dict[str, Any]:

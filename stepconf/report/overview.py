@@ -1,4 +1,4 @@
-"""The figures at the top of the page and the data of its plots, over all steps of the source. Pure."""
+"""The figures at the top of the page and the data of its plots, over all samples of the source. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from stepconf.calibration.measures import measure_columns
 from stepconf.core.calibration import reliability_bins, risk_coverage
-from stepconf.report.index import LABELS, Bools, Floats, Index, Ints
+from stepconf.report.index import LABELS, Bools, Floats, Index, Ints, counted
 
 BINS = 10  # of the reliability diagram, equal width
 BARS = 24  # of the histogram
@@ -45,15 +45,19 @@ def overview(
     steps = _decided(index)
     _, entropy, confidence, correct = steps
     n_resamples = 1000 if len(correct) <= _MANY else 100
-    answered = index.right >= 0
+    answered = (index.right >= 0) & ~index.is_branch
+    labels = np.bincount(index.label[index.of_sample], minlength=len(LABELS))
+    told = summary or {}
     answers = _by_id(index)[index.owner[answered]], index.right[answered] == 1
     found = measure_columns(steps, answers, n_resamples)
     return {
         "counts": _counts(index, summary),
-        "labels": {
-            name: int(n) for name, n in zip(LABELS, np.bincount(index.label, minlength=3), strict=False)
-        },
-        "conflicts": int(index.conflict.sum()),
+        "labels": counted(labels),
+        "unlabelled": dict(told.get("unlabelled") or {}),
+        "coverage": told.get("coverage"),
+        "tokens_per_label": told.get("tokens_per_label"),
+        "branches": dict(told.get("branches") or {}),
+        "conflicts": int((index.conflict & index.of_sample).sum()),
         "n_resamples": n_resamples,
         "headline": [
             {"name": name, "form": form, "help": help_, **_bounds(found[key])}
@@ -64,16 +68,16 @@ def overview(
         "histogram": _histogram(entropy, correct),
         "risk": _risk(entropy, correct),
         "made": _made(recipe, metadata),
-        "verifiers": dict((summary or {}).get("verifiers", {})),
-        "agreement": list((summary or {}).get("agreement", [])),
-        "drops": dict((summary or {}).get("drops", {})),
-        "pairs": _pairs(summary or {}),
+        "verifiers": dict(told.get("verifiers", {})),
+        "agreement": list(told.get("agreement", [])),
+        "drops": dict(told.get("drops", {})),
+        "pairs": _pairs(told),
     }
 
 
 def _decided(index: Index) -> tuple[Ints, Floats, Floats, Bools]:
-    """Of the steps that are labelled correct or incorrect: problem, mean entropy, confidence, correct."""
-    here = (index.label != LABELS.index("unknown")) & ~np.isnan(index.entropy) & (index.problem >= 0)
+    """Of the samples' steps that are labelled correct or incorrect: problem, mean entropy, confidence, correct."""
+    here = (index.label != LABELS.index("unknown")) & ~np.isnan(index.entropy) & index.of_sample
     entropy = index.entropy[here]
     problems = _by_id(index)[index.problem[here]]
     return problems, entropy, np.exp(-entropy), index.label[here] == LABELS.index("correct")
@@ -85,13 +89,18 @@ def _by_id(index: Index) -> Ints:
 
 
 def _counts(index: Index, summary: Mapping[str, Any] | None) -> dict[str, int]:
+    of_branches = ~index.of_sample & (index.solution >= 0)
     counts = {
         "problems": len(index.problem_ids),
-        "solutions": len(index.owner),
-        "steps": len(index.label),
+        "solutions": int((~index.is_branch).sum()),
+        "steps": int((~of_branches).sum()),
         "pairs": len(index.pair_step),
     }
-    return counts | ({"tokens": int(summary["tokens"])} if summary else {})
+    if index.is_branch.any():
+        counts["branches"] = int(index.is_branch.sum())
+    if summary:
+        counts["tokens"] = int(summary["tokens"]) - int((summary.get("branches") or {}).get("tokens", 0))
+    return counts
 
 
 def _bounds(interval: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +153,7 @@ def _risk(entropy: Floats, correct: Bools) -> dict[str, Any] | None:
 def _pairs(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     if "pairs" not in summary:
         return None
-    names = ("pairs", "pair_splits", "pair_drops", "pair_candidates", "strategy", "tau")
+    names = ("pairs", "pair_splits", "pair_drops", "strategy", "tau")
     return {name.removeprefix("pair_"): summary.get(name) for name in names}
 
 

@@ -14,6 +14,7 @@ SOLUTION_COLUMNS = [
     "token_ids", "temperature", "top_p", "seed", "sample_index", "finish_reason", "predicted_answer",
     "answer_correct", "n_steps", "n_tokens", "entropy_mean", "confidence",
 ]  # fmt: skip
+BRANCH_COLUMNS = [name for name in SOLUTION_COLUMNS if name not in ("problem", "source", "split")]
 STEP_COLUMNS = [
     "step_id", "step_index", "text", "char_start", "token_start", "token_ids", "token_logprobs",
     "token_entropies", "token_max_probs", "entropy_mean", "entropy_max", "perplexity", "confidence",
@@ -43,6 +44,27 @@ def problem_row(solution: Row) -> dict[str, Any]:
 def solution_row(solution: Row) -> dict[str, Any]:
     """A solution in the list of its problem's: without its text."""
     return {name: _plain(solution[name]) for name in _SHOWN_OF_SOLUTION}
+
+
+def branch_row(solution: Row, steps: Sequence[Row]) -> dict[str, Any]:
+    """A branch below the step where it leaves, with its steps as `step_rows` gives them, and how it came out."""
+    outcomes = {True: "right", False: "wrong"}
+    otherwise = "cut" if solution["finish_reason"] == "length" else "unknown"
+    outcome = outcomes.get(solution["answer_correct"], otherwise)
+    return solution_row(solution) | {"outcome": outcome, "steps": steps}
+
+
+def with_branches(steps: list[dict[str, Any]], branches: Mapping[int, Sequence[Row]]) -> list[dict[str, Any]]:
+    """The steps of a solution with the branches that leave it, by the step before which they do.
+
+    What leaves it at its end is `branches_after` of its last step.
+    """
+    for index, step in enumerate(steps):
+        if own := branches.get(index):
+            step["branches"] = own
+    if steps and (after := branches.get(len(steps))):
+        steps[-1]["branches_after"] = after
+    return steps
 
 
 def step_rows(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepconf.core.schema import plain
+from stepconf.core.schema import ADDED, arrow_schema, plain
 from stepconf.errors import StepconfError
 from stepconf.report.source import Source
 from stepconf.run.parquet import parquet_file
@@ -34,6 +34,8 @@ class Tables:
     def columns(self, table: str, names: list[str], as_codes: Sequence[str] = ()) -> pa.Table | None:
         """Whole columns; `names` may name fields inside lists, `as_codes` come dictionary-encoded.
 
+        A column that an older version of the schema lacks is null.
+
         Returns:
             None where the table has no shards.
 
@@ -49,9 +51,16 @@ class Tables:
                     for group in range(shard.num_row_groups)
                 ]
                 found = pa.concat_tables(groups) if groups else shard.read(names)
-                if absent := {name.partition(".")[0] for name in names} - set(found.column_names):
+                for name in (
+                    _later(shard.schema_arrow, table).difference(found.column_names).intersection(names)
+                ):
+                    found = found.append_column(
+                        name, pa.nulls(len(found), arrow_schema(table).field(name).type)
+                    )
+                heads = list(dict.fromkeys(name.partition(".")[0] for name in names))
+                if absent := set(heads).difference(found.column_names):
                     raise KeyError(f"no column {min(absent)}")
-                return found.replace_schema_metadata()
+                return found.select(heads).replace_schema_metadata()
 
         with ThreadPoolExecutor(_THREADS) as pool:
             parts = list(pool.map(lambda file: _explained(read, file), self._source.files[table]))
@@ -107,6 +116,12 @@ class Tables:
                 self._open_files.pop(next(iter(self._open_files))).close()
             self._open_files[name] = parquet_file(self._source.open(name))
         return self._open_files[name]
+
+
+def _later(schema: pa.Schema, table: str) -> set[str]:
+    """The columns that the version of a shard's schema lacks."""
+    version = (schema.metadata or {}).get(b"stepconf_schema", b"").decode(errors="replace")
+    return set(ADDED.get(version, {}).get(table, ()))
 
 
 def containing(texts: pa.ChunkedArray, wanted: str) -> npt.NDArray[np.bool_]:

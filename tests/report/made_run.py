@@ -40,7 +40,7 @@ def made_run(out: Path, finished: bool = True) -> Path:
         kinds = dict(Counter(pair.kind for pair in pairs))
         run.stage_pairs("train-00000", pairs)
         counts = {key: sum(m[key] for m in run.manifests()) for key in ("solutions", "steps", "tokens")}
-        empty: dict[str, Any] = {"drops": {}, "candidates": {}, "splits": {"train": len(pairs)}}
+        empty: dict[str, Any] = {"drops": {}, "splits": {"train": len(pairs)}}
         facts = {
             "kinds": kinds,
             "options": {"strategy": "caspo"},

@@ -1,6 +1,7 @@
 """The page in a real browser: as a file from disk, and as `view` serves it."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.edited_run import good_run
-from tests.invariants import rows_of
+from tests.edited_run import edit, good_run
+from tests.invariants import rows_of, samples_of
 from tests.report.browser import Reader, launched, needs_browser, serious_violations, tokens_shown
 from tests.report.made_run import HOSTILE, PROBLEMS, made_run
 from tests.report.test_view import ask, serving
+from tests.scripted_engine import branched_run
 from tests.tiny import stepconf
 
 pytestmark = needs_browser
@@ -64,7 +66,7 @@ def test_it_opens_from_disk_with_figures_and_plots(reader: Reader) -> None:
 
 
 def test_tints_and_values_are_those_of_the_parquet_files(reader: Reader) -> None:
-    steps = rows_of(good_run(), "steps")
+    steps = samples_of(good_run(), "steps")
     n = 0
     for solution in {step["solution_id"]: step for step in steps}.values():
         page = reader.open(f"#/explorer?p={solution['problem_id']}&s={solution['solution_id']}")
@@ -119,8 +121,53 @@ def test_search_and_filters_list_what_the_server_lists(reader: Reader) -> None:
         check(q="no step says this")
 
 
+def test_branches_open_below_the_step_where_they_leave(browser: Any, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(branched_run(), tmp_path / "run"))
+    branch = next(
+        one for one in rows_of(run, "solutions") if one["parent_solution_id"] and one["branch_step"]
+    )
+    own = [step for step in rows_of(run, "steps") if step["solution_id"] == branch["solution_id"]]
+
+    def spoil(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["solution_id"] == branch["solution_id"]:
+                row["predicted_answer"] = HOSTILE
+
+    edit(run, "solutions", spoil)
+    siblings = [
+        one
+        for one in rows_of(run, "solutions")
+        if one["parent_solution_id"] == branch["parent_solution_id"]
+        and one["branch_step"] == branch["branch_step"]
+    ]
+    right = sum(one["answer_correct"] for one in siblings)
+    report = report_of(run, tmp_path / "page.html")
+    with serving(run) as server:
+        for home in (report, server.address):
+            reader = Reader(browser, home, viewport=SIZES["wide"])
+            page = reader.open(f"#/explorer?p={branch['problem_id']}&s={branch['parent_solution_id']}")
+            page.wait_for_selector(f".samples a[aria-current][data-id='{branch['parent_solution_id']}']")
+            part = page.locator(f"#step-{branch['branch_step']} > .branches")
+            assert f"({right} of {len(siblings)} right)" in part.locator("> summary").inner_text()
+            assert page.locator(".branch .step").count() == 0, "closed at first"
+            part.locator("> summary").click()
+            one = part.locator("> .branch", has_text=HOSTILE)
+            one.locator("> summary").click()
+            one.locator(".step .t[data-i]").first.hover()
+            value = page.locator("#tip [data-value=entropy]").inner_text().removesuffix(" nats")
+            assert np.float32(value) == np.float32(own[0]["token_entropies"][0])
+            assert one.locator("> div > .step").count() == len(own)
+            assert page.evaluate("window.hacked") is None
+            assert serious_violations(page) == []
+            page.fill("input[type=search]", branch["solution_id"])
+            page.wait_for_function("() => document.querySelector('.status').textContent.startsWith('1 of')")
+            page.wait_for_selector(".branch[open] .step .badge.hit")
+            reader.close()
+            assert reader.errors == []
+
+
 def test_links_and_keys(reader: Reader) -> None:
-    steps = rows_of(good_run(), "steps")
+    steps = samples_of(good_run(), "steps")
     step = next(one for one in steps if one["step_index"] == 1)
     page = reader.open(f"#/explorer?p={step['problem_id']}&s={step['solution_id']}&step=1")
     page.wait_for_selector("#step-1:focus")
@@ -188,7 +235,7 @@ def test_text_of_models_stays_text(browser: Any, hostile: str) -> None:
 def test_no_serious_violation_of_accessibility(
     browser: Any, good: str, hostile: str, size: str, scheme: str
 ) -> None:
-    step = next(one for one in rows_of(good_run(), "steps") if one["step_index"] == 1)
+    step = next(one for one in samples_of(good_run(), "steps") if one["step_index"] == 1)
     places = [
         (good, "#/overview"),
         (good, "#/explorer"),
@@ -210,7 +257,7 @@ def test_the_served_page_is_the_same(browser: Any, tmp_path: Path) -> None:
         reader = Reader(browser, server.address, viewport=SIZES["wide"])
         page = reader.open()
         assert page.locator(".plot").count() == 3
-        step = rows_of(good_run(), "steps")[-1]
+        step = samples_of(good_run(), "steps")[-1]
         page = reader.open(
             f"#/explorer?p={step['problem_id']}&s={step['solution_id']}&step={step['step_index']}"
         )

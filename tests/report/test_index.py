@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from stepconf.report.sample import draw
 from stepconf.report.source import open_source
 from stepconf.report.token_texts import TokenTexts
 from tests.edited_run import edit, good_run
-from tests.invariants import rows_of
+from tests.invariants import rows_of, samples_of
 from tests.report.made_run import HOSTILE, made_run
+from tests.scripted_engine import branched_run
 from tests.tiny import stepconf
 
 NO_TEXTS = TokenTexts("", None, "")
@@ -84,9 +86,9 @@ def test_filters_list_the_problems_whose_rows_meet_them(run: Path, which: str) -
 
 
 def test_a_problem_in_the_list_says_what_its_rows_say(run: Path) -> None:
-    solutions, steps, pairs = (rows_of(run, table) for table in ("solutions", "steps", "pairs"))
+    solutions, pairs = samples_of(run, "solutions"), rows_of(run, "pairs")
     for row in Explorer(open_source(str(run), False)).list_problems(Filter(), 0)["problems"]:
-        own = [step for step in steps if step["problem_id"] == row["id"]]
+        own = [step for step in samples_of(run, "steps") if step["problem_id"] == row["id"]]
         entropies = [step["entropy_mean"] for step in own if step["entropy_mean"] is not None]
         assert row["labels"] == {label: sum(s["label"] == label for s in own) for label in LABELS}
         assert row["entropy"] == ([min(entropies), max(entropies)] if entropies else None)
@@ -97,14 +99,57 @@ def test_a_problem_in_the_list_says_what_its_rows_say(run: Path) -> None:
         )
 
 
+def with_nested(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The steps and those of the branches below them."""
+    for step in steps:
+        yield step
+        for branch in step.get("branches", []) + step.get("branches_after", []):
+            yield from with_nested(branch["steps"])
+
+
+def test_branches_stand_below_the_step_where_they_leave() -> None:
+    run = branched_run()
+    explorer = Explorer(open_source(str(run), False))
+    by_id = {one["solution_id"]: one for one in rows_of(run, "solutions")}
+    seen: list[str] = []
+
+    def look(solution_id: str, steps: list[dict[str, Any]]) -> None:
+        assert len(steps) == by_id[solution_id]["n_steps"]
+        for step in steps:
+            for place, add in (("branches", 0), ("branches_after", 1)):
+                for branch in step.get(place, []):
+                    row = by_id[branch["solution_id"]]
+                    assert row["parent_solution_id"] == solution_id
+                    assert row["branch_step"] == step["step_index"] + add
+                    word = {True: "right", False: "wrong"}.get(row["answer_correct"])
+                    assert branch["outcome"] == (
+                        word or ("cut" if row["finish_reason"] == "length" else "unknown")
+                    )
+                    seen.append(branch["solution_id"])
+                    look(branch["solution_id"], branch["steps"])
+
+    for problem in range(len(explorer.index.problem_ids)):
+        details, row = explorer.problem(problem), explorer.list_row(problem)
+        samples = [
+            one for one in by_id.values() if one["problem_id"] == row["id"] and not one["parent_solution_id"]
+        ]
+        assert [one["solution_id"] for one in details["solutions"]] == [one["solution_id"] for one in samples]
+        assert row["solutions"] == len(samples)
+        assert row["right"] == sum(one["answer_correct"] is True for one in samples)
+        held = explorer.steps(explorer.index.samples_of[problem], NO_TEXTS)
+        for one, steps in zip(samples, held, strict=True):
+            look(one["solution_id"], steps)
+    assert sorted(seen) == sorted(one for one, row in by_id.items() if row["parent_solution_id"])
+
+
 def test_steps_come_with_their_tokens_verdicts_and_pairs() -> None:
     run = good_run()
     explorer = Explorer(open_source(str(run), False))
     texts = explorer.token_texts()
     assert texts.why_not is None
     steps, pairs = rows_of(run, "steps"), rows_of(run, "pairs")
-    rows = explorer.steps(np.arange(len(explorer.index.owner)), texts)
-    shown = {step["step_id"]: step for own in rows for step in own}
+    samples = np.flatnonzero(~explorer.index.is_branch)
+    shown = {step["step_id"]: step for own in explorer.steps(samples, texts) for step in with_nested(own)}
     assert len(shown) == len(steps)
     assert {p["pair_id"] for one in shown.values() for p in one["pairs"]} == {p["pair_id"] for p in pairs}
     for step in steps:
@@ -158,7 +203,8 @@ def test_figures_are_those_of_the_summary() -> None:
     for bound in ("estimate", "low", "high"):
         assert auroc[bound] == pytest.approx(source.summary["entropy"]["auroc"][bound])
     for key in ("problems", "solutions", "steps", "tokens"):
-        assert found["counts"][key] == source.summary[key]
+        apart = source.summary["branches"].get(key, 0)
+        assert found["counts"][key] == source.summary[key] - apart
     assert {k: n for k, n in found["labels"].items() if n} == source.summary["labels"]
     n_decided = sum(found["labels"][label] for label in ("correct", "incorrect"))
     assert sum(b["count"] for b in found["reliability"]["bins"]) <= n_decided

@@ -1,7 +1,7 @@
 // The second part: the list of problems with its filters, and the problem that was chosen.
 
 const LABEL_CHOICES = [["", "any label"], ["correct", "✓ correct"], ["incorrect", "✗ incorrect"], ["unknown", "? unknown"]];
-const KIND_CHOICES = [["", "any or none"], ["correct_uncertain", "pair: correct_uncertain"], ["incorrect", "pair: incorrect"], ["trajectory", "pair: trajectory"]];
+const KIND_CHOICES = [["", "any or none"], ["correct_uncertain", "pair: correct_uncertain"], ["incorrect", "pair: incorrect"], ["trajectory", "pair: trajectory"], ["outcome", "pair: outcome"]];
 
 /**
  * The explorer's parts, empty. `state()` tells where the reader is; `go(changes, { replace })` takes them elsewhere;
@@ -16,7 +16,7 @@ function makeExplorer(source, { state, go, link, tip }) {
   const now = { list: null, problem: null, solution: null, steps: [], rows: [] };
   let asked = 0;
 
-  readTokens(detail, tip, (index) => now.steps.find((step) => step.step_index === index));
+  readTokens(detail, tip);
 
   async function showList() {
     const { filter, page } = state();
@@ -48,6 +48,7 @@ function makeExplorer(source, { state, go, link, tip }) {
     const { correct, incorrect, unknown } = row.labels;
     const known = [
       count(row.solutions, "solution"),
+      row.branches ? count(row.branches, "branch", "branches") : null,
       row.decided ? `${row.right}/${row.decided} right` : null,
       row.entropy && `entropy ${short(row.entropy[0], 2)}–${short(row.entropy[1], 2)}`,
       row.conflicts ? `⇄ ${row.conflicts}` : null,
@@ -156,6 +157,7 @@ function makeExplorer(source, { state, go, link, tip }) {
       ["answer", solution.predicted_answer ?? "none found"],
       ["ended", { stop: "by itself", length: "cut off", imported: "imported" }[solution.finish_reason] ?? solution.finish_reason],
       ["tokens", thousands.format(solution.n_tokens)],
+      ["branches", found ? found.steps.flatMap(branchesOf).length || null : null],
       ["mean entropy", solution.entropy_mean === null ? null : `${short(solution.entropy_mean)} nats`],
       ["confidence", solution.confidence === null ? null : short(solution.confidence)],
       ["temperature", solution.temperature],

@@ -10,19 +10,20 @@ function overviewPart(data) {
   return [
     el("h2", {}, "Overview"),
     countsLine(data),
+    data.counts.branches && el("p", { class: "help" }, "Figures, plots and counts are of samples; branches, which start from chosen places, are counted apart."),
     data.headline.length ? headline(data) : el("p", { class: "notice" }, "No step is labelled correct or incorrect, so there are no figures of accuracy."),
     data.reliability &&
       el("div", { class: "plots" }, reliabilityPlot(data.reliability), histogramPlot(data.histogram), riskPlot(data.risk)),
-    el("div", { class: "tables" }, labelsTable(data), verifiersTable(data), agreementTable(data), pairTables(data), dropsTable("Left out, by reason", data.drops)),
+    el("div", { class: "tables" }, labelsTable(data), dropsTable("Steps without a label, by reason", data.unlabelled), branchesTable(data), verifiersTable(data), agreementTable(data), pairTables(data), dropsTable("Left out, by reason", data.drops)),
     el("h3", {}, "How it was made"),
     facts(data.made),
   ];
 }
 
 function countsLine({ counts }) {
-  const names = { problems: "problem", solutions: "solution", steps: "step", tokens: "token", pairs: "pair" };
+  const names = { problems: "problem", solutions: "solution", steps: "step", tokens: "token", branches: "branch", pairs: "pair" };
   const shown = Object.entries(names).filter(([key]) => counts[key] !== undefined);
-  return el("p", { class: "counts" }, shown.map(([key, noun]) => count(counts[key], noun)).join(" · "));
+  return el("p", { class: "counts" }, shown.map(([key, noun]) => count(counts[key], noun, key)).join(" · "));
 }
 
 function headline({ headline, n_resamples }) {
@@ -44,9 +45,28 @@ function bounds(form, low, high) {
   return `[${write(low)}, ${write(high)}]`;
 }
 
-function labelsTable({ labels, conflicts }) {
+function labelsTable({ labels, conflicts, coverage, tokens_per_label: price }) {
   const rows = Object.entries(labels).map(([label, n]) => [`${SIGNS[label]} ${label}`, n]);
-  return table("Steps by label", ["label", "steps"], [...rows, ["verifiers disagree", conflicts]]);
+  rows.push(["verifiers disagree", conflicts]);
+  if (coverage !== null && coverage !== undefined) rows.push(["coverage of steps that state something, in problems not too hard", percent(coverage)]);
+  if (price) rows.push(["tokens a label", short(price, 1)]);
+  return table("Steps by label", ["label", "steps"], rows);
+}
+
+function branchesTable({ branches }) {
+  if (!branches.solutions) return null;
+  const { right, wrong, cut, ungraded } = branches.outcomes;
+  return table("Branches", ["what", "number"], [
+    ["branches", branches.solutions],
+    ["✓ right", right],
+    ["✗ wrong", wrong],
+    ["? cut off", cut],
+    ["? not graded", ungraded],
+    ["steps", branches.steps],
+    ...Object.entries(branches.labels ?? {}).map(([label, n]) => [`steps labelled ${SIGNS[label] ?? ""} ${label}`, n]),
+    ["tokens", branches.tokens],
+    ["times the samples' tokens", short(branches.tokens_per_sample_token, 2)],
+  ]);
 }
 
 function verifiersTable({ verifiers }) {
@@ -77,8 +97,7 @@ function pairTables({ pairs }) {
   return [
     table(`Pairs by kind (${pairs.strategy}${tau})`, ["kind", "pairs"], Object.entries(pairs.pairs ?? {})),
     Object.keys(pairs.splits ?? {}).length ? table("Pairs by split", ["split", "pairs"], Object.entries(pairs.splits)) : null,
-    dropsTable("Steps without a pair, by reason", pairs.drops ?? {}),
-    dropsTable("Candidates sampled for pairs", pairs.candidates ?? {}),
+    dropsTable("Without a pair, by reason", pairs.drops ?? {}),
   ];
 }
 

@@ -32,12 +32,25 @@ function meets(step, solution, problem, filter) {
   );
 }
 
+/** Every step of a solution and of its branches, with the solution or branch that it is of. */
+function* stepsWithin(solution) {
+  for (const step of solution.steps) {
+    yield [step, solution];
+    for (const branch of branchesOf(step)) yield* stepsWithin(branch);
+  }
+}
+
+/** The branches that leave before the step, and those that leave after the last one. */
+function branchesOf(step) {
+  return [...(step.branches ?? []), ...(step.branches_after ?? [])];
+}
+
 /** The data that lie in this file. */
 function embeddedSource(data) {
   const byId = new Map(data.details.map((problem) => [problem.problem_id, problem]));
   const listed = (row, filter) => {
     const problem = byId.get(row.id);
-    return problem.solutions.some((one) => one.steps.some((step) => meets(step, one, problem, filter)));
+    return problem.solutions.some((solution) => [...stepsWithin(solution)].some(([step, one]) => meets(step, one, problem, filter)));
   };
   return {
     overview: async () => data.overview,

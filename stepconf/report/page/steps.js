@@ -21,7 +21,12 @@ function tintLegend() {
   );
 }
 
-/** The steps as articles. `context` has mode (tokens or maths), filter, problem, solution, and link(step). */
+const STEP_OF = new WeakMap(); // the step that an article shows
+
+/**
+ * The steps as articles. `context` has mode (tokens or maths), filter, problem, solution, and link(step); there is no
+ * link to the steps of a branch.
+ */
 function stepArticles(steps, context) {
   return steps.map((step) => stepArticle(step, steps.length, context));
 }
@@ -30,24 +35,70 @@ function stepArticle(step, n, context) {
   const { filter, problem, solution, link } = context;
   const number = step.step_index + 1;
   const conflict = inConflict(step);
-  return el(
+  const name = `Step ${number} of ${n}`;
+  const article = el(
     "article",
-    { class: `step ${step.label}`, id: `step-${step.step_index}`, tabindex: "-1", "aria-label": `Step ${number} of ${n}, ${step.label}` },
+    { class: `step ${step.label}`, id: link && `step-${step.step_index}`, tabindex: "-1", "aria-label": `${link ? "" : "Branch: "}${name}, ${step.label}` },
     el(
       "header",
       {},
-      el("h4", {}, el("a", { href: link(step.step_index), title: "Link to this step" }, `Step ${number} of ${n}`)),
+      el("h4", {}, link ? el("a", { href: link(step.step_index), title: "Link to this step" }, name) : name),
       badge(step.label),
       step.is_first_error && el("span", { class: "badge incorrect" }, "⚑ first error"),
       conflict && el("span", { class: "badge conflict" }, "⇄ verifiers disagree"),
       !isEmpty(filter) && meets(step, solution, problem, filter) && el("span", { class: "badge hit" }, "● meets the filters"),
+      step.branches && el("span", { class: "label-source", title: "right ones among the graded branches that leave before this step" }, valueOf(step.branches)),
       el("span", { class: "label-source" }, step.label_source && `label from ${step.label_source}`),
     ),
     stepText(step, context.mode),
     measures(step),
     step.verdicts.length > 0 && verdicts(step.verdicts),
     step.pairs.map(pairDetails),
+    step.branches && branchesPart(step.branches, "before this step", context),
+    step.branches_after && branchesPart(step.branches_after, "after this step", context),
   );
+  STEP_OF.set(article, step);
+  return article;
+}
+
+const OUTCOMES = { right: ["correct", "right"], wrong: ["incorrect", "wrong"], cut: ["unknown", "cut off"], unknown: ["unknown", "not graded"] };
+
+/** What the completions say of the text before them: the share of right ones. */
+function valueOf(branches) {
+  const right = branches.filter((one) => one.outcome === "right").length;
+  const graded = right + branches.filter((one) => one.outcome === "wrong").length;
+  return graded ? `value ${short(right / graded, 2)} (${right} of ${graded} right)` : "value unknown";
+}
+
+/** Branches that leave at one place: closed, but where a step of theirs meets the filters. */
+function branchesPart(branches, where, context) {
+  return el(
+    "details",
+    { class: "branches", open: branches.some((one) => isHit(one, context)) },
+    el("summary", {}, `${count(branches.length, "branch", "branches")} ${where}: ${valueOf(branches)}`),
+    branches.map((one) => branchDetails(one, context)),
+  );
+}
+
+function branchDetails(branch, context) {
+  const [sign, word] = OUTCOMES[branch.outcome] ?? OUTCOMES.unknown;
+  const known = [`answer ${branch.predicted_answer ?? "none found"}`, count(branch.n_steps, "step"), count(branch.n_tokens, "token")];
+  const holder = el("div", {});
+  const fill = () => {
+    if (!holder.firstChild) holder.append(...stepArticles(branch.steps, { ...context, solution: branch, link: null }));
+  };
+  const open = isHit(branch, context);
+  if (open) fill();
+  return el(
+    "details",
+    { class: "branch", open, on: { toggle: fill } }, // its steps are made when they are asked for
+    el("summary", {}, el("span", { class: `badge ${sign}` }, `${SIGNS[sign]} ${word}`), ` ${known.join(" · ")}`),
+    holder,
+  );
+}
+
+function isHit(branch, { filter, problem }) {
+  return !isEmpty(filter) && [...stepsWithin(branch)].some(([step, one]) => meets(step, one, problem, filter));
 }
 
 function stepText(step, mode) {
@@ -143,7 +194,7 @@ function pairDetails(pair) {
 }
 
 /** Hovering, tapping, or arrow keys on the tokens of `container` show their values in `tip`. */
-function readTokens(container, tip, stepAt) {
+function readTokens(container, tip) {
   let shown = null;
   const hide = () => {
     shown?.classList.remove("on");
@@ -155,8 +206,7 @@ function readTokens(container, tip, stepAt) {
     hide();
     shown = node;
     node.classList.add("on");
-    const index = Number(node.closest(".step").id.slice("step-".length));
-    tip.replaceChildren(tokenValues(stepAt(index), Number(node.dataset.i)));
+    tip.replaceChildren(tokenValues(STEP_OF.get(node.closest(".step")), Number(node.dataset.i)));
     tip.hidden = false;
     place(tip, node.getClientRects()[0] ?? node.getBoundingClientRect());
   };

@@ -29,8 +29,8 @@ function filled(node, attributes, children) {
 const thousands = new Intl.NumberFormat("en");
 
 /** A count with separators, and its noun. */
-function count(n, noun) {
-  return `${thousands.format(n)} ${noun}${n === 1 ? "" : "s"}`;
+function count(n, noun, plural = `${noun}s`) {
+  return `${thousands.format(n)} ${n === 1 ? noun : plural}`;
 }
 
 /** A number for people; "–" for none. The exact one belongs beside it where it matters. */
