@@ -29,7 +29,8 @@ _PAIR_COLUMNS = [
     "pair_id", "problem_id", "prompt_ids", "chosen_ids", "rejected_ids", "chosen_is_terminal", "rejected_is_terminal",
 ]  # fmt: skip
 _SOLUTION_COLUMNS = [
-    "solution_id", "problem_id", "prompt_token_ids", "token_ids", "finish_reason", "answer_correct",
+    "solution_id", "parent_solution_id", "problem_id", "prompt_token_ids", "token_ids", "finish_reason",
+    "answer_correct",
 ]  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def train(
 
 
 def examples_of(source: Path, recipe: TrainRecipe, eos_id: int) -> Iterator[Example]:
-    """The run's pairs, or for SFT its right solutions, as token ids.
+    """The run's pairs, or for SFT its right samples, as token ids. What a branch adds is no solution by itself.
 
     An end-of-sequence token is added only where a side ends its solution.
     """
@@ -107,7 +108,7 @@ def examples_of(source: Path, recipe: TrainRecipe, eos_id: int) -> Iterator[Exam
                     for side in ("chosen", "rejected")
                 )
                 yield Example(row["pair_id"], row["problem_id"], tuple(row["prompt_ids"]), sides)
-            elif row["answer_correct"]:
+            elif row["answer_correct"] and row["parent_solution_id"] is None:
                 ending = (eos_id,) if row["finish_reason"] != "length" else ()
                 side = (*row["token_ids"], *ending)
                 prompt = tuple(row["prompt_token_ids"])

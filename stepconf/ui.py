@@ -24,8 +24,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from stepconf.core.pairs.reasons import LACKS
 from stepconf.core.printable import printable
 
+FEW_PAIRS = 50  # fewer are not worth a training
+_REASONS = 3  # that are named where there are few
 _LEAST_WIDTH = 60  # columns; in fewer, tables are columns of single letters, or Rich fails
 
 
@@ -118,11 +121,14 @@ class StageProgress:
         self._progress.stop()
 
     def __call__(self, stage: str, n: int) -> None:
-        """`n` more done in `stage`; a negative n announces so many to do."""
-        if n < 0 or stage not in self._tasks:
+        """`n` more done in `stage`; a negative n announces so many more to do."""
+        if stage not in self._tasks:
             first = next(iter(self._tasks.values()), None)
-            total = -n if n < 0 else self._progress.tasks[first].total if first is not None else None
+            total = 0 if n < 0 else self._progress.tasks[first].total if first is not None else None
             self._tasks[stage] = self._progress.add_task(stage, total=total)
+        if n < 0:
+            total = self._progress.tasks[self._tasks[stage]].total or 0
+            self._progress.update(self._tasks[stage], total=total - n)
         if n > 0:
             self._progress.advance(self._tasks[stage], n)
 
@@ -260,12 +266,15 @@ def show_summary(summary: dict[str, Any], run: Path | str) -> None:
     say(f"Files: {run}/solutions/*.parquet, {run}/steps/*.parquet")
     if summary.get("pairs"):
         say(f"       {run}/pairs/*.parquet")
-    if "pairs" in summary and not summary["pairs"]:
-        say(no_pairs(summary))
+    if _has_few_pairs(summary):
+        say(few_pairs(summary))
+        return
     say(f"Next:  {_next(summary, run)}")
 
 
-def show_export(out: Path | str, counts: dict[str, int], dropped: dict[str, int], warning: str) -> None:
+def show_export(
+    out: Path | str, counts: dict[str, int], dropped: dict[str, int], warning: str, token_ids: str
+) -> None:
     """What was exported, what was not, and what to beware of."""
     sizes = ", ".join(f"{n:,} {split}" for split, n in counts.items())
     say(f"Export: {sizes} rows in {out}; how to load them: {out}/README.md")
@@ -273,37 +282,49 @@ def show_export(out: Path | str, counts: dict[str, int], dropped: dict[str, int]
         say(f"Left out: {_reasons(dropped)}")
     if warning:
         say(f"Warning: {warning}", style="yellow")
+    if token_ids:
+        say(f"Token ids: {token_ids}")
 
 
-def no_pairs(summary: dict[str, Any]) -> str:
-    """One sentence that says why a run has no pairs."""
-    return f"No pairs by {summary['strategy']}: {_reasons(summary['pair_drops'])}."
+def few_pairs(summary: dict[str, Any]) -> str:
+    """Why a run has few pairs or none, and what it lacks: one paragraph."""
+    n, drops = sum(summary["pairs"].values()), summary["pair_drops"]
+    by_size = dict(sorted(drops.items(), key=lambda one: -one[1]))
+    commonest = dict(list(by_size.items())[:_REASONS])
+    said = f"{f'Only {n:,}' if n else 'No'} pairs by {summary['strategy']}: {_reasons(commonest)}."
+    lacking = next((LACKS[reason] for reason in by_size if reason in LACKS), None)
+    return said if lacking is None else f"{said} The run lacks {lacking}."
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [
-        (
-            "problems, solutions, steps",
-            f"{summary['problems']:,}, {summary['solutions']:,}, {summary['steps']:,}",
-        )
-    ]
+    branches = summary.get("branches") or {}
+    of = " (samples)" if branches else ""
+    solutions, steps = (summary[key] - branches.get(key, 0) for key in ("solutions", "steps"))
+    rows = [("problems, solutions, steps", f"{summary['problems']:,}, {solutions:,}, {steps:,}")]
+    if branches:
+        ratio = branches["tokens_per_sample_token"]
+        size = f"{branches['solutions']:,} with {branches['steps']:,} steps"
+        rows.append(("branches", size + (f"; {ratio:.1f} times the samples' tokens" if ratio else "")))
+        rows.append(("  their answers", _outcomes(branches["outcomes"])))
+        rows.append(("  their step labels", _counts(branches["labels"])))
     if summary["tokens"]:
         rate, idle = summary["tokens_per_second"], summary.get("engine_idle_share")
         speed = f" at {rate:,}/s" if rate else ""
         waited = f", engine idle {idle:.1%}" if idle is not None else ""
         rows.append(("tokens", f"{summary['tokens']:,}{speed}{waited}"))
-    rows.append(("answers", _counts(summary["answers"])))
+    rows.append((f"answers{of}", _counts(summary["answers"])))
     for name, found in summary["verifiers"].items():
-        rows.append((f"steps by {name}", _counts(found)))
+        rows.append((f"steps by {name}{of}", _counts(found)))
     if summary["other_verifiers"]:
         rows.append(("other verifiers", f"{summary['other_verifiers']:,}, not compared"))
     rows += [(f"{pair['first']} and {pair['second']}", _agreement(pair)) for pair in summary["agreement"]]
     if summary["labels"]:
-        rows.append(("step labels", _counts(summary["labels"])))
+        rows.append((f"step labels{of}", _counts(summary["labels"])))
+        rows += _coverage(summary)
     if entropy := summary["entropy"]:
         correct, incorrect = (_number(entropy[k], " nats") for k in ("mean_correct", "mean_incorrect"))
-        rows.append(("mean entropy", f"correct {correct}, incorrect {incorrect}"))
-        rows.append(("AUROC of entropy", _interval(entropy["auroc"])))
+        rows.append((f"mean entropy{of}", f"correct {correct}, incorrect {incorrect}"))
+        rows.append((f"AUROC of entropy{of}", _interval(entropy["auroc"])))
     if "pairs" in summary:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in summary["pairs"].items()) or "none"
         how = summary["strategy"] + (f", tau {summary['tau']:.3f}" if summary["tau"] is not None else "")
@@ -311,13 +332,24 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("  by split", ", ".join(f"{n:,} {split}" for split, n in summary["pair_splits"].items()))
         )
-        if summary["pair_candidates"]:
-            rows.append(("candidates", _reasons(summary["pair_candidates"])))
+        rows.append(("  yield", _yield(summary)))
         rows.append(("without a pair", _reasons(summary["pair_drops"])))
     if summary["drops"]:
         rows.append(("left out", _reasons(summary["drops"])))
     rows.append(("seconds", ", ".join(f"{stage} {s:,.1f}" for stage, s in summary["seconds"].items())))
     return rows
+
+
+def _yield(summary: dict[str, Any]) -> str:
+    """How many pairs the sampled tokens gave, and over how many problems they are."""
+    n, problems = sum(summary["pairs"].values()), summary["pair_problems"]
+    per_thousand = f"{1000 * n / summary['tokens']:.2f} per 1,000 sampled tokens" if summary["tokens"] else ""
+    over = "" if problems is None else f"of {problems:,} of {summary['problems']:,} problems"
+    return ", ".join(filter(None, (per_thousand, over)))
+
+
+def _has_few_pairs(summary: dict[str, Any]) -> bool:
+    return "pairs" in summary and sum(summary["pairs"].values()) < FEW_PAIRS
 
 
 def _counts(found: dict[str, Any]) -> str:
@@ -328,6 +360,25 @@ def _counts(found: dict[str, Any]) -> str:
         else "none decided"
     )
     return f"{share}; {unknown:,} unknown"
+
+
+def _outcomes(found: dict[str, int]) -> str:
+    graded = found["right"] + found["wrong"]
+    share = f"{found['right'] / graded:.1%} correct of {graded:,} decided" if graded else "none decided"
+    return f"{share}; {found['cut']:,} cut off, {found['ungraded']:,} unknown"
+
+
+def _coverage(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Why steps have no label, and the share of those that have one or need none."""
+    rows = []
+    if summary.get("unlabelled"):
+        rows.append(("  without one", _reasons(summary["unlabelled"])))
+    if summary.get("coverage") is not None:
+        what = "of the steps that state something, in problems that are not too hard"
+        price = summary.get("tokens_per_label")
+        cost = f"; {price:,.1f} tokens a label" if price else ""
+        rows.append(("coverage", f"{summary['coverage']:.1%} {what}{cost}"))
+    return rows
 
 
 def _agreement(pair: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from stepconf.core.calibration import problem_split
 from stepconf.run.tables import read_recipe
 from tests.edited_run import Row, edit, good_run
 from tests.engines.reference import top_probabilities
-from tests.invariants import rows_of
+from tests.invariants import rows_of, samples_of
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.tiny import stepconf
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def decide(rows: list[Row]) -> None:
         for i, row in enumerate(rows):
             row["answer_correct"] = i % 3 == 0
-        rows[-1]["answer_correct"] = None
+        [row for row in rows if not row["parent_solution_id"]][-1]["answer_correct"] = None
 
     edit(folder, "solutions", decide)
     return folder
@@ -50,12 +50,12 @@ def report(run: Path) -> Any:
 
 def tokens_of(run: Path, kind: str) -> tuple[list[Row], np.ndarray]:
     """The decided rows of a kind with the lists of their tokens, and which are correct."""
-    steps = [row for row in rows_of(run, "steps") if row["token_entropies"]]
+    steps = [row for row in samples_of(run, "steps") if row["token_entropies"]]
     if kind == "steps":
         rows = [row for row in steps if row["label"] != "unknown"]
         return rows, np.array([row["label"] == "correct" for row in rows])
     rows = []
-    for solution in rows_of(run, "solutions"):
+    for solution in samples_of(run, "solutions"):
         own = [step for step in steps if step["solution_id"] == solution["solution_id"]]
         if own and solution["answer_correct"] is not None:
             lists = {name: [x for step in own for x in step[name]] for name in LISTS}
@@ -104,7 +104,7 @@ def test_signals_are_those_of_the_tokens(run: Path, report: Any, kind: Any) -> N
     assert set(SIGNALS) == set(SIGNS) == set(report[kind]["signals"])
     assert report[kind]["n"] == len(rows) == units.correct.size > 10
     assert report[kind]["n"] + report[kind]["left_out"] == len(
-        rows_of(run, "steps" if kind == "steps" else "solutions")
+        samples_of(run, "steps" if kind == "steps" else "solutions")
     )
     for name, compute in SIGNALS.items():
         expected = [compute(row) for row in rows]

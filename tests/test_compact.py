@@ -108,7 +108,9 @@ def in_pieces(source: Path, out: Path, limit: int) -> Path:
 
 # Cutting
 
+# Of each solution: 0 where a problem begins, 3 for a branch of what is before it; and its steps.
 SOLUTIONS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=12)
+BRANCH = 3
 
 
 @given(SOLUTIONS, st.integers(1, 4000))
@@ -116,16 +118,18 @@ def test_pieces_are_whole_aligned_and_small(shape: list[tuple[int, int]], limit:
     ids = [f"s{i}" for i in range(len(shape))]
     problems = [f"p{sum(new == 0 for new, _ in shape[: i + 1])}" for i in range(len(shape))]
     owners = [key for key, (_, n) in zip(ids, shape, strict=True) for _ in range(n)]
-    solutions = pa.table(
-        {"solution_id": pa.array(ids, pa.string()), "problem_id": pa.array(problems, pa.string())}
-    )
+    parents = [ids[i - 1] if i and new == BRANCH else None for i, (new, _) in enumerate(shape)]
+    columns = {"solution_id": ids, "problem_id": problems, "parent_solution_id": parents}
+    solutions = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     steps = pa.table({"solution_id": pa.array(owners, pa.string()), "n": list(range(len(owners)))})
     pieces = list(cut(solutions, steps, limit))
     assert pa.concat_tables(own for own, _ in pieces).equals(solutions)
     assert pa.concat_tables(theirs for _, theirs in pieces).equals(steps)
     for own, theirs in pieces:
         assert set(theirs["solution_id"].to_pylist()) <= set(own["solution_id"].to_pylist())
-        assert own.nbytes + theirs.nbytes <= limit or len(own) == 1 or not owners
+        branches = own["parent_solution_id"].to_pylist()
+        assert branches[:1] in ([], [None]), "a branch lies with its parent"
+        assert own.nbytes + theirs.nbytes <= limit or None not in branches[1:] or not owners
     of_piece = [own["problem_id"].to_pylist() for own, _ in pieces]
     for before, after in pairwise(of_piece):
         if before[-1] == after[0]:
@@ -135,7 +139,8 @@ def test_pieces_are_whole_aligned_and_small(shape: list[tuple[int, int]], limit:
 
 
 def test_steps_out_of_order_are_not_cut() -> None:
-    solutions = pa.table({"solution_id": ["a", "b"], "problem_id": ["p", "q"]})
+    parents = pa.nulls(2, pa.string())
+    solutions = pa.table({"solution_id": ["a", "b"], "problem_id": ["p", "q"], "parent_solution_id": parents})
     for owners in (["b", "a"], ["a", "x"]):
         assert len(list(cut(solutions, pa.table({"solution_id": owners}), 1))) == 1
 
@@ -255,11 +260,11 @@ def test_shards_with_lists_of_other_writers_are_joined(run: Path) -> None:
 def test_view_shows_a_compacted_run(run: Path) -> None:
     before = Explorer(open_source(str(run), False))
     shown = [before.problem(i) for i in range(6)]
-    steps = [before.steps(before.index.solutions_of[i], before.token_texts()) for i in range(6)]
+    steps = [before.steps(before.index.samples_of[i], before.token_texts()) for i in range(6)]
     assert stepconf("compact", run).code == 0
     after = Explorer(open_source(str(run), False))
     assert [after.problem(i) for i in range(6)] == shown
-    assert [after.steps(after.index.solutions_of[i], after.token_texts()) for i in range(6)] == steps
+    assert [after.steps(after.index.samples_of[i], after.token_texts()) for i in range(6)] == steps
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ def test_another_runs_recipe_cannot_switch_it_on(hostile: Folder, run: Path, tmp
     trusting = load_recipe(None, {"engine.trust_remote_code": True})
     assert with_policy_of(trusting, recipe).engine.trust_remote_code
     for command in (
-        ["pairs", copy, "--set", "pairs.candidates=2"],
+        ["pairs", copy],
         ["calibrate", copy, "--top-k", 3],
         ["report", copy, "--out", tmp_path / "report.html"],
     ):

@@ -31,7 +31,7 @@ RECIPE = {"command": "generate", "sampling": {"samples": 2, "temperature": 0.7},
 FACTS = {"input": "x", "solutions": 1, "steps": 2, "tokens": 4, "drops": {}, "seconds": {"sample": 1.5}}
 
 PAIR_FACTS = {"solutions": 1, "options": {"strategy": "caspo"}, "tau": 0.5}
-PAIR_FACTS |= {key: {} for key in ("kinds", "splits", "drops", "candidates")}
+PAIR_FACTS |= {key: {} for key in ("kinds", "splits", "drops")}
 
 
 def solved(index: int) -> Solved:

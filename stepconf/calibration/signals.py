@@ -1,4 +1,4 @@
-"""What the steps and the answers of a run say of their confidence: columns, a row for each that was decided."""
+"""What the steps and the answers of a run's samples say of their confidence: a row for each that was decided."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.errors import StepconfError
+from stepconf.run.scan import scan_samples
 from stepconf.run.summary import polars_reads
-from stepconf.run.tables import check_is_run, scan_table, shard_files
+from stepconf.run.tables import check_is_run, shard_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,7 +55,7 @@ class Units:
 
 
 def read_units(run: Path, kind: Kind, topk: Mapping[str, float] | None = None) -> Units:
-    """The decided steps or answers of a run; none is an empty column, not an error.
+    """The decided steps or answers of a run's samples; none is an empty column, not an error.
 
     Args:
         run: a run folder.
@@ -78,7 +79,7 @@ def read_units(run: Path, kind: Kind, topk: Mapping[str, float] | None = None) -
 
 
 def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
-    """Of each right solution of a run, the lowest C that it has before its last step; 1 where that is its first.
+    """Of each right sample of a run, the lowest C that it has before its last step; 1 where that is its first.
 
     C is the product of the steps' confidences so far, or with `length_normalised` their geometric mean. The
     last step has the answer, and a branch with its answer is not pruned.
@@ -93,11 +94,11 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
     lowest = pl.DataFrame(schema={"solution_id": pl.String, "lowest": pl.Float64})
     if shard_files(run, "steps"):
         exponent = 1 / (pl.col("step_index") + 1) if length_normalised else 1.0
-        scored = scan_table(run, "solutions").filter(
+        scored = scan_samples(run, "solutions").filter(
             pl.col("answer_correct") & pl.col("entropy_mean").is_not_null()
         )
         on_the_way = (
-            scan_table(run, "steps")
+            scan_samples(run, "steps")
             .filter(pl.col("step_index") < pl.col("n_steps") - 1)
             .group_by("solution_id")
             .agg((pl.col("cumulative_confidence") ** exponent).min().alias("lowest"))
@@ -113,10 +114,10 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
 
 
 def _scan(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
-    """The steps of the run, with the column `TOPK` (null where none was computed)."""
+    """The steps of the run's samples, with the column `TOPK` (null where none was computed)."""
     import polars as pl
 
-    steps = scan_table(run, "steps")
+    steps = scan_samples(run, "steps")
     if topk is None:
         return steps.with_columns(pl.lit(None, pl.Float64).alias(TOPK))
     columns = {"step_id": list(topk), TOPK: list(topk.values())}
@@ -158,7 +159,7 @@ def _answers(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
             pl.col("cumulative_confidence").min(),
         )
     )
-    solutions = scan_table(run, "solutions").select(
+    solutions = scan_samples(run, "solutions").select(
         "solution_id", "problem_id", "entropy_mean", "confidence", pl.col("answer_correct").alias("correct")
     )
     return solutions.join(of_steps, "solution_id").with_columns(

@@ -13,7 +13,7 @@ from stepconf.stages.models import open_transformers
 
 
 def topk_entropies(run: Path, k: int, tick: Tick) -> dict[str, float]:
-    """By id of each scored step its mean top-k entropy, by one forward of the run's model over each solution.
+    """By id of each scored step of a sample its mean top-k entropy, by one forward of the run's model over each sample.
 
     Args:
         run: a run with scored steps.
@@ -32,8 +32,9 @@ def topk_entropies(run: Path, k: int, tick: Tick) -> dict[str, float]:
 def _steps(run: Path, k: int, tick: Tick) -> Iterator[tuple[str, float]]:
     with closing(open_transformers(with_policy_of(Recipe(), read_recipe(run)))) as engine:
         for _, solved in read_solved(run):
-            tick("top-k", -len(solved))
-            for one in solved:
+            samples = [one for one in solved if one.solution.parent_solution_id is None]
+            tick("top-k", -len(samples))
+            for one in samples:
                 solution, scored = one.solution, [step for step in one.steps if step.token_entropies]
                 if scored:
                     asked = ScoreRequest(solution.solution_id, solution.prompt_token_ids, solution.token_ids)

@@ -178,6 +178,7 @@ def _figures(run: Published) -> str:
     """Only what the summary has: a run without decided steps has no AUROC to state."""
     summary = run.summary
     rows = [
+        ("branches", _branches(summary.get("branches") or {})),
         ("step labels", _counts(summary.get("labels", {}))),
         ("answers", _counts(summary.get("answers", {}))),
     ]
@@ -208,6 +209,14 @@ def _figures(run: Published) -> str:
     images = [f"![{_plain(text)}]({file})\n\n{_plain(text)}." for file, text in run.figures]
     table = [_table(("figure", "value"), rows)] if rows else []
     return "\n\n".join(["## Figures", *table, *images]) if rows or images else ""
+
+
+def _branches(found: dict[str, Any]) -> str:
+    """How many there are; empty where there are none."""
+    if not found:
+        return ""
+    size = f"{found['solutions']:,} of the solutions, with {found['steps']:,} of the steps"
+    return f"{size}: completions sampled from a step on. The other figures are of samples alone"
 
 
 def _fields(run: Published) -> str:

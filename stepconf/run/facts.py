@@ -43,12 +43,13 @@ _OF_CHUNK: Kinds = {
     "drops": each(is_count),
     "seconds": each(_is_number),
 }
+# What later versions say in addition.
+_MORE_OF_PAIRS: Kinds = {"problems": is_count}
 _OF_PAIRS: Kinds = {
     "solutions": is_count,
     "kinds": each(is_count),
     "splits": each(is_count),
     "drops": each(is_count),
-    "candidates": each(is_count),
     "options": lambda value: isinstance(value, dict) and is_text(value.get("strategy")),
     "tau": lambda value: value is None or _is_number(value),
 }
@@ -80,7 +81,8 @@ def manifest_flaw(manifest: Any) -> str | None:
             return f"names {name!r}, which is no shard of a run"
         if odd := _odd(facts, _OF_SHARD):
             return f"has no valid {odd!r} of {name}"
-    if odd := _odd(manifest, _OF_PAIRS if chunk == PAIRS else _OF_CHUNK):
+    said = {name: fits for name, fits in _MORE_OF_PAIRS.items() if name in manifest}
+    if odd := _odd(manifest, _OF_PAIRS | said if chunk == PAIRS else _OF_CHUNK):
         return f"has no valid {odd!r}"
     names = [[stem_of(name) for name in table_shards(manifest, table)] for table in ("solutions", "steps")]
     if names[0] != names[1]:

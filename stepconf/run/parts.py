@@ -64,8 +64,8 @@ def shard_names(chunk: str, n: int) -> list[str]:
 def cut(solutions: Any, steps: Any, limit: int) -> Iterator[tuple[Any, Any]]:
     """Arrow tables of solutions and their steps, in pieces of at most `limit` bytes.
 
-    Halved where a problem ends, within a problem where a solution does; a single solution stays whole. Steps that are
-    not in the order of their solutions are not cut.
+    Halved where a problem ends, within a problem where a sample and its branches do; those stay together. Steps that
+    are not in the order of their solutions are not cut.
     """
     place = {key: row for row, key in enumerate(solutions["solution_id"].to_pylist())}
     owner = [place.get(key, -1) for key in steps["solution_id"].to_pylist()]
@@ -74,15 +74,17 @@ def cut(solutions: Any, steps: Any, limit: int) -> Iterator[tuple[Any, Any]]:
         return
     starts = [bisect_left(owner, row) for row in range(len(solutions) + 1)]
     problems = solutions["problem_id"].to_pylist()
+    is_sample = solutions["parent_solution_id"].is_null().to_pylist()
 
     def pieces(low: int, high: int) -> Iterator[tuple[Any, Any]]:
         piece = solutions.slice(low, high - low), steps.slice(starts[low], starts[high] - starts[low])
-        if high - low < 2 or piece[0].nbytes + piece[1].nbytes <= limit:
+        samples = [row for row in range(low + 1, high) if is_sample[row]]
+        if not samples or piece[0].nbytes + piece[1].nbytes <= limit:
             yield piece
             return
-        ends = [row for row in range(low + 1, high) if problems[row] != problems[row - 1]]
+        ends = [row for row in samples if problems[row] != problems[row - 1]]
         middle = (starts[low] + starts[high]) / 2
-        at = min(ends or range(low + 1, high), key=lambda row: abs(starts[row] - middle))
+        at = min(ends or samples, key=lambda row: abs(starts[row] - middle))
         yield from pieces(low, at)
         yield from pieces(at, high)
 

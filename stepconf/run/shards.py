@@ -198,7 +198,7 @@ class Run:
 
     def stage_pairs(self, name: str, pairs: Sequence[Pair]) -> None:
         """Write a shard of pairs (`train-00003`) where no reader looks, until `commit_pairs`."""
-        self.stage_shard(name, Shard.of(self._table("pairs", pairs)))
+        self._stage(name, Shard.of(self._table("pairs", pairs)))
 
     def stage_table(self, name: str, pairs: Any) -> None:
         """As `stage_pairs`, of an Arrow table from elsewhere.
@@ -206,21 +206,17 @@ class Run:
         Raises:
             ValueError: it has other columns than the schema.
         """
-        self.stage_shard(name, Shard.of(self._as_declared("pairs", pairs)))
+        self._stage(name, Shard.of(self._as_declared("pairs", pairs)))
 
-    def stage_shard(self, name: str, shard: Shard) -> None:
-        """As `stage_pairs`, of a file that is made."""
+    def _stage(self, name: str, shard: Shard) -> None:
         file = self.path / _STAGED / f"{name}.parquet"
         file.parent.mkdir(exist_ok=True)
         write_atomically(file, shard.data)
         self._staged[file] = shard.facts
 
-    def unstage_shards(self, names: Iterable[str]) -> None:
-        """Take staged shards back."""
-        for name in names:
-            file = self.path / _STAGED / f"{name}.parquet"
-            file.unlink()
-            del self._staged[file]
+    def staged(self) -> list[Path]:
+        """The files of the staged shards, in order."""
+        return sorted(self._staged)
 
     def drop_staged(self, pair_ids: set[str]) -> None:
         """Take pairs out of the staged shards."""

@@ -1,7 +1,7 @@
 """What a run holds, in figures: from its manifests and, with Polars, from its tables."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,26 +18,22 @@ from stepconf.core.documents import read_json
 from stepconf.core.ids import digest_of_ids
 from stepconf.core.records import Label
 from stepconf.errors import StepconfError
+from stepconf.run.coverage import coverage, too_hard
 from stepconf.run.damage import damage_told
 from stepconf.run.facts import each, from_json, is_count
 from stepconf.run.meter import idle_share
+from stepconf.run.scan import scan, scan_branches, scan_samples
 from stepconf.run.shards import Run
-from stepconf.run.tables import pairs_manifest, read_manifests, read_recipe, scan_table, shard_files
+from stepconf.run.tables import pairs_manifest, read_manifests, read_recipe, shard_files
 
 if TYPE_CHECKING:
     import polars as pl
 
 RESAMPLES = 1000
 _OF_TABLES = (
-    "shards",
-    "problems",
-    "answers",
-    "verifiers",
-    "other_verifiers",
-    "agreement",
-    "labels",
-    "entropy",
-)
+    "shards", "problems", "answers", "branches", "verifiers", "other_verifiers", "agreement", "labels", "unlabelled",
+    "coverage", "tokens_per_label", "entropy",
+)  # fmt: skip
 LARGE = 200_000  # steps from which a thousand resamples take seconds and a normal interval is as good
 Column = npt.NDArray[Any]
 
@@ -61,9 +57,11 @@ def write_summary(run: Run, same_steps: bool = False) -> dict[str, Any]:
 def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     """Counts, drops by reason, seconds and rates by stage, verdicts, entropies and AUROC, pairs by kind.
 
-    By verifier: coverage (share of all steps that it decides), incorrect_rate (of those) and seconds; by two
-    verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`). `other_verifiers`
-    are how many there are beyond those that are compared.
+    `solutions`, `steps` and `tokens` count all rows. Answers, labels, entropies and verdicts are those of samples;
+    `branches` says how many of the rows are of branches, and what came out of them. `coverage`: see `run.coverage`.
+    By verifier: coverage (share of the steps that it decides), incorrect_rate (of those) and seconds (on branches
+    too); by two verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
+    `other_verifiers` are how many there are beyond those that are compared.
     """
     manifests = read_manifests(path)
     chunks = [m for m in manifests if "tokens" in m]
@@ -72,7 +70,7 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     for manifest in chunks:
         drops.update(manifest["drops"])
         seconds.update(manifest["seconds"])
-    engine_seconds = seconds.get("sample", 0.0) + seconds.get("score", 0.0)
+    engine_seconds = sum(seconds.get(stage, 0.0) for stage in ("sample", "score", "branch"))
     tokens = sum(m["tokens"] for m in chunks)
     with polars_reads(path):
         tables = _of_tables(path, chunks, _known(path) if same_steps else {})
@@ -109,7 +107,7 @@ def confidence_quantile(path: Path, quantile: float) -> float:
     """
     import polars as pl
 
-    correct = scan_table(path, "steps").filter(pl.col("label") == "correct")
+    correct = scan(path, "steps").filter(pl.col("label") == "correct")
     asked = correct.select(pl.col("confidence").quantile(quantile, "linear"))
     with polars_reads(path):
         value = asked.collect(engine="streaming").item()
@@ -122,7 +120,7 @@ def confidence_quantile(path: Path, quantile: float) -> float:
 
 
 def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
-    """Of the steps that are labelled correct or incorrect: problem, mean entropy, confidence, correct.
+    """Of the samples' steps that are labelled correct or incorrect: problem, mean entropy, confidence, correct.
 
     Problems are numbered in the order of their ids: a million strings would be objects. Raises as `polars_reads`.
     """
@@ -130,7 +128,7 @@ def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
 
     if not shard_files(path, "steps"):
         return np.empty(0), np.empty(0), np.empty(0), np.empty(0)
-    steps = scan_table(path, "steps").filter(
+    steps = scan_samples(path, "steps").filter(
         pl.col("label").is_in(["correct", "incorrect"]) & pl.col("entropy_mean").is_not_null()
     )
     with polars_reads(path):
@@ -148,14 +146,16 @@ def step_columns(path: Path) -> tuple[Column, Column, Column, Column]:
 
 
 def answer_columns(path: Path) -> tuple[Column, Column]:
-    """Of the solutions whose answer was decided: problem id, whether it is right. Raises as `polars_reads`."""
+    """Of the samples whose answer was decided: problem id, whether it is right. Raises as `polars_reads`."""
     import polars as pl
 
     if not shard_files(path, "solutions"):
         return np.empty(0), np.empty(0)
     decided = pl.col("answer_correct").is_not_null()
     with polars_reads(path):
-        frame = scan_table(path, "solutions").filter(decided).select("problem_id", "answer_correct").collect()
+        frame = (
+            scan_samples(path, "solutions").filter(decided).select("problem_id", "answer_correct").collect()
+        )
     return frame["problem_id"].to_numpy(), frame["answer_correct"].to_numpy()
 
 
@@ -185,36 +185,101 @@ def _of_tables(path: Path, chunks: list[dict[str, Any]], known: dict[str, Any]) 
     shards = digest_of_ids(facts["blake2b"] for chunk in chunks for facts in chunk["files"].values())
     if known.get("shards") == shards:
         return {key: known[key] for key in _OF_TABLES}
-    return {"shards": shards} | _of_solutions(path) | _of_steps(path)
+    found = _of_solutions(path)
+    return {"shards": shards} | found | _of_steps(path, found["branches"])
 
 
 def _of_solutions(path: Path) -> dict[str, Any]:
+    import polars as pl
+
     if not shard_files(path, "solutions"):
-        return {"problems": 0, "answers": {"correct": 0, "incorrect": 0, "unknown": 0}}
-    frame = scan_table(path, "solutions").select("problem_id", "answer_correct").collect(engine="streaming")
-    right = frame["answer_correct"]
+        return {"problems": 0, "answers": _answers([]), "branches": {}}
+    columns = "problem_id", "parent_solution_id", "answer_correct", "finish_reason", "n_steps", "n_tokens"
+    frame = scan(path, "solutions").select(columns).collect(engine="streaming")
+    is_branch = pl.col("parent_solution_id").is_not_null()
+    samples, branches = frame.filter(~is_branch), frame.filter(is_branch)
     return {
         "problems": frame["problem_id"].n_unique(),
-        "answers": {
-            "correct": int(right.sum() or 0),
-            "incorrect": int((~right).sum() or 0),
-            "unknown": right.null_count(),
+        "answers": _answers(samples["answer_correct"]),
+        "branches": _of_branches(branches, int(samples["n_tokens"].sum())) if len(branches) else {},
+    }
+
+
+def _answers(right: Iterable[bool | None]) -> dict[str, int]:
+    counted = Counter(right)
+    return {"correct": counted[True], "incorrect": counted[False], "unknown": counted[None]}
+
+
+def _of_branches(branches: "pl.DataFrame", sample_tokens: int) -> dict[str, Any]:
+    """How many there are, their tokens as a multiple of the samples', and how they came out."""
+    tokens = int(branches["n_tokens"].sum())
+    cut = branches.filter(branches["answer_correct"].is_null() & (branches["finish_reason"] == "length"))
+    counted = _answers(branches["answer_correct"])
+    return {
+        "solutions": len(branches),
+        "steps": int(branches["n_steps"].sum()),
+        "tokens": tokens,
+        "tokens_per_sample_token": tokens / sample_tokens if sample_tokens else None,
+        "outcomes": {
+            "right": counted["correct"],
+            "wrong": counted["incorrect"],
+            "cut": len(cut),
+            "ungraded": counted["unknown"] - len(cut),
         },
     }
 
 
-def _of_steps(path: Path) -> dict[str, Any]:
+def _of_steps(path: Path, branches: dict[str, Any]) -> dict[str, Any]:
+    """What the steps say; what those of branches do joins `branches`."""
     import polars as pl
 
     if not shard_files(path, "steps"):
-        return {"verifiers": {}, "other_verifiers": 0, "agreement": [], "labels": {}, "entropy": {}}
-    steps = scan_table(path, "steps")
-    labels = dict(sorted(steps.group_by("label").agg(pl.len()).collect(engine="streaming").iter_rows()))
-    return {**_of_verifiers(steps), "labels": labels, "entropy": _entropy(path)}
+        empty: dict[str, Any] = {"verifiers": {}, "other_verifiers": 0, "agreement": [], "labels": {}}
+        return {**empty, "unlabelled": {}, "coverage": None, "tokens_per_label": None, "entropy": {}}
+    steps = scan_samples(path, "steps")
+    hard = too_hard(steps)
+    found = coverage(_with_after_error(steps), hard)
+    labelled = found.labelled
+    if branches:
+        of_branches = scan_branches(path, "steps")
+        theirs = coverage(of_branches, hard)
+        labelled += theirs.labelled
+        branches |= {
+            "labels": _labels(of_branches),
+            "unlabelled": theirs.unlabelled,
+            "coverage": theirs.share,
+        }
+    tokens = int(scan(path, "solutions").select(pl.col("n_tokens").sum()).collect().item())
+    return {
+        **_of_verifiers(steps, scan(path, "steps")),
+        "labels": _labels(steps),
+        "unlabelled": found.unlabelled,
+        "coverage": found.share,
+        "tokens_per_label": tokens / labelled if tokens and labelled else None,
+        "entropy": _entropy(path),
+    }
 
 
-def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
-    """Each verifier's labels, coverage and seconds, and how far two of them agree.
+def _labels(steps: "pl.LazyFrame") -> dict[str, int]:
+    import polars as pl
+
+    return dict(sorted(steps.group_by("label").agg(pl.len()).collect(engine="streaming").iter_rows()))
+
+
+def _with_after_error(steps: "pl.LazyFrame") -> "pl.LazyFrame":
+    """The steps with `after_error`, which follows from the first errors where the schema did not have it yet."""
+    import polars as pl
+
+    unknown = pl.col("after_error").is_null()
+    if not steps.select(unknown.any()).collect(engine="streaming").item():
+        return steps
+    errors = steps.filter("is_first_error").select("solution_id", first="step_index")
+    after = pl.col("after_error").fill_null(pl.col("step_index") > pl.col("first"))
+    return steps.join(errors, "solution_id", "left").with_columns(after_error=after)
+
+
+def _of_verifiers(steps: "pl.LazyFrame", all_steps: "pl.LazyFrame") -> dict[str, Any]:
+    """Each verifier's labels and coverage, its seconds on all steps, and how far two of them agree.
 
     The steps are counted by what was said of them before Python sees them: that leaves a handful of rows.
     """
@@ -229,7 +294,7 @@ def _of_verifiers(steps: "pl.LazyFrame") -> dict[str, Any]:
         .collect(engine="streaming")
     )
     seconds = (
-        steps.select(pl.col("verdicts").explode())
+        all_steps.select(pl.col("verdicts").explode())
         .unnest("verdicts")
         .drop_nulls("verifier")
         .group_by("verifier")
@@ -289,7 +354,7 @@ def _of_pairs(path: Path) -> dict[str, Any]:
         "pairs": found["kinds"],
         "pair_splits": found["splits"],
         "pair_drops": found["drops"],
-        "pair_candidates": found["candidates"],
+        "pair_problems": found.get("problems"),
         "strategy": found["options"]["strategy"],
         "tau": found["tau"],
     }

@@ -1,0 +1,244 @@
+"""What reads or rewrites a run, on one with branches and on one that an older version wrote."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from stepconf.core.branches import TOO_HARD
+from stepconf.core.schema import ADDED, TABLES
+from stepconf.core.statements import STATES_NOTHING
+from stepconf.hub.restore import read_folder
+from stepconf.recipe import TrainRecipe
+from stepconf.run.tables import read_shards
+from stepconf.train import examples_of
+from tests.edited_run import Row, edit, rewrite
+from tests.invariants import check_invariants, rows_of, samples_of
+from tests.report.test_view import ask, serving
+from tests.scripted_engine import SUMS, branched_run, generate
+from tests.scripted_engine import TOO_HARD as HARD_NUMBER
+from tests.tiny import VOCABULARY, stepconf
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(branched_run(), tmp_path / "run"))
+
+
+def summary_of(run: Path) -> Any:
+    return json.loads((run / "summary.json").read_text())
+
+
+def rows(run: Path) -> dict[str, list[Row]]:
+    return {table: [row for part in read_shards(run, table) for row in part] for table in TABLES}
+
+
+def ok(*arguments: object) -> str:
+    ended = stepconf(*arguments)
+    assert ended.code == 0, ended.err
+    return ended.out
+
+
+def coverage_of(steps: list[Row], hard: set[str]) -> tuple[float, Counter[str]]:
+    """The share that is labelled or needs no label, and the others by reason, row by row."""
+    judged, settled, reasons = 0, 0, Counter[str]()
+    for step in steps:
+        said = [verdict["reason"] for verdict in step["verdicts"]]
+        spoken = [v for v in step["verdicts"] if v["label"] == "unknown"]
+        rollout = [v["reason"] for v in spoken if v["verifier"] == "rollout"]
+        otherwise = "no verifier decides" if len(spoken) == len(said) else "verifiers disagree"
+        if STATES_NOTHING in said:
+            reason = STATES_NOTHING
+        elif step["problem_id"] in hard:
+            reason = TOO_HARD
+        else:
+            judged += 1
+            settled += step["label"] != "unknown" or step["after_error"]
+            reason = "after the first error" if step["after_error"] else "".join(rollout) or otherwise
+        if reason.startswith("the first error is among"):
+            reason = "the first error is among several steps"
+        reasons[reason] += step["label"] == "unknown"
+    return settled / judged, +reasons
+
+
+def test_the_summary_is_that_of_the_samples_with_branches_apart(run: Path) -> None:
+    # A step that states nothing, and one that completions leave open, in two problems that are solved.
+    def say(rows: list[Row]) -> None:
+        spoken = [row for row in rows if any(v["verifier"] == "rollout" for v in row["verdicts"])]
+        for row, reason in zip(
+            spoken[::7], [STATES_NOTHING, "the first error is among steps 0 to 2"] * 9, strict=False
+        ):
+            row["verdicts"] = [v | {"label": "unknown", "reason": reason} for v in row["verdicts"]]
+
+    edit(run, "steps", say)
+    ok("relabel", run, "--policy", "consensus")
+    found = summary_of(run)
+    solutions, steps = rows_of(run, "solutions"), rows_of(run, "steps")
+    samples, sampled = samples_of(run, "solutions"), samples_of(run, "steps")
+    branches = [one for one in solutions if one["parent_solution_id"]]
+    branched = [step for step in steps if step not in sampled]
+    assert (found["solutions"], found["steps"]) == (len(solutions), len(steps))
+    graded = Counter(one["answer_correct"] for one in samples)
+    assert found["answers"] == {"correct": graded[True], "incorrect": graded[False], "unknown": graded[None]}
+    assert found["labels"] == Counter(step["label"] for step in sampled)
+    hard = {one["problem_id"] for one in solutions if str(HARD_NUMBER) in one["problem"]}
+    share, reasons = coverage_of(sampled, hard)
+    assert found["coverage"] == pytest.approx(share) and found["unlabelled"] == reasons
+    assert {STATES_NOTHING, TOO_HARD, "the first error is among several steps"} <= set(reasons)
+
+    apart = found["branches"]
+    tokens = [sum(one["n_tokens"] for one in some) for some in (samples, branches)]
+    assert (apart["solutions"], apart["steps"], apart["tokens"]) == (len(branches), len(branched), tokens[1])
+    assert apart["tokens_per_sample_token"] == pytest.approx(tokens[1] / tokens[0])
+    theirs = Counter(one["answer_correct"] for one in branches)
+    assert apart["outcomes"] == {
+        "right": theirs[True],
+        "wrong": theirs[False],
+        "cut": 0,
+        "ungraded": theirs[None],
+    }
+    assert apart["labels"] == Counter(step["label"] for step in branched)
+    share, reasons = coverage_of(branched, hard)
+    assert apart["coverage"] == pytest.approx(share) and apart["unlabelled"] == reasons
+    n_labels = sum(step["label"] != "unknown" for step in steps)
+    assert found["tokens_per_label"] == pytest.approx(sum(tokens) / n_labels)
+
+
+def test_the_table_at_the_end_says_so(tmp_path: Path) -> None:
+    shown = generate(tmp_path / "run", errors=0.45).out
+    for word in ("branches", "their answers", "answers (samples)", "AUROC of entropy (samples)", "coverage"):
+        assert word in shown
+    assert f"{len(SUMS)}, {4 * len(SUMS)}, " in shown
+    plain = generate(tmp_path / "plain", branch="none").out
+    assert "branch" not in plain and "(samples)" not in plain and "coverage" in plain
+    assert summary_of(tmp_path / "plain")["branches"] == {}
+    told = json.loads(ok("status", tmp_path / "run", "--json"))["stages"]["branch"]
+    assert told["done"] == told["total"] == summary_of(tmp_path / "run")["branches"]["solutions"]
+
+
+def test_a_cut_branch_is_no_wrong_one(run: Path) -> None:
+    def cut(rows: list[Row]) -> None:
+        for row in rows:
+            if row["parent_solution_id"]:
+                row["answer_correct"], row["finish_reason"] = None, "length"
+
+    edit(run, "solutions", cut, "00000")
+    n = sum(one["finish_reason"] == "length" for one in rows_of(run, "solutions"))
+    ok("pairs", run, "--tau", 0.9)  # writes the summary anew, from other shards than it knows
+    assert summary_of(run)["branches"]["outcomes"]["cut"] == n > 0
+
+
+def test_relabelling_and_putting_together_keep_the_laws(run: Path) -> None:
+    before = rows(run)
+    ok("compact", run)
+    assert len(list((run / "steps").glob("*.parquet"))) == 1 and rows(run) == before
+    ok("relabel", run, "--policy", "first-decided")
+    check_invariants(run, VOCABULARY)
+    assert rows(run)["steps"] != before["steps"]
+    ok("relabel", run, "--policy", "error-first")
+    assert rows(run) == before
+    ok("check", run)
+
+
+def test_publishing_and_bringing_back(run: Path, tmp_path: Path) -> None:
+    ok("push", run, "me/set", "--dry-run", "--out", tmp_path / "set")
+    read_folder(tmp_path / "set", tmp_path / "back", "me/set", lambda stage, n: None)
+    assert rows(tmp_path / "back") == rows(run)
+    ok("check", tmp_path / "back")
+    n = summary_of(run)["branches"]["solutions"]
+    assert f"{n} of the solutions" in (tmp_path / "set" / "README.md").read_text()
+
+
+def test_verifying_again_keeps_the_branches(run: Path, tmp_path: Path) -> None:
+    ok("verify", run, "--verify", "final,symbolic", "--out", tmp_path / "again", "--set", "chunk=5")
+    check_invariants(tmp_path / "again", VOCABULARY)
+    for table, key in (("solutions", "solution_id"), ("steps", "step_id")):
+        assert [row[key] for row in rows(tmp_path / "again")[table]] == [row[key] for row in rows(run)[table]]
+    answers = [
+        [one["answer_correct"] for one in rows(folder)["solutions"]] for folder in (run, tmp_path / "again")
+    ]
+    assert answers[0] == answers[1]
+    ok("check", tmp_path / "again")
+
+
+def test_sft_learns_from_samples(run: Path) -> None:
+    right = {one["solution_id"] for one in samples_of(run, "solutions") if one["answer_correct"]}
+    assert any(one["answer_correct"] for one in rows_of(run, "solutions") if one["parent_solution_id"])
+    examples = examples_of(run, TrainRecipe(objective="sft"), 0)
+    assert {one.key for one in examples} == right
+
+
+# Runs of schema 1.0
+
+
+def as_of_old(run: Path) -> None:
+    """The run as version 1.0 of the schema wrote it."""
+    for table, added in ADDED["1.0"].items():
+        for file in sorted((run / table).glob("*.parquet")):
+            held = pq.read_table(file).drop_columns(list(added))
+            rewrite(
+                run, file, held.replace_schema_metadata(held.schema.metadata | {b"stepconf_schema": b"1.0"})
+            )
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    out = tmp_path / "old"
+    assert generate(out, branch="none").code == 0
+    return out
+
+
+COMMANDS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
+    "check": lambda run, out: ("check", run, "--json"),
+    "report": lambda run, out: ("report", run, "--out", out / "page.html"),
+    "push": lambda run, out: ("push", run, "me/set", "--dry-run", "--out", out / "set"),
+    "calibrate": lambda run, out: ("calibrate", run, "--resamples", 10, "--out", out / "figures"),
+    "status": lambda run, out: ("status", run, "--json"),
+    "compact": lambda run, out: ("compact", run),
+    "relabel": lambda run, out: ("relabel", run, "--policy", "consensus"),
+}
+
+
+def test_runs_of_an_older_schema_are_read_as_before(old: Path, tmp_path: Path) -> None:
+    new = Path(shutil.copytree(old, tmp_path / "new"))
+    as_of_old(old)
+    assert not {"prefix_id", "after_error"} & set(rows_of(old, "steps")[0])
+    for name, command in COMMANDS.items():
+        said = {}
+        for run in (old, new):
+            out = tmp_path / f"{name}-{run.name}"
+            out.mkdir()
+            said[run] = ok(*command(run, out))
+        if name in ("check", "status"):
+            assert said[old] == said[new], name
+    with serving(old) as server:
+        listed = ask(server, "api/problems")
+        assert [row["branches"] for row in listed["problems"]] == [0] * len(SUMS)
+        assert ask(server, "api/problem", id=listed["problems"][0]["id"])["solutions"]
+    ok("check", old)
+    mine, theirs = summary_of(old), summary_of(new)
+    assert {k: v for k, v in mine.items() if k != "shards"} == {
+        k: v for k, v in theirs.items() if k != "shards"
+    }
+    known = rows(new)
+    for table, held in rows(old).items():
+        unknown = {"prefix_id": None} if table == "steps" else {}
+        assert held == [row | unknown for row in known[table]]
+
+
+def test_verifying_a_run_of_an_older_schema_makes_one_of_this(old: Path, tmp_path: Path) -> None:
+    before = rows(old)
+    as_of_old(old)
+    ok("verify", old, "--verify", "final,symbolic", "--out", tmp_path / "again")
+    check_invariants(tmp_path / "again", VOCABULARY)
+    assert [row["prefix_id"] for row in rows(tmp_path / "again")["steps"]] == [
+        row["prefix_id"] for row in before["steps"]
+    ]
+    ok("check", tmp_path / "again")
+    metadata = pq.read_schema(tmp_path / "again" / "steps" / "part-00000.parquet").metadata
+    assert metadata[b"stepconf_schema"] == b"1.1" and b"stepconf_upgraded_from" not in metadata
