@@ -20,7 +20,7 @@ Where = Literal["first-error", "uncertain", "all"]
 
 TOO_HARD = "too hard for the policy"
 LEAVES_LOST = "no completion of what it leaves is right"
-UNGRADED = "no completion can be graded"
+UNGRADED = "too few completions can be graded"
 AMONG = "the first error is among"
 
 
@@ -278,7 +278,7 @@ def judge(tree: Tree, trunk: Trunk) -> list[Judgement | None]:
     right = [node for node, tally in enumerate(tallies) if tally.right]
     if not right:
         reason = LEAVES_LOST if trunk.is_branch else TOO_HARD
-        reason = reason if tallies[0].graded else UNGRADED
+        reason = reason if tree.is_lost(trunk, 0) else UNGRADED
         return [Judgement("unknown", None, reason)] * trunk.n_steps
     saved = right[-1]
     lost = next((n for n in range(saved + 1, trunk.n_steps + 1) if tree.is_lost(trunk, n)), None)

@@ -126,9 +126,8 @@ class Brancher:
         """A task of `stages.stream`: the samples of a problem, each with its branches after it, judged."""
         tree = Tree(self._rules)
         rows = [_Row(one) for one in samples]
-        of = dict(
-            zip(self._trunks([row for row in rows if row.solved.solution.token_ids]), rows, strict=False)
-        )
+        tokenised = [row for row in rows if row.solved.solution.token_ids]
+        of = dict(zip(self._trunks(tokenised), tokenised, strict=True))
         rounds = grow(tree, list(of))
         asks = next(rounds, None)
         while asks is not None:

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from stepconf.core.branches import TOO_HARD
+from stepconf.core.records import Problem, Solved
 from stepconf.core.statements import STATES_NOTHING
+from stepconf.engines.guard import Guard
+from stepconf.problems.load import ImportedSolution
+from stepconf.recipe import load_recipe, with_branches
+from stepconf.stages.branch import Brancher
+from stepconf.stages.chunks import Chunk
+from stepconf.stages.judge import open_pool
+from stepconf.stages.make import branch
+from stepconf.stages.models import Prompter
+from stepconf.stages.solve import imported
 from tests.engines.reference import token_numbers
 from tests.invariants import Row, check_invariants, rows_of
 from tests.scripted_engine import ArithmeticEngine, branched_run, generate
@@ -27,14 +37,14 @@ def read(run: Path) -> tuple[dict[str, Row], dict[str, list[Row]]]:
 def check_exact(solutions: dict[str, Row], steps: dict[str, list[Row]]) -> int:
     """A branch's prompt is its parent's exact prefix, and its first step a sibling of the parent's; how many."""
     branches = [one for one in solutions.values() if one["parent_solution_id"]]
-    for branch in branches:
-        parent, node = solutions[branch["parent_solution_id"]], branch["branch_step"]
+    for own in branches:
+        parent, node = solutions[own["parent_solution_id"]], own["branch_step"]
         theirs = steps[parent["solution_id"]]
         end = theirs[node]["token_start"] if node < len(theirs) else parent["n_tokens"]
-        assert branch["prompt_token_ids"] == parent["prompt_token_ids"] + parent["token_ids"][:end]
-        assert branch["problem_id"] == parent["problem_id"]
+        assert own["prompt_token_ids"] == parent["prompt_token_ids"] + parent["token_ids"][:end]
+        assert own["problem_id"] == parent["problem_id"]
         if node < len(theirs):
-            assert steps[branch["solution_id"]][0]["prefix_id"] == theirs[node]["prefix_id"]
+            assert steps[own["solution_id"]][0]["prefix_id"] == theirs[node]["prefix_id"]
     return len(branches)
 
 
@@ -231,6 +241,26 @@ def test_audit_measures_branches_against_people(tmp_path: Path, monkeypatch: pyt
         "audit", "--on", "processbench", file, "--verify", "rollout", *options[:-1], none, columns=160
     )
     assert ended.code == 1 and "none of the 1 problems" in ended.err
+
+
+def test_a_solution_without_tokens_is_left_as_it_is() -> None:
+    engine = Guard(lambda: ArithmeticEngine(0.0), lambda sentence: None)
+    recipe = with_branches(
+        load_recipe(None, {"branch.where": ["all"], "prompt.instruction": "Add."}), "verify"
+    )
+    problem = Problem("p", "What is 2 + 3 - 4?", "1", "math", "", "")
+    text = "2 + 3 = 6\n6 - 4 = 2\nThe answer is \\boxed{2}"
+    prompt = Prompter(engine.tokenizer, recipe.prompt).ids(problem.text)
+    bare, tokenised = (
+        imported(ImportedSolution(problem, text, None, i), recipe, tokenizer, ids)
+        for i, (tokenizer, ids) in enumerate([(None, []), (engine.tokenizer, prompt)])
+    )
+    assert isinstance(bare, Solved) and isinstance(tokenised, Solved)
+    with open_pool(recipe) as pool:
+        brancher = Brancher(recipe, engine, pool, lambda stage, n: None)
+        (chunk,) = branch(iter([Chunk("0", "", [], solved=[bare, tokenised])]), brancher)
+    assert chunk.solved[0] == bare and len(chunk.solved) > 2
+    assert chunk.solved[1].steps[0].verdicts[0].label == "incorrect"
 
 
 @pytest.mark.parametrize(
