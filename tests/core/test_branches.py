@@ -230,6 +230,17 @@ def test_a_node_that_cannot_be_continued_is_left_open() -> None:
     assert reasons == {"the first error is among steps 0 to 3"}
 
 
+def test_completions_that_are_all_cut_decide_nothing() -> None:
+    policy = Policy(n_steps=4, cut=1.0)
+    right, wrong = policy.sample(None), policy.sample(2)
+    tree, log = grown(policy, [right, wrong], Rules(FIRST_ERROR, budget=MUCH))
+    assert sum(ask.n for ask, _ in log) == 8, "the middle is asked for in full, and then left open"
+    assert {one and one.reason for one in judge(tree, wrong)} == {"the first error is among steps 0 to 3"}
+    alone = policy.sample(2)
+    tree, _ = grown(policy, [alone], Rules(FIRST_ERROR, budget=MUCH))
+    assert {one and (one.label, one.reason) for one in judge(tree, alone)} == {("unknown", UNGRADED)}
+
+
 def test_the_budget_stops_it() -> None:
     policy = Policy(right=0.5)
     samples = [policy.sample(None), policy.sample(7), policy.sample(6)]
