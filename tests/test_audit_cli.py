@@ -28,6 +28,8 @@ def test_processbench_as_json(tmp_path: Path) -> None:
     report = json.loads(ended.out)
     assert report["n_solutions"] == 3 and [r["verifier"] for r in report["results"]] == ["symbolic", "final"]
     symbolic, final = report["results"]
+    interval = symbolic["processbench"].pop("f1_interval")
+    assert (interval["estimate"], interval["low"], interval["high"]) == (1.0, 1.0, 1.0)
     assert symbolic["processbench"] == {
         "error_accuracy": 1.0, "correct_accuracy": 1.0, "f1": 1.0, "n_error": 1, "n_correct": 2,
     }  # fmt: skip

@@ -25,12 +25,14 @@ class ProcessBenchMetrics:
     """ProcessBench's three numbers, in [0, 1] (published in per cent); None where there is no such sample.
 
     `error_accuracy`: share of wrong solutions whose first wrong step is predicted. `correct_accuracy`: share
-    of correct solutions for which none is. `f1`: their harmonic mean, 0 where both are 0.
+    of correct solutions for which none is. `f1`: their harmonic mean, 0 where both are 0; `f1_interval` resamples
+    problems.
     """
 
     error_accuracy: float | None
     correct_accuracy: float | None
     f1: float | None
+    f1_interval: Interval
     n_error: int
     n_correct: int
 
@@ -66,30 +68,39 @@ def predicted_first_error(verdicts: Sequence[Verdict | None]) -> int:
     return first_error(["unknown" if verdict is None else verdict.label for verdict in verdicts])
 
 
-def processbench_metrics(labels: Sequence[int], predictions: Sequence[int]) -> ProcessBenchMetrics:
+def processbench_metrics(
+    problems: Sequence[str], labels: Sequence[int], predictions: Sequence[int], seed: int = 0
+) -> ProcessBenchMetrics:
     """ProcessBench's metric.
 
     Args:
+        problems: per solution, the id of its problem.
         labels: per solution, the index of the first wrong step, -1 for a correct solution.
         predictions: per solution, the predicted index.
+        seed: of the resampling.
 
     Raises:
-        StepconfError: the two differ in length.
+        StepconfError: they differ in length, or there is no solution.
     """
-    _same_length(labels, predictions)
-    matches = [
-        (label == -1, label == prediction) for label, prediction in zip(labels, predictions, strict=True)
-    ]
-    correct = [match for right, match in matches if right]
-    wrong = [match for right, match in matches if not right]
-    error_accuracy = sum(wrong) / len(wrong) if wrong else None
-    correct_accuracy = sum(correct) / len(correct) if correct else None
+    _same_length(labels, predictions, problems)
+    label, match = np.asarray(labels), np.asarray(labels) == np.asarray(predictions)
+    wrong = label >= 0
+    ones = np.ones(len(label), dtype=np.int64)
+    f1 = cluster_bootstrap(_f1, list(problems), match, wrong, seed=seed)
     return ProcessBenchMetrics(
-        error_accuracy,
-        correct_accuracy,
-        _harmonic_mean(error_accuracy, correct_accuracy),
-        len(wrong),
-        len(correct),
+        error_accuracy=_ratio(match & wrong, wrong, weights=ones),
+        correct_accuracy=_ratio(match & ~wrong, ~wrong, weights=ones),
+        f1=f1.estimate,
+        f1_interval=f1,
+        n_error=int(wrong.sum()),
+        n_correct=int((~wrong).sum()),
+    )
+
+
+def _f1(*arrays: Any, weights: Weights) -> float | None:
+    match, wrong = arrays
+    return _harmonic_mean(
+        _ratio(match & wrong, wrong, weights=weights), _ratio(match & ~wrong, ~wrong, weights=weights)
     )
 
 

@@ -200,7 +200,7 @@ def _audited(benchmark: Benchmark, rows: Sequence[_Labelled], verifier: Verifier
         predictions = [predicted_first_error(one) for one in verdicts]
         known = [-1 if label is None else label for label in labels]
         flags = first_error_flags(problems, known, predictions)
-        metrics = processbench_metrics(known, predictions)
+        metrics = processbench_metrics(problems, known, predictions)
     else:
         spoken = [one[-1] for one in verdicts]
         flagged = [verdict is not None and verdict.label == "incorrect" for verdict in spoken]
@@ -269,7 +269,7 @@ def render(report: Audit) -> "Table":
     if bench:
         table.add_row("error accuracy", *(_percent(one.error_accuracy) for one in bench))
         table.add_row("correct accuracy", *(_percent(one.correct_accuracy) for one in bench))
-        table.add_row("F1", *(_percent(one.f1) for one in bench), end_section=True)
+        table.add_row("F1", *(_interval(one.f1_interval) for one in bench), end_section=True)
     table.add_row("precision of flags", *(_interval(one.precision) for one in flags))
     if bench:
         table.add_row("precision, strict", *(_interval(one.strict_precision) for one in flags))

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stepconf.core.audit import first_error, first_error_flags, processbench_metrics, step_flags
+from stepconf.core.audit import (
+    ProcessBenchMetrics,
+    first_error,
+    first_error_flags,
+    processbench_metrics,
+    step_flags,
+)
 from stepconf.core.records import Solved, Verdict
 from stepconf.errors import StepconfError
 from stepconf.labels.audit import audit, render
@@ -27,11 +33,18 @@ def published(labels: list[int], predictions: list[int]) -> tuple[float, float, 
     return float(acc1), float(acc2), float(2 * acc1 * acc2 / (acc1 + acc2))
 
 
+def metrics_of(labels: list[int], predictions: list[int]) -> ProcessBenchMetrics:
+    return processbench_metrics([str(i) for i in range(len(labels))], labels, predictions)
+
+
+@settings(deadline=None)
 @given(PAIRS)
 def test_the_processbench_metric_is_the_published_one(pairs: list[tuple[int, int]]) -> None:
     # One match of each kind, so that the published formula divides by no zero.
     labels, predictions = [-1, 0, *(a for a, _ in pairs)], [-1, 0, *(b for _, b in pairs)]
-    ours = processbench_metrics(labels, predictions)
+    ours = metrics_of(labels, predictions)
+    low, high = ours.f1_interval.low, ours.f1_interval.high
+    assert low is None or high is None or 0 <= low <= high <= 1
     assert ours.error_accuracy is not None and ours.correct_accuracy is not None and ours.f1 is not None
     assert (100 * ours.error_accuracy, 100 * ours.correct_accuracy, 100 * ours.f1) == pytest.approx(
         published(labels, predictions)
@@ -39,8 +52,8 @@ def test_the_processbench_metric_is_the_published_one(pairs: list[tuple[int, int
 
 
 def test_the_metric_without_one_kind_of_sample() -> None:
-    assert processbench_metrics([-1, -1], [-1, 2]).f1 is None
-    assert processbench_metrics([0, -1], [1, 2]).f1 == 0
+    assert metrics_of([-1, -1], [-1, 2]).f1 is None
+    assert metrics_of([0, -1], [1, 2]).f1 == 0
 
 
 @settings(max_examples=15, deadline=None)
@@ -77,7 +90,7 @@ def test_steps_without_a_label_are_left_out() -> None:
 
 def test_lengths_must_match() -> None:
     with pytest.raises(StepconfError, match="entries"):
-        processbench_metrics([1], [1, 2])
+        processbench_metrics(["a"], [1], [1, 2])
 
 
 def test_first_error() -> None:
