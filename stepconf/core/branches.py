@@ -159,7 +159,10 @@ def grow(tree: Tree, samples: Sequence[Trunk]) -> Generator[list[Ask], list[list
         yield from _rounds(tree, [_until_right(tree, samples[0], 0)])
     level: Sequence[Trunk] = samples
     for _ in range(tree.rules.depth):
-        level = yield from _rounds(tree, [search for trunk in level for search in _searches(tree, trunk)])
+        made: list[Trunk] = []
+        for searches in (_label_searches, _rival_searches):  # labels have the budget first
+            made += yield from _rounds(tree, [search for trunk in level for search in searches(tree, trunk)])
+        level = made
 
 
 def _rounds(
@@ -200,15 +203,19 @@ def _rounds(
     return made
 
 
-def _searches(tree: Tree, trunk: Trunk) -> Iterator[Iterator[Ask]]:
-    """What to look for in a solution. Each is begun when the rounds before are over."""
+def _label_searches(tree: Tree, trunk: Trunk) -> Iterator[Iterator[Ask]]:
+    """What says which steps of a solution are right."""
     where = tree.rules.where
     if "all" in where:
         for node in range(1, trunk.n_steps + (not trunk.finished)):
             yield _if_saved(tree, trunk, _until_reached(tree, trunk, node))
     elif "first-error" in where and trunk.outcome in ("wrong", "cut"):
         yield _if_saved(tree, trunk, _first_error(tree, trunk))
-    if "uncertain" in where and trunk.outcome in ("right", "ungraded"):
+
+
+def _rival_searches(tree: Tree, trunk: Trunk) -> Iterator[Iterator[Ask]]:
+    """What looks for wrong siblings of its uncertain steps."""
+    if "uncertain" in tree.rules.where and trunk.outcome in ("right", "ungraded"):
         yield from (_until_wrong(tree, trunk, node) for node in _uncertain(trunk, tree.rules.uncertain_steps))
 
 

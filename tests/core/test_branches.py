@@ -250,6 +250,16 @@ def test_the_budget_stops_it() -> None:
     assert planned <= 0.5 * 3 * 8 * STEP_TOKENS
 
 
+def test_labels_have_the_budget_first() -> None:
+    policy = Policy(right=0.5)
+    samples = [policy.sample(None), policy.sample(6)]
+    rules = Rules(frozenset({"first-error", "uncertain"}), budget=3)
+    tree, log = grown(policy, samples, rules)
+    looked_at = [ask.trunk is samples[1] for ask, _ in log]
+    assert looked_at == sorted(looked_at, reverse=True) and not looked_at[-1]
+    assert labels(tree, samples[1]) == ["correct"] * 6 + ["incorrect", None]
+
+
 def test_tallies_say_what_they_count() -> None:
     tally = Tally()
     for outcome in ("right", "wrong", "wrong", "cut", "ungraded"):
