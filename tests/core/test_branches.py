@@ -250,13 +250,15 @@ def test_the_budget_stops_it() -> None:
     assert planned <= 0.5 * 3 * 8 * STEP_TOKENS
 
 
-def test_labels_have_the_budget_first() -> None:
+@pytest.mark.parametrize(("budget", "has_rivals"), [(1.5, False), (MUCH, True)])
+def test_labels_have_the_budget_first(budget: float, has_rivals: bool) -> None:
     policy = Policy(right=0.5)
     samples = [policy.sample(None), policy.sample(6)]
-    rules = Rules(frozenset({"first-error", "uncertain"}), budget=3)
+    rules = Rules(frozenset({"first-error", "uncertain"}), budget=budget)
     tree, log = grown(policy, samples, rules)
-    looked_at = [ask.trunk is samples[1] for ask, _ in log]
-    assert looked_at == sorted(looked_at, reverse=True) and not looked_at[-1]
+    for_labels = [ask.trunk is samples[1] for ask, _ in log]
+    assert for_labels == sorted(for_labels, reverse=True) and for_labels[0]
+    assert all(for_labels) != has_rivals
     assert labels(tree, samples[1]) == ["correct"] * 6 + ["incorrect", None]
 
 
