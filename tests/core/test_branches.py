@@ -49,16 +49,21 @@ class Policy:
             goes_wrong = self.random.random() >= self.right
             error = ask.node if goes_wrong else None
             outcome: Outcome | None = "cut" if self.random.random() < self.cut else None
-            made.append(self._trunk(before, error, outcome, lost))
+            made.append(self._trunk(before, error, outcome, lost, ask.trunk.n_steps))
         return made
 
     def _trunk(
-        self, before: list[str], error: int | None, outcome: Outcome | None, lost: bool = False
+        self,
+        before: list[str],
+        error: int | None,
+        outcome: Outcome | None,
+        lost: bool = False,
+        n_steps: int | None = None,
     ) -> Trunk:
         self.count += 1
         start = max(len(before) - 1, 0)
         nodes = before[-1:] or ["start"]
-        for step in range(start, self.n_steps):
+        for step in range(start, n_steps or self.n_steps):
             lost = lost or step == error
             nodes.append(f"{self.count}.{step}{'x' if lost else ''}")
         n = len(nodes) - 1
