@@ -165,7 +165,7 @@ def test_laws(
                 assert not trunk.nodes[step + 1].endswith("x"), "a lost prefix is never called saved"
             assert one is None or one.score is None or 0 <= one.score <= 1
         if trunk.outcome == "right":
-            assert set(said) == {"correct"}
+            assert set(said) <= {"correct"}
 
 
 def test_a_problem_without_a_right_completion_is_too_hard() -> None:
