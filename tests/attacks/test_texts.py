@@ -64,7 +64,7 @@ def test_names_of_folders(run: Path, tmp_path: Path) -> None:
         (("compact", run), f"{name}: "),
         (("check", run), ""),
         (("relabel", run, "--policy", "majority"), f"{name}/steps/*.parquet"),
-        (("pairs", run, "--tau", 0.99), f"stepconf train {printable(str(run))}"),
+        (("pairs", run, "--tau", 0.99), f"{name}/pairs/*.parquet"),
         (("pairs", run, "--export", "trl", "--out", tmp_path / f"export {NAME}"), f"export {name}/README.md"),
         (("calibrate", run, "--resamples", 3), f"{name}/calibration/calibration.json"),
         (("report", run), f"{name}/report.html"),
