@@ -67,7 +67,15 @@ def wrong_solutions(run: Path, wanted: int) -> list[Solved]:
     wrong = [one for one in samples if not one.solution.answer_correct and one.solution.problem_id in right][
         :wanted
     ]
-    return [*(right[problem] for problem in {one.solution.problem_id for one in wrong}), *wrong]
+    return [*(in_one_step(right[problem]) for problem in {one.solution.problem_id for one in wrong}), *wrong]
+
+
+def in_one_step(one: Solved) -> Solved:
+    """A right sample that shows that its problem can be solved, and has no place of its own to branch."""
+    solution = replace(one.solution, n_steps=1)
+    last, first = one.steps[-1], one.steps[0]
+    step = replace(first, n_steps=1, text=solution.text, char_end=last.char_end, token_end=last.token_end)
+    return Solved(solution, [step])
 
 
 def bare(step: Step) -> Step:
