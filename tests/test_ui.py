@@ -91,7 +91,9 @@ def test_errors_are_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     check_shown(stepconf("status", run), f"stepconf: {HOSTILE[:60]}", f"Type: {HOSTILE[:60]}", code=1)
 
 
-def test_warnings_and_events_are_inert(tmp_path: Path) -> None:
+def test_warnings_and_events_are_inert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("stepconf")
+    monkeypatch.setattr(logger, "handlers", [])  # workers of other tests may listen
     err = StringIO()
     with redirect_stderr(err):
         with json_lines(None):
@@ -103,4 +105,4 @@ def test_warnings_and_events_are_inert(tmp_path: Path) -> None:
     sentence, *lines = err.getvalue().splitlines()
     assert sentence.startswith(HOSTILE[:60])
     assert [json.loads(line)["fact"] for line in lines] == [HOSTILE, HOSTILE]
-    assert not logging.getLogger("stepconf").handlers
+    assert not logger.handlers
