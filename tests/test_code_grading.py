@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stepconf.core.answers import extract_answer, gold_answer, same_answer_cheap
+from stepconf.core.answers import extract_answer, gold_answer, same_answer
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.evaluation.code_grading import gradable, grade_code
@@ -229,7 +229,7 @@ def test_values_are_found(text: str, answer: str | None) -> None:
     ],
 )
 def test_values_are_compared_as_python_does(gold: str, said: str, same: bool) -> None:
-    assert same_answer_cheap(gold_answer(gold, "literal"), said, "literal") is same
+    assert same_answer(gold_answer(gold, "literal"), said, "literal").same is same
 
 
 def test_cruxeval_gold_values_equal_themselves_in_any_form() -> None:
@@ -237,11 +237,9 @@ def test_cruxeval_gold_values_equal_themselves_in_any_form() -> None:
         gold = row["output"]
         for text in (f"So it is\n[ANSWER]{gold}[/ANSWER]", f"The output is {gold}", f"```\n{gold}\n```"):
             found = extract_answer(text, "literal")
-            assert found is not None and same_answer_cheap(gold_answer(gold, "literal"), found, "literal"), (
-                row
-            )
+            assert found is not None and same_answer(gold_answer(gold, "literal"), found, "literal").same, row
         # As official scoring has it: an assertion by ==.
-        assert same_answer_cheap(gold, f"[{gold}]", "literal") is False
+        assert same_answer(gold, f"[{gold}]", "literal").same is False
 
 
 @pytest.mark.usefixtures("sandbox")

@@ -219,7 +219,7 @@ def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) 
     for holder, passed in zip(holders, grade_code(programs, pool.workers), strict=True):
         holder["correct"] = passed
     for holder, outcome in zip(places, compare(pool, pairs), strict=True):
-        holder["correct"] = outcome.value
+        holder["correct"] = outcome.value.same if outcome.value else None
     return rows
 
 

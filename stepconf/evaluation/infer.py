@@ -166,7 +166,8 @@ def equality(pool: Pool, kind: str) -> Equal:
     """Whether two answers of a type are the same, as the `final` verifier compares them; undecided is no."""
 
     def equal(a: str, b: str) -> bool:
-        return compare(pool, [(a, b, kind)])[0].value is True
+        decision = compare(pool, [(a, b, kind)])[0].value
+        return decision is not None and decision.same is True
 
     return equal
 

@@ -1,21 +1,31 @@
 """The `final` verifier: is the solution's answer the reference answer?
 
-math-verify is the checker. In front of it: exact cheap paths and a cache.
+Our grammar reads both, and `core.maths` decides; a worker that can be killed asks SymPy, and math-verify for what
+the grammar does not read. In front of it: a cache.
 """
 
 import importlib.metadata
 import logging
+import re
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
-from stepconf.core.answers import boxed, extract_answer, gold_answer, same_answer_cheap, unfit_for_algebra
+from stepconf.core.answers import Found, boxed, find_answer, gold_answer, holds_tower, same_answer
+from stepconf.core.maths.decide import Decision
+from stepconf.core.maths.forms import readable
 from stepconf.core.records import Label, Solution, Solved, Verdict
 from stepconf.verifiers.pool import Outcome, Pool
 
 Pair = tuple[str, str, str]  # gold, predicted, answer type
 CACHE_SIZE = 100_000
+MAX_ALGEBRA_CHARS = 2000  # what is longer is no answer
+MAX_ALGEBRA_DEPTH = 30  # parsing time grows fast with it
+GUESSED = "nothing is marked as the answer, and the last value is another one"
+UNDECIDED = "undecided"
+_BRACKET = re.compile(r"[(){}\[\]]")
 _WARM_UP = (
     ("x^2-\\frac{1}{2}", "x^2-\\frac{1}{3}"),
     ("\\{1,\\sqrt{2}\\}", "\\{1,\\sqrt{3}\\}"),
@@ -23,17 +33,17 @@ _WARM_UP = (
     ("x=2y", "3y=x"),
     ("\\begin{pmatrix}1&2\\end{pmatrix}", "\\begin{pmatrix}1&3\\end{pmatrix}"),
 )
-_cache: OrderedDict[Pair, bool] = OrderedDict()
+_cache: OrderedDict[Pair, Decision] = OrderedDict()
 _cache_lock = threading.Lock()
 
 
-def compare(pool: Pool, pairs: Sequence[Pair]) -> list[Outcome[bool]]:
-    """Whether each predicted answer equals its gold answer; None with a failure where it cannot be told."""
-    known: dict[Pair, Outcome[bool]] = {}
+def compare(pool: Pool, pairs: Sequence[Pair]) -> list[Outcome[Decision]]:
+    """Whether each predicted answer equals its gold answer; None with a failure where a worker gave none."""
+    known: dict[Pair, Outcome[Decision]] = {}
     open_pairs: list[Pair] = []
     bare: list[Pair] = [_bare(pair) for pair in pairs]
     for pair in dict.fromkeys(bare):
-        outcome = _without_algebra(pair)
+        outcome = _without_worker(pair)
         if outcome:
             known[pair] = outcome
         else:
@@ -49,14 +59,15 @@ class FinalVerifier:
     """Judges the last step, the one that gives the answer; says nothing of the steps before it.
 
     A solution that stopped without any answer is `incorrect`; one that was cut at the token limit before it
-    marked an answer is `unknown`, and so is one without a gold answer.
+    marked an answer is `unknown`, and so is one without a gold answer. Where nothing is marked as the answer, a
+    last value that agrees is `correct`, and one that differs `unknown`. The reason names what decided.
     """
 
     name = "final"
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.version = f"1+math-verify-{importlib.metadata.version('math-verify')}"
+        self.version = f"2+math-verify-{importlib.metadata.version('math-verify')}"
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """One list per solution: None for each step but the last, which carries the verdict."""
@@ -69,27 +80,38 @@ class FinalVerifier:
     def answers(self, solutions: Sequence[Solution]) -> list[Verdict]:
         """The verdict on each solution's answer."""
         found = [self._without_comparing(one) for one in solutions]
-        outcomes = iter(compare(self.pool, [pair for pair in found if isinstance(pair, tuple)]))
-        return [pair if isinstance(pair, Verdict) else self._verdict(next(outcomes)) for pair in found]
+        outcomes = iter(compare(self.pool, [one[0] for one in found if isinstance(one, tuple)]))
+        return [one if isinstance(one, Verdict) else self._verdict(next(outcomes), one[1]) for one in found]
 
-    def _without_comparing(self, solution: Solution) -> Verdict | Pair:
-        """The verdict where there is nothing to compare, else the pair to compare."""
+    def _without_comparing(self, solution: Solution) -> Verdict | tuple[Pair, bool]:
+        """The verdict where there is nothing to compare, else the pair to compare and whether the answer is marked."""
         if solution.gold_answer is None or not solution.gold_answer.strip():
             return Verdict(self.name, self.version, "unknown", reason="no gold answer")
         cut = solution.finish_reason == "length"
-        predicted = extract_answer(solution.text, solution.answer_type, guess=not cut)
-        if not cut and solution.predicted_answer is not None:
-            predicted = solution.predicted_answer
-        if predicted is None:
+        found = find_answer(solution.text, solution.answer_type, guess=not cut)
+        if (
+            not cut
+            and solution.predicted_answer is not None
+            and (not found or found.text != solution.predicted_answer)
+        ):
+            found = Found(solution.predicted_answer, marked=True)
+        if found is None:
             if cut:
                 return Verdict(self.name, self.version, "unknown", reason="cut off before an answer")
             return Verdict(self.name, self.version, "incorrect", 0.0, "no answer")
-        return gold_answer(solution.gold_answer, solution.answer_type), predicted, solution.answer_type
+        gold = gold_answer(solution.gold_answer, solution.answer_type)
+        return (gold, found.text, solution.answer_type), found.marked
 
-    def _verdict(self, outcome: Outcome[bool]) -> Verdict:
-        label: Label = "unknown" if outcome.value is None else "correct" if outcome.value else "incorrect"
-        score = None if outcome.value is None else float(outcome.value)
-        return Verdict(self.name, self.version, label, score, outcome.failure, outcome.seconds)
+    def _verdict(self, outcome: Outcome[Decision], marked: bool) -> Verdict:
+        decision = outcome.value or Decision(None)
+        if decision.same is False and not marked:
+            return Verdict(self.name, self.version, "unknown", None, GUESSED, outcome.seconds)
+        label: Label = "unknown" if decision.same is None else "correct" if decision.same else "incorrect"
+        score = None if decision.same is None else float(decision.same)
+        reason = outcome.failure or (
+            f"decided by {decision.by}" if score is not None else decision.by or UNDECIDED
+        )
+        return Verdict(self.name, self.version, label, score, reason, outcome.seconds)
 
 
 def _bare(pair: Pair) -> Pair:
@@ -98,28 +120,42 @@ def _bare(pair: Pair) -> Pair:
     return pair if kind in ("literal", "code") else (boxed(gold) or gold, boxed(said) or said, kind)
 
 
-def _without_algebra(pair: Pair) -> Outcome[bool] | None:
-    """What the exact paths, the guards and the cache can tell; None where math-verify must be asked."""
+def _without_worker(pair: Pair) -> Outcome[Decision] | None:
+    """What the exact paths, the guards and the cache can tell; None where a worker must be asked."""
     start = time.perf_counter()
-    gold, predicted, answer_type = pair
-    same = same_answer_cheap(*pair)
+    decision = same_answer(*pair)
     failure = ""
-    if same is None and (same := _cached(pair)) is None:
-        if answer_type == "code":
+    if decision.same is None and (cached := _cached(pair)):
+        decision = cached
+    elif decision.same is None:
+        if pair[2] == "code":
             failure = "code differs; only a run can compare it"
-        elif not (failure := unfit_for_algebra(predicted) or unfit_for_algebra(gold)):
+        elif not (failure := unfit_for_algebra(pair[1]) or unfit_for_algebra(pair[0])):
             return None
-    return Outcome(same, failure, time.perf_counter() - start)
+    return Outcome(decision, failure, time.perf_counter() - start)
 
 
-def _cached(pair: Pair) -> bool | None:
+def unfit_for_algebra(answer: str) -> str:
+    """Why a computer algebra system must not be given this answer; "" where it may. Linear in the text."""
+    if len(answer) > MAX_ALGEBRA_CHARS:
+        return f"answer of {len(answer)} characters"
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(answer):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
+    if deepest > MAX_ALGEBRA_DEPTH:
+        return f"answer nested {deepest} deep"
+    return "power or factorial too large" if holds_tower(answer) else ""
+
+
+def _cached(pair: Pair) -> Decision | None:
     with _cache_lock:
         if pair in _cache:
             _cache.move_to_end(pair)
         return _cache.get(pair)
 
 
-def _remember(pair: Pair, same: bool) -> None:
+def _remember(pair: Pair, same: Decision) -> None:
     with _cache_lock:
         _cache[pair] = same
         if len(_cache) > CACHE_SIZE:
@@ -129,11 +165,20 @@ def _remember(pair: Pair, same: bool) -> None:
 def warm_up() -> None:
     """Fills the caches of grammar and algebra, and its lazy imports, once, before workers are forked off."""
     for pair in _WARM_UP:
-        _same_answer((*pair, "math"))
+        _second_opinion((*pair, "math"))
 
 
-def _same_answer(pair: Pair) -> bool:
-    """Runs in a worker: math-verify without its alarms, since the parent holds the clock."""
+def _same_answer(pair: Pair) -> Decision:
+    """Runs in a worker: SymPy on what the grammar reads, and math-verify on what it does not read or decide."""
+    decision = same_answer(*pair, deep=True)
+    return decision if decision.same is not None else _second_opinion(pair)
+
+
+def _second_opinion(pair: Pair) -> Decision:
+    """math-verify without its alarms, since the parent holds the clock.
+
+    Its False counts only where it read both answers to the end and our grammar did not.
+    """
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
@@ -143,7 +188,22 @@ def _same_answer(pair: Pair) -> bool:
         parse(f"${_one_formula(text)}$", config, parsing_timeout=None, raise_on_error=True)
         for text in pair[:2]
     )
-    return bool(verify(gold, predicted, timeout_seconds=None, allow_set_relation_comp=True))
+    if verify(gold, predicted, timeout_seconds=None, allow_set_relation_comp=True):
+        return Decision(True, "math-verify")
+    whole = all(_read_to_the_end(text, read) for text, read in zip(pair[:2], (gold, predicted), strict=True))
+    return Decision(
+        False if whole and not all(map(readable, pair[:2])) else None, "math-verify" if whole else ""
+    )
+
+
+def _read_to_the_end(text: str, parsed: list[Any]) -> bool:
+    """Whether every number and every letter of an answer is in what math-verify made of it."""
+    objects = [found for found in parsed if not isinstance(found, str)]
+    if not objects:
+        return False
+    said = re.sub(r"\\[A-Za-z]+", " ", text)
+    kept = re.findall(r"[0-9]+|[A-Za-z]", " ".join(map(str, objects)))
+    return all(part in kept for part in re.findall(r"[0-9]+|[A-Za-z]", said))
 
 
 def _one_formula(text: str) -> str:

@@ -13,7 +13,7 @@ from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
 
-from stepconf.core.symbolic import check_steps
+from stepconf.core.claims import check_steps
 from stepconf.run.tables import read_shards
 
 MIN_DECIDED = 0.95  # of the steps with an equation

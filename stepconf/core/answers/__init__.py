@@ -1,15 +1,26 @@
-"""Answers: finding them in text and comparing them, as far as that needs no computer algebra."""
+"""Answers: finding them in text and comparing them."""
 
-from stepconf.core.answers.compare import same_answer_cheap
-from stepconf.core.answers.extract import ANSWER_TYPES, AnswerType, boxed, extract_answer, gold_answer
-from stepconf.core.answers.guard import unfit_for_algebra
+from stepconf.core.answers.extract import (
+    ANSWER_TYPES,
+    AnswerType,
+    Found,
+    answer_part,
+    boxed,
+    extract_answer,
+    find_answer,
+    gold_answer,
+)
+from stepconf.core.answers.same import holds_tower, same_answer
 
 __all__ = [
     "ANSWER_TYPES",
     "AnswerType",
+    "Found",
+    "answer_part",
     "boxed",
     "extract_answer",
+    "find_answer",
     "gold_answer",
-    "same_answer_cheap",
-    "unfit_for_algebra",
+    "holds_tower",
+    "same_answer",
 ]

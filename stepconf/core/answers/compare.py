@@ -1,290 +1,573 @@
-"""Comparing answers without a computer algebra system: a second, independent reading of both sides.
+"""Are two answers the same? Their forms are compared, and the values in them by `core.maths`.
 
-It answers only where it has read both answers to the last character, and says None where a difference could
-be a matter of form. Conventions, where data sets disagree:
+True or False only where both answers were read to the last character and the difference is no matter of form.
+Conventions, where data sets disagree:
 
-- A unit, a currency sign, a degree sign or "x =" that only one side has does not count; two known units of
-  one dimension are converted ("1 hour" is "60 minutes"), other words behind a number are not compared.
-- A percentage equals its number and its fraction: 28% is 28 and 0.28.
+- A unit, a currency sign, a degree sign or "x =" that only one side has does not count. Units on both sides are
+  converted (1 hour is 60 minutes); units of different dimensions are never equal, nor are 10 km and 10 m.
+- A percentage equals its number and its fraction: 28% is 28 and 0.28. An angle in degrees equals its number.
 - A decimal equals what it is within 1e-6 of, relative below 1: 0.333333 is 1/3 and 0.33 is not.
 - {1, 2} and a bare "1, 2" have no order; (1, 2) has. (1, 2) may be a pair or an open interval.
-- Two clock times are compared as times, 3:15 is not 1:5; a ratio equals its value.
+- Clock times are compared as times, 3:15 is not 1:5; a ratio equals its value. A base that only one side has does
+  not count; two numbers with bases are compared by value.
 """
 
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
-from stepconf.core.answers.evaluate import POINTS, TooLargeError, to_complex
-from stepconf.core.answers.expression import Node, read
-from stepconf.core.answers.literal import same_literal
-from stepconf.core.answers.notation import MAX_CHARS, UnreadableError, normalise, without_text_commands
-from stepconf.core.answers.scalars import Scalar, all_of, any_of, close, same_scalar
+from stepconf.core.maths.decide import (
+    BALLS,
+    POLYNOMIALS,
+    RATIONALS,
+    SYMPY,
+    WORDS,
+    close,
+    same_expression,
+    same_values,
+)
+from stepconf.core.maths.forms import letters_of
+from stepconf.core.maths.polynomials import Ring, is_constant, is_zero
+from stepconf.core.maths.tree import (
+    Binary,
+    Call,
+    Choice,
+    Clock,
+    Const,
+    Form,
+    Listing,
+    Matrix,
+    Node,
+    Num,
+    Quantity,
+    Statement,
+    Unary,
+    Union,
+    Var,
+    Words,
+    has_sign_choice,
+    variables,
+    walk,
+    with_sign,
+)
+from stepconf.core.maths.units import measure, measure_of
+from stepconf.core.maths.values import (
+    IMAGINARY_UNIT,
+    Reading,
+    TooLargeError,
+    UndecidableError,
+    Value,
+    evaluate,
+)
 
+TOLERANCE = Fraction(1000001, 10**12)  # 0.666666 and 0.666667 are both 2/3
 MAX_ITEMS = 12  # of an unordered list; the matching is quadratic
-_LITERAL = re.compile(r"[-+]?[0-9]{1,60}(?:\.[0-9]{1,60})?|[-+]?\.[0-9]{1,60}")
-_EQUALS = {"=", "\\approx"}
+_EQUALS = {"=", "~"}
 _ORDER = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
+_EXPRESSIONS = (Num, Var, Const, Unary, Binary, Call)
+_INFINITY, _REALS = Const("infinity"), Const("reals")
+_STRENGTH = (WORDS, RATIONALS, POLYNOMIALS, BALLS, SYMPY)
+_READINGS = (
+    Reading(radians=True),
+    Reading(radians=True, degrees=True),
+    Reading(radians=True, natural_log=True),
+)
+
+Algebra = Callable[[Node, Node], bool | None]
 
 
-def same_answer_cheap(gold: str, predicted: str, answer_type: str = "math") -> bool | None:
-    """Whether two answers are the same: True or False only where certain, None otherwise.
+@dataclass(slots=True)
+class Comparison:
+    """Compares the forms of two answers; `by` is the strongest means that was needed.
 
     Args:
-        gold: the reference answer. predicted: hostile text.
-        answer_type: `math` and `number` compare values; `choice`, `yesno` and `string` compare words and are
-            always certain; `literal` compares Python values and is too; `code` is certain only where the
-            texts are equal.
+        algebra: asked for expressions that nothing cheaper decides. solutions: the set that a statement describes.
+            Both may raise `UndecidableError`.
     """
-    if answer_type in ("choice", "yesno", "string"):
-        return _words(gold, answer_type) == _words(predicted, answer_type)
-    if answer_type == "literal":
-        return same_literal(gold, predicted)
-    if gold.strip() == predicted.strip():
-        return bool(gold.strip()) or None
-    if answer_type == "code":
-        return True if gold.split() == predicted.split() else None
-    if _LITERAL.fullmatch(gold) and _LITERAL.fullmatch(predicted):
-        return close(Fraction(gold), Fraction(predicted), "." in gold + predicted)
-    try:
-        verdicts = [_same(a, b) for a in read(gold) for b in read(predicted)]
-        return any_of(verdicts)
-    except (UnreadableError, TooLargeError, ArithmeticError, RecursionError):
-        return None
 
+    algebra: Algebra | None = None
+    solutions: Callable[[Statement], Any] | None = None
+    by: str = WORDS
 
-def _words(text: str, answer_type: str) -> str:
-    words = (without_text_commands(normalise(text)) if len(text) <= MAX_CHARS else text).casefold()
-    words = " ".join(re.sub(r"[^\w\s.%/:+-]", " ", words).split()).rstrip(".")
-    return {"true": "yes", "false": "no"}.get(words, words) if answer_type == "yesno" else words
+    def note(self, by: str) -> None:
+        """Keep the strongest means that was needed."""
+        self.by = max(self.by, by, key=_STRENGTH.index)
 
-
-def _same(a: Node, b: Node) -> bool | None:
-    """Dispatches on form. Both trees are complete readings."""
-    a, b = _plain(a), _plain(b)
-    if a == b:
-        return True
-    if "text" in (a[0], b[0]):
-        return _same_text(a, b)
-    if "time" in (a[0], b[0]):
-        return _same_time(a, b)
-    if "rel" in (a[0], b[0]):
-        return _same_relation(a, b)
-    if "union" in (a[0], b[0]):
-        return _unordered(a[1], b[1], _same) or None if a[0] == b[0] else None
-    if "matrix" in (a[0], b[0]):
-        return _same_matrix(a, b)
-    if "seq" in (a[0], b[0]):
-        return _same_sequence(a, b)
-    return same_scalar(a, b)
-
-
-def _plain(node: Node) -> Node:
-    """Without what says nothing about the value: membership, a bracketless list of one, both signs of ±."""
-    if node[0] == "rel" and node[1] == ("\\in",):
-        return _plain(node[2][1])
-    if node[0] == "seq" and len(node[3]) == 1 and node[1] in ("", "\\{"):
-        return _plain(node[3][0])
-    if _has_sign_choice(node):
-        return ("seq", "", "", (choose_sign(node, True), choose_sign(node, False)))
-    if node[0] == "seq" and any(_has_sign_choice(part) for part in node[3]) and node[1] in ("", "\\{"):
-        parts: list[Node] = []
-        for part in node[3]:
-            expanded = _plain(part)
-            parts += expanded[3] if expanded[0] == "seq" and _has_sign_choice(part) else (part,)
-        return (*node[:3], tuple(parts))
-    return node
-
-
-def _has_sign_choice(node: object) -> bool:
-    if not isinstance(node, tuple) or not node or node[0] == "seq":
-        return False
-    return node[0] == "pm" or any(_has_sign_choice(part) for part in node[1:])
-
-
-def choose_sign(node: Node, upper: bool) -> Node:
-    """The tree with every ± read as + (upper) or -, every ∓ the other way."""
-    if not isinstance(node, tuple):
-        return node
-    if node and node[0] == "pm":
-        left = choose_sign(node[1], upper) if node[1] else None
-        right = choose_sign(node[2], upper)
-        right = right if (node[3] == "\\pm") == upper else ("neg", right)
-        return ("add", left, right) if left else right
-    return tuple(choose_sign(part, upper) for part in node)
-
-
-def _same_text(a: Node, b: Node) -> bool | None:
-    if a[0] != b[0]:
-        return None
-    left, right = (" ".join(re.findall(r"[^\W_]+", node[1].casefold())) for node in (a, b))
-    if left == right:
-        return True
-    # "abcd" and "dcba" may be products of variables.
-    return None if sorted(left) == sorted(right) else False
-
-
-def _same_time(a: Node, b: Node) -> bool | None:
-    if a[0] == b[0]:
-        return a[1:3] == b[1:3] and (a[3] == b[3] or not (a[3] and b[3]))
-    time, other = (a, b) if a[0] == "time" else (b, a)
-    if time[3] or not time[2] or math.gcd(time[1], time[2]) != 1:
-        return False if other[0] in ("num", "ratio", "div") else None
-    ratio = ("ratio", tuple(("num", Fraction(part), False) for part in time[1:3]))
-    return _same(ratio, other)
-
-
-def _same_relation(a: Node, b: Node) -> bool | None:
-    if a[0] == "rel" and b[0] == "rel":
-        if _is_assignment(a) and _is_assignment(b):
-            verdicts = [_same(x, y) for x in _values(a) for y in _values(b)]
-            same = any_of(verdicts)
-            return same if _left_name(a) == _left_name(b) else None
-        return _same_conditions(a, b)
-    relation, other = (a, b) if a[0] == "rel" else (b, a)
-    if other[0] in ("seq", "union"):
-        interval = _as_interval(relation)
-        if interval:
-            return _same(interval, other)
-    if set(relation[1]) <= _EQUALS and (relation is b or _is_assignment(relation)):
-        verdicts = [_same(value, other) for value in _values(relation)]
-        return any_of(verdicts)
-    return None
-
-
-def _values(relation: Node) -> list[Node]:
-    """What an equation gives as its value: its last side, and the last exact one before an approximation."""
-    operators, sides = relation[1], relation[2]
-    exact = operators.index("\\approx") if "\\approx" in operators else len(operators)
-    return [sides[-1], sides[exact]] if 0 < exact < len(operators) else [sides[-1]]
-
-
-def _left_name(relation: Node) -> Node:
-    """What an assignment names; of "f(x)" the f."""
-    left: Node = relation[2][0]
-    return left[1] if left[0] == "mul" else left
-
-
-def _is_assignment(relation: Node) -> bool:
-    """ "x = ..." or "(x, y) = ...": the left side only names what the right side is."""
-    left = relation[2][0]
-    named = left[0] in ("name", "seq") or (left[0] == "mul" and left[1][0] == left[2][0] == "name")
-    return set(relation[1]) <= _EQUALS and named
-
-
-def _same_conditions(a: Node, b: Node) -> bool | None:
-    """Equations and inequalities: the same if the differences of their sides are proportional."""
-    if len(a[1]) == 1 and len(b[1]) == 1:
-        if a[1] == b[1]:
-            factors = _factors(a[2], b[2])
-        elif _ORDER.get(a[1][0]) == b[1][0]:
-            factors = _factors(a[2], b[2][::-1])
-        else:
+    def same(self, a: Form, b: Form) -> bool | None:
+        """Dispatches on form. Both are complete readings."""
+        a, b = _plain(a), _plain(b)
+        if a == b:
+            return True
+        kinds = {type(a), type(b)}
+        if Choice in kinds:
+            return self._choice(a, b)
+        if Words in kinds:
+            return _words(a, b)
+        if Clock in kinds:
+            return self._clock(a, b)
+        if Statement in kinds or _REALS in (a, b) or "or" in (_brackets(a), _brackets(b)):
+            return self._statement(a, b)
+        if Union in kinds:
+            if isinstance(a, Union) and isinstance(b, Union):
+                return self._unordered(a.parts, b.parts) or None
             return None
-        constant = factors is not None and all(abs(f - factors[0]) < 1e-9 * abs(factors[0]) for f in factors)
-        directed = a[1][0] in ("=", "!=") or (factors is not None and factors[0].real > 0)
-        return True if constant and directed else None
-    left, right = _as_interval(a), _as_interval(b)
-    return _same(left, right) if left and right else None
+        if Matrix in kinds:
+            return self._matrix(a, b)
+        if isinstance(a, Listing) and isinstance(b, Listing) and a.brackets == b.brackets == ":":
+            parts = [
+                [Binary("/", _node(part), _node(form.items[0])) for part in form.items] for form in (a, b)
+            ]
+            return self._ordered(parts[0], parts[1])
+        if any(isinstance(form, Listing) and form.brackets != ":" for form in (a, b)):
+            return self._listing(a, b)
+        return self._quantity(a, b)
 
-
-def _factors(a: Sequence[Node], b: Sequence[Node]) -> list[complex] | None:
-    """(a0 - a1) / (b0 - b1) at the sample points; None where it has no value or a variable is missing."""
-    factors, names = [], set[str]()
-    for point in range(POINTS):
-        left, right = (Scalar(("add", pair[0], ("neg", pair[1])), point) for pair in (a, b))
-        if left.names != right.names or not left.result or not right.result:
-            return None
-        names = left.names
-        factors.append(to_complex(left.result) / to_complex(right.result))
-    return factors if names else None
-
-
-def _as_interval(relation: Node) -> Node | None:
-    """lo < x <= hi as the interval it is; None for another relation."""
-    operators, sides = relation[1], relation[2]
-    infinity: Node = ("name", "\\infty")
-    if len(operators) == 2 and sides[1][0] == "name" and set(operators) <= {"<", "<="}:
-        opener, closer = "(" if operators[0] == "<" else "[", ")" if operators[1] == "<" else "]"
-        return ("seq", opener, closer, (sides[0], sides[2]))
-    if len(operators) == 2 and set(operators) <= {">", ">="}:
-        return _as_interval(("rel", tuple(_ORDER[o] for o in operators[::-1]), sides[::-1]))
-    if len(operators) == 1 and operators[0] in ("<", "<=", ">", ">="):
-        if sides[0][0] != "name":
-            return (
-                _as_interval(("rel", (_ORDER[operators[0]],), sides[::-1])) if sides[1][0] == "name" else None
+    def _choice(self, a: Form, b: Form) -> bool | None:
+        choice, other = (a, b) if isinstance(a, Choice) else (b, a)
+        if isinstance(choice, Choice) and (letter := letters_of(other)):
+            return choice.letter == letter and (
+                not isinstance(other, Choice) or self.same(choice.value, other.value)
             )
-        if operators[0] in ("<", "<="):
-            return ("seq", "(", ")" if operators[0] == "<" else "]", (("neg", infinity), sides[1]))
-        return ("seq", "(" if operators[0] == ">" else "[", ")", (sides[1], infinity))
+        return self.same(choice.value, other) if isinstance(choice, Choice) else None
+
+    def _clock(self, a: Form, b: Form) -> bool | None:
+        if isinstance(a, Clock) and isinstance(b, Clock):
+            if a.half and b.half and a.half != b.half:
+                return False
+            times = [{(c.hour, c.minute)} | _day_times(c) for c in (a, b)]
+            return bool(times[0] & times[1])
+        clock, other = (a, b) if isinstance(a, Clock) else (b, a)
+        if not isinstance(clock, Clock):
+            return None
+        if (
+            isinstance(other, Quantity)
+            and (unit := measure(other.unit))
+            and dict(unit.dimension) == {"time": 1}
+        ):
+            minutes = Num(Fraction(60 * clock.hour + clock.minute))
+            return True if self.same(Quantity(minutes, ("minutes",)), other) else None
+        if isinstance(other, Quantity | Statement | Choice):
+            return None
+        if clock.half or not clock.minute or math.gcd(clock.hour, clock.minute) != 1:
+            return False  # 3:15 is no ratio in lowest terms
+        return self.same(Binary("/", Num(Fraction(clock.hour)), Num(Fraction(clock.minute))), other)
+
+    def _statement(self, a: Form, b: Form) -> bool | None:
+        if isinstance(a, Statement) and isinstance(b, Statement):
+            if _assigns(a) and _assigns(b):
+                same = any_of([self.same(x, y) for x in _given(a) for y in _given(b)])
+                return same if _name(a) == _name(b) else None
+            return self._conditions(a, b)
+        statement, other = (a, b) if isinstance(a, Statement) else (b, a)
+        ranges = [_as_ranges(form) for form in (a, b)]
+        if ranges[0] is not None and ranges[1] is not None:
+            return self.same(ranges[0], ranges[1])
+        equation = isinstance(statement, Statement) and set(statement.signs) <= _EQUALS
+        if isinstance(statement, Statement) and equation and (statement is b or _assigns(statement)):
+            return any_of([self.same(value, other) for value in _given(statement)])
+        if isinstance(statement, Statement) and statement.signs == ("in",):
+            return self.same(statement.sides[1], other)
+        return self._as_sets(a, b)
+
+    def _conditions(self, a: Statement, b: Statement) -> bool | None:
+        """Equations and inequalities: the same if the differences of their sides are proportional."""
+        if len(a.signs) == len(b.signs) == 1 and all(
+            isinstance(s, _EXPRESSIONS) for s in (*a.sides, *b.sides)
+        ):
+            turned = a.signs != b.signs
+            if turned and _ORDER.get(a.signs[0]) != b.signs[0]:
+                return self._as_sets(a, b)
+            sides = b.sides[::-1] if turned else b.sides
+            factor = _proportion(a.sides, sides)  # type: ignore[arg-type]
+            self.note(POLYNOMIALS)
+            if factor is not None and (factor > 0 or a.signs[0] in ("=", "!=")):
+                return True
+        ranges = _as_ranges(a), _as_ranges(b)
+        if ranges[0] is not None and ranges[1] is not None:
+            return self.same(ranges[0], ranges[1])
+        return self._as_sets(a, b)
+
+    def _as_sets(self, a: Form, b: Form) -> bool | None:
+        """What satisfies one condition is what satisfies the other, or the values that the other side lists."""
+        if self.solutions is None or not all(isinstance(form, Statement) for form in (a, b)):
+            return None
+        if {_variable(form) for form in (a, b)} != {_variable(a)} or not _variable(a):
+            return None
+        try:
+            one, other = self.solutions(a), self.solutions(b)  # type: ignore[arg-type]
+        except UndecidableError:
+            return None
+        self.note(SYMPY)
+        return bool(one == other)
+
+    def _matrix(self, a: Form, b: Form) -> bool | None:
+        if isinstance(a, Matrix) and isinstance(b, Matrix):
+            if [len(row) for row in a.rows] != [len(row) for row in b.rows]:
+                return False
+            return self._ordered([c for row in a.rows for c in row], [c for row in b.rows for c in row])
+        matrix, other = (a, b) if isinstance(a, Matrix) else (b, a)
+        if (
+            isinstance(matrix, Matrix)
+            and _brackets(other) == "()"
+            and 1 in (len(matrix.rows), len(matrix.rows[0]))
+        ):
+            cells = [cell for row in matrix.rows for cell in row]
+            return self._ordered(cells, _items(other)) or None  # a vector, written as a point
+        return None
+
+    def _listing(self, a: Form, b: Form) -> bool | None:
+        if not _items(a) or not _items(b):  # one value, or a union, against several values
+            single = a if _items(b) else b
+            return (
+                False if isinstance(single, _EXPRESSIONS) and single not in (_REALS, Const("empty")) else None
+            )
+        brackets, counts = {_brackets(a), _brackets(b)}, (len(_items(a)), len(_items(b)))
+        if counts[0] != counts[1]:
+            return None if "" in brackets else False
+        named = [s.sides[0] for s in (*_items(a), *_items(b)) if isinstance(s, Statement)]
+        if brackets <= {"", "{}"} and len({str(getattr(n, "name", n))[:1] for n in named}) <= 1:
+            return self._unordered(_items(a), _items(b))
+        if brackets <= {"", "{}"} and all(isinstance(s, Statement) for s in (*_items(a), *_items(b))):
+            return self._unordered(_items(a), _items(b))
+        if "{}" in brackets and len(brackets) > 1 and "" not in brackets:
+            return None
+        same = self._ordered(_items(a), _items(b))
+        if len(brackets) == 1 or "" in brackets:
+            return same
+        endless = any(_infinite(item) for item in (*_items(a), *_items(b)))
+        return False if same is False or endless else None  # (5, 7) and [5, 7]: intervals, or a point?
+
+    def _ordered(self, a: Sequence[Form], b: Sequence[Form]) -> bool | None:
+        if len(a) != len(b):
+            return False
+        verdicts: list[bool | None] = []
+        for x, y in zip(a, b, strict=True):
+            ends = _infinite(x), _infinite(y)
+            verdicts.append(ends[0] == ends[1] if any(ends) else self.same(x, y))
+        return all_of(verdicts)
+
+    def _unordered(self, a: Sequence[Form], b: Sequence[Form]) -> bool | None:
+        """Whether the parts can be matched one to one."""
+        if len(a) != len(b) or len(a) > MAX_ITEMS:
+            return None if len(a) == len(b) else False
+        labelled = [_labels(side) for side in (a, b)]
+        rest, certain = list(b), True
+        for part in a:
+            verdicts = [
+                self.same(part, other) if not all(labelled) or _label(part) == _label(other) else False
+                for other in rest
+            ]
+            if True in verdicts:
+                rest.pop(verdicts.index(True))
+            elif None in verdicts:
+                certain = False
+            else:
+                return False
+        return True if certain and not rest else None
+
+    def _quantity(self, a: Form, b: Form) -> bool | None:
+        """Values with or without units."""
+        units = [form.unit if isinstance(form, Quantity) else () for form in (a, b)]
+        values = [form.value if isinstance(form, Quantity) else form for form in (a, b)]
+        measures = [measure(unit) for unit in units]
+        if measures[0] and measures[1]:
+            if measures[0].dimension != measures[1].dimension:
+                return False
+            if measures[0].size != measures[1].size:
+                values = [
+                    Binary("*", _node(value), Num(m.size))
+                    for value, m in zip(values, measures, strict=True)
+                    if m
+                ]
+        return self._values(_node(values[0]), _node(values[1]))
+
+    def _values(self, a: Node, b: Node) -> bool | None:
+        kinds = [_peeled(a)[0], _peeled(b)[0]]
+        verdict = self._scalar(a, b)
+        if verdict is True:
+            return True
+        if kinds.count("pct") == 1:
+            plain = self._scalar(_peeled(a)[1], _peeled(b)[1])
+            return any_of([verdict, plain])
+        if kinds.count("deg") == 1:
+            return any_of([verdict, self._scalar(_peeled(a)[1], _peeled(b)[1])])
+        based = ["_" in node.name if isinstance(node, Num) else False for node in (a, b)]
+        if based.count(True) == 1:
+            return any_of([verdict, self._scalar(_unbased(a), _unbased(b))])
+        return verdict
+
+    def _scalar(self, a: Node, b: Node) -> bool | None:
+        names = variables(a) - {"i"}, variables(b) - {"i"}
+        if names[0] != names[1] and (not names[0] or not names[1]):
+            return self._with_letter_as_unit(a, b)
+        decimal = any(isinstance(n, Num) and n.decimals for side in (a, b) for n in walk(side))
+        if not names[0] and not names[1]:
+            return self._numbers(a, b, decimal)
+        decision = same_expression(a, b, _READINGS[0])
+        self.note(decision.by or BALLS)
+        if decision.same is None and names[0] == names[1]:
+            return self._by_algebra(a, b)
+        return decision.same
+
+    def _numbers(self, a: Node, b: Node, decimal: bool) -> bool | None:
+        verdicts: list[bool | None] = []
+        angled = any(isinstance(n, Unary) and n.op == "deg" for side in (a, b) for n in walk(side))
+        logs = any(
+            isinstance(n, Call) and n.name == "log" and len(n.args) == 1
+            for side in (a, b)
+            for n in walk(side)
+        )
+        env = {"i": IMAGINARY_UNIT}
+        for reading in (_READINGS[0], *_READINGS[1:2] * angled, *_READINGS[2:] * logs):
+            try:
+                x, y = evaluate(a, env, reading), evaluate(b, env, reading)
+            except UndecidableError:
+                verdicts.append(_far_apart(a, b))
+                continue
+            exact = isinstance(x, Fraction) and isinstance(y, Fraction)
+            self.note(RATIONALS if exact else BALLS)
+            near = decimal and close(x, y, TOLERANCE)
+            verdicts.append(True if near else _same(x, y))
+        if True in verdicts:
+            return True
+        if logs and False in verdicts:
+            return None if len(set(verdicts)) > 1 else False
+        return any_of(verdicts) if None not in verdicts else self._by_algebra(a, b)
+
+    def _with_letter_as_unit(self, a: Node, b: Node) -> bool | None:
+        """5m and 5: a variable, or a unit without its space?"""
+        lettered, other = (a, b) if variables(a) - {"i"} else (b, a)
+        match lettered:
+            case Binary("implicit", value, Var(letter)) if measure_of(letter) and not variables(value):
+                return self._scalar(value, other) or None
+        if variables(lettered) and not variables(other):
+            constant = same_expression(lettered, other, _READINGS[0])
+            self.note(constant.by or BALLS)
+            return constant.same
+        return None
+
+    def _by_algebra(self, a: Node, b: Node) -> bool | None:
+        if self.algebra is None:
+            return None
+        try:
+            same = self.algebra(a, b)
+        except UndecidableError:
+            return None
+        if same is not None:
+            self.note(SYMPY)
+        return same
+
+
+def any_of(verdicts: Sequence[bool | None]) -> bool | None:
+    """Three-valued "or"."""
+    return True if True in verdicts else None if None in verdicts or not verdicts else False
+
+
+def all_of(verdicts: Sequence[bool | None]) -> bool | None:
+    """Three-valued "and"."""
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def _same(x: Value, y: Value) -> bool | None:
+    return same_values(x, y).same
+
+
+def _far_apart(a: Node, b: Node) -> bool | None:
+    """False where one side is astronomic and the other has a value."""
+    huge = [_is_huge(node) for node in (a, b)]
+    if huge.count(True) != 1:
+        return None
+    try:
+        evaluate(b if huge[0] else a, {}, _READINGS[0])
+    except UndecidableError:
+        return None
+    return False
+
+
+def _is_huge(node: Node) -> bool:
+    """Whether the tree is, up to its sign, a power or factorial that is provably astronomic."""
+    while isinstance(node, Unary) and node.op == "neg":
+        node = node.arg
+    try:
+        evaluate(node, {})
+    except TooLargeError:
+        pass
+    except UndecidableError:
+        return False
+    else:
+        return False
+    if isinstance(node, Unary):
+        return node.op == "fact"
+    if not isinstance(node, Binary) or node.op not in ("^", "^^"):
+        return False
+    try:
+        base = evaluate(node.left, {})
+        return isinstance(base, Fraction) and base >= 2 and (_is_huge(node.right) or _positive(node.right))
+    except UndecidableError:
+        return False
+
+
+def _positive(node: Node) -> bool:
+    value = evaluate(node, {})
+    return isinstance(value, Fraction) and value > 0
+
+
+def _plain(form: Form) -> Form:
+    """Without what says nothing about the value: a bare list of one, a set of one, both signs of a ±."""
+    if isinstance(form, Listing):
+        items = [part for item in form.items for part in _both_signs(item)]
+        if len(items) == 1 and form.brackets in ("", "{}"):
+            return _plain(items[0])
+        return Listing(form.brackets, tuple(items)) if form.brackets in ("", "{}", "or") else form
+    both = _both_signs(form)
+    return Listing("", tuple(both)) if len(both) > 1 else form
+
+
+def _both_signs(form: Form) -> list[Form]:
+    if isinstance(form, Statement) and len(form.sides) == 2:
+        return [Statement(form.signs, (form.sides[0], side)) for side in _both_signs(form.sides[1])]
+    if isinstance(form, Quantity):
+        return [Quantity(value, form.unit) for value in _both_signs(form.value)]
+    if isinstance(form, _EXPRESSIONS) and has_sign_choice(form):
+        return [with_sign(form, True), with_sign(form, False)]
+    return [form]
+
+
+def _brackets(form: Form) -> str | None:
+    return form.brackets if isinstance(form, Listing) else None
+
+
+def _items(form: Form) -> tuple[Form, ...]:
+    return form.items if isinstance(form, Listing) and form.brackets != ":" else ()
+
+
+def _words(a: Form, b: Form) -> bool | None:
+    """Words against words; words without any number against a value are another answer."""
+    if isinstance(a, Words) and isinstance(b, Words):
+        left, right = (" ".join(re.findall(r"[^\W_]+", form.text.casefold())) for form in (a, b))
+        # "abcd" and "dcba" may be products of variables.
+        return True if left == right else None if sorted(left) == sorted(right) else False
     return None
 
 
-def _same_matrix(a: Node, b: Node) -> bool | None:
-    if a[0] != b[0]:
-        other = a if b[0] == "matrix" else b
-        matrix = b if b[0] == "matrix" else a
-        cells = tuple(cell for row in matrix[1] for cell in row)
-        if other[0] == "seq" and other[1] == "(" and 1 in (len(matrix[1]), len(matrix[1][0])):
-            return _ordered(cells, other[3]) or None  # a vector, written as a point
+def _day_times(clock: Clock) -> set[tuple[int, int]]:
+    """The times of 24 hours that a clock time may be."""
+    if clock.half:
+        return {(clock.hour % 12 + 12 * (clock.half == "p"), clock.minute)}
+    return {(clock.hour, clock.minute)}
+
+
+def _assigns(statement: Statement) -> bool:
+    """ "x = ..." or "f(x) = ...": the left side only names what the right side is."""
+    left = statement.sides[0]
+    product = isinstance(left, Binary) and left.op == "implicit" and isinstance(left.left, Var)
+    return set(statement.signs) <= _EQUALS and (isinstance(left, Var | Listing) or product)
+
+
+def _given(statement: Statement) -> list[Form]:
+    """What an equation gives as its value: its last side, and the last exact one before an approximation."""
+    signs, sides = statement.signs, statement.sides
+    exact = signs.index("~") if "~" in signs else len(signs)
+    return [sides[-1], sides[exact]] if 0 < exact < len(signs) else [sides[-1]]
+
+
+def _name(statement: Statement) -> Form:
+    """What an assignment names; of "f(x)" the f."""
+    left = statement.sides[0]
+    return left.left if isinstance(left, Binary) else left
+
+
+def _variable(form: Form) -> str:
+    """The one variable of a statement; "" where there is not one."""
+    sides = form.sides if isinstance(form, Statement) else ()
+    names = {name for side in sides if isinstance(side, _EXPRESSIONS) for name in variables(side)}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _proportion(a: Sequence[Node], b: Sequence[Node]) -> Fraction | None:
+    """(a0 - a1) / (b0 - b1) where that is one number."""
+    ring = Ring()
+    try:
+        top, bottom = ring.difference(a[0], a[1]), ring.difference(b[0], b[1])
+        if is_zero(bottom[0]) or is_zero(top[0]):
+            return None
+        p, q = top[0] * bottom[1], bottom[0] * top[1]
+        ratio = Fraction(int(p.leading_coefficient()), int(q.leading_coefficient()))
+        return ratio if is_zero(p * ratio.denominator - q * ratio.numerator) and not is_constant(p) else None
+    except UndecidableError:
         return None
-    if [len(row) for row in a[1]] != [len(row) for row in b[1]]:
-        return False
-    return _ordered([c for row in a[1] for c in row], [c for row in b[1] for c in row])
 
 
-def _same_sequence(a: Node, b: Node) -> bool | None:
-    if a[0] != "seq" or b[0] != "seq":
+def _as_ranges(form: Form) -> Form | None:
+    """Inequalities as the interval, or the union of intervals, that they describe; None for other forms."""
+    if isinstance(form, Listing) and form.brackets == "or":
+        parts = [_as_ranges(item) for item in form.items]
+        found = tuple(part for part in parts if part is not None)
+        return Union(found) if len(found) == len(parts) else None
+    if form == _REALS:
+        return Listing("()", (Unary("neg", _INFINITY), _INFINITY))
+    if not isinstance(form, Statement):
+        return form if isinstance(form, Union) or _brackets(form) in ("()", "[)", "(]", "[]") else None
+    signs, sides = form.signs, form.sides
+    if set(signs) <= {">", ">="}:
+        return _as_ranges(Statement(tuple(_ORDER[s] for s in signs[::-1]), sides[::-1]))
+    if not set(signs) <= {"<", "<="}:
         return None
-    if len(a[3]) != len(b[3]):
-        return None if "" in (a[1], b[1]) else False
-    brackets = {a[1] + a[2], b[1] + b[2]}
-    named = [part[2][0] for part in (*a[3], *b[3]) if part[0] == "rel" and set(part[1]) <= _EQUALS]
-    if brackets <= {"", "\\{\\}"} and not _distinct_letters(named):
-        return _unordered(a[3], b[3], _same)
-    if "\\{\\}" in brackets and len(brackets) > 1 and "" not in brackets:
-        return None
-    same = _ordered(a[3], b[3])
-    return same if len(brackets) == 1 else same or None if "" in brackets else None
+    if len(signs) == 2 and isinstance(sides[1], Var):
+        return Listing(
+            ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]"), (sides[0], sides[2])
+        )
+    if len(signs) == 1 and isinstance(sides[0], Var):
+        return Listing("()" if signs[0] == "<" else "(]", (Unary("neg", _INFINITY), sides[1]))
+    if len(signs) == 1 and isinstance(sides[1], Var):
+        return Listing("()" if signs[0] == "<" else "[)", (sides[0], _INFINITY))
+    return None
 
 
-def _distinct_letters(named: list[Node]) -> bool:
-    """Whether the parts are named x, y, ... (an order) rather than x_1, x_2 (roots, which have none)."""
-    return len({str(left[1])[:1] for left in named}) > 1
+def _infinite(form: Form) -> int:
+    """1 and -1 for the infinities, 0 for what is finite."""
+    if isinstance(form, Unary) and form.op == "neg":
+        return -_infinite(form.arg)
+    return int(form == _INFINITY)
 
 
-def _ordered(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
-    if len(a) != len(b):
-        return False
-    return all_of([_same_endpoint(x, y) for x, y in zip(a, b, strict=True)])
+def _label(form: Form) -> str:
+    """What a part of a list counts, in the singular: "20 chickens"."""
+    words = form.unit if isinstance(form, Quantity) else ()
+    return " ".join(words).lower().rstrip("s") if words and measure(words) is None else ""
 
 
-def _same_endpoint(a: Node, b: Node) -> bool | None:
-    """As `_same`, where infinity may stand."""
-    infinite = [_infinity(node) for node in (a, b)]
-    return infinite[0] == infinite[1] if any(infinite) else _same(a, b)
+def _labels(forms: Sequence[Form]) -> bool:
+    found = [_label(form) for form in forms]
+    return all(found) and len(set(found)) == len(found)
 
 
-def _infinity(node: Node) -> int:
-    if node[0] == "neg":
-        return -_infinity(node[1])
-    return 1 if node == ("name", "\\infty") else 0
+def _node(form: Form) -> Node:
+    """The expression that a value is; a ratio is its quotient.
+
+    Raises:
+        UndecidableError: it is none.
+    """
+    if isinstance(form, Listing) and form.brackets == ":" and len(form.items) == 2:
+        return Binary("/", _node(form.items[0]), _node(form.items[1]))
+    if isinstance(form, _EXPRESSIONS):
+        return form
+    raise UndecidableError("no expression")
 
 
-def _unordered(
-    a: Sequence[Node], b: Sequence[Node], same: Callable[[Node, Node], bool | None]
-) -> bool | None:
-    """Whether the parts can be matched one to one."""
-    if len(a) != len(b) or len(a) > MAX_ITEMS:
-        return None if len(a) == len(b) else False
-    rest, certain = list(b), True
-    for part in a:
-        verdicts = [same(part, other) for other in rest]
-        if True in verdicts:
-            rest.pop(verdicts.index(True))
-        elif None in verdicts:
-            certain = False
-        else:
-            return False
-    return True if certain and not rest else None
+def _peeled(node: Node) -> tuple[str, Node]:
+    """The sign of per cent or degrees behind a value, and the value without it."""
+    if isinstance(node, Unary) and node.op in ("pct", "deg"):
+        return node.op, node.arg
+    if isinstance(node, Unary) and node.op == "neg":
+        kind, inner = _peeled(node.arg)
+        return kind, Unary("neg", inner)
+    return "", node
+
+
+def _unbased(node: Node) -> Node:
+    """A number's digits in base ten."""
+    return Num(Fraction(node.name.partition("_")[0])) if isinstance(node, Num) and "_" in node.name else node

@@ -1,30 +1,59 @@
 """Finding the answer in a solution's text, and the reference answer in a data set's column.
 
-Markers are tried from the most to the least explicit: the last `\\boxed`, the last `####`, "the answer is",
-a last line "A: 18", then, as a guess, the last formula or number. Everything here is linear in the text.
+The last answer that the text marks as such wins, of whatever kind the mark is: a box, "the answer is" in several
+languages, `####`, a line "A: 18", `<answer>` tags, a line in bold type. Where nothing is marked, the last formula
+or number is a guess. Only what stands behind a thinking part and before the end of the turn is looked at.
+Everything here is linear in the text.
 """
 
 import re
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, get_args
 
-from stepconf.core.answers.expression import read
 from stepconf.core.answers.literal import literal_answer
-from stepconf.core.answers.notation import UnreadableError
+from stepconf.core.maths.forms import UnreadableError, head, read, readable
+from stepconf.core.maths.notation import FUNCTIONS, folded
+from stepconf.core.maths.tree import Var
 
 AnswerType = Literal["math", "number", "choice", "yesno", "string", "literal", "code"]
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 
+_THOUGHT = re.compile(
+    r"</think(?:ing)?>|</reasoning>|\[/THINK\]|<\|channel\|>final(?:<\|message\|>)?|<channel\|>|◁/think▷"
+)
+_THINKS = re.compile(r"<think(?:ing)?>|<reasoning>|\[THINK\]|◁think▷|<\|channel\|>analysis")
+_TURN_ENDS = re.compile(
+    r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|end|return|user)\|>|</s>|<end_of_turn>|<｜end"
+)
 _BOX = re.compile(r"\\(?:f|frame)?box(?:ed)?\s*(?=[{\s0-9\\-])")
 _BARE_ARGUMENT = re.compile(r"\\[dtc]?frac\s*(?:\{[^{}]*\}|[0-9])\s*(?:\{[^{}]*\}|[0-9])|-?[0-9A-Za-z.,]+")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_JOIN = re.compile(r",|\band\b|\bor\b")
+_JOINT = re.compile(
+    r"(?:[\s$]|\\[,;:! ()\[\]]|\\q?quad)*(?:[a-z]{3,12}\s+(?=and|or))?"
+    r"(?:,|;|\b(?:and|or)\b|,\s*(?:and|or)\b|\\text\{\s*(?:,|and|or|, and)\s*\})?"
+    r"(?:[\s$]|\\[,;:! ()\[\]]|\\q?quad)*(?:\(?[a-h1-9]\)|[A-Za-z](?:_\{?\w\}?)?\s*=)?[\s$]*"
+)
+_PLACEHOLDERS = ("", "...", "\\ldots", "\\dots", "…", "?", "answer", "your answer", "\\text{answer}")
 _PHRASE = re.compile(
-    r"\banswer(?:\s+(?:to|for|of)\b[^.\n:]{0,80}?)?\s{0,3}(?:\*\*|__)?\s{0,3}(?::|=|\bis\b(?:\s{0,3}:)?)",
-    re.IGNORECASE,
+    r"""\banswers?(?:\s+(?:to|for|of)\b[^.\n:]{0,80}?)?["”*_]{0,3}\s{0,3}(?:\*\*|__)?\s{0,3}
+        (?::|=|\b(?:is|are|must\ be|would\ be)\b(?:\s{0,3}:)?)
+    | 答案\s?(?:应?[是为為])?\s?:? | 答えは | 答\s?: | [Оо]твет\w?\s?[:—–-]? | 답은 | 정답[은:]
+    | \b(?:respuesta|risposta|resposta)(?:\s+final\w?)?\s?(?::|\b(?:es|è|é)\b)
+    | \br[ée]ponse(?:\s+finale)?\s?(?::|\best\b) | \b(?:Antwort|Ergebnis|L[öo]sung)\s?(?::|\b(?:ist|lautet)\b)
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 _A_LINE = re.compile(r"^[ \t]{0,8}(?:\*\*)?A(?:\*\*)?:", re.MULTILINE)
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|\bI hope\b|<\|")
+_TAGGED = re.compile(r"<answer>")
+_BOLD_LINE = re.compile(r"^[ \t]{0,8}(\*\*|__)(?=[^\n]{1,120}?\1[^\w\n]{0,6}$)", re.MULTILINE)
+_FILLER = re.compile(
+    r"(?:(?:therefore|thus|then|simply|just|exactly|approximately|about|around|equal to|given by|now|clearly|only"
+    r"|indeed|a total of|the (?:point|number|value|set|interval|function|pair|ordered pair|fraction|ratio))\b[\s:,]*)+",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"(?<!\\)[.!?](?=\s|$)|\n|\bI hope\b|<\||</")
 _FORMULA = re.compile(
     r"\$\$([^$]{1,800})\$\$|\$((?:[^$\\]|\\.){1,800})\$|\\\(((?:[^\\]|\\(?!\))){1,800})\\\)|"
     r"\\\[((?:[^\\]|\\(?!\])){1,800})\\\]",
@@ -37,77 +66,113 @@ _NUMBER = re.compile(
     r"|(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:[.,][0-9]+)?(?:\s?/\s?[0-9]+)?(?:[eE][-+]?[0-9]{1,4}\b)?|\.[0-9]+)"
     r"(?:\s?(?:\\?%|percent\b|pct\b))?",
 )
-_STARTS_WITH_VALUE = re.compile(
-    r"[-+\u2212]?\s?[$\u20ac\u00a3\u00a5]?\s?[0-9.(\[{\\]|[A-Za-z](?:_\w)?\s?(?:=|\\in)"
-)
-_NOT_BARE = re.compile(r"\n|\$|\\[(\[]|(?<![\\A-Za-z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
+_GLUED_NUMBER = re.compile(r"[0-9][0-9.,]*")  # between letters of a script that sets no spaces
+_COMMAND = re.compile(r"\\(?:begin|end)\{\w+\*?\}|\\[A-Za-z]+")
+_TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|textbf|operatorname)\s*\{[^{}]*\}")
+_PROSE_WORD = re.compile(r"[^\W\d_]{2,}")
+_STARTS_WITH_NUMBER = re.compile(r"[-+\u2212]?[$\u20ac\u00a3]?[0-9.]")
+_VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-J])\)?(?![A-Za-z'\u2019])")
 _LONE_CHOICE = re.compile(r"\(([A-J])\)|^\W{0,4}([A-J])\W{0,4}$", re.MULTILINE)
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,8}```[^\n]*\n?", re.MULTILINE)
+_LEADING = re.compile(r"^[\s*:_\"'`=：\u201c]+")
 _TAIL_CHARS = 4000  # how far behind a mark, or from the end, an answer is looked for
 _MAX_PARTS = 20  # boxes or formulas that may together be one answer
+_MAX_MARKS = 8  # of each kind that are looked at, from the last
 
 
-def extract_answer(text: str, answer_type: str = "math", guess: bool = True) -> str | None:
-    """The final answer of a solution, as the solution writes it; None if there is none.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer as the solution writes it. One that is not `marked` is a guess."""
+
+    text: str
+    marked: bool
+
+
+def find_answer(text: str, answer_type: str = "math", guess: bool = True) -> Found | None:
+    """The final answer of a solution; None if there is none.
 
     Args:
         text: the solution, hostile: any length, any characters.
         answer_type: one of `ANSWER_TYPES`; another one is treated as `math`.
-        guess: whether the last formula or number counts where nothing is marked as the answer. Switch it off
-            for a text that was cut: its last number is an accident.
+        guess: whether what nothing marks may be the answer. Switch it off for a text that was cut: its last
+            number is an accident.
     """
+    text = answer_part(text)
     if answer_type == "code":
-        return _code(text) or None
+        return _found(_code(text) or None)
     if answer_type == "literal":
-        return literal_answer(text, boxed(text), guess)
+        return _found(literal_answer(text, boxed(text), guess))
     marked = _marked(text, answer_type)
     if answer_type == "choice":
-        return _choice(text, marked, guess)
+        return _found(_choice(text, marked, guess))
     if answer_type == "yesno":
         found = _YES_NO.findall(marked if marked is not None else text[-_TAIL_CHARS:] if guess else "")
-        return _as_yes_no(found[0] if marked is not None else found[-1]) if found else None
+        return _found(_as_yes_no(found[0] if marked is not None else found[-1]) if found else None)
     if marked is not None or not guess:
-        return marked
+        return _found(marked)
     if answer_type == "string":
-        return next(
-            (clean for line in reversed(text[-_TAIL_CHARS:].split("\n")) if (clean := _clean(line))), None
-        )
-    return _bare_answer(text) or _last_value(text[-_TAIL_CHARS:])
+        lines = (_clean(line) for line in reversed(text[-_TAIL_CHARS:].split("\n")))
+        return _found(next((line for line in lines if line), None))
+    return _found(_bare_answer(text)) or _found(_last_value(text[-_TAIL_CHARS:]), marked=False)
+
+
+def extract_answer(text: str, answer_type: str = "math", guess: bool = True) -> str | None:
+    """The text of `find_answer`."""
+    found = find_answer(text, answer_type, guess)
+    return found.text if found else None
 
 
 def gold_answer(text: str, answer_type: str = "math") -> str:
-    """The reference answer in a gold column: after `####`, in a `\\boxed`, after `A:`, or the text itself.
+    """The reference answer in a gold column: the last one that it marks, or the text itself.
 
     In a Python value or a program such marks are just text.
     """
     return (None if answer_type in ("literal", "code") else _marked(text, "math")) or text.strip()
 
 
+def answer_part(text: str) -> str:
+    """What a model says after it has thought, up to the end of its turn; "" where it has only thought."""
+    ends = deque(_THOUGHT.finditer(text), maxlen=1)
+    text = text[ends[0].end() :] if ends else text
+    if opening := _THINKS.search(text):
+        text = text[: opening.start()]
+    end = _TURN_ENDS.search(text, len(text) - len(text.lstrip()) + 1)
+    return text[: end.start()] if end else text
+
+
 def boxed(text: str) -> str | None:
-    """What the last `\\boxed` holds, braces matched; boxes in a row ("... and ...") are one list.
+    """What the last filled `\\boxed` holds, braces matched; boxes that the text lists are one list.
 
     A box that never closes holds the rest of its line.
     """
+    found = _boxes(text)
+    return found[-1][1] if found else None
+
+
+def _found(text: str | None, marked: bool = True) -> Found | None:
+    return None if text is None else Found(text, marked)
+
+
+def _boxes(text: str) -> list[tuple[int, str]]:
+    """Where the last boxes begin, and what each holds, together with those that it is listed with."""
     boxes: list[tuple[int, int, str]] = []
     for found in deque(_BOX.finditer(text), maxlen=_MAX_PARTS):
         if boxes and found.start() < boxes[-1][1]:
             boxes.pop()  # a box in a box: the inner one says it
         end, content = _argument(text, found.end())
-        boxes.append((found.start(), end, content))
-    if not boxes:
-        return None
-    first = len(boxes) - 1
-    while first and _joined(text[boxes[first - 1][1] : boxes[first][0]]):
-        first -= 1
-    row = [content.strip() for _, _, content in boxes[first:]]
-    return row[-1] if len(set(row)) == 1 else ", ".join(row)
-
-
-def _joined(between: str) -> bool:
-    """Whether two boxes with this between them are one answer in two parts."""
-    return len(between) < 10 or (len(between) < 70 and "\n\n" not in between and bool(_JOIN.search(between)))
+        if content.strip().lower() not in _PLACEHOLDERS:
+            boxes.append((found.start(), end, content.strip()))
+    rows: list[tuple[int, list[str]]] = []
+    for i, (start, _, content) in enumerate(boxes):
+        between = text[boxes[i - 1][1] : start] if i else ""
+        listed = i > 0 and len(between) < 70 and "\n\n" not in between and _JOINT.fullmatch(between)
+        if listed:
+            rows[-1] = (start, [*rows[-1][1], content])
+        else:
+            rows.append((start, [content]))
+    return [(start, row[-1] if len(set(row)) == 1 else ", ".join(row)) for start, row in rows]
 
 
 def _argument(text: str, start: int) -> tuple[int, str]:
@@ -127,75 +192,130 @@ def _argument(text: str, start: int) -> tuple[int, str]:
 
 
 def _marked(text: str, answer_type: str) -> str | None:
-    """The answer that the text marks as such."""
-    if content := boxed(text):
-        return content
+    """The last answer that the text marks as such."""
+    plain = folded(text)
+    marks = [(start, content) for start, content in _boxes(text)]
+    for _, start in sorted(((start, start) for start in _mark_ends(plain)), reverse=True):
+        boxes = [content for at, content in marks if at >= start]
+        if boxes:
+            return boxes[-1]
+        answer = _behind_mark(text, start, answer_type)
+        if answer is not None:
+            return answer
+    return marks[-1][1] if marks else None
+
+
+def _mark_ends(text: str) -> Iterator[int]:
+    """Where marked answers may begin."""
+    for pattern in (_PHRASE, _A_LINE, _TAGGED, _BOLD_LINE):
+        yield from (found.end() for found in deque(pattern.finditer(text), maxlen=_MAX_MARKS))
     if (at := text.rfind("####")) >= 0:
         line, _, rest = text[at + 4 : at + _TAIL_CHARS].strip().partition("\n")
-        heading = _clean(line)
-        if heading and (not rest or _NUMBER.fullmatch(heading)):  # else it is a Markdown heading
-            return heading
-    ends = deque((found.end() for found in _PHRASE.finditer(text)), maxlen=5)
-    ends.extendleft([found.end() for found in _A_LINE.finditer(text)][-1:])
-    for end in reversed(ends):
-        if answer := _behind_mark(text[end : end + _TAIL_CHARS], answer_type, len(text) - end < 100):
-            return answer
-    return None
+        if line and (not rest or _NUMBER.fullmatch(_clean(line))):  # else it is a Markdown heading
+            yield at + 4
 
 
-def _behind_mark(text: str, answer_type: str, at_end: bool) -> str | None:
-    """The answer at the head of what follows "the answer is"; None if there is only talk.
+def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
+    """The answer at the head of what follows a mark; None if there is only talk.
 
     Words may be the answer at the end of a solution only: before it, they announce one.
     """
-    text = text.lstrip(" \t\n*:_")
-    end = _SENTENCE_END.search(text)
-    sentence = _clean(text[: end.start()] if end else text)
+    rest = text[start : start + _TAIL_CHARS]
+    rest = _LEADING.sub("", rest)
+    hashes, tagged = text[start - 4 : start] == "####", text[:start].endswith("<answer>")
+    bold = text[start - 2 : start] in ("**", "__") and not _PHRASE.search(text[max(0, start - 30) : start])
+    end = _SENTENCE_END.search(rest)
+    sentence = _clean(rest[: end.start()] if end else rest)
     if answer_type in ("choice", "yesno", "string"):
         return sentence or None
-    if formulas := _formulas_at(text, 0):
-        return formulas
-    if _STARTS_WITH_VALUE.match(sentence):
-        return sentence
-    return _last_value(sentence) or (sentence if at_end and 0 < len(sentence.split()) <= 5 else None)
+    if hashes:
+        return _clean(rest.partition("\n")[0]) or None
+    filler = _FILLER.match(rest)
+    rest = rest[filler.end() :] if filler else rest
+    if formulas := _formulas_at(rest, 0):
+        # a formula in variables that the sentence goes on to evaluate is none
+        later = (
+            [v for v in _values(sentence)[1:] if not _VARIABLE.search(v)]
+            if _VARIABLE.search(formulas)
+            else []
+        )
+        return None if _is_lone_variable(formulas) or (later and "=" in sentence) else formulas
+    line = _clean(rest.partition("\n")[0])
+    if len(line) < _TAIL_CHARS and _is_formula(line):
+        return line
+    length = head(rest[:400])
+    if bold and (not length or _clean(rest[length : rest.find(text[start - 2 : start])])):
+        return None
+    if length:
+        return rest[:length].strip()
+    if tagged:
+        return rest.partition("</answer>")[0].strip() or None
+    values = _values(sentence)
+    if len(values) == 1:
+        return values[0]
+    at_end = len(text) - start < 100
+    return sentence if not values and at_end and 0 < len(sentence.split()) <= 5 else None
+
+
+def _is_formula(line: str) -> bool:
+    """Whether a line is TeX, or mathematics that needs none, and no prose."""
+    outside = _COMMAND.sub(" ", _TEXT_ARGUMENT.sub(" ", line))
+    if not line or "$" in line or set(_PROSE_WORD.findall(outside)) - FUNCTIONS - {"and", "or", "sqrt", "pi"}:
+        return False
+    return "\\" in line or readable(line)
 
 
 def _bare_answer(text: str) -> str | None:
     """The whole text, where it is one short line of mathematics and nothing else."""
     line = _clean(text[:200])
-    if len(text) > 200 or _NOT_BARE.search(line):
+    if len(text) > 200 or "\n" in line:
         return None
-    try:
-        return line if all(tree[0] != "text" for tree in read(line)) else None
-    except UnreadableError:
-        return None
+    inside = _FORMULA.fullmatch(line)
+    bare = next(group for group in inside.groups() if group) if inside else line
+    return line if readable(bare) and (_is_formula(bare) or _STARTS_WITH_NUMBER.match(bare)) else None
 
 
 def _formulas_at(text: str, start: int) -> str:
-    """The formula that begins here, with those joined to it by commas, "and" or "or"; "" if none does."""
+    """The formula that begins here, with those that the text lists with it; "" if none does."""
     parts: list[str] = []
     while (found := _FORMULA.match(text, start)) and len(parts) < _MAX_PARTS:
         content = next(group for group in found.groups() if group is not None).strip()
         percent = _PERCENT.match(text, found.end())
         parts.append(content + "\\%" if percent else content)
-        joint = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)?|and|or)\s{0,3}").match(text, found.end())
+        start = found.end()
+        joint = re.compile(r"\s{0,3}(?:,\s{0,3}(?:and|or)?|and|or)\s{0,3}").match(text, start)
         if not joint:
             break
         start = joint.end()
-    return ", ".join(parts)
+    words = re.compile(r"[ \t]*[a-z]+ +[a-z]+", re.IGNORECASE).match(text, start)
+    return parts[0] if len(parts) > 1 and words else ", ".join(parts)
+
+
+def _values(text: str) -> list[str]:
+    """The formulas and numbers of a text, in order; a lone variable is no answer."""
+    found: list[tuple[int, str]] = []
+    at = 0
+    for formula in [*_FORMULA.finditer(text), None]:
+        end = formula.start() if formula else len(text)
+        found += [(n.start(), n.group().strip()) for n in _NUMBER.finditer(text, at, end)]
+        if formula:
+            found.append((formula.start(), _formulas_at(text, formula.start())))
+            at = formula.end()
+    if not found and not text.isascii():
+        found = [(n.start(), n.group().rstrip(".,")) for n in _GLUED_NUMBER.finditer(folded(text))]
+    return [value for _, value in sorted(found) if not _is_lone_variable(value)]
+
+
+def _is_lone_variable(value: str) -> bool:
+    try:
+        return all(isinstance(form, Var) for form in read(value))
+    except UnreadableError:
+        return False
 
 
 def _last_value(text: str) -> str | None:
-    """The last formula or number of a text."""
-    formula = None
-    for formula in _FORMULA.finditer(text):  # noqa: B007  the last one is wanted
-        pass
-    numbers = list(_NUMBER.finditer(text, formula.end() if formula else 0))
-    if numbers:
-        return numbers[-1].group().strip()
-    if not formula:
-        return None
-    return _formulas_at(text, formula.start()) or None
+    values = _values(text)
+    return values[-1] if values else None
 
 
 def _clean(line: str) -> str:

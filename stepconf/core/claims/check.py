@@ -1,0 +1,272 @@
+"""What can be checked in the steps of one solution without a model, and what came out."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from stepconf.core.claims.chains import Relation, prefixes, relations, suffixes
+from stepconf.core.claims.claims import (
+    Claim,
+    both_signs,
+    claim_of,
+    complex_equality,
+    congruence,
+    fact_claim,
+    is_numeric_claim,
+    moved,
+)
+from stepconf.core.claims.context import in_doubt, sentence, words
+from stepconf.core.claims.derivations import Trail
+from stepconf.core.claims.equations import Known, assigns, has_variables, measures, money, polynomial_of
+from stepconf.core.claims.facts import number_facts
+from stepconf.core.claims.inequalities import InequalityTrail
+from stepconf.core.claims.meanings import numerals, other_meaning
+from stepconf.core.claims.rewrites import announces, holds_everywhere, is_slip
+from stepconf.core.maths.polynomials import Polynomial, Ring, is_constant, is_zero
+from stepconf.core.maths.rounding import Outcome, relation_holds
+from stepconf.core.maths.tokens import Token, tokenize
+from stepconf.core.maths.tree import (
+    Binary,
+    Num,
+    Var,
+    has_sign_choice,
+    is_compound,
+    variables,
+    walk,
+)
+from stepconf.core.maths.vocabulary import (
+    CONDITIONS,
+    DEFINING,
+    DENIALS,
+    GIVING,
+    PLACES,
+    REFUSALS,
+    SECOND_THOUGHTS,
+    SUPPOSITIONS,
+)
+from stepconf.core.records import Label
+
+_ANNOTATION = re.compile(r"<<([^<>\n]{0,100})>>[^<>\n=]{0,3}\Z")
+_STARS = ("*", "\\ast", "∗")
+MAX_GIVEN = 30  # equations of a problem
+MAX_SAMPLED = 2_000  # nodes of expressions in one solution that are evaluated at random points
+MAX_EQUATIONS = 200  # of one solution that are compared with each other; long ones count more
+
+
+@dataclass(frozen=True, slots=True)
+class StepCheck:
+    """`incorrect` if a claim fails, `correct` if some were decided and all hold, else `unknown`."""
+
+    label: Label
+    claims: tuple[Claim, ...]
+    reason: str
+
+
+def check_steps(problem: str, steps: Sequence[str]) -> list[StepCheck]:
+    """Check every step of one solution, in order, given what was stated before it.
+
+    Args:
+        problem: the problem's text.
+        steps: the solution's steps; they may hold anything at all.
+    """
+    checker = _Solution(problem)
+    return [checker.step(step) for step in steps]
+
+
+class _Solution:
+    """What has been stated so far."""
+
+    def __init__(self, problem: str) -> None:
+        tokens = tokenize(problem)
+        said = words(tokens, 0, len(tokens))
+        self.rounded: set[str] = set()
+        self.ring = Ring()
+        self.trail = Trail(self.ring)
+        self.inequalities = InequalityTrail(self.ring)
+        self.said = numerals(problem)
+        self.index = -1  # of the step
+        self.by_cases = False
+        self.supposing = False
+        self.equations_left = MAX_EQUATIONS
+        self.nodes_left = MAX_SAMPLED
+        self.rewrites = False  # all links of the chain so far are identities
+        self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
+        self.redefined = _defines_a_star(tokens, problem, said)
+        self.known = Known(
+            self.ring, given=frozenset(t.name for t in tokens if t.kind == "num" and t.decimals)
+        )
+        if said & PLACES:
+            self.known.several |= {"x", "y"}
+        for relation in relations(tokens)[:MAX_GIVEN]:
+            signed = has_sign_choice(relation.left.node) or has_sign_choice(relation.right.node)
+            if has_variables(relation) and not (signed or relation.spelled or _measured(tokens, relation)):
+                around = sentence(tokens, relation.left.start, relation.right.end)
+                self.known.allows(relation, words(tokens, *around) - GIVING, given=True)
+
+    def step(self, text: str) -> StepCheck:
+        tokens = self.tokens_of(text)
+        self.supposing = False
+        self.index += 1
+        if words(tokens, 0, len(tokens)) & SECOND_THOUGHTS:
+            self.known.retract()
+        stated = [token for token in tokens if token.kind != "annot"]
+        claims = self.chain_claims(text, stated)
+        claims += [fact_claim(text, stated, fact) for fact in number_facts(stated)]
+        for start, inside in _annotations(text, tokens):
+            claims += [moved(claim, start) for claim in self.chain_claims(inside, tokenize(inside))]
+        failed = [claim for claim in claims if claim.holds is False]
+        if failed:
+            return StepCheck("incorrect", tuple(claims), f"{failed[0].text!r}: {failed[0].reason}")
+        if any(claim.holds for claim in claims):
+            return StepCheck("correct", tuple(claims), "")
+        return StepCheck("unknown", tuple(claims), "nothing that can be checked")
+
+    def tokens_of(self, text: str) -> list[Token]:
+        """The tokens of a step; a sign that the problem defines anew can stand in no expression."""
+        tokens = tokenize(text)
+        if self.redefined:
+            return [replace(t, kind="other") if text[t.start : t.end] in _STARS else t for t in tokens]
+        return tokens
+
+    def chain_claims(self, text: str, tokens: Sequence[Token]) -> list[Claim]:
+        return [
+            claim
+            for relation in relations(tokens)
+            if (claim := self.claim(text, tokens, relation)) is not None
+        ]
+
+    def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
+        left, right = relation.left, relation.right
+        rewrites, self.rewrites = relation.chained and self.rewrites, False
+        modulus = relation.modulus
+        if has_sign_choice(left.node) or has_sign_choice(right.node):
+            return both_signs(text, tokens, relation, frozenset(self.rounded))
+        if relation.name == "===" and isinstance(right.node, Binary) and right.node.op == "mod":
+            modulus = right.node.right
+        if modulus is not None:
+            return congruence(text, tokens, relation, modulus)
+        if has_variables(relation):
+            return self.equation(text, tokens, relation, rewrites)
+        if not is_numeric_claim(relation, tokens):
+            return None
+        outcome = self.decide(relation)
+        units = [measures(tokens, side) | money(tokens, side) for side in (left, right)]
+        if outcome.holds is False and units[0] and units[1] and units[0] != units[1]:
+            outcome = Outcome(None, "other units on the other side")
+        if outcome.reason.startswith("rounded"):
+            self.rounded |= {n.name for n in walk(right.node) if isinstance(n, Num)}
+        if outcome.holds is False and in_doubt(tokens, left.start, right.end, DENIALS | REFUSALS):
+            outcome = Outcome(None, "stated in doubt")
+        if outcome.holds is False and (meaning := other_meaning(text, tokens, relation, self.said)):
+            outcome = Outcome(None, meaning)
+        if outcome.holds is False and self.annotated(text, tokens[right.start].start):
+            outcome = Outcome(None, "an annotation says it otherwise")
+        return claim_of(text, tokens, relation, outcome.holds, outcome.reason)
+
+    def annotated(self, text: str, start: int) -> bool:
+        """Whether a calculator annotation that holds stands before the right side."""
+        found = _ANNOTATION.search(text, max(0, start - 120), start)
+        inside = tokenize(found[1]) if found else []
+        stated = relations(inside)
+        return bool(stated) and all(not has_variables(r) and self.decide(r).holds for r in stated)
+
+    def equation(
+        self, text: str, tokens: Sequence[Token], relation: Relation, rewrites: bool
+    ) -> Claim | None:
+        """A relation between variables: it must not contradict what was said before.
+
+        `rewrites`: whether it goes on a chain all links of which are identities.
+        """
+        if relation.spelled or _measured(tokens, relation):
+            return None
+        if relation.name in ("<", ">", "<=", ">="):
+            return self.inequality(text, tokens, relation)
+        around = sentence(tokens, relation.left.start, relation.right.end)
+        said = words(tokens, *around)
+        if said & {"case", "cases"}:
+            self.by_cases = True
+        if self.complex and variables(relation.left.node) | variables(relation.right.node) == {"i"}:
+            return complex_equality(text, tokens, relation)
+        self.equations_left -= 1
+        if self.equations_left < 0:
+            return None
+        polynomial = polynomial_of(relation, self.ring)
+        self.equations_left -= len(polynomial) // 4 if polynomial is not None else 0
+        identity = self.identity(relation, polynomial)
+        announced = rewrites or announces(tokens, relation)
+        self.rewrites = (
+            bool(identity) and (rewrites or not relation.chained) and is_compound(relation.left.node)
+        )
+        if polynomial is not None and not said & DENIALS:
+            follows = self.trail.follows(
+                polynomial,
+                self.index,
+                tokens,
+                (relation.left.start, relation.right.end),
+                assigns(relation, literal=True) is not None,
+            )
+            if follows is False and not self.known.rounded(relation, self.trail.origin()):
+                return claim_of(text, tokens, relation, False, "does not follow from the equation before it")
+        if identity:
+            return claim_of(text, tokens, relation, True, "")
+        self.supposing = self.supposing or bool(said & SUPPOSITIONS)
+        if self.by_cases or self.supposing:
+            return None
+        if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
+            return None  # a quantity named in words is only followed from line to line
+        if identity is False and not said & (DENIALS | REFUSALS | {"either", "if", "or", "when"}):
+            return claim_of(text, tokens, relation, False, "the two sides differ by a constant")
+        free = not said & (CONDITIONS | DENIALS) and self.known.nothing_of(relation)
+        if free and is_slip(relation, announced):
+            return claim_of(text, tokens, relation, False, "the two sides are not the same")
+        allowed = self.known.allows(relation, said)
+        if allowed is None or (identity is None and polynomial is not None and is_constant(polynomial)):
+            return None
+        return claim_of(
+            text, tokens, relation, allowed, "" if allowed else "contradicts what was stated before"
+        )
+
+    def inequality(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
+        """An inequality between expressions with a variable: it must follow from what it is derived from."""
+        holds, reason = self.inequalities.follows(relation, self.index, tokens)
+        if holds is None or in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
+            return None
+        return claim_of(text, tokens, relation, holds, reason)
+
+    def identity(self, relation: Relation, polynomial: Polynomial | None) -> bool | None:
+        """Whether the two sides are the same, or never the same, whatever the variables are."""
+        self.nodes_left -= sum(1 for side in (relation.left, relation.right) for _ in walk(side.node))
+        if self.nodes_left >= 0:
+            return holds_everywhere(relation, polynomial, self.ring)
+        return is_zero(polynomial) if polynomial is not None and is_constant(polynomial) else None
+
+    def decide(self, relation: Relation) -> Outcome:
+        rounded = frozenset(self.rounded)
+        best = relation_holds(relation.name, relation.left.node, relation.right.node, rounded, {})
+        if best.holds is not False:
+            return best
+        for a in (relation.left.node, *suffixes(relation.left.node)):
+            for b in (relation.right.node, *prefixes(relation.right.node)):
+                other = relation_holds(relation.name, a, b, rounded, {})
+                if other.holds:
+                    return Outcome(None, "holds in another reading")
+        return best
+
+
+def _defines_a_star(tokens: Sequence[Token], problem: str, said: frozenset[str]) -> bool:
+    """Whether the problem gives `*` a meaning of its own: it says so, or writes it between two variables."""
+    for before, star, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if problem[star.start : star.end] in _STARS and (
+            said & DEFINING or (before.kind == after.kind == "var" and before.math)
+        ):
+            return True
+    return False
+
+
+def _measured(tokens: Sequence[Token], relation: Relation) -> bool:
+    return bool(measures(tokens, relation.left) or measures(tokens, relation.right))
+
+
+def _annotations(text: str, tokens: Sequence[Token]) -> list[tuple[int, str]]:
+    """Where and what stands between the brackets of GSM8K's calculator annotations `<<2*3=6>>`."""
+    return [(t.start + 2, text[t.start + 2 : t.end - 2]) for t in tokens if t.kind == "annot"]

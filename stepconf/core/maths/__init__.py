@@ -1,0 +1,1 @@
+"""Mathematics in text: one grammar of tokens, trees and forms, and what decides about them."""

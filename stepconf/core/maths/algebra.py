@@ -1,0 +1,143 @@
+"""Our trees as SymPy objects, through its constructors and never through a parser; what it decides.
+
+SymPy has no bounds of its own: only workers that can be killed call this module.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stepconf.core.maths.tree import Binary, Call, Const, Node, Num, Statement, Unary, Var, variables
+from stepconf.core.maths.values import TooLargeError, UndecidableError, evaluate
+
+MAX_EXPONENT = 200
+
+
+def equal(a: Node, b: Node) -> bool | None:
+    """Whether SymPy shows that two expressions are the same, or that they are not.
+
+    Raises:
+        UndecidableError: an expression is none that SymPy may be given.
+    """
+    found = (expression(a) - expression(b)).equals(0)
+    return None if found is None else bool(found)
+
+
+def solutions(statement: Statement) -> Any:
+    """The real numbers that satisfy an equation or inequality in one variable, as a SymPy set.
+
+    Raises:
+        UndecidableError: it is none, or SymPy does not find them.
+    """
+    import sympy
+
+    names = {name for side in statement.sides for name in variables(side)}  # type: ignore[arg-type]
+    if len(names) != 1:
+        raise UndecidableError("not one variable")
+    symbol = sympy.Symbol(names.pop(), real=True)
+    sides = [expression(side) for side in statement.sides]  # type: ignore[arg-type]
+    relations = {"=": sympy.Eq, "!=": sympy.Ne, "<": sympy.Lt, "<=": sympy.Le, ">": sympy.Gt, ">=": sympy.Ge}
+    found: Any = sympy.S.Reals
+    for sign, left, right in zip(statement.signs, sides, sides[1:], strict=False):
+        if sign not in relations:
+            raise UndecidableError(sign)
+        try:
+            one = sympy.solveset(relations[sign](left, right), symbol, sympy.S.Reals)
+        except (NotImplementedError, ValueError, TypeError) as error:
+            raise UndecidableError(str(error)) from error
+        found = found.intersect(one)
+    if found.atoms(sympy.ConditionSet, sympy.ImageSet):
+        raise UndecidableError("no closed form")
+    return found
+
+
+def expression(node: Node) -> Any:
+    """`node` as a SymPy expression; its variables are real.
+
+    Raises:
+        UndecidableError: there is no such object, or it is out of bounds.
+    """
+    import sympy
+
+    match node:
+        case Num(value):
+            return sympy.Rational(value.numerator, value.denominator)
+        case Var("i"):
+            return sympy.I
+        case Var(name):
+            return sympy.Symbol(name, real=True)
+        case Const(name):
+            constants = {"pi": sympy.pi, "e": sympy.E, "infinity": sympy.oo}
+            if name not in constants:
+                raise UndecidableError(name)
+            return constants[name]
+        case Unary(op, arg):
+            return _unary(op, expression(arg), node)
+        case Binary(op, left, right):
+            return _binary(op, left, right)
+        case Call(name, args):
+            return _call(name, [expression(arg) for arg in args])
+    raise UndecidableError("no expression")
+
+
+def _unary(op: str, value: Any, node: Node) -> Any:
+    import sympy
+
+    if op == "fact":
+        evaluate(node, {})  # out of bounds, or no natural number: it raises
+    operations: dict[str, Callable[[Any], Any]] = {
+        "neg": lambda x: -x, "pct": lambda x: x / 100, "deg": lambda x: x * sympy.pi / 180, "abs": sympy.Abs,
+        "fact": sympy.factorial, "floor": sympy.floor, "ceil": sympy.ceiling,
+    }  # fmt: skip
+    if op not in operations:
+        raise UndecidableError(op)
+    return operations[op](value)
+
+
+def _binary(op: str, left: Node, right: Node) -> Any:
+    import sympy
+
+    a, b = expression(left), expression(right)
+    match op:
+        case "+" | "mixed":
+            return a + b
+        case "-":
+            return a - b
+        case "*" | "implicit" | "of":
+            return a * b
+        case "/":
+            return a / b
+        case "^" | "^^":
+            if b.is_number and not abs(b) <= MAX_EXPONENT:
+                raise TooLargeError("power out of bounds")
+            if a.is_number and b.is_number:
+                evaluate(Binary("^", left, right), {})  # a tower: it raises
+            return sympy.Pow(a, b)
+    raise UndecidableError(op)
+
+
+def _call(name: str, args: Sequence[Any]) -> Any:
+    import sympy
+
+    inverse = {"arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan}
+    match name, args:
+        case "sqrt", [value]:
+            return sympy.sqrt(value)
+        case "root", [value, degree]:
+            return (
+                sympy.real_root(value, degree)
+                if value.is_real and degree.is_odd
+                else sympy.root(value, degree)
+            )
+        case "log" | "ln", [value]:
+            return sympy.log(value)
+        case "lg", [value]:
+            return sympy.log(value, 10)
+        case "log", [value, base]:
+            return sympy.log(value, base)
+        case (("sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "sinh" | "cosh" | "tanh" | "exp"), [value]):
+            return getattr(sympy, name)(value)
+        case _, [value] if name in inverse:
+            return inverse[name](value)
+        case (("gcd" | "lcm"), _) if all(value.is_Integer for value in args):
+            return (sympy.igcd if name == "gcd" else sympy.ilcm)(*args)
+    raise UndecidableError(f"function {name}")

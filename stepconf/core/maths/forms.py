@@ -1,0 +1,391 @@
+"""An answer → its form: an expression, or a list, set, interval, equation, matrix, quantity or time of such.
+
+`read` reads an answer to its last character or not at all; `head` finds how far an answer goes in prose.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+
+from stepconf.core.maths.numbers import in_base, spoken
+from stepconf.core.maths.parser import NoExpressionError, parse
+from stepconf.core.maths.tokens import Token, tokenize
+from stepconf.core.maths.tree import (
+    Binary,
+    Choice,
+    Clock,
+    Const,
+    Form,
+    Listing,
+    Matrix,
+    Num,
+    Quantity,
+    Statement,
+    Union,
+    Var,
+    Words,
+)
+from stepconf.core.maths.units import measure, unit_after
+from stepconf.core.maths.vocabulary import NOT_UNITS
+
+MAX_CHARS = 600
+MAX_DEPTH = 20
+MAX_ITEMS = 40
+_CLOCK = re.compile(
+    r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?: ?([ap])\.?m\.?)?|(1?[0-9]) ?([ap])\.?m\.?", re.IGNORECASE
+)
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
+_SAID = re.compile(
+    r"(?:\\text\{)?\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s*\}?(?=.*[0-9\\])", re.IGNORECASE
+)
+_ORDINAL = re.compile(
+    r"\^?\s*\{?\s*(?:\\(?:text|mathrm|mbox)\w*\s*\{\s*)(?:st|nd|rd|th)\s*\}\s*\}?|(?<=[0-9])(?:st|nd|rd|th)\b"
+)
+_TWICE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z{}$%])")
+_DECIMAL_COMMA = re.compile(r"([-+−]?\s*[0-9]+),([0-9]+)(?=\s*(?:%|\\|[A-Za-z$€£]|$))")
+_PLAIN_WORDS = re.compile(r"(?!(?:sin|cos|tan|cot|sec|csc|log|inf)\b)[a-z]{3,}", re.IGNORECASE)
+_SPACED_THOUSANDS = re.compile(r"[-+−]?[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
+_RUPEES = re.compile(r"(?:Rs\.?|USD)\s*(?=[0-9])")
+_PHRASES: dict[str, Form] = {
+    **dict.fromkeys(("all real numbers", "all reals", "all real", "any real number"), Const("reals")),
+    **dict.fromkeys(("no solution", "no solutions", "no real solutions", "empty set"), Const("empty")),
+}
+_JOINS = {"comma": "", ";": "", "and": "", "or": "or"}
+_MATCHING = {"(": (")", "]"), "[": ("]", ")"), "{": ("}",), "lbrace": ("}", "rbrace")}
+
+
+class UnreadableError(Exception):
+    """The text is not wholly inside the grammar."""
+
+
+@lru_cache(maxsize=4096)
+def read(answer: str) -> tuple[Form, ...]:
+    """The readings of an answer: one, or two where a comma may be a decimal comma.
+
+    Raises:
+        UnreadableError: the text is not wholly inside the grammar.
+    """
+    if len(answer) > MAX_CHARS:
+        raise UnreadableError("too long")
+    text = answer if "\\begin" in answer else _TWICE_ESCAPED.sub(r"\\", answer)
+    text = _ORDINAL.sub("", _SAID.sub("", text.strip().strip("`").strip(), count=1))
+    comma = _DECIMAL_COMMA.match(text)
+    if comma and not (len(comma[2]) == 3 and len(comma[1].strip("+-− ")) < 4):
+        decimal = f"{comma[1]}.{comma[2]}{text[comma.end() :]}"
+        return _read(decimal), _read(text)
+    return (_read(text),)
+
+
+def _read(text: str) -> Form:
+    plain = " ".join(_TEXT.sub(r"\1", text).split()).strip("$ .")
+    if clock := _CLOCK.fullmatch(plain):
+        half = (clock[3] or clock[5] or "").lower()
+        return Clock(int(clock[1] or clock[4]), int(clock[2] or 0), half)
+    tokens = tokenize(text, answer=True)
+    if "\\begin" not in text:
+        tokens = [t for t in tokens if not (t.kind == "break" and t.name == "\n")]
+    while tokens and tokens[-1].kind == "break":
+        tokens.pop()
+    if _PLAIN_WORDS.fullmatch(plain) or (_has_words(tokens) and _only_words(tokens)):
+        number = spoken(re.findall(r"[A-Za-z]+", plain))
+        return _PHRASES.get(plain.lower()) or (Words(plain) if number is None else Num(number, 0, plain))
+    reader = _Reader(tokens)
+    try:
+        form = reader.items(len(tokens), 0)
+    except NoExpressionError as error:
+        raise UnreadableError("no expression") from error
+    if reader.at < len(tokens):
+        raise UnreadableError(tokens[reader.at].name)
+    return form
+
+
+def _has_words(tokens: Sequence[Token]) -> bool:
+    return any(t.kind == "word" and len(t.name) > 1 for t in tokens)
+
+
+def _only_words(tokens: Sequence[Token]) -> bool:
+    return all(t.kind in ("word", "var", "break") or t.name in (",", "-", "/", "(", ")", "'") for t in tokens)
+
+
+def readable(answer: str) -> bool:
+    """Whether the grammar reads an answer to its last character."""
+    try:
+        return bool(read(answer))
+    except (UnreadableError, RecursionError):
+        return False
+
+
+def head(text: str) -> int:
+    """Where the answer ends with which `text`, some prose, begins; 0 where it begins with none."""
+    for pattern in (_CLOCK, _SPACED_THOUSANDS):
+        if found := pattern.match(text):
+            return found.end()
+    if found := _RUPEES.match(text):
+        end = head(text[found.end() :])
+        return found.end() + end if end else 0
+    tokens = tokenize(text)
+    stop = next((i for i, t in enumerate(tokens) if t.kind == "break" and t.name != "\n"), len(tokens))
+    reader = _Reader(tokens, most_words=2)
+    try:
+        reader.items(stop, 0)
+    except (UnreadableError, NoExpressionError):
+        return 0
+    return tokens[reader.at - 1].end if reader.at else 0
+
+
+class _Reader:
+    """Recursive descent over tokens. Without `most_words` the whole of them is one answer."""
+
+    def __init__(self, tokens: list[Token], most_words: int = 0) -> None:
+        self.tokens, self.at, self.most_words = tokens, 0, most_words
+
+    def kind(self, end: int, ahead: int = 0) -> str:
+        return self.tokens[self.at + ahead].kind if self.at + ahead < end else ""
+
+    def name(self, end: int, ahead: int = 0) -> str:
+        return self.tokens[self.at + ahead].name if self.at + ahead < end else ""
+
+    def items(self, end: int, depth: int) -> Form:
+        """Parts between commas, semicolons, "and", "or"; one part stands for itself."""
+        if depth > MAX_DEPTH:
+            raise UnreadableError("too deep")
+        rows: list[list[Form]] = []
+        found, brackets = [self.statement(end, depth)], ""
+        while self.at < end and len(found) < MAX_ITEMS:
+            mark = self.at
+            joint = self.joint(end)
+            if joint is None and isinstance(found[-1], Quantity) and self.kind(end) == "num":
+                joint = "and"  # "2 hours 30 minutes"
+            if joint is None:
+                break
+            if joint == ";":
+                rows.append(found)
+                found = []
+            try:
+                if self.at == end or (self.most_words and self.kind(end) == "word"):
+                    raise UnreadableError("words")
+                found.append(self.statement(end, depth))
+            except (UnreadableError, NoExpressionError):
+                if not self.most_words and not (self.at == end and joint == "comma"):
+                    raise
+                self.at = mark if self.most_words else end
+                break
+            brackets = brackets or _JOINS[joint]
+        if rows:
+            return Listing(
+                "", tuple(Listing("", tuple(row)) if len(row) > 1 else row[0] for row in (*rows, found))
+            )
+        return _summed(found) or (Listing(brackets, tuple(found)) if len(found) > 1 else found[0])
+
+    def joint(self, end: int) -> str | None:
+        """Consume what parts two items."""
+        joint = None
+        while self.at < end:
+            token = self.tokens[self.at]
+            word = token.name.lower() if token.kind == "word" else ""
+            if token.kind == "comma":
+                joint = joint or "comma"
+            elif token.kind == "break" and token.name == ";" and not self.most_words:
+                joint = ";"
+            elif word in ("and", "or"):
+                joint = word
+            else:
+                break
+            self.at += 1
+        return joint
+
+    def statement(self, end: int, depth: int) -> Form:
+        sides, signs = [self.union(end, depth)], []
+        while self.kind(end) == "rel":
+            mark = self.at
+            sign = self.name(end)
+            self.at += 1
+            try:
+                sides.append(self.union(end, depth))
+            except (UnreadableError, NoExpressionError):
+                if not self.most_words:
+                    raise
+                self.at = mark
+                break
+            signs.append("=" if sign == "===" else sign)
+            if sign == "===":
+                self.skip_modulus(end)
+        return Statement(tuple(signs), tuple(sides)) if signs else sides[0]
+
+    def skip_modulus(self, end: int) -> None:
+        """`(mod 7)`: an answer says a residue; the problem has the modulus."""
+        kinds = [t.kind for t in self.tokens[self.at : self.at + 4]]
+        if kinds[:1] == ["pmod"]:
+            self.at += 4 if kinds[1:2] == ["open"] else 2
+        elif kinds == ["open", "op", "num", "close"] and self.name(end, 1) == "mod":
+            self.at += 4
+
+    def union(self, end: int, depth: int) -> Form:
+        parts = [self.ratio(end, depth)]
+        while self.name(end) == "cup":
+            self.at += 1
+            parts.append(self.ratio(end, depth))
+        return Union(tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def ratio(self, end: int, depth: int) -> Form:
+        parts = [self.part(end, depth)]
+        while self.kind(end) == "colon":
+            self.at += 1
+            parts.append(self.part(end, depth))
+        return Listing(":", tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def part(self, end: int, depth: int) -> Form:
+        if self.kind(end) in ("open", "brace") and (bracketed := self.bracketed(end, depth)):
+            return bracketed
+        if self.kind(end) == "begin":
+            return self.matrix(end, depth)
+        currency: tuple[str, ...] = ()
+        if self.kind(end) == "currency" or self.name(end) in ("Rs", "USD"):
+            currency, self.at = unit_after(self.tokens, self.at, end, 1)
+            self.at += self.name(end) == "."
+        mark = self.at
+        negative = currency == () and self.name(end) == "-" and self.kind(end, 1) == "currency"
+        if negative:
+            currency, self.at = unit_after(self.tokens, self.at + 1, end, 1)
+        try:
+            node, after = parse(self.tokens, self.at, end, answer=True)
+        except NoExpressionError:
+            self.at = mark
+            raise
+        self.at = after
+        value: Form = Binary("-", Num(Fraction(0)), node) if negative else node
+        return self.with_words(value, currency, end)
+
+    def with_words(self, value: Form, currency: tuple[str, ...], end: int) -> Form:
+        """What may stand behind a value: a base, a remainder, a unit, a remark."""
+        word = self.name(end).lower() if self.kind(end) in ("word", "var") else ""
+        if word == "base" and isinstance(value, Num) and self.kind(end, 1) == "num":
+            based = in_base(value.name, self.name(end, 1))
+            if based is not None:
+                value = replace(value, value=based, name=f"{value.name}_{self.name(end, 1)}")
+                self.at += 2
+        elif word in ("r", "remainder") and self.kind(end, 1) == "num":
+            rest = Num(self.tokens[self.at + 1].value, 0, self.name(end, 1))
+            self.at += 2
+            return Listing("R", (value, rest))
+        unit, after = unit_after(self.tokens, self.at, end, self.most_words or 12)
+        if self.most_words and unit and unit[0].lower() in NOT_UNITS - {"cents"}:
+            unit, after = (), self.at
+        self.at = after
+        if not self.most_words:
+            self.skip_remark(end)
+        return Quantity(value, unit or currency) if unit or currency else value
+
+    def skip_remark(self, end: int) -> None:
+        """ "for all real x", or words in brackets, behind a value."""
+        if self.name(end) == "for" and self.name(end, 1) in ("all", "any", "every"):
+            self.at = end
+        elif self.kind(end) == "open" and self.kind(end, 1) in ("word", "num"):
+            close = self.closing(end)
+            inside = self.tokens[self.at + 1 : close]
+            if any(t.kind == "word" for t in inside) and not any(t.kind in ("op", "rel") for t in inside):
+                self.at = close + 1
+
+    def closing(self, end: int) -> int:
+        """The index of the bracket that closes the one at hand."""
+        depth = 0
+        for index in range(self.at, end):
+            kind = self.tokens[index].kind
+            depth += (kind in ("open", "brace")) - (kind in ("close", "endbrace"))
+            if not depth:
+                return index
+        raise UnreadableError("an open bracket")
+
+    def bracketed(self, end: int, depth: int) -> Form | None:
+        """A list, interval or set in brackets, or the letter of a choice; None where it is an expression."""
+        opener, close = self.tokens[self.at], self.closing(end)
+        if (
+            opener.name == "("
+            and close == self.at + 2
+            and close + 1 < end
+            and (choice := self.choice(end, depth))
+        ):
+            return choice
+        inside = range(self.at + 1, close)
+        level = 0
+        parted = False
+        for index in inside:
+            kind = self.tokens[index].kind
+            level += (kind in ("open", "brace")) - (kind in ("close", "endbrace"))
+            parted |= not level and (kind in ("comma", "such") or self.tokens[index].name == ";")
+        closer = self.tokens[close].name
+        if closer not in _MATCHING.get(opener.name, ("}", "rbrace")):
+            raise UnreadableError(closer)
+        if not parted and opener.kind != "brace":
+            return None
+        self.at += 1
+        form = self.set_builder(close, depth) if opener.kind == "brace" else self.items(close, depth + 1)
+        if self.at != close:
+            raise UnreadableError(self.name(close))
+        self.at = close + 1
+        if opener.kind == "open" and opener.name == "{":
+            return form
+        brackets = "{}" if opener.kind == "brace" else opener.name + closer
+        bare = isinstance(form, Listing) and form.brackets in ("", "or")
+        if isinstance(form, Statement) or (isinstance(form, Listing) and form.brackets == "or"):
+            return form
+        return Listing(brackets, form.items if bare and isinstance(form, Listing) else (form,))
+
+    def set_builder(self, close: int, depth: int) -> Form:
+        """What stands between braces: `1, 2`, or the condition of `x : x > 2`."""
+        bar = self.kind(close, 1) in ("such", "bar", "colon")
+        member = self.name(close, 1) == "in" and self.kind(close, 3) in ("such", "bar", "colon")
+        if self.kind(close) == "var" and (bar or member):
+            self.at += 2 if bar else 4
+        return self.items(close, depth + 1)
+
+    def choice(self, end: int, depth: int) -> Form | None:
+        letter = self.tokens[self.at + 1]
+        if letter.kind not in ("word", "var") or len(letter.name) != 1 or not "A" <= letter.name <= "J":
+            return None
+        if self.kind(end, 3) in ("op", "rel", "comma", "break"):
+            return None
+        self.at += 3
+        return Choice(letter.name, self.statement(end, depth + 1))
+
+    def matrix(self, end: int, depth: int) -> Form:
+        kind, rows, row = self.name(end), [], []
+        self.at += 1
+        while self.kind(end) != "end":
+            row.append(self.statement(end, depth + 1))
+            if self.kind(end) == "amp":
+                self.at += 1
+                continue
+            rows.append(tuple(row))
+            row = []
+            while self.kind(end) == "break":
+                self.at += 1
+        self.at += 1
+        if self.tokens[self.at - 1].name != kind or len({len(r) for r in rows}) != 1:
+            raise UnreadableError("matrix")
+        return Matrix(tuple(rows))
+
+
+def _summed(found: Sequence[Form]) -> Form | None:
+    """ "2 hours and 30 minutes" is one quantity."""
+    if len(found) != 2:
+        return None
+    first, second = found
+    if not (isinstance(first, Quantity) and isinstance(second, Quantity)):
+        return None
+    one, other = measure(first.unit), measure(second.unit)
+    if one is None or other is None or one.dimension != other.dimension or one.size <= other.size:
+        return None
+    if not all(isinstance(q.value, Num) for q in (first, second)):
+        return None
+    part = Binary("*", Num(other.size / one.size), second.value)  # type: ignore[arg-type]  # a Num, as asked above
+    return Quantity(Binary("+", first.value, part), first.unit)  # type: ignore[arg-type]
+
+
+def letters_of(form: Form) -> str:
+    """The letter of a choice, or the one letter that an answer is; "" where it is neither."""
+    if isinstance(form, Choice):
+        return form.letter
+    return form.name if isinstance(form, Var) and len(form.name) == 1 else ""

@@ -1,0 +1,399 @@
+"""Tokens → expression, by precedence climbing with a depth limit.
+
+`parse` reads the longest expression that begins at a token and says where it ended. Units and remarks in
+brackets after a number are read over ("3 plates × $6.00/plate", "25 (riders) - 15 (women)").
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from stepconf.core.maths.numbers import SCALES
+from stepconf.core.maths.tokens import Token
+from stepconf.core.maths.tree import Binary, Call, Const, Node, Num, Unary, Var
+from stepconf.core.maths.units import after_units
+
+MAX_DEPTH = 40
+
+_POWER, _IMPLICIT, _PRODUCT, _MOD, _SUM = 40, 30, 20, 15, 10
+_BINDING = {
+    "+": _SUM,
+    "-": _SUM,
+    "pm": _SUM,
+    "mp": _SUM,
+    "*": _PRODUCT,
+    "/": _PRODUCT,
+    "mod": _MOD,
+    "^": _POWER,
+}
+_WORD_OPERATORS = {
+    "plus": "+",
+    "minus": "-",
+    "times": "*",
+    "multiplied": "*",
+    "divided": "/",
+    "x": "*",
+    "X": "*",
+}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_SKIPPABLE_FRONT = {
+    "about",
+    "approximately",
+    "roughly",
+    "exactly",
+    "around",
+    "nearly",
+    "only",
+    "just",
+    "Rs",
+    "USD",
+}
+_INVERTIBLE = ("sin", "cos", "tan")
+_SHORT = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
+
+
+class NoExpressionError(Exception):
+    """No expression begins here."""
+
+
+def parse(tokens: Sequence[Token], start: int, end: int, answer: bool = False) -> tuple[Node, int]:
+    """The longest expression in `tokens[start:end]` that begins at `start`, and the index after it.
+
+    Args:
+        tokens: of a text.
+        start, end: where in them.
+        answer: whether it is (part of) an answer. Elsewhere units and remarks behind a number are read over, and
+            a letter before brackets may be a function.
+
+    Raises:
+        NoExpressionError: nothing can be read there.
+    """
+    reader = _Reader(tokens, start, end, answer)
+    node = reader.expression(0, 0)
+    return node, reader.at
+
+
+class _Reader:
+    def __init__(self, tokens: Sequence[Token], start: int, end: int, answer: bool) -> None:
+        self.tokens, self.at, self.end, self.answer = tokens, start, end, answer
+        self.groups = 0
+
+    def peek(self, ahead: int = 0) -> Token | None:
+        index = self.at + ahead
+        return self.tokens[index] if index < self.end else None
+
+    def kind(self, ahead: int = 0) -> str:
+        token = self.peek(ahead)
+        return token.kind if token else ""
+
+    def expect(self, kind: str, name: str = "") -> Token:
+        token = self.peek()
+        if token is None or token.kind != kind or (name and token.name != name):
+            raise NoExpressionError
+        self.at += 1
+        return token
+
+    def expression(self, binding: int, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise NoExpressionError
+        left = self.operand(depth)
+        while True:
+            mark = self.at
+            operator = self.operator(left)
+            if operator is None or operator[1] < binding:
+                self.at = mark
+                return left
+            op, power = operator
+            try:
+                digits = op == "^" and self.is_bare_number()
+                right = self.exponent(depth + 1) if op == "^" else self.expression(power + 1, depth + 1)
+            except NoExpressionError:
+                self.at = mark
+                return left
+            left = Binary("^^" if digits else op, left, right)
+
+    def is_bare_number(self) -> bool:
+        """Whether several digits without braces stand next, in TeX."""
+        token = self.peek()
+        return token is not None and token.kind == "num" and token.math and len(token.name) > 1
+
+    def exponent(self, depth: int) -> Node:
+        """What stands after `^`: a group, one signed factor, or another power (right-associative)."""
+        token = self.peek()
+        if token is not None and token.kind == "op" and token.name == "-":
+            self.at += 1
+            return Unary("neg", self.exponent(depth + 1))
+        return self.expression(_POWER, depth)
+
+    def operator(self, left: Node) -> tuple[str, int] | None:
+        """Consume the operator after `left`, if there is one: its name and how tightly it binds."""
+        token = self.peek()
+        if token is None:
+            return None
+        if token.kind == "currency" and self.kind(1) == "op":
+            self.at += 1
+            token = self.tokens[self.at]
+        if token.kind == "op" and token.name in _BINDING:
+            self.at += 1
+            return token.name, _BINDING[token.name]
+        if token.kind in ("word", "var") and token.name in _WORD_OPERATORS:
+            spelled = self.word_operator(token, left)
+            if spelled:
+                return spelled
+        if token.kind == "word" and token.name == "of" and self.is_part(left):
+            self.at += 1
+            while self.kind() == "word" and self.tokens[self.at].name in (
+                "the",
+                "her",
+                "his",
+                "their",
+                "its",
+                "those",
+            ):
+                self.at += 1
+            return "of", _PRODUCT
+        if self.multiplies(token, left):
+            return "implicit", _PRODUCT if self.answer else _IMPLICIT
+        return None
+
+    def word_operator(self, token: Token, left: Node) -> tuple[str, int] | None:
+        if token.name in ("x", "X"):
+            following = self.peek(1)
+            numeric = following is not None and following.kind in ("num", "open", "currency", "frac")
+            if (
+                (token.math and not self.answer)
+                or not numeric
+                or token.kind != "var"
+                or isinstance(left, Var)
+            ):
+                return None
+            if self.answer and not (token.spaced and following is not None and following.spaced):
+                return None
+            if following is not None and following.kind == "open" and not following.spaced:
+                return None
+        elif token.name in ("multiplied", "divided"):
+            following = self.peek(1)
+            if following is None or following.name != "by":
+                return None
+            self.at += 1
+        self.at += 1
+        return _WORD_OPERATORS[token.name], _BINDING[_WORD_OPERATORS[token.name]]
+
+    @staticmethod
+    def is_part(left: Node) -> bool:
+        if isinstance(left, Unary):
+            return left.op == "pct"
+        return (
+            isinstance(left, Binary)
+            and left.op == "/"
+            and all(isinstance(n, Num) for n in (left.left, left.right))
+        )
+
+    def multiplies(self, token: Token, left: Node) -> bool:
+        """Whether `token` begins a factor that follows `left` without a sign."""
+        if token.kind == "open":
+            return (token.name != "[" or token.math) and token.math == self.tokens[self.at - 1].math
+        if token.kind in ("var", "const", "func", "frac", "sqrt", "binom", "floor", "ceil"):
+            previous = self.tokens[self.at - 1]
+            if token.math != previous.math or (token.spaced and not token.math):
+                return False
+            return token.kind != "frac" or not isinstance(left, Num)
+        return False
+
+    def operand(self, depth: int) -> Node:
+        node = self.postfix(self.primary(depth))
+        if not self.answer:
+            self.at = after_units(self.tokens, self.at, self.end, self.groups > 0)
+        return node
+
+    def primary(self, depth: int) -> Node:
+        while self.kind() in ("currency",) or (
+            self.kind() == "word" and self.tokens[self.at].name in _SKIPPABLE_FRONT
+        ):
+            self.at += 1
+        token = self.peek()
+        if token is None:
+            raise NoExpressionError
+        self.at += 1
+        match token.kind:
+            case "op" if token.name in "+-":
+                inner = self.expression(_PRODUCT, depth + 1)
+                return Unary("neg", inner) if token.name == "-" else inner
+            case "op" if token.name in ("pm", "mp"):
+                return Unary(token.name, self.expression(_PRODUCT, depth + 1))
+            case "num":
+                return self.mixed(Num(token.value, token.decimals, token.name), depth)
+            case "vulgar":
+                return Num(token.value, 0, token.name)
+            case "var":
+                return self.variable(token, depth)
+            case "word" if len(token.name) == 1:
+                return Const("e") if token.name == "e" else Var(token.name)
+            case "const":
+                return Const(token.name)
+            case "open":
+                return self.group(token, depth)
+            case "frac":
+                return self.fraction(depth)
+            case "binom":
+                return Call("binom", (self.argument(depth), self.argument(depth)))
+            case "sqrt":
+                return self.root(depth)
+            case "func":
+                return self.function(token.name, depth)
+            case "bar":
+                inner = self.expression(0, depth + 1)
+                self.expect("bar")
+                return Unary("abs", inner)
+            case "floor" | "ceil":
+                inner = self.expression(0, depth + 1)
+                self.expect("end" + token.kind)
+                return Unary(token.kind, inner)
+        raise NoExpressionError
+
+    def mixed(self, whole: Num, depth: int) -> Node:
+        """`2\\frac{1}{2}` and `2 1/2`; the two-number forms of a product without a sign."""
+        mark = self.at
+        token = self.peek()
+        if token is not None and token.kind == "word" and token.name.lower() in SCALES:
+            self.at += 1
+            return Binary("implicit", whole, Num(Fraction(SCALES[token.name.lower()])))
+        if whole.decimals or whole.value.denominator != 1:
+            return whole
+        if token is not None and token.kind == "vulgar":
+            self.at += 1
+            return Binary("mixed", whole, Num(token.value))
+        if token is not None and token.kind == "frac":
+            try:
+                self.at += 1
+                part = self.fraction(depth + 1)
+            except NoExpressionError:
+                self.at = mark
+                return whole
+            simple = isinstance(part, Binary) and isinstance(part.left, Num) and isinstance(part.right, Num)
+            return Binary("mixed" if simple else "implicit", whole, part)
+        if (
+            self.kind() == "num"
+            and token is not None
+            and token.spaced
+            and self.kind(1) == "op"
+            and self.kind(2) == "num"
+        ):
+            slash, below = self.tokens[self.at + 1], self.tokens[self.at + 2]
+            small = token.decimals == below.decimals == 0 and token.value < below.value <= 100
+            if slash.name == "/" and not slash.spaced and not below.spaced and small:
+                self.at += 3
+                return Binary("mixed", whole, Binary("/", Num(token.value), Num(below.value)))
+        return whole
+
+    def variable(self, token: Token, depth: int) -> Node:
+        if token.name == "e" and self.kind() == "op" and self.tokens[self.at].name == "^":
+            return Const("e")
+        following = self.peek()
+        applied = (
+            following is not None
+            and following.kind == "open"
+            and following.name == "("
+            and not following.spaced
+        )
+        letter = token.name.split("_")[0]
+        if self.answer:
+            return Var(token.name)
+        functional = letter in "fghFGHPQpq" and token.math
+        if functional and following is not None and (following.name == "^" or following.kind == "open"):
+            raise NoExpressionError
+        if following is not None and applied and (letter not in "abcxyznmkrst" or self.kind(2) == "close"):
+            self.at += 1
+            self.group(following, depth)
+            raise NoExpressionError
+        return Var(token.name)
+
+    def group(self, token: Token, depth: int) -> Node:
+        closing = _CLOSING[token.name]
+        self.groups += 1
+        inner = self.expression(0, depth + 1)
+        self.groups -= 1
+        if token.name == "{" and self.kind() == "choose":
+            self.at += 1
+            inner = Call("binom", (inner, self.expression(0, depth + 1)))
+        while self.kind() == "currency":
+            self.at += 1
+        self.expect("close", closing)
+        return inner
+
+    def argument(self, depth: int) -> Node:
+        """The argument of a command: a braced group or one token."""
+        token = self.peek()
+        if token is not None and token.kind == "open" and token.name == "{":
+            self.at += 1
+            return self.group(token, depth)
+        if token is not None and token.kind == "num" and len(token.name) == 1:
+            self.at += 1
+            return Num(token.value, 0, token.name)
+        if token is not None and token.kind == "var":
+            self.at += 1
+            return Var(token.name)
+        raise NoExpressionError
+
+    def fraction(self, depth: int) -> Node:
+        return Binary("/", self.argument(depth + 1), self.argument(depth + 1))
+
+    def root(self, depth: int) -> Node:
+        token = self.peek()
+        if token is not None and token.kind == "open" and token.name == "[":
+            self.at += 1
+            degree = self.expression(0, depth + 1)
+            self.expect("close", "]")
+            return Call("root", (self.argument(depth), degree))
+        if token is not None and token.kind == "open":
+            self.at += 1
+            return Call("sqrt", (self.group(token, depth),))
+        if token is not None and token.kind == "num":
+            self.at += 1
+            return Call("sqrt", (Num(token.value, token.decimals, token.name),))
+        return Call("sqrt", (self.argument(depth),))
+
+    def function(self, name: str, depth: int) -> Node:
+        power: Node | None = None
+        base: tuple[Node, ...] = ()
+        if self.kind() == "sub":
+            subscript = self.tokens[self.at].name
+            self.at += 1
+            if len(subscript) != 1 and not (subscript.isdigit() and len(subscript) <= 6):
+                raise NoExpressionError
+            base = (Num(Fraction(subscript)) if subscript.isdigit() else Var(subscript),)
+        if self.kind() == "op" and self.tokens[self.at].name == "^":
+            self.at += 1
+            power = self.exponent(depth + 1)
+        token = self.peek()
+        if token is not None and token.kind == "open" and token.name in "({":
+            self.at += 1
+            arguments = [self.expression(0, depth + 1)]
+            while self.kind() == "comma" and name in ("gcd", "lcm", "max", "min"):
+                self.at += 1
+                arguments.append(self.expression(0, depth + 1))
+            self.expect("close", _CLOSING[token.name])
+        else:
+            arguments = [self.bare_argument(depth + 1)]
+        inverse = self.answer and power == Unary("neg", Num(Fraction(1), 0, "1")) and name in _INVERTIBLE
+        call: Node = Call(_SHORT.get(name, "arc" + name if inverse else name), (*arguments, *base))
+        if inverse:
+            return call
+        return Binary("^", call, power) if power is not None else call
+
+    def bare_argument(self, depth: int) -> Node:
+        """What `\\sin` without brackets applies to: `2x`, `x^2`, `30^\\circ`, not the next function."""
+        node = self.expression(_POWER, depth)
+        while self.kind() in ("var", "const", "sqrt") and not (
+            isinstance(node, Call) and node.name != "sqrt"
+        ):
+            node = Binary("implicit", node, self.expression(_POWER, depth))
+        return node
+
+    def postfix(self, node: Node) -> Node:
+        while (token := self.peek()) is not None:
+            kind = "pct" if token.kind == "word" and token.name in ("percent", "pct") else token.kind
+            if kind not in ("pct", "deg", "fact"):
+                break
+            self.at += 1
+            node = Unary(kind, node)
+        return node

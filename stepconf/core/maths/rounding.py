@@ -1,0 +1,232 @@
+"""Does a stated relation between two expressions hold, given that people round?
+
+The two sides are compared in every reading that their notation admits (20% as 1/5 or 20, pi as 3.14, ...).
+The relation holds if it holds in one; it fails only if it clearly fails in all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import flint
+from flint import arb, fmpq
+
+from stepconf.core.maths.decide import BALLS, RATIONALS
+from stepconf.core.maths.tree import Binary, Call, Const, Node, Num, Unary, substitute, walk
+from stepconf.core.maths.values import (
+    PLAIN,
+    PRECISION,
+    Env,
+    Reading,
+    UndecidableError,
+    Value,
+    ball,
+    differ,
+    evaluate,
+)
+
+_PI_APPROXIMATIONS = (Fraction(314, 100), Fraction(22, 7), Fraction(31416, 10000), Fraction(3142, 1000))
+_CERTAIN = fmpq(10**35 + 1, 10**35)
+# Two-decimal forms of thirds, sixths, sevenths, ninths, pi, e and small roots: rarely meant exactly.
+_FAMILIAR_ROUNDINGS = frozenset(
+    (
+        *(
+            "0.11",
+            "0.14",
+            "0.16",
+            "0.17",
+            "0.29",
+            "0.33",
+            "0.43",
+            "0.57",
+            "0.66",
+            "0.67",
+            "0.71",
+            "0.83",
+            "0.86",
+        ),
+        *("1.41", "1.73", "2.23", "2.24", "2.45", "2.71", "2.72", "3.14"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`holds` is None where the relation cannot be decided; `by` names what decided."""
+
+    holds: bool | None
+    reason: str = ""
+    by: str = ""
+
+
+def relation_holds(relation: str, left: Node, right: Node, rounded: frozenset[str], env: Env) -> Outcome:
+    """Decide `left relation right`.
+
+    Args:
+        relation: one of `= ~ < > <= >= !=`, where `~` is "approximately".
+        left, right: its sides.
+        rounded: digits of numbers that stand for values rounded earlier.
+        env: values of the variables.
+    """
+    worst: Outcome | None = None
+    reason = ""
+    for left_reading, right_reading in _readings(left, right):
+        try:
+            a, b = evaluate(left, env, left_reading), evaluate(right, env, right_reading)
+            with flint.ctx.workprec(PRECISION):
+                outcome = _decide(
+                    relation, a, b, _Slack(left, right, rounded, env, left_reading, right_reading)
+                )
+        except UndecidableError as undecided:
+            reason = str(undecided)
+            continue
+        if outcome.holds:
+            return outcome
+        if worst is None or (worst.holds is False and outcome.holds is None):
+            worst = outcome
+    return worst if worst is not None else Outcome(None, reason)
+
+
+def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
+    """Pairs of readings, the plain one first; at most some dozens."""
+    sides = [list(walk(left)), list(walk(right))]
+    both = sides[0] + sides[1]
+    binary = [n for n in both if isinstance(n, Binary)]
+    circles = [Const("pi") in side for side in sides]
+    pis = [None, *_PI_APPROXIMATIONS] if circles[0] != circles[1] else [None]
+    decimals = [n.decimals for n in both if isinstance(n, Num) and n.decimals]
+    percents = product(_percent_readings(sides[0]), _percent_readings(sides[1]))
+    flags = {
+        "product_of_mixed": any(n.op == "mixed" for n in binary),
+        "loose_implicit": any(n.op == "/" and _has_op(n.right, "implicit") for n in binary),
+        "natural_log": any(isinstance(n, Call) and n.name == "log" and len(n.args) == 1 for n in both),
+        "right_division": any(n.op == "/" and _has_op(n.left, "/") for n in binary),
+        "points_part_thousands": bool(decimals) and set(decimals) == {3},
+        "degrees": any(isinstance(n, Unary) and n.op == "deg" for n in both) and any(circles),
+    }
+    choices = [[False, True] if present else [False] for present in flags.values()]
+    for (a, b), pi, chosen in product(percents, pis, product(*choices)):
+        change: dict[str, Any] = {"pi": pi, **dict(zip(flags, chosen, strict=True))}
+        yield replace(a, **change), replace(b, **change)
+
+
+def _percent_readings(side: Sequence[Node]) -> list[Reading]:
+    if any(isinstance(n, Unary) and n.op == "pct" for n in side):
+        return [PLAIN, replace(PLAIN, percent_points=True), replace(PLAIN, percent_of_left=True)]
+    return [PLAIN]
+
+
+def _has_op(node: Node, op: str) -> bool:
+    return isinstance(node, Binary) and node.op == op
+
+
+@dataclass(frozen=True, slots=True)
+class _Slack:
+    """How far apart the two sides may be because numbers in them are rounded."""
+
+    left: Node
+    right: Node
+    rounded: frozenset[str]
+    env: Env
+    left_reading: Reading
+    right_reading: Reading
+
+    def total(self) -> arb:
+        seen = {n.name for n in walk(self.left) if isinstance(n, Num)}
+        left = _sensitivity(self.left, self.env, self.left_reading, self.is_rounded)
+        right = _sensitivity(
+            self.right, self.env, self.right_reading, lambda n: n.name not in seen or self.is_rounded(n)
+        )
+        return left + right
+
+    def is_rounded(self, number: Num) -> bool:
+        if not number.decimals:
+            return number.name in self.rounded
+        return number.name in self.rounded or number.name in _FAMILIAR_ROUNDINGS or number.decimals >= 4
+
+    def right_number(self) -> Num | None:
+        node = self.right
+        while isinstance(node, Unary) and node.op in ("neg", "pct", "deg"):
+            node = node.arg
+        return node if isinstance(node, Num) else None
+
+
+def _sensitivity(node: Node, env: Env, reading: Reading, moves: Callable[[Num], bool]) -> arb:
+    """How much the value changes when each moving decimal changes by one in its last digit, summed."""
+    centre = ball(evaluate(node, env, reading))
+    total = arb(0)
+    numbers = {n for n in walk(node) if isinstance(n, Num) and moves(n) and (n.decimals or not _is_whole(n))}
+    for number in list(numbers)[:12]:
+        shifted = Num(number.value + Fraction(1, 10**number.decimals), number.decimals, number.name)
+        total += abs(ball(evaluate(substitute(node, number, shifted), env, reading)) - centre)
+    return total
+
+
+def _is_whole(number: Num) -> bool:
+    return number.value.denominator == 1
+
+
+def _decide(relation: str, a: Value, b: Value, slack: _Slack) -> Outcome:
+    by = RATIONALS if isinstance(a, Fraction) and isinstance(b, Fraction) else BALLS
+    different = differ(a, b)
+    if different is None:
+        return Outcome(None, "too close to tell")
+    if relation in ("=", "~"):
+        return _nearly(relation, a, b, slack, by) if different else Outcome(True, "", by)
+    if relation == "!=":
+        return Outcome(different, "" if different else "the two sides are equal", by)
+    x, y = ball(a), ball(b)
+    if not (x.imag.contains(0) and y.imag.contains(0)):
+        return Outcome(None, "an inequality between complex values")
+    less = bool(x.real < y.real)
+    holds = {"<": different and less, ">": different and not less, "<=": less or not different,
+             ">=": not (less and different)}[relation]  # fmt: skip
+    if not holds and abs(x.real - y.real) <= slack.total() * _CERTAIN:
+        return Outcome(None, "within rounding")
+    return Outcome(holds, "" if holds else f"{show(a)} {relation} {show(b)} is false", by)
+
+
+def _nearly(relation: str, a: Value, b: Value, slack: _Slack, by: str) -> Outcome:
+    """The two sides differ: is that rounding (holds), perhaps rounding (None), or an error?"""
+    allowed = slack.total() if _needs_rounding(a, slack) else arb(0)
+    gap = abs(ball(a) - ball(b))
+    size = abs(ball(a)).max(abs(ball(b)))
+    if allowed > 0 and gap <= allowed * _CERTAIN:
+        return Outcome(True, "rounded", by)
+    number = slack.right_number()
+    if (
+        number is not None
+        and number.decimals == 0
+        and gap < 1
+        and not (isinstance(a, Fraction) and a.denominator == 1)
+    ):
+        half = bool(2 * gap <= _CERTAIN)
+        return Outcome(True if half and relation == "~" else None, "rounded to a whole number", by)
+    if relation == "~" and gap <= size / 10:
+        return Outcome(None, "a rough approximation")
+    if allowed > 0 and gap <= 3 * allowed:
+        return Outcome(None, "close to a rounded value")
+    return Outcome(False, f"{show(a)} is not {show(b)}", by)
+
+
+def _needs_rounding(a: Value, slack: _Slack) -> bool:
+    """Whether the left value cannot be written with the decimals of the number on the right."""
+    number = slack.right_number()
+    if number is None or not number.decimals or not isinstance(a, Fraction):
+        return True
+    percent = 2 if any(isinstance(n, Unary) and n.op == "pct" for n in walk(slack.right)) else 0
+    written = (a * 10 ** (number.decimals + percent)).denominator == 1
+    return not written or any(slack.is_rounded(n) for n in walk(slack.left) if isinstance(n, Num))
+
+
+def show(value: Value) -> str:
+    """A value for people: an integer, a short fraction or ten digits."""
+    if isinstance(value, Fraction):
+        if value.denominator == 1 and value.numerator.bit_length() < 200:
+            return str(value.numerator)
+        if value.denominator <= 1000 and value.numerator.bit_length() < 40:
+            return f"{value.numerator}/{value.denominator}"
+    number = ball(value)
+    return str((number.real if number.imag.contains(0) else number).str(10, radius=False))

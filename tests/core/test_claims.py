@@ -1,0 +1,79 @@
+"""The symbolic checks on single steps: what holds, what fails, what is left alone."""
+
+import pytest
+
+from stepconf.core.claims import check_steps
+
+HOLDS = [
+    "47 + 38 = 85",
+    "2/3 = 0.67",
+    r"\frac{2}{3} \approx 0.667",
+    "3 * $2 = $6",
+    "5 apples + 3 apples = 8 apples",
+    "60 minutes/hour * 2 hours = 120 minutes",
+    "20% of 50 = 10",
+    "20% * 50 = 10",
+    "15% = 0.15",
+    "5/20 * 100 = 25%",
+    "12 plus 3 is 15",
+    r"\(2\frac{1}{2} \times 4 = 10\)",
+    "2 1/2 * 4 = 10",
+    r"$1{,}000 + 2,500 = 3500$",
+    "Janet sells 16 - 3 - 4 = <<16-3-4=9>>9 duck eggs a day.",
+    r"\[ \sqrt{16} + 2^3 = 4 + 8 = 12 \]",
+    r"$\sin 30^\circ = \frac12$",
+    r"$\log_2 8 = 3$",
+    r"$\binom{5}{2} = 10$ and $5! = 120$",
+    r"$120 = 2^3 \cdot 3 \cdot 5$",
+    r"\$12.50 \div 5 = \$2.50",
+    "25 (total riders) - 15 (women) = 10",
+    "3 plates × $6.00/plate = $18.00",
+    "7 − 9 = −2",
+    r"$100\pi \approx 314$",
+    r"$\left( 3 + 4 \right)^2 = 49$",
+    r"$\cos 10^\circ \cos 30^\circ = \cos 10^\circ \cdot \frac{\sqrt{3}}{2}$",
+]
+FAILS = [
+    ("47 + 38 = 86", "47 + 38 = 86"),
+    ("Thus 2/5 * 4000 = 800 gallons.", "2/5 * 4000 = 800 gallons"),
+    (r"\(13\cdot 13.75=182.5\)", r"13\cdot 13.75=182.5"),
+    ("495 students * $15/student = $7455.", "495 students * $15/student = $7455"),
+    ("7 * 70 - 40 = 470 - 40 = 430", "7 * 70 - 40 = 470 - 40"),
+    (r"\[ 168 = 2^3 \times 7 \]", r"168 = 2^3 \times 7"),
+    ("20% of 50 = 15", "20% of 50 = 15"),
+    ("12 plus 3 is 16", "12 plus 3 is 16"),
+    ("<<16-3-4=8>>8 eggs", "16-3-4=8"),
+]
+LEFT_ALONE = [
+    "",
+    "2x + 3 = 9",
+    "There are 5 days a week = 5 * 5",
+    "The units digit of $16^{17}$ is 6.",
+    r"\( \frac{1}{2} \text{ inch} = 20 \text{ miles} \)",
+    "4.5 pounds = 72 ounces",
+    "Is 3 + 4 = 8?",
+    "If 3 + 4 = 8 were true",
+    "10:30 + 45 = 11:15",
+    r"$1 + 2 + \cdots + 100 = 5050$",
+    r"$36 = 50 - 50 \cos \angle PXS$",
+    "9^{9^{9^{9}}} = 7",
+]
+
+
+@pytest.mark.parametrize("step", HOLDS)
+def test_holds(step: str) -> None:
+    assert check_steps("", [step])[0].label == "correct", check_steps("", [step])
+
+
+@pytest.mark.parametrize(("step", "span"), FAILS)
+def test_fails_and_names_the_span(step: str, span: str) -> None:
+    found = check_steps("", [step])[0]
+    assert found.label == "incorrect", found
+    claim = next(claim for claim in found.claims if claim.holds is False)
+    assert claim.text == span == step[claim.start : claim.end]
+    assert repr(span)[1:-1] in found.reason
+
+
+@pytest.mark.parametrize("step", LEFT_ALONE)
+def test_left_alone(step: str) -> None:
+    assert check_steps("", [step])[0].label == "unknown", check_steps("", [step])
