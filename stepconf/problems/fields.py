@@ -74,7 +74,7 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, str):
         table = _table_in(value)
         return _markdown(table) if table else value.strip()
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -88,7 +88,9 @@ def as_text(value: Any) -> str | None:
 
 
 def as_answer(value: Any) -> str | None:
-    """A gold answer: as `as_text`, but several answers in a list are joined by commas."""
+    """A gold answer: as `as_text`, but several answers in a list are joined by commas, and an object is none."""
+    if isinstance(value, dict):
+        return None
     if isinstance(value, list | tuple):
         return ", ".join(filter(None, map(as_answer, value))) or None
     return as_text(value) or None

@@ -121,14 +121,16 @@ def imported(
         return "empty solution"
     solution = _solution(item.problem, recipe, text, item.sample_index)
     ids, starts = tokenizer.encode_with_starts(text) if tokenizer else ([], [])
+    cut = item.problem.extra.get("finish_reason") == "length"  # as the file says
     solution = replace(
         solution,
+        finish_reason="length" if cut else "imported",
         solution_id=content_id(solution.problem_id, solution.external_id, text, solution.sample_index),
         model=recipe.model if engine else "",
         engine=engine.engine if engine else "",
         prompt_token_ids=prompt_ids or [],
         token_ids=ids,
-        predicted_answer=extract_answer(text, item.problem.answer_type),
+        predicted_answer=extract_answer(text, item.problem.answer_type, guess=not cut),
     )
     return _with_steps(solution, spans, starts, scores)
 

@@ -570,4 +570,5 @@ def _peeled(node: Node) -> tuple[str, Node]:
 
 def _unbased(node: Node) -> Node:
     """A number's digits in base ten."""
-    return Num(Fraction(node.name.partition("_")[0])) if isinstance(node, Num) and "_" in node.name else node
+    digits = node.name.partition("_")[0] if isinstance(node, Num) else ""
+    return Num(Fraction(digits)) if digits.isdigit() else node

@@ -45,6 +45,7 @@ _ORDINAL = re.compile(
 )
 _TWICE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z{}$%])")
 _DECIMAL_COMMA = re.compile(r"([-+−]?\s*[0-9]+),([0-9]+)(?=\s*(?:%|\\|[A-Za-z$€£]|$))")
+_BASED = re.compile(r"(?=[A-Za-z]*[0-9])([0-9A-Za-z]{2,100})_\{?([0-9]{1,2})\}?")
 _PLAIN_WORDS = re.compile(r"(?!(?:sin|cos|tan|cot|sec|csc|log|inf)\b)[a-z]{3,}", re.IGNORECASE)
 _SPACED_THOUSANDS = re.compile(r"[-+−]?[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
 _RUPEES = re.compile(r"(?:Rs\.?|USD)\s*(?=[0-9])")
@@ -83,6 +84,9 @@ def _read(text: str) -> Form:
     if clock := _CLOCK.fullmatch(plain):
         half = (clock[3] or clock[5] or "").lower()
         return Clock(int(clock[1] or clock[4]), int(clock[2] or 0), half)
+    based = _BASED.fullmatch(plain)
+    if based and (value := in_base(based[1], based[2])) is not None:
+        return Num(value, 0, f"{based[1]}_{based[2]}")
     tokens = tokenize(text, answer=True)
     if "\\begin" not in text:
         tokens = [t for t in tokens if not (t.kind == "break" and t.name == "\n")]
