@@ -49,6 +49,7 @@ from stepconf.core.maths.tree import (
     Var,
     Words,
     has_sign_choice,
+    nodes,
     variables,
     walk,
     with_sign,
@@ -168,6 +169,10 @@ class Comparison:
         equation = isinstance(statement, Statement) and set(statement.signs) <= _EQUALS
         if isinstance(statement, Statement) and equation and (statement is b or _assigns(statement)):
             return any_of([self.same(value, other) for value in _given(statement)])
+        if isinstance(statement, Statement) and equation and isinstance(other, _EXPRESSIONS):
+            if not any(isinstance(n, Var) for n in nodes(statement.sides[0])):
+                return False  # `7 = 11a + c` is no value
+            return any_of([self.same(value, other) for value in _given(statement)])  # `|AB| = 1`
         if isinstance(statement, Statement) and statement.signs == ("in",):
             return self.same(statement.sides[1], other)
         return self._as_sets(a, b)
@@ -226,7 +231,7 @@ class Comparison:
             )
         brackets, counts = {_brackets(a), _brackets(b)}, (len(_items(a)), len(_items(b)))
         if counts[0] != counts[1]:
-            return None if "" in brackets else False
+            return False
         named = [s.sides[0] for s in (*_items(a), *_items(b)) if isinstance(s, Statement)]
         if brackets <= {"", "{}"} and len({str(getattr(n, "name", n))[:1] for n in named}) <= 1:
             return self._unordered(_items(a), _items(b))

@@ -47,7 +47,7 @@ _PHRASE = re.compile(
 )
 _A_LINE = re.compile(r"^[ \t]{0,8}(?:\*\*)?A(?:\*\*)?:", re.MULTILINE)
 _TAGGED = re.compile(r"<answer>")
-_BOLD_LINE = re.compile(r"^[ \t]{0,8}(\*\*|__)(?=[^\n]{1,120}?\1[^\w\n]{0,6}$)", re.MULTILINE)
+_BOLD_LINE = re.compile(r"^[ \t]{0,8}(\*\*|__)(?=[^\n]{1,120}?\1[^\w\n]{0,6}\s*\Z)", re.MULTILINE)
 _FILLER = re.compile(
     r"(?:(?:therefore|thus|then|simply|just|exactly|approximately|about|around|equal to|given by|now|clearly|only"
     r"|indeed|a total of|the (?:point|number|value|set|interval|function|pair|ordered pair|fraction|ratio))\b[\s:,]*)+",
@@ -69,7 +69,7 @@ _NUMBER = re.compile(
 _GLUED_NUMBER = re.compile(r"[0-9][0-9.,]*")  # between letters of a script that sets no spaces
 _COMMAND = re.compile(r"\\(?:begin|end)\{\w+\*?\}|\\[A-Za-z]+")
 _TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|textbf|operatorname)\s*\{[^{}]*\}")
-_PROSE_WORD = re.compile(r"[^\W\d_]{2,}")
+_PROSE_WORD = re.compile(r"[a-z]{2,}|[^\W\d_A-Za-z]{2,}")
 _STARTS_WITH_NUMBER = re.compile(r"[-+\u2212]?[$\u20ac\u00a3]?[0-9.]")
 _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-J])\)?(?![A-Za-z'\u2019])")
@@ -77,6 +77,7 @@ _LONE_CHOICE = re.compile(r"\(([A-J])\)|^\W{0,4}([A-J])\W{0,4}$", re.MULTILINE)
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,8}```[^\n]*\n?", re.MULTILINE)
 _LEADING = re.compile(r"^[\s*:_\"'`=：\u201c]+")
+_AT_END = 100  # characters: what stands so near the end ends the solution
 _TAIL_CHARS = 4000  # how far behind a mark, or from the end, an answer is looked for
 _MAX_PARTS = 20  # boxes or formulas that may together be one answer
 _MAX_MARKS = 8  # of each kind that are looked at, from the last
@@ -233,14 +234,15 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
     filler = _FILLER.match(rest)
     rest = rest[filler.end() :] if filler else rest
     if formulas := _formulas_at(rest, 0):
-        # a formula in variables that the sentence goes on to evaluate is none
-        later = (
-            [v for v in _values(sentence)[1:] if not _VARIABLE.search(v)]
-            if _VARIABLE.search(formulas)
-            else []
+        # a formula in variables that the text goes on to evaluate is none
+        behind = len(text) - start - len(formulas)
+        symbolic = _VARIABLE.search(formulas) is not None and (
+            "=" in sentence[len(formulas) :] or behind > _AT_END
         )
-        return None if _is_lone_variable(formulas) or (later and "=" in sentence) else formulas
-    line = _clean(rest.partition("\n")[0])
+        later = _last_value(text[-3 * _AT_END :]) if symbolic else None
+        evaluated = later is not None and later != formulas and not _VARIABLE.search(later)
+        return None if evaluated or (behind > _AT_END and _is_lone_variable(formulas)) else formulas
+    line = _clean(rest.partition("\n")[0].replace("$ $", " "))
     if len(line) < _TAIL_CHARS and _is_formula(line):
         return line
     length = head(rest[:400])
@@ -251,16 +253,17 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
     if tagged:
         return rest.partition("</answer>")[0].strip() or None
     values = _values(sentence)
-    if len(values) == 1:
+    if len(values) == 1 and not _VARIABLE.search(values[0]):
         return values[0]
-    at_end = len(text) - start < 100
+    at_end = len(text) - start < _AT_END
     return sentence if not values and at_end and 0 < len(sentence.split()) <= 5 else None
 
 
 def _is_formula(line: str) -> bool:
     """Whether a line is TeX, or mathematics that needs none, and no prose."""
     outside = _COMMAND.sub(" ", _TEXT_ARGUMENT.sub(" ", line))
-    if not line or "$" in line or set(_PROSE_WORD.findall(outside)) - FUNCTIONS - {"and", "or", "sqrt", "pi"}:
+    words = {word for word in _PROSE_WORD.findall(outside) if len(word) > 2 or "\\" not in line}
+    if not line or "$" in line or words - FUNCTIONS - {"and", "or", "sqrt", "pi"}:
         return False
     return "\\" in line or readable(line)
 

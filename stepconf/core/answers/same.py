@@ -33,6 +33,7 @@ def same_answer(gold: str, predicted: str, answer_type: str = "math", deep: bool
         return Decision(_words(gold, answer_type) == _words(predicted, answer_type), WORDS)
     if answer_type == "literal":
         return Decision(same_literal(gold, predicted), WORDS)
+    gold, predicted = (text.rstrip(" .$") if text.count("$") % 2 else text for text in (gold, predicted))
     if gold.split() == predicted.split():
         return Decision(bool(gold.strip()) or None, WORDS)
     if answer_type == "code":

@@ -46,6 +46,8 @@ _ORDINAL = re.compile(
 _TWICE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z{}$%])")
 _DECIMAL_COMMA = re.compile(r"([-+−]?\s*[0-9]+),([0-9]+)(?=\s*(?:%|\\|[A-Za-z$€£]|$))")
 _BASED = re.compile(r"(?=[A-Za-z]*[0-9])([0-9A-Za-z]{2,100})_\{?([0-9]{1,2})\}?")
+_WHERE = re.compile(r"\$?,?\s*(?:\\text\{,?\s*)?\bwhere\b")
+_GLUED = re.compile(r"(?<=[0-9)])(or|and)(?=[A-Za-z\\(])")
 _PLAIN_WORDS = re.compile(r"(?!(?:sin|cos|tan|cot|sec|csc|log|inf)\b)[a-z]{3,}", re.IGNORECASE)
 _SPACED_THOUSANDS = re.compile(r"[-+−]?[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
 _RUPEES = re.compile(r"(?:Rs\.?|USD)\s*(?=[0-9])")
@@ -72,6 +74,8 @@ def read(answer: str) -> tuple[Form, ...]:
         raise UnreadableError("too long")
     text = answer if "\\begin" in answer else _TWICE_ESCAPED.sub(r"\\", answer)
     text = _ORDINAL.sub("", _SAID.sub("", text.strip().strip("`").strip(), count=1))
+    said = _WHERE.split(text, maxsplit=1)
+    text = _GLUED.sub(r" \1 ", said[0].strip("$") if len(said) > 1 else text)
     comma = _DECIMAL_COMMA.match(text)
     if comma and not (len(comma[2]) == 3 and len(comma[1].strip("+-− ")) < 4):
         decimal = f"{comma[1]}.{comma[2]}{text[comma.end() :]}"

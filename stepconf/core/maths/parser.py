@@ -192,6 +192,8 @@ class _Reader:
         """Whether `token` begins a factor that follows `left` without a sign."""
         if token.kind == "open":
             return (token.name != "[" or token.math) and token.math == self.tokens[self.at - 1].math
+        if token.kind == "num" and self.answer:
+            return self.tokens[self.at - 1].kind == "close"
         if token.kind in ("var", "const", "func", "frac", "sqrt", "binom", "floor", "ceil"):
             previous = self.tokens[self.at - 1]
             if token.math != previous.math or (token.spaced and not token.math):
