@@ -28,10 +28,19 @@ def words(tokens: Sequence[Token], low: int, high: int) -> frozenset[str]:
     inside = tokens[low:high]
     found = {word.lower() for token in inside if token.kind == "word" for word in token.name.split()}
     if found & {"for", "at", "with"}:
-        pairs = zip(inside, tokens[low + 1 : high + 1], strict=False)
-        if any(a.name.lower() in ("for", "at", "with") and b.kind != "word" for a, b in pairs):
+        before = [None, *inside]
+        pairs = zip(before, inside, tokens[low + 1 : high + 1], strict=False)
+        if any(
+            a.name.lower() in ("for", "at", "with") and b.kind != "word" and not _solves(first)
+            for first, a, b in pairs
+        ):
             found.add("when")
     return frozenset(found)
+
+
+def _solves(token: Token | None) -> bool:
+    """Whether it is "solve" in "solve for x"."""
+    return token is not None and token.name.lower().startswith("solv")
 
 
 def in_doubt(tokens: Sequence[Token], start: int, end: int, denials: frozenset[str]) -> bool:
