@@ -18,7 +18,7 @@ class SymbolicVerifier:
     """
 
     name = "symbolic"
-    version = "1"
+    version = "2"
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool

@@ -35,6 +35,7 @@ from stepconf.core.maths.tree import (
     walk,
 )
 from stepconf.core.maths.vocabulary import (
+    CHOICES,
     CONDITIONS,
     DEFINING,
     DENIALS,
@@ -197,7 +198,7 @@ class _Solution:
         self.rewrites = (
             bool(identity) and (rewrites or not relation.chained) and is_compound(relation.left.node)
         )
-        if polynomial is not None and not said & DENIALS:
+        if polynomial is not None and not said & (DENIALS | REFUSALS | CHOICES):
             follows = self.trail.follows(
                 polynomial,
                 self.index,

@@ -16,7 +16,7 @@ from stepconf.core.maths.polynomials import (
 )
 from stepconf.core.maths.rounding import relation_holds
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.tree import Num, Var, is_literal, variables, walk
+from stepconf.core.maths.tree import Node, Num, Var, is_literal, variables, walk
 from stepconf.core.maths.units import CONVERTIBLE
 from stepconf.core.maths.values import UndecidableError, evaluate
 from stepconf.core.maths.vocabulary import CONDITIONS, PLACES
@@ -30,7 +30,7 @@ class Known:
 
     ring: Ring = field(default_factory=Ring)
     facts: list[Polynomial] = field(default_factory=list)
-    literals: dict[str, Fraction] = field(default_factory=dict)
+    literals: dict[Node, Fraction] = field(default_factory=dict)  # what was said to have a value
     several: set[str] = field(default_factory=set)  # variables that take more than one value
     given: frozenset[str] = frozenset()  # the decimals that stand in the problem, which are exact
 
@@ -66,11 +66,9 @@ class Known:
     def nothing_of(self, relation: Relation) -> bool:
         """Whether nothing was stated of the variables of `relation` that could make its sides equal."""
         own = variables(relation.left.node) | variables(relation.right.node)
-        stated = {
-            *self.literals,
-            *self.several,
-            *(name for fact in self.facts for name in self.ring.names(fact)),
-        }
+        assigned = {name for node in self.literals for name in variables(node)}
+        in_facts = {name for fact in self.facts for name in self.ring.names(fact)}
+        stated = assigned | in_facts | self.several
         return not any(name in own or "(" in name for name in stated)
 
     def rounded(self, relation: Relation, facts: Sequence[Polynomial]) -> bool:
@@ -85,7 +83,21 @@ class Known:
                 if value is None:
                     return True
                 return relation_holds("=", Num(value), other, frozenset(), {}).holds is not False
-        return True
+        return len(facts) != 1 or self._rounds(relation, facts[0])
+
+    def _rounds(self, relation: Relation, fact: Polynomial) -> bool:
+        """Whether the coefficients of an equation are those of `fact`, scaled and rounded to its decimals."""
+        top, bottom = self.ring.difference(relation.left.node, relation.right.node)
+        sides = relation.left.node, relation.right.node
+        digits = max(n.decimals for side in sides for n in walk(side) if isinstance(n, Num))
+        written, exact = top.to_dict(), fact.to_dict()
+        if written.keys() != exact.keys() or not is_constant(bottom):
+            return True
+        below = int(bottom.leading_coefficient())
+        own = {monomial: Fraction(int(value), below) for monomial, value in written.items()}
+        scales = [own[monomial] / int(exact[monomial]) for monomial in own]
+        half = Fraction(1, 2 * 10**digits)
+        return any(all(abs(own[m] - int(exact[m]) * scale) <= half for m in own) for scale in scales)
 
     def _branches(self, own: frozenset[str]) -> bool:
         """Whether what is known leaves several values open: the next equation may be one of several cases."""
@@ -98,16 +110,22 @@ class Known:
         return False
 
     def _has_two_values(self, relation: Relation) -> bool:
-        """Note a plain assignment `x = 3`; whether `x` was plainly given another value before."""
-        assigned = assigns(relation)
-        if assigned is None:
+        """Note what an expression is said to be, `x = 3`; whether it was plainly given another value before."""
+        said = _valued(relation)
+        if said is None:
             return False
-        name, value = assigned
-        if self.literals.setdefault(name, value) != value:
-            self.several.add(name)
-            self.facts = [fact for fact in self.facts if name not in self.ring.names(fact)]
-            return True
-        return False
+        node, value = said
+        if self.literals.setdefault(node, value) == value:
+            return False
+        if isinstance(node, Var):
+            self.several.add(node.name)
+            self.facts = [fact for fact in self.facts if node.name not in self.ring.names(fact)]
+        return True
+
+    def retract(self) -> None:
+        """The solution takes something back: what was stated so far binds it no more."""
+        self.facts.clear()
+        self.literals.clear()
 
     def _connected(self, polynomial: Polynomial) -> list[Polynomial]:
         """The facts that share variables with `polynomial`, directly or through one another."""
@@ -120,11 +138,6 @@ class Known:
             reached |= {name for _, names in near for name in names}
         return chosen
 
-    def retract(self) -> None:
-        """The solution takes something back: what was stated so far binds it no more."""
-        self.facts.clear()
-        self.literals.clear()
-
 
 def assigns(relation: Relation, literal: bool = False) -> tuple[str, Fraction] | None:
     """The variable and its value where one side is a variable and the other has none: `x = 2 * 3`.
@@ -133,15 +146,22 @@ def assigns(relation: Relation, literal: bool = False) -> tuple[str, Fraction] |
         relation: an equation.
         literal: whether the other side must be one number as written.
     """
+    said = _valued(relation)
+    if said is None or not isinstance(said[0], Var):
+        return None
+    other = relation.right.node if said[0] == relation.left.node else relation.left.node
+    return (said[0].name, said[1]) if not literal or is_literal(other) else None
+
+
+def _valued(relation: Relation) -> tuple[Node, Fraction] | None:
+    """The side with variables, and the value of the other one, which has none."""
     for side, other in ((relation.left.node, relation.right.node), (relation.right.node, relation.left.node)):
-        if isinstance(side, Var) and not variables(other):
-            if literal and not is_literal(other):
-                return None
+        if variables(side) and not variables(other):
             try:
                 value = evaluate(other, {})
             except UndecidableError:
                 return None
-            return (side.name, value) if isinstance(value, Fraction) else None
+            return (side, value) if isinstance(value, Fraction) else None
     return None
 
 

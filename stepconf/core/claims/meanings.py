@@ -12,9 +12,11 @@ from stepconf.core.maths.tree import Binary, Node, Num, substitute, walk
 from stepconf.core.maths.values import UndecidableError, evaluate
 
 _OTHER_ARITHMETIC = re.compile(
-    r"""\bbase[- ]?(?:[0-9]+|\$[0-9b]+\$|two|three|four|five|six|seven|eight|nine|twelve|sixteen|b)\b
+    r"""\bbase[- ]?(?:[0-9]+|\$[0-9b]+\$|\$\\boxed\{[0-9]+\}|b)\b
+    | \bbase[- ](?:two|three|four|five|six|seven|eight|nine|twelve|sixteen)\b
     | \bmod(?:ulo|ulus)?\b | \\[pb]?mod\b | \bcongruen | \bXOR\b | \bboolean\b | \bbinary\b | \boctal\b
-    | \bhexadecimal\b | \bclock | \bo'clock\b | \bZ_ | \\mathbb\{Z\}_ | \b(?:last|units?|ones|tens)\ digits?\b
+    | \bhexadecimal\b | \bclock | \bparit(?:y|ies)\b | \bo'clock\b | \bZ_ | \\mathbb\{Z\}_
+    | \b(?:last|units?|ones|tens)\ digits?\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )

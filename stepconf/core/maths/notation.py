@@ -46,7 +46,7 @@ GREEK_LETTERS = dict(
 )
 SILENT = frozenset(
     r"""\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \middle \displaystyle \textstyle
-    \limits \nonumber \hspace \, \; \: \! \> \( \) & \& ~ \boxed \fbox \bf \mathit \color \textcolor \enspace
+    \limits \nonumber \hspace \, \; \: \! \> \( \) & \boxed \fbox \bf \mathit \color \textcolor \enspace
     \thinspace \phantom \hline \it \rm \large \Large \underbrace \overbrace \cancel \mathstrut \underline""".split()
 ) | {"\\ "}  # fmt: skip
 APART = frozenset({"\\quad", "\\qquad"})  # between two formulas

@@ -109,7 +109,11 @@ class _Reader:
             except NoExpressionError:
                 self.at = mark
                 return left
-            left = Binary("^^" if digits else op, left, right)
+            match op, left, right:
+                case "/", Num(), Binary("implicit", Num() as below, rest) if not self.tokens[mark].math:
+                    left = Binary("implicit", Binary("/", left, below), rest)  # in prose, 7/4t is (7/4)t
+                case _:
+                    left = Binary("^^" if digits else op, left, right)
 
     def is_bare_number(self) -> bool:
         """Whether several digits without braces stand next, in TeX."""

@@ -104,7 +104,8 @@ def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
         "natural_log": any(isinstance(n, Call) and n.name == "log" and len(n.args) == 1 for n in both),
         "right_division": any(n.op == "/" and _has_op(n.left, "/") for n in binary),
         "points_part_thousands": bool(decimals) and set(decimals) == {3},
-        "degrees": any(isinstance(n, Unary) and n.op == "deg" for n in both) and any(circles),
+        "degrees": any(isinstance(n, Unary) and n.op == "deg" for n in both)
+        and (any(circles) or any(isinstance(n, Call) and n.name.startswith("arc") for n in both)),
     }
     choices = [[False, True] if present else [False] for present in flags.values()]
     for (a, b), pi, chosen in product(percents, pis, product(*choices)):

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 
 from stepconf.core.maths.notation import (
     APART,
@@ -316,7 +317,12 @@ class _Lexer:
         if not math or not piece.isascii():
             return self.prose(piece, start)
         counted = self.answer and self.spaced and self.last() in ("num", "word") and len(piece) > 1
-        if piece in UNITS_OF_LETTERS or len(piece) >= 4 or counted or lower in ("and", "or", "per"):
+        if (
+            piece in UNITS_OF_LETTERS
+            or (len(piece) >= 4 and not _runs(piece))
+            or counted
+            or piece in ("and", "or", "per")
+        ):
             return self.add("word", piece, start, end)
         if piece.isupper() and not self.answer:
             return self.capitals(piece, start)
@@ -431,6 +437,8 @@ class _Lexer:
         if digits.isdigit() and all(len(part) == 1 for part in inside.split()):
             self.number(digits, start)
             self.tokens[-1] = replace(self.tokens[-1], end=found.end())
+        elif inside == "cis":
+            self.add("other", inside, start, found.end())
         elif inside == "mod" or (inside.lower() in FUNCTIONS and piece in ("\\operatorname", "\\mathrm")):
             self.add("op" if inside == "mod" else "func", inside.lower(), start, found.end())
         else:
@@ -444,3 +452,8 @@ class _Lexer:
                 self.tokens[-1] = replace(self.tokens[-1], end=found.end())
         self.spaced = True
         return found.end()
+
+
+def _runs(letters: str) -> bool:
+    """Whether letters follow one another in the alphabet: `abcd` is a product."""
+    return all(ord(b) - ord(a) == 1 for a, b in pairwise(letters))

@@ -27,6 +27,13 @@ SUPPOSITIONS = _words(
     """
 )
 
+# An equation in a sentence with one of these is chosen, or one of several: it follows from none.
+CHOICES = _words(
+    """
+    choose let respectively set try
+    """
+)
+
 # In a problem these do not suppose: they give ("If x + y = 5, ...").
 GIVING = _words(
     """
