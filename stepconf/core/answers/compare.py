@@ -15,87 +15,60 @@ Conventions, where data sets disagree:
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from stepconf.core.maths.decide import (
-    BALLS,
-    POLYNOMIALS,
-    RATIONALS,
-    SYMPY,
-    WORDS,
-    close,
-    same_expression,
-    same_values,
+from stepconf.core.answers.conditions import (
+    EQUALS,
+    REALS,
+    TURNED,
+    as_ranges,
+    assigns,
+    given,
+    infinite,
+    named,
+    proportion,
+    variable_of,
 )
+from stepconf.core.answers.scalars import EXPRESSIONS, Scalars, all_of, any_of, value_of
+from stepconf.core.maths.decide import POLYNOMIALS, SYMPY
 from stepconf.core.maths.forms import letters_of
-from stepconf.core.maths.polynomials import Ring, is_constant, is_zero
 from stepconf.core.maths.tree import (
     Binary,
-    Call,
     Choice,
     Clock,
     Const,
     Form,
     Listing,
     Matrix,
-    Node,
     Num,
     Quantity,
     Statement,
-    Unary,
     Union,
     Var,
     Words,
     has_sign_choice,
     nodes,
-    variables,
-    walk,
     with_sign,
 )
-from stepconf.core.maths.units import measure, measure_of
-from stepconf.core.maths.values import (
-    IMAGINARY_UNIT,
-    Reading,
-    TooLargeError,
-    UndecidableError,
-    Value,
-    evaluate,
-)
+from stepconf.core.maths.units import measure
+from stepconf.core.maths.values import UndecidableError
 
-TOLERANCE = Fraction(1000001, 10**12)  # 0.666666 and 0.666667 are both 2/3
 MAX_ITEMS = 12  # of an unordered list; the matching is quadratic
-_EQUALS = {"=", "~"}
-_ORDER = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
-_EXPRESSIONS = (Num, Var, Const, Unary, Binary, Call)
-_INFINITY, _REALS = Const("infinity"), Const("reals")
-_STRENGTH = (WORDS, RATIONALS, POLYNOMIALS, BALLS, SYMPY)
-_READINGS = (
-    Reading(radians=True),
-    Reading(radians=True, degrees=True),
-    Reading(radians=True, natural_log=True),
-)
-
-Algebra = Callable[[Node, Node], bool | None]
 
 
 @dataclass(slots=True)
 class Comparison:
-    """Compares the forms of two answers; `by` is the strongest means that was needed.
+    """Compares the forms of two answers.
 
     Args:
-        algebra: asked for expressions that nothing cheaper decides. solutions: the set that a statement describes.
-            Both may raise `UndecidableError`.
+        scalars: compares the values in them, and notes by what means.
+        solutions: the set that a statement describes; it may raise `UndecidableError`.
     """
 
-    algebra: Algebra | None = None
+    scalars: Scalars = field(default_factory=Scalars)
     solutions: Callable[[Statement], Any] | None = None
-    by: str = WORDS
-
-    def note(self, by: str) -> None:
-        """Keep the strongest means that was needed."""
-        self.by = max(self.by, by, key=_STRENGTH.index)
 
     def same(self, a: Form, b: Form) -> bool | None:
         """Dispatches on form. Both are complete readings."""
@@ -109,7 +82,7 @@ class Comparison:
             return _words(a, b)
         if Clock in kinds:
             return self._clock(a, b)
-        if Statement in kinds or _REALS in (a, b) or "or" in (_brackets(a), _brackets(b)):
+        if Statement in kinds or REALS in (a, b) or "or" in (_brackets(a), _brackets(b)):
             return self._statement(a, b)
         if Union in kinds:
             if isinstance(a, Union) and isinstance(b, Union):
@@ -119,12 +92,13 @@ class Comparison:
             return self._matrix(a, b)
         if isinstance(a, Listing) and isinstance(b, Listing) and a.brackets == b.brackets == ":":
             parts = [
-                [Binary("/", _node(part), _node(form.items[0])) for part in form.items] for form in (a, b)
+                [Binary("/", value_of(part), value_of(form.items[0])) for part in form.items]
+                for form in (a, b)
             ]
             return self._ordered(parts[0], parts[1])
         if any(isinstance(form, Listing) and form.brackets != ":" for form in (a, b)):
             return self._listing(a, b)
-        return self._quantity(a, b)
+        return self.scalars.same(a, b)
 
     def _choice(self, a: Form, b: Form) -> bool | None:
         choice, other = (a, b) if isinstance(a, Choice) else (b, a)
@@ -158,21 +132,21 @@ class Comparison:
 
     def _statement(self, a: Form, b: Form) -> bool | None:
         if isinstance(a, Statement) and isinstance(b, Statement):
-            if _assigns(a) and _assigns(b):
-                same = any_of([self.same(x, y) for x in _given(a) for y in _given(b)])
-                return same if _name(a) == _name(b) else None
+            if assigns(a) and assigns(b):
+                same = any_of([self.same(x, y) for x in given(a) for y in given(b)])
+                return same if named(a) == named(b) else None
             return self._conditions(a, b)
         statement, other = (a, b) if isinstance(a, Statement) else (b, a)
-        ranges = [_as_ranges(form) for form in (a, b)]
+        ranges = [as_ranges(form) for form in (a, b)]
         if ranges[0] is not None and ranges[1] is not None:
             return self.same(ranges[0], ranges[1])
-        equation = isinstance(statement, Statement) and set(statement.signs) <= _EQUALS
-        if isinstance(statement, Statement) and equation and (statement is b or _assigns(statement)):
-            return any_of([self.same(value, other) for value in _given(statement)])
-        if isinstance(statement, Statement) and equation and isinstance(other, _EXPRESSIONS):
+        equation = isinstance(statement, Statement) and set(statement.signs) <= EQUALS
+        if isinstance(statement, Statement) and equation and (statement is b or assigns(statement)):
+            return any_of([self.same(value, other) for value in given(statement)])
+        if isinstance(statement, Statement) and equation and isinstance(other, EXPRESSIONS):
             if not any(isinstance(n, Var) for n in nodes(statement.sides[0])):
                 return False  # `7 = 11a + c` is no value
-            return any_of([self.same(value, other) for value in _given(statement)])  # `|AB| = 1`
+            return any_of([self.same(value, other) for value in given(statement)])  # `|AB| = 1`
         if isinstance(statement, Statement) and statement.signs == ("in",):
             return self.same(statement.sides[1], other)
         return self._as_sets(a, b)
@@ -180,17 +154,17 @@ class Comparison:
     def _conditions(self, a: Statement, b: Statement) -> bool | None:
         """Equations and inequalities: the same if the differences of their sides are proportional."""
         if len(a.signs) == len(b.signs) == 1 and all(
-            isinstance(s, _EXPRESSIONS) for s in (*a.sides, *b.sides)
+            isinstance(s, EXPRESSIONS) for s in (*a.sides, *b.sides)
         ):
             turned = a.signs != b.signs
-            if turned and _ORDER.get(a.signs[0]) != b.signs[0]:
+            if turned and TURNED.get(a.signs[0]) != b.signs[0]:
                 return self._as_sets(a, b)
             sides = b.sides[::-1] if turned else b.sides
-            factor = _proportion(a.sides, sides)  # type: ignore[arg-type]
-            self.note(POLYNOMIALS)
+            factor = proportion(a.sides, sides)  # type: ignore[arg-type]
+            self.scalars.note(POLYNOMIALS)
             if factor is not None and (factor > 0 or a.signs[0] in ("=", "!=")):
                 return True
-        ranges = _as_ranges(a), _as_ranges(b)
+        ranges = as_ranges(a), as_ranges(b)
         if ranges[0] is not None and ranges[1] is not None:
             return self.same(ranges[0], ranges[1])
         return self._as_sets(a, b)
@@ -199,13 +173,13 @@ class Comparison:
         """What satisfies one condition is what satisfies the other, or the values that the other side lists."""
         if self.solutions is None or not all(isinstance(form, Statement) for form in (a, b)):
             return None
-        if {_variable(form) for form in (a, b)} != {_variable(a)} or not _variable(a):
+        if {variable_of(form) for form in (a, b)} != {variable_of(a)} or not variable_of(a):
             return None
         try:
             one, other = self.solutions(a), self.solutions(b)  # type: ignore[arg-type]
         except UndecidableError:
             return None
-        self.note(SYMPY)
+        self.scalars.note(SYMPY)
         return bool(one == other)
 
     def _matrix(self, a: Form, b: Form) -> bool | None:
@@ -227,7 +201,7 @@ class Comparison:
         if not _items(a) or not _items(b):  # one value, or a union, against several values
             single = a if _items(b) else b
             return (
-                False if isinstance(single, _EXPRESSIONS) and single not in (_REALS, Const("empty")) else None
+                False if isinstance(single, EXPRESSIONS) and single not in (REALS, Const("empty")) else None
             )
         brackets, counts = {_brackets(a), _brackets(b)}, (len(_items(a)), len(_items(b)))
         if counts[0] != counts[1]:
@@ -242,7 +216,7 @@ class Comparison:
         same = self._ordered(_items(a), _items(b))
         if len(brackets) == 1 or "" in brackets:
             return same
-        endless = any(_infinite(item) for item in (*_items(a), *_items(b)))
+        endless = any(infinite(item) for item in (*_items(a), *_items(b)))
         return False if same is False or endless else None  # (5, 7) and [5, 7]: intervals, or a point?
 
     def _ordered(self, a: Sequence[Form], b: Sequence[Form]) -> bool | None:
@@ -250,7 +224,7 @@ class Comparison:
             return False
         verdicts: list[bool | None] = []
         for x, y in zip(a, b, strict=True):
-            ends = _infinite(x), _infinite(y)
+            ends = infinite(x), infinite(y)
             verdicts.append(ends[0] == ends[1] if any(ends) else self.same(x, y))
         return all_of(verdicts)
 
@@ -273,152 +247,6 @@ class Comparison:
                 return False
         return True if certain and not rest else None
 
-    def _quantity(self, a: Form, b: Form) -> bool | None:
-        """Values with or without units."""
-        units = [form.unit if isinstance(form, Quantity) else () for form in (a, b)]
-        values = [form.value if isinstance(form, Quantity) else form for form in (a, b)]
-        measures = [measure(unit) for unit in units]
-        if measures[0] and measures[1]:
-            if measures[0].dimension != measures[1].dimension:
-                return False
-            if measures[0].size != measures[1].size:
-                values = [
-                    Binary("*", _node(value), Num(m.size))
-                    for value, m in zip(values, measures, strict=True)
-                    if m
-                ]
-        return self._values(_node(values[0]), _node(values[1]))
-
-    def _values(self, a: Node, b: Node) -> bool | None:
-        kinds = [_peeled(a)[0], _peeled(b)[0]]
-        verdict = self._scalar(a, b)
-        if verdict is True:
-            return True
-        if kinds.count("pct") == 1:
-            plain = self._scalar(_peeled(a)[1], _peeled(b)[1])
-            return any_of([verdict, plain])
-        if kinds.count("deg") == 1:
-            return any_of([verdict, self._scalar(_peeled(a)[1], _peeled(b)[1])])
-        based = ["_" in node.name if isinstance(node, Num) else False for node in (a, b)]
-        if based.count(True) == 1:
-            return any_of([verdict, self._scalar(_unbased(a), _unbased(b))])
-        return verdict
-
-    def _scalar(self, a: Node, b: Node) -> bool | None:
-        names = variables(a) - {"i"}, variables(b) - {"i"}
-        if names[0] != names[1] and (not names[0] or not names[1]):
-            return self._with_letter_as_unit(a, b)
-        decimal = any(isinstance(n, Num) and n.decimals for side in (a, b) for n in walk(side))
-        if not names[0] and not names[1]:
-            return self._numbers(a, b, decimal)
-        decision = same_expression(a, b, _READINGS[0])
-        self.note(decision.by or BALLS)
-        if decision.same is None and names[0] == names[1]:
-            return self._by_algebra(a, b)
-        return decision.same
-
-    def _numbers(self, a: Node, b: Node, decimal: bool) -> bool | None:
-        verdicts: list[bool | None] = []
-        angled = any(isinstance(n, Unary) and n.op == "deg" for side in (a, b) for n in walk(side))
-        logs = any(
-            isinstance(n, Call) and n.name == "log" and len(n.args) == 1
-            for side in (a, b)
-            for n in walk(side)
-        )
-        env = {"i": IMAGINARY_UNIT}
-        for reading in (_READINGS[0], *_READINGS[1:2] * angled, *_READINGS[2:] * logs):
-            try:
-                x, y = evaluate(a, env, reading), evaluate(b, env, reading)
-            except UndecidableError:
-                verdicts.append(_far_apart(a, b))
-                continue
-            exact = isinstance(x, Fraction) and isinstance(y, Fraction)
-            self.note(RATIONALS if exact else BALLS)
-            near = decimal and close(x, y, TOLERANCE)
-            verdicts.append(True if near else _same(x, y))
-        if True in verdicts:
-            return True
-        if logs and False in verdicts:
-            return None if len(set(verdicts)) > 1 else False
-        return any_of(verdicts) if None not in verdicts else self._by_algebra(a, b)
-
-    def _with_letter_as_unit(self, a: Node, b: Node) -> bool | None:
-        """5m and 5: a variable, or a unit without its space?"""
-        lettered, other = (a, b) if variables(a) - {"i"} else (b, a)
-        match lettered:
-            case Binary("implicit", value, Var(letter)) if measure_of(letter) and not variables(value):
-                return self._scalar(value, other) or None
-        if variables(lettered) and not variables(other):
-            constant = same_expression(lettered, other, _READINGS[0])
-            self.note(constant.by or BALLS)
-            return constant.same
-        return None
-
-    def _by_algebra(self, a: Node, b: Node) -> bool | None:
-        if self.algebra is None:
-            return None
-        try:
-            same = self.algebra(a, b)
-        except UndecidableError:
-            return None
-        if same is not None:
-            self.note(SYMPY)
-        return same
-
-
-def any_of(verdicts: Sequence[bool | None]) -> bool | None:
-    """Three-valued "or"."""
-    return True if True in verdicts else None if None in verdicts or not verdicts else False
-
-
-def all_of(verdicts: Sequence[bool | None]) -> bool | None:
-    """Three-valued "and"."""
-    return False if False in verdicts else None if None in verdicts else True
-
-
-def _same(x: Value, y: Value) -> bool | None:
-    return same_values(x, y).same
-
-
-def _far_apart(a: Node, b: Node) -> bool | None:
-    """False where one side is astronomic and the other has a value."""
-    huge = [_is_huge(node) for node in (a, b)]
-    if huge.count(True) != 1:
-        return None
-    try:
-        evaluate(b if huge[0] else a, {}, _READINGS[0])
-    except UndecidableError:
-        return None
-    return False
-
-
-def _is_huge(node: Node) -> bool:
-    """Whether the tree is, up to its sign, a power or factorial that is provably astronomic."""
-    while isinstance(node, Unary) and node.op == "neg":
-        node = node.arg
-    try:
-        evaluate(node, {})
-    except TooLargeError:
-        pass
-    except UndecidableError:
-        return False
-    else:
-        return False
-    if isinstance(node, Unary):
-        return node.op == "fact"
-    if not isinstance(node, Binary) or node.op not in ("^", "^^"):
-        return False
-    try:
-        base = evaluate(node.left, {})
-        return isinstance(base, Fraction) and base >= 2 and (_is_huge(node.right) or _positive(node.right))
-    except UndecidableError:
-        return False
-
-
-def _positive(node: Node) -> bool:
-    value = evaluate(node, {})
-    return isinstance(value, Fraction) and value > 0
-
 
 def _plain(form: Form) -> Form:
     """Without what says nothing about the value: a bare list of one, a set of one, both signs of a ±."""
@@ -436,7 +264,7 @@ def _both_signs(form: Form) -> list[Form]:
         return [Statement(form.signs, (form.sides[0], side)) for side in _both_signs(form.sides[1])]
     if isinstance(form, Quantity):
         return [Quantity(value, form.unit) for value in _both_signs(form.value)]
-    if isinstance(form, _EXPRESSIONS) and has_sign_choice(form):
+    if isinstance(form, EXPRESSIONS) and has_sign_choice(form):
         return [with_sign(form, True), with_sign(form, False)]
     return [form]
 
@@ -465,80 +293,6 @@ def _day_times(clock: Clock) -> set[tuple[int, int]]:
     return {(clock.hour, clock.minute)}
 
 
-def _assigns(statement: Statement) -> bool:
-    """ "x = ..." or "f(x) = ...": the left side only names what the right side is."""
-    left = statement.sides[0]
-    product = isinstance(left, Binary) and left.op == "implicit" and isinstance(left.left, Var)
-    return set(statement.signs) <= _EQUALS and (isinstance(left, Var | Listing) or product)
-
-
-def _given(statement: Statement) -> list[Form]:
-    """What an equation gives as its value: its last side, and the last exact one before an approximation."""
-    signs, sides = statement.signs, statement.sides
-    exact = signs.index("~") if "~" in signs else len(signs)
-    return [sides[-1], sides[exact]] if 0 < exact < len(signs) else [sides[-1]]
-
-
-def _name(statement: Statement) -> Form:
-    """What an assignment names; of "f(x)" the f."""
-    left = statement.sides[0]
-    return left.left if isinstance(left, Binary) else left
-
-
-def _variable(form: Form) -> str:
-    """The one variable of a statement; "" where there is not one."""
-    sides = form.sides if isinstance(form, Statement) else ()
-    names = {name for side in sides if isinstance(side, _EXPRESSIONS) for name in variables(side)}
-    return names.pop() if len(names) == 1 else ""
-
-
-def _proportion(a: Sequence[Node], b: Sequence[Node]) -> Fraction | None:
-    """(a0 - a1) / (b0 - b1) where that is one number."""
-    ring = Ring()
-    try:
-        top, bottom = ring.difference(a[0], a[1]), ring.difference(b[0], b[1])
-        if is_zero(bottom[0]) or is_zero(top[0]):
-            return None
-        p, q = top[0] * bottom[1], bottom[0] * top[1]
-        ratio = Fraction(int(p.leading_coefficient()), int(q.leading_coefficient()))
-        return ratio if is_zero(p * ratio.denominator - q * ratio.numerator) and not is_constant(p) else None
-    except UndecidableError:
-        return None
-
-
-def _as_ranges(form: Form) -> Form | None:
-    """Inequalities as the interval, or the union of intervals, that they describe; None for other forms."""
-    if isinstance(form, Listing) and form.brackets == "or":
-        parts = [_as_ranges(item) for item in form.items]
-        found = tuple(part for part in parts if part is not None)
-        return Union(found) if len(found) == len(parts) else None
-    if form == _REALS:
-        return Listing("()", (Unary("neg", _INFINITY), _INFINITY))
-    if not isinstance(form, Statement):
-        return form if isinstance(form, Union) or _brackets(form) in ("()", "[)", "(]", "[]") else None
-    signs, sides = form.signs, form.sides
-    if set(signs) <= {">", ">="}:
-        return _as_ranges(Statement(tuple(_ORDER[s] for s in signs[::-1]), sides[::-1]))
-    if not set(signs) <= {"<", "<="}:
-        return None
-    if len(signs) == 2 and isinstance(sides[1], Var):
-        return Listing(
-            ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]"), (sides[0], sides[2])
-        )
-    if len(signs) == 1 and isinstance(sides[0], Var):
-        return Listing("()" if signs[0] == "<" else "(]", (Unary("neg", _INFINITY), sides[1]))
-    if len(signs) == 1 and isinstance(sides[1], Var):
-        return Listing("()" if signs[0] == "<" else "[)", (sides[0], _INFINITY))
-    return None
-
-
-def _infinite(form: Form) -> int:
-    """1 and -1 for the infinities, 0 for what is finite."""
-    if isinstance(form, Unary) and form.op == "neg":
-        return -_infinite(form.arg)
-    return int(form == _INFINITY)
-
-
 def _label(form: Form) -> str:
     """What a part of a list counts, in the singular: "20 chickens"."""
     words = form.unit if isinstance(form, Quantity) else ()
@@ -548,32 +302,3 @@ def _label(form: Form) -> str:
 def _labels(forms: Sequence[Form]) -> bool:
     found = [_label(form) for form in forms]
     return all(found) and len(set(found)) == len(found)
-
-
-def _node(form: Form) -> Node:
-    """The expression that a value is; a ratio is its quotient.
-
-    Raises:
-        UndecidableError: it is none.
-    """
-    if isinstance(form, Listing) and form.brackets == ":" and len(form.items) == 2:
-        return Binary("/", _node(form.items[0]), _node(form.items[1]))
-    if isinstance(form, _EXPRESSIONS):
-        return form
-    raise UndecidableError("no expression")
-
-
-def _peeled(node: Node) -> tuple[str, Node]:
-    """The sign of per cent or degrees behind a value, and the value without it."""
-    if isinstance(node, Unary) and node.op in ("pct", "deg"):
-        return node.op, node.arg
-    if isinstance(node, Unary) and node.op == "neg":
-        kind, inner = _peeled(node.arg)
-        return kind, Unary("neg", inner)
-    return "", node
-
-
-def _unbased(node: Node) -> Node:
-    """A number's digits in base ten."""
-    digits = node.name.partition("_")[0] if isinstance(node, Num) else ""
-    return Num(Fraction(digits)) if digits.isdigit() else node

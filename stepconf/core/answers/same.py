@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from stepconf.core.answers.compare import Comparison, any_of
+from stepconf.core.answers.compare import Comparison
 from stepconf.core.answers.literal import same_literal
+from stepconf.core.answers.scalars import Scalars, any_of
 from stepconf.core.maths import algebra
 from stepconf.core.maths.decide import WORDS, Decision
 from stepconf.core.maths.forms import MAX_CHARS, UnreadableError, read
@@ -43,7 +44,8 @@ def same_answer(gold: str, predicted: str, answer_type: str = "math", deep: bool
     forms = _forms(gold), _forms(predicted)
     if not forms[0] or not forms[1]:
         return Decision(None)
-    comparison = Comparison(*((algebra.equal, algebra.solutions) if deep else ()))
+    scalars = Scalars(algebra.equal if deep else None)
+    comparison = Comparison(scalars, algebra.solutions if deep else None)
     verdicts: list[bool | None] = []
     for a in forms[0]:
         for b in forms[1]:
@@ -51,7 +53,7 @@ def same_answer(gold: str, predicted: str, answer_type: str = "math", deep: bool
                 verdicts.append(comparison.same(a, b))
             except (UndecidableError, RecursionError):
                 verdicts.append(None)
-    return Decision(any_of(verdicts), comparison.by)
+    return Decision(any_of(verdicts), scalars.by)
 
 
 def holds_tower(answer: str) -> bool:

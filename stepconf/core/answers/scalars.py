@@ -1,0 +1,228 @@
+"""Comparing two answers that are each one value: a number, an expression, a quantity in a unit."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from stepconf.core.maths.decide import (
+    BALLS,
+    POLYNOMIALS,
+    RATIONALS,
+    SYMPY,
+    WORDS,
+    close,
+    same_expression,
+    same_values,
+)
+from stepconf.core.maths.tree import (
+    Binary,
+    Call,
+    Const,
+    Form,
+    Listing,
+    Node,
+    Num,
+    Quantity,
+    Unary,
+    Var,
+    variables,
+    walk,
+)
+from stepconf.core.maths.units import measure, measure_of
+from stepconf.core.maths.values import IMAGINARY_UNIT, Reading, TooLargeError, UndecidableError, evaluate
+
+EXPRESSIONS = (Num, Var, Const, Unary, Binary, Call)
+TOLERANCE = Fraction(1000001, 10**12)  # 0.666666 and 0.666667 are both 2/3
+_STRENGTH = (WORDS, RATIONALS, POLYNOMIALS, BALLS, SYMPY)
+_PLAIN = Reading(radians=True)
+_DEGREES = Reading(radians=True, degrees=True)
+_NATURAL = Reading(radians=True, natural_log=True)
+
+Algebra = Callable[[Node, Node], bool | None]
+
+
+@dataclass(slots=True)
+class Scalars:
+    """Compares values; `by` is the strongest means that was needed.
+
+    Args:
+        algebra: asked for expressions that nothing cheaper decides. It may raise `UndecidableError`.
+    """
+
+    algebra: Algebra | None = None
+    by: str = WORDS
+
+    def note(self, by: str) -> None:
+        """Keep the strongest means that was needed."""
+        self.by = max(self.by, by, key=_STRENGTH.index)
+
+    def same(self, a: Form, b: Form) -> bool | None:
+        """Values with or without units."""
+        units = [form.unit if isinstance(form, Quantity) else () for form in (a, b)]
+        values = [form.value if isinstance(form, Quantity) else form for form in (a, b)]
+        measures = [measure(unit) for unit in units]
+        if measures[0] and measures[1]:
+            if measures[0].dimension != measures[1].dimension:
+                return False
+            if measures[0].size != measures[1].size:
+                values = [
+                    Binary("*", value_of(value), Num(m.size))
+                    for value, m in zip(values, measures, strict=True)
+                    if m
+                ]
+        return self._values(value_of(values[0]), value_of(values[1]))
+
+    def _values(self, a: Node, b: Node) -> bool | None:
+        kinds = [_peeled(a)[0], _peeled(b)[0]]
+        verdict = self._scalar(a, b)
+        if verdict is True:
+            return True
+        if kinds.count("pct") == 1:
+            plain = self._scalar(_peeled(a)[1], _peeled(b)[1])
+            return any_of([verdict, plain])
+        if kinds.count("deg") == 1:
+            return any_of([verdict, self._scalar(_peeled(a)[1], _peeled(b)[1])])
+        based = ["_" in node.name if isinstance(node, Num) else False for node in (a, b)]
+        if based.count(True) == 1:
+            return any_of([verdict, self._scalar(_unbased(a), _unbased(b))])
+        return verdict
+
+    def _scalar(self, a: Node, b: Node) -> bool | None:
+        names = variables(a) - {"i"}, variables(b) - {"i"}
+        if names[0] != names[1] and (not names[0] or not names[1]):
+            return self._with_letter_as_unit(a, b)
+        decimal = any(isinstance(n, Num) and n.decimals for side in (a, b) for n in walk(side))
+        if not names[0] and not names[1]:
+            return self._numbers(a, b, decimal)
+        decision = same_expression(a, b, _PLAIN)
+        self.note(decision.by or BALLS)
+        if decision.same is None and names[0] == names[1]:
+            return self._by_algebra(a, b)
+        return decision.same
+
+    def _numbers(self, a: Node, b: Node, decimal: bool) -> bool | None:
+        verdicts: list[bool | None] = []
+        angled = any(isinstance(n, Unary) and n.op == "deg" for side in (a, b) for n in walk(side))
+        logs = any(
+            isinstance(n, Call) and n.name == "log" and len(n.args) == 1
+            for side in (a, b)
+            for n in walk(side)
+        )
+        env = {"i": IMAGINARY_UNIT}
+        for reading in (_PLAIN, *[_DEGREES] * angled, *[_NATURAL] * logs):
+            try:
+                x, y = evaluate(a, env, reading), evaluate(b, env, reading)
+            except UndecidableError:
+                verdicts.append(_far_apart(a, b))
+                continue
+            exact = isinstance(x, Fraction) and isinstance(y, Fraction)
+            self.note(RATIONALS if exact else BALLS)
+            near = decimal and close(x, y, TOLERANCE)
+            verdicts.append(True if near else same_values(x, y).same)
+        if True in verdicts:
+            return True
+        if logs and False in verdicts:
+            return None if len(set(verdicts)) > 1 else False
+        return any_of(verdicts) if None not in verdicts else self._by_algebra(a, b)
+
+    def _with_letter_as_unit(self, a: Node, b: Node) -> bool | None:
+        """5m and 5: a variable, or a unit without its space?"""
+        lettered, other = (a, b) if variables(a) - {"i"} else (b, a)
+        match lettered:
+            case Binary("implicit", value, Var(letter)) if measure_of(letter) and not variables(value):
+                return self._scalar(value, other) or None
+        if variables(lettered) and not variables(other):
+            constant = same_expression(lettered, other, _PLAIN)
+            self.note(constant.by or BALLS)
+            return constant.same
+        return None
+
+    def _by_algebra(self, a: Node, b: Node) -> bool | None:
+        if self.algebra is None:
+            return None
+        try:
+            same = self.algebra(a, b)
+        except UndecidableError:
+            return None
+        if same is not None:
+            self.note(SYMPY)
+        return same
+
+
+def any_of(verdicts: Sequence[bool | None]) -> bool | None:
+    """Three-valued "or"."""
+    return True if True in verdicts else None if None in verdicts or not verdicts else False
+
+
+def all_of(verdicts: Sequence[bool | None]) -> bool | None:
+    """Three-valued "and"."""
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def _far_apart(a: Node, b: Node) -> bool | None:
+    """False where one side is astronomic and the other has a value."""
+    huge = [_is_huge(node) for node in (a, b)]
+    if huge.count(True) != 1:
+        return None
+    try:
+        evaluate(b if huge[0] else a, {}, _PLAIN)
+    except UndecidableError:
+        return None
+    return False
+
+
+def _is_huge(node: Node) -> bool:
+    """Whether the tree is, up to its sign, a power or factorial that is provably astronomic."""
+    while isinstance(node, Unary) and node.op == "neg":
+        node = node.arg
+    try:
+        evaluate(node, {})
+    except TooLargeError:
+        pass
+    except UndecidableError:
+        return False
+    else:
+        return False
+    if isinstance(node, Unary):
+        return node.op == "fact"
+    if not isinstance(node, Binary) or node.op not in ("^", "^^"):
+        return False
+    try:
+        base = evaluate(node.left, {})
+        return isinstance(base, Fraction) and base >= 2 and (_is_huge(node.right) or _positive(node.right))
+    except UndecidableError:
+        return False
+
+
+def _positive(node: Node) -> bool:
+    value = evaluate(node, {})
+    return isinstance(value, Fraction) and value > 0
+
+
+def value_of(form: Form) -> Node:
+    """The expression that a value is; a ratio is its quotient.
+
+    Raises:
+        UndecidableError: it is none.
+    """
+    if isinstance(form, Listing) and form.brackets == ":" and len(form.items) == 2:
+        return Binary("/", value_of(form.items[0]), value_of(form.items[1]))
+    if isinstance(form, EXPRESSIONS):
+        return form
+    raise UndecidableError("no expression")
+
+
+def _peeled(node: Node) -> tuple[str, Node]:
+    """The sign of per cent or degrees behind a value, and the value without it."""
+    if isinstance(node, Unary) and node.op in ("pct", "deg"):
+        return node.op, node.arg
+    if isinstance(node, Unary) and node.op == "neg":
+        kind, inner = _peeled(node.arg)
+        return kind, Unary("neg", inner)
+    return "", node
+
+
+def _unbased(node: Node) -> Node:
+    """A number's digits in base ten."""
+    digits = node.name.partition("_")[0] if isinstance(node, Num) else ""
+    return Num(Fraction(digits)) if digits.isdigit() else node
