@@ -22,6 +22,7 @@ from stepconf.core.claims.facts import number_facts
 from stepconf.core.claims.inequalities import InequalityTrail
 from stepconf.core.claims.meanings import numerals, other_meaning
 from stepconf.core.claims.rewrites import announces, holds_everywhere, is_slip
+from stepconf.core.maths.decide import BALLS, POLYNOMIALS, RATIONALS
 from stepconf.core.maths.polynomials import Polynomial, Ring, is_constant, is_zero
 from stepconf.core.maths.rounding import Outcome, relation_holds
 from stepconf.core.maths.tokens import Token, tokenize
@@ -117,9 +118,10 @@ class _Solution:
             claims += [moved(claim, start) for claim in self.chain_claims(inside, tokenize(inside))]
         failed = [claim for claim in claims if claim.holds is False]
         if failed:
-            return StepCheck("incorrect", tuple(claims), f"{failed[0].text!r}: {failed[0].reason}")
-        if any(claim.holds for claim in claims):
-            return StepCheck("correct", tuple(claims), "")
+            first = failed[0]
+            return StepCheck("incorrect", tuple(claims), f"{first.text!r}: {first.reason} ({first.by})")
+        if means := sorted({claim.by for claim in claims if claim.holds}):
+            return StepCheck("correct", tuple(claims), f"decided by {', '.join(means)}")
         return StepCheck("unknown", tuple(claims), "nothing that can be checked")
 
     def tokens_of(self, text: str) -> list[Token]:
@@ -151,18 +153,23 @@ class _Solution:
         if not is_numeric_claim(relation, tokens):
             return None
         outcome = self.decide(relation)
-        units = [measures(tokens, side) | money(tokens, side) for side in (left, right)]
-        if outcome.holds is False and units[0] and units[1] and units[0] != units[1]:
-            outcome = Outcome(None, "other units on the other side")
         if outcome.reason.startswith("rounded"):
             self.rounded |= {n.name for n in walk(right.node) if isinstance(n, Num)}
-        if outcome.holds is False and in_doubt(tokens, left.start, right.end, DENIALS | REFUSALS):
-            outcome = Outcome(None, "stated in doubt")
-        if outcome.holds is False and (meaning := other_meaning(text, tokens, relation, self.said)):
-            outcome = Outcome(None, meaning)
-        if outcome.holds is False and self.annotated(text, tokens[right.start].start):
-            outcome = Outcome(None, "an annotation says it otherwise")
-        return claim_of(text, tokens, relation, outcome.holds, outcome.reason)
+        if outcome.holds is False and (doubt := self.doubt(text, tokens, relation)):
+            outcome = Outcome(None, doubt)
+        return claim_of(text, tokens, relation, outcome.holds, outcome.reason, outcome.by)
+
+    def doubt(self, text: str, tokens: Sequence[Token], relation: Relation) -> str:
+        """Why a relation between numbers that fails need not be an error of the step; "" where nothing says so."""
+        left, right = relation.left, relation.right
+        units = [measures(tokens, side) | money(tokens, side) for side in (left, right)]
+        if units[0] and units[1] and units[0] != units[1]:
+            return "other units on the other side"
+        if in_doubt(tokens, left.start, right.end, DENIALS | REFUSALS):
+            return "stated in doubt"
+        if self.annotated(text, tokens[right.start].start):
+            return "an annotation says it otherwise"
+        return other_meaning(text, tokens, relation, self.said)
 
     def annotated(self, text: str, start: int) -> bool:
         """Whether a calculator annotation that holds stands before the right side."""
@@ -207,32 +214,33 @@ class _Solution:
                 assigns(relation, literal=True) is not None,
             )
             if follows is False and not self.known.rounded(relation, self.trail.origin()):
-                return claim_of(text, tokens, relation, False, "does not follow from the equation before it")
+                reason = "does not follow from the equation before it"
+                return claim_of(text, tokens, relation, False, reason, POLYNOMIALS)
+        by = POLYNOMIALS if polynomial is not None and is_constant(polynomial) else BALLS
         if identity:
-            return claim_of(text, tokens, relation, True, "")
+            return claim_of(text, tokens, relation, True, "", by)
         self.supposing = self.supposing or bool(said & SUPPOSITIONS)
         if self.by_cases or self.supposing:
             return None
         if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
             return None  # a quantity named in words is only followed from line to line
         if identity is False and not said & (DENIALS | REFUSALS | {"either", "if", "or", "when"}):
-            return claim_of(text, tokens, relation, False, "the two sides differ by a constant")
+            return claim_of(text, tokens, relation, False, "the two sides differ by a constant", by)
         free = not said & (CONDITIONS | DENIALS) and self.known.nothing_of(relation)
         if free and is_slip(relation, announced):
-            return claim_of(text, tokens, relation, False, "the two sides are not the same")
+            return claim_of(text, tokens, relation, False, "the two sides are not the same", POLYNOMIALS)
         allowed = self.known.allows(relation, said)
         if allowed is None or (identity is None and polynomial is not None and is_constant(polynomial)):
             return None
-        return claim_of(
-            text, tokens, relation, allowed, "" if allowed else "contradicts what was stated before"
-        )
+        reason = "" if allowed else "contradicts what was stated before"
+        return claim_of(text, tokens, relation, allowed, reason, POLYNOMIALS)
 
     def inequality(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         """An inequality between expressions with a variable: it must follow from what it is derived from."""
         holds, reason = self.inequalities.follows(relation, self.index, tokens)
         if holds is None or in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
             return None
-        return claim_of(text, tokens, relation, holds, reason)
+        return claim_of(text, tokens, relation, holds, reason, RATIONALS)
 
     def identity(self, relation: Relation, polynomial: Polynomial | None) -> bool | None:
         """Whether the two sides are the same, or never the same, whatever the variables are."""

@@ -1,13 +1,14 @@
 """Claims that need nothing but the relation itself: between plain, complex, congruent or two-signed numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
 from stepconf.core.claims.context import in_doubt
 from stepconf.core.claims.equations import has_variables, measures
 from stepconf.core.claims.facts import Fact
+from stepconf.core.maths.decide import BALLS, RATIONALS
 from stepconf.core.maths.rounding import relation_holds, show
 from stepconf.core.maths.tokens import Token
 from stepconf.core.maths.tree import (
@@ -26,36 +27,37 @@ from stepconf.core.maths.vocabulary import DENIALS
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something stated in `step[start:end]`; `holds` is None where it cannot be decided."""
+    """Something stated in `step[start:end]`; `holds` is None where it cannot be decided, `by` names what decided."""
 
     start: int
     end: int
     text: str
     holds: bool | None
     reason: str
+    by: str = ""
 
 
 def claim_of(
-    text: str, tokens: Sequence[Token], relation: Relation, holds: bool | None, reason: str
+    text: str, tokens: Sequence[Token], relation: Relation, holds: bool | None, reason: str, by: str
 ) -> Claim:
     """What `relation` states, with its place in `text`."""
     last = relation.right.end - 1
     while tokens[last].kind in ("break", "annot", "currency"):
         last -= 1
     start, end = tokens[relation.left.start].start, tokens[last].end
-    return Claim(start, end, text[start:end].strip(), holds, reason)
+    return Claim(start, end, text[start:end].strip(), holds, reason, by)
 
 
 def moved(claim: Claim, offset: int) -> Claim:
     """The claim `offset` characters further on."""
-    return Claim(claim.start + offset, claim.end + offset, claim.text, claim.holds, claim.reason)
+    return replace(claim, start=claim.start + offset, end=claim.end + offset)
 
 
 def fact_claim(text: str, tokens: Sequence[Token], fact: Fact) -> Claim:
     """A statement about whole numbers as a claim: in doubt only a true one is decided."""
     start, end = tokens[fact.start].start, tokens[fact.end - 1].end
     doubted = not fact.holds and in_doubt(tokens, fact.start, fact.end, DENIALS - {"not"})
-    return Claim(start, end, text[start:end], None if doubted else fact.holds, fact.reason)
+    return Claim(start, end, text[start:end], None if doubted else fact.holds, fact.reason, RATIONALS)
 
 
 def both_signs(
@@ -73,11 +75,11 @@ def both_signs(
         for other in (right, right[::-1])
     ]
     if any(all(pair) for pair in holds):
-        return claim_of(text, tokens, relation, True, "")
+        return claim_of(text, tokens, relation, True, "", BALLS)
     same_units = measures(tokens, relation.left) == measures(tokens, relation.right)
     single = all(sum(1 for n in walk(side) if getattr(n, "op", "") in ("pm", "mp")) == 1 for side in sides)
     if single and same_units and all(False in pair for pair in holds):
-        return claim_of(text, tokens, relation, False, "the values differ")
+        return claim_of(text, tokens, relation, False, "the values differ", BALLS)
     return None
 
 
@@ -95,7 +97,7 @@ def congruence(text: str, tokens: Sequence[Token], relation: Relation, modulus: 
     reason = "" if holds else f"{show(a)} and {show(b)} differ modulo {n}"
     if not holds and in_doubt(tokens, relation.left.start, relation.right.end, DENIALS | {"or", "either"}):
         return None
-    return claim_of(text, tokens, relation, holds, reason)
+    return claim_of(text, tokens, relation, holds, reason, RATIONALS)
 
 
 def complex_equality(text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
@@ -107,7 +109,7 @@ def complex_equality(text: str, tokens: Sequence[Token], relation: Relation) -> 
         not outcome.holds and in_doubt(tokens, relation.left.start, relation.right.end, DENIALS)
     ):
         return None
-    return claim_of(text, tokens, relation, outcome.holds, outcome.reason)
+    return claim_of(text, tokens, relation, outcome.holds, outcome.reason, outcome.by)
 
 
 def is_numeric_claim(relation: Relation, tokens: Sequence[Token]) -> bool:
