@@ -221,42 +221,45 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
 
     Words may be the answer at the end of a solution only: before it, they announce one.
     """
-    rest = text[start : start + _TAIL_CHARS]
-    rest = _LEADING.sub("", rest)
-    hashes, tagged = text[start - 4 : start] == "####", text[:start].endswith("<answer>")
-    bold = text[start - 2 : start] in ("**", "__") and not _PHRASE.search(text[max(0, start - 30) : start])
+    rest = _LEADING.sub("", text[start : start + _TAIL_CHARS])
+    bold = next((mark for mark in ("**", "__") if text.endswith(mark, 0, start)), "")
+    if _PHRASE.search(text, max(0, start - 30), start):
+        bold = ""
     end = _SENTENCE_END.search(rest)
     sentence = _clean(rest[: end.start()] if end else rest)
     if answer_type in ("choice", "yesno", "string"):
         return sentence or None
-    if hashes:
+    if text.endswith("####", 0, start):
         return _clean(rest.partition("\n")[0]) or None
     filler = _FILLER.match(rest)
     rest = rest[filler.end() :] if filler else rest
     if formulas := _formulas_at(rest, 0):
-        # a formula in variables that the text goes on to evaluate is none
-        behind = len(text) - start - len(formulas)
-        symbolic = _VARIABLE.search(formulas) is not None and (
-            "=" in sentence[len(formulas) :] or behind > _AT_END
-        )
-        later = _last_value(text[-3 * _AT_END :]) if symbolic else None
-        evaluated = later is not None and later != formulas and not _VARIABLE.search(later)
-        return None if evaluated or (behind > _AT_END and _is_lone_variable(formulas)) else formulas
+        return None if _goes_on(text, start, formulas, sentence) else formulas
     line = _clean(rest.partition("\n")[0].replace("$ $", " "))
     if len(line) < _TAIL_CHARS and _is_formula(line):
         return line
     length = head(rest[:400])
-    if bold and (not length or _clean(rest[length : rest.find(text[start - 2 : start])])):
+    if bold and (not length or _clean(rest[length : rest.find(bold)])):
         return None
     if length:
         return rest[:length].strip()
-    if tagged:
+    if text.endswith("<answer>", 0, start):
         return rest.partition("</answer>")[0].strip() or None
     values = _values(sentence)
     if len(values) == 1 and not _VARIABLE.search(values[0]):
         return values[0]
     at_end = len(text) - start < _AT_END
     return sentence if not values and at_end and 0 < len(sentence.split()) <= 5 else None
+
+
+def _goes_on(text: str, start: int, formulas: str, sentence: str) -> bool:
+    """Whether formulas behind a mark are no answer: the text evaluates them, or talks of a variable."""
+    behind = len(text) - start - len(formulas)
+    if not _VARIABLE.search(formulas) or not ("=" in sentence[len(formulas) :] or behind > _AT_END):
+        return False
+    later = _last_value(text[-3 * _AT_END :])
+    evaluated = later is not None and later != formulas and not _VARIABLE.search(later)
+    return evaluated or (behind > _AT_END and _is_lone_variable(formulas))
 
 
 def _is_formula(line: str) -> bool:
