@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stepconf.core.answers import extract_answer, gold_answer
 from stepconf.core.maths.decide import Decision
 from stepconf.core.records import FinishReason, Solution, Solved, Step
-from stepconf.verifiers.final import FinalVerifier, compare
+from stepconf.verifiers.final import GUESSED, FinalVerifier, compare
 from stepconf.verifiers.pool import Outcome, Pool
 from tests.shared_data import shared_rows
 from tests.verifiers import jobs
@@ -158,7 +158,10 @@ def test_labelled_solutions(pool: Pool) -> None:
     verdicts = FinalVerifier(pool).verify([solved(text, gold, n_steps=1) for _, gold, text, _, _ in rows])
     table: Counter[tuple[str, ...]] = Counter()
     for (name, gold, text, correct, theirs), (verdict,) in zip(rows, verdicts, strict=True):
-        assert verdict is not None and verdict.label != "unknown"
+        assert verdict is not None
+        if verdict.label == "unknown":  # a guess that differs: never of a right solution
+            assert verdict.reason == GUESSED and not correct, text[-200:]
+            continue
         if (verdict.label == "correct") != correct:
             said = extract_answer(text) or ""
             number = Fraction(said.strip("\\$").replace(",", ""))

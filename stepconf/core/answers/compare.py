@@ -136,6 +136,8 @@ class Comparison:
                 same = any_of([self.same(x, y) for x in given(a) for y in given(b)])
                 return same if named(a) == named(b) else None
             return self._conditions(a, b)
+        if isinstance(a, Listing) and isinstance(b, Listing):
+            return self._unordered(a.items, b.items) or None
         statement, other = (a, b) if isinstance(a, Statement) else (b, a)
         ranges = [as_ranges(form) for form in (a, b)]
         if ranges[0] is not None and ranges[1] is not None:
