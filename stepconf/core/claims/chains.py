@@ -253,7 +253,7 @@ def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
     mixed = before.name == "and" and at > low + 1 and tokens[at - 2].kind == "num"  # "12 x 1 and 1/4"
     if before.kind in _MIDDLES or mixed:
         return False
-    return not (before.kind == "close" and not token.spaced)
+    return not (before.kind == "close" and (token.kind == "num" or not token.spaced))
 
 
 _MIDDLES = {

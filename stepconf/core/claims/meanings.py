@@ -12,7 +12,7 @@ from stepconf.core.maths.tree import Binary, Node, Num, substitute, walk
 from stepconf.core.maths.values import UndecidableError, evaluate
 
 _OTHER_ARITHMETIC = re.compile(
-    r"""\bbase[- ]?(?:[0-9]+|\$[0-9b]+\$|\$\\boxed\{[0-9]+\}|b)\b
+    r"""\bbase[- ]?(?:[0-9]+\b|\$[0-9b]+\$|\$\\boxed\{[0-9]+\}|b\b)
     | \bbase[- ](?:two|three|four|five|six|seven|eight|nine|twelve|sixteen)\b
     | \bmod(?:ulo|ulus)?\b | \\[pb]?mod\b | \bcongruen | \bXOR\b | \bboolean\b | \bbinary\b | \boctal\b
     | \bhexadecimal\b | \bclock | \bparit(?:y|ies)\b | \bo'clock\b | \bZ_ | \\mathbb\{Z\}_
@@ -20,6 +20,7 @@ _OTHER_ARITHMETIC = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_RANGE = re.compile(r"[0-9]+[-–][0-9]+(?![0-9.])\s*=")
 _HYPHENATED = re.compile(r"[0-9]+(?:[-–][0-9]+){2,}(?![0-9])")
 _MODULUS = re.compile(r"(?:\bmod(?:ulo)?|\\[pb]?mod\s*\{?|\bdivided by)\s*\$?\s*([0-9]{1,4})")
 _BASE = re.compile(r"(?:\bbase[- ]?\$?|[0-9]_\{?)\s*([0-9]{1,2})\b")
@@ -71,6 +72,8 @@ def other_meaning(text: str, tokens: Sequence[Token], relation: Relation, said: 
         return "one of a list"
     if _converts(tokens, left) or _converts(tokens, right):
         return "units on both sides of a fraction"
+    if before is not None and before.kind == "word" and _RANGE.match(text[tokens[left.start].start :]):
+        return "a range"
     spans = (text[tokens[side.start].start : tokens[side.end - 1].end] for side in (left, right))
     if all(_HYPHENATED.match(span) for span in spans):
         return "numbers joined by hyphens"
