@@ -256,7 +256,9 @@ def _plain(form: Form) -> Form:
         items = [part for item in form.items for part in _both_signs(item)]
         if len(items) == 1 and form.brackets in ("", "{}"):
             return _plain(items[0])
-        return Listing(form.brackets, tuple(items)) if form.brackets in ("", "{}", "or") else form
+        stated = any(isinstance(item, Statement) for item in items)
+        brackets = "" if form.brackets == "or" and not stated else form.brackets
+        return Listing(brackets, tuple(items)) if brackets in ("", "{}", "or") else form
     both = _both_signs(form)
     return Listing("", tuple(both)) if len(both) > 1 else form
 

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from stepconf.core.answers.literal import literal_answer
 from stepconf.core.maths.forms import UnreadableError, head, read, readable
 from stepconf.core.maths.notation import FUNCTIONS, folded
-from stepconf.core.maths.tree import Var
+from stepconf.core.maths.tree import Num, Var
 
 AnswerType = Literal["math", "number", "choice", "yesno", "string", "literal", "code"]
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
@@ -278,7 +278,10 @@ def _bare_answer(text: str) -> str | None:
         return None
     inside = _FORMULA.fullmatch(line)
     bare = next(group for group in inside.groups() if group) if inside else line
-    return line if readable(bare) and (_is_formula(bare) or _STARTS_WITH_NUMBER.match(bare)) else None
+    if not readable(bare):
+        return None
+    spoken = any(isinstance(form, Num) for form in read(bare))  # "one hundred"
+    return line if spoken or _is_formula(bare) or _STARTS_WITH_NUMBER.match(bare) else None
 
 
 def _formulas_at(text: str, start: int) -> str:

@@ -49,6 +49,7 @@ from stepconf.core.maths.vocabulary import (
 from stepconf.core.records import Label
 
 _ANNOTATION = re.compile(r"<<([^<>\n]{0,100})>>[^<>\n=]{0,3}\Z")
+_CODE = re.compile(r"^[ \t]*(?:def \w+\(|for \w+ in |while .+:$|return\b|print\(|import \w)", re.MULTILINE)
 _STARS = ("*", "\\ast", "∗")
 MAX_GIVEN = 30  # equations of a problem
 MAX_SAMPLED = 2_000  # nodes of expressions in one solution that are evaluated at random points
@@ -106,6 +107,8 @@ class _Solution:
                 self.known.allows(relation, words(tokens, *around) - GIVING, given=True)
 
     def step(self, text: str) -> StepCheck:
+        if _CODE.search(text):
+            return StepCheck("unknown", (), "code")
         tokens = self.tokens_of(text)
         self.supposing = False
         self.index += 1
@@ -224,6 +227,8 @@ class _Solution:
             return None
         if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
             return None  # a quantity named in words is only followed from line to line
+        if identity is False and relation.left.node in walk(relation.right.node):
+            return None  # `x = x + 1` sets x anew
         if identity is False and not said & (DENIALS | REFUSALS | {"either", "if", "or", "when"}):
             return claim_of(text, tokens, relation, False, "the two sides differ by a constant", by)
         free = not said & (CONDITIONS | DENIALS) and self.known.nothing_of(relation)

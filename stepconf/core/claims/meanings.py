@@ -16,7 +16,7 @@ _OTHER_ARITHMETIC = re.compile(
     | \bbase[- ](?:two|three|four|five|six|seven|eight|nine|twelve|sixteen)\b
     | \bmod(?:ulo|ulus)?\b | \\[pb]?mod\b | \bcongruen | \bXOR\b | \bboolean\b | \bbinary\b | \boctal\b
     | \bhexadecimal\b | \bclock | \bparit(?:y|ies)\b | \bo'clock\b | \bZ_ | \\mathbb\{Z\}_
-    | \b(?:last|units?|ones|tens)\ digits?\b
+    | \b(?:last|units?|ones|tens)\ (?:two\ |three\ )?digits?\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )

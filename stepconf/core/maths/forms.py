@@ -48,7 +48,7 @@ _DECIMAL_COMMA = re.compile(r"([-+−]?\s*[0-9]+),([0-9]+)(?=\s*(?:%|\\|[A-Za-z$
 _BASED = re.compile(r"(?=[A-Za-z]*[0-9])([0-9A-Za-z]{2,100})_\{?([0-9]{1,2})\}?")
 _WHERE = re.compile(r"\$?,?\s*(?:\\text\{,?\s*)?\bwhere\b")
 _GLUED = re.compile(r"(?<=[0-9)])(or|and)(?=[A-Za-z\\(])")
-_PLAIN_WORDS = re.compile(r"(?!(?:sin|cos|tan|cot|sec|csc|log|inf)\b)[a-z]{3,}", re.IGNORECASE)
+_PLAIN_WORDS = re.compile(r"(?!(?:sin|cos|tan|cot|sec|csc|log|inf)\b)(?:[a-z]{3,}|no)", re.IGNORECASE)
 _SPACED_THOUSANDS = re.compile(r"[-+−]?[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
 _RUPEES = re.compile(r"(?:Rs\.?|USD)\s*(?=[0-9])")
 _PHRASES: dict[str, Form] = {
@@ -164,7 +164,8 @@ class _Reader:
         while self.at < end and len(found) < MAX_ITEMS:
             mark = self.at
             joint = self.joint(end)
-            if joint is None and isinstance(found[-1], Quantity) and self.kind(end) == "num":
+            said = found[-1].unit if found and isinstance(found[-1], Quantity) else ()
+            if joint is None and measure(said) is not None and self.kind(end) == "num":
                 joint = "and"  # "2 hours 30 minutes"
             if joint is None:
                 break
@@ -278,9 +279,15 @@ class _Reader:
             rest = Num(self.tokens[self.at + 1].value, 0, self.name(end, 1))
             self.at += 2
             return Listing("R", (value, rest))
+        if word in ("squared", "cubed"):
+            self.at += 1
+            return Binary("^", value, Num(Fraction(2 if word == "squared" else 3)))  # type: ignore[arg-type]
         unit, after = unit_after(self.tokens, self.at, end, self.most_words or 12)
-        if self.most_words and unit and unit[0].lower() in NOT_UNITS - {"cents"}:
-            unit, after = (), self.at
+        stops = [
+            i for i, name in enumerate(unit) if self.most_words and name.lower() in NOT_UNITS - {"cents"}
+        ]
+        if stops:
+            unit, after = unit[: stops[0]], self.at + stops[0]
         self.at = after
         if not self.most_words:
             self.skip_remark(end)

@@ -9,6 +9,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
+from math import factorial
 
 from stepconf.core.maths.notation import (
     APART,
@@ -49,6 +50,7 @@ _SUBSCRIPT = re.compile(
 _DECIMAL_COMMA = re.compile(r",([0-9]{1,2}|[0-9]{4,12})(?![0-9,])")
 _SIGN_AFTER = re.compile(r"\s*(?:[-+*×·⋅/÷=€%]|\\(?:cdot|times|div)(?![a-z]))")
 _SIGN_BEFORE = re.compile(r"(?:[+*×·⋅/÷]|\\(?:cdot|times|div))\s*\Z")
+_EUROPEAN = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]")  # 1.250,50: points part its thousands
 _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
 
 
@@ -91,6 +93,7 @@ class _Lexer:
         self.tokens: list[Token] = []
         self.zones = [(0, len(text))] if answer else math_zones(text)
         self.zone = 0
+        self.european = _EUROPEAN.search(text) is not None
         self.spaced = True
         self.brackets = 0  # open ones, but for those of TeX's arguments
         self.money = not answer or text.count("$") % 2 == 1  # whether a dollar sign may be money
@@ -190,8 +193,16 @@ class _Lexer:
 
     def is_factorial(self, end: int) -> bool:
         """Whether `!=` is a factorial and an equals sign (`5!=120`)."""
-        before = self.last() in ("num", "close", "var") and not self.spaced
-        return before and (self.tokens[-1].math or self.text[end : end + 1].isdigit())
+        if self.spaced or self.last() not in ("num", "close", "var"):
+            return False
+        last, said = self.tokens[-1], re.match(r"\s*([0-9]{1,20})", self.text[end : end + 24])
+        if last.kind == "num" and said:  # 5!=120, but 3!=5
+            return (
+                last.value.denominator == 1
+                and last.value <= 20
+                and factorial(int(last.value)) == int(said[1])
+            )
+        return last.math
 
     def begins_line(self, start: int) -> bool:
         """Whether the sign at `start` is the bullet of a list."""
@@ -260,6 +271,8 @@ class _Lexer:
                 "num", piece, start, end, Fraction(piece), decimals_of(piece.lower().partition("e")[0])
             )
         digits = plain_digits(piece).rstrip(".")
+        if self.european and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", piece):
+            digits = digits.replace(".", "")
         padded = len(digits) > 1 and digits[0] == "0" and digits[1] != "." and not self.answer
         if len(digits) > MAX_DIGITS or padded:
             return self.add("other", piece[:10], start, end)
@@ -328,8 +341,9 @@ class _Lexer:
             return self.capitals(piece, start)
         if len(piece) > 1 and piece.isupper():
             return self.add("var", piece, start, end)
-        if self.answer and piece in LETTER_UNITS and self.spaced and self.last() == "num" and not after:
-            return self.add("word", piece, start, end)  # "5 g"; nothing follows
+        ends = not after or (after == "/" and self.text[end + 1 : end + 2].isalpha())
+        if self.answer and piece in LETTER_UNITS and self.spaced and self.last() == "num" and ends:
+            return self.add("word", piece, start, end)  # "5 g", "10 m/s"
         for i, letter in enumerate(piece):
             self.add("var", letter, start + i, start + i + 1)
         return end
