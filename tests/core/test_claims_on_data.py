@@ -17,7 +17,7 @@ def test_gold_solutions_of_gsm8k_are_rarely_flagged(shown: str) -> None:
         text = row["answer"] if shown == "with annotations" else re.sub("<<.*?>>", "", row["answer"])
         found = check_steps(row["question"], text.split("\n")[:-1])
         flagged += any(one.label == "incorrect" for one in found)
-    assert flagged <= 0.008 * len(rows)
+    assert flagged <= 0.01 * len(rows)
 
 
 def test_gold_solutions_of_math_are_rarely_flagged() -> None:
