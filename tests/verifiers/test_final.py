@@ -116,6 +116,27 @@ def test_compare_keeps_order_and_cache_agrees(pool: Pool) -> None:
     assert [same_of(outcome) for outcome in compare(pool, pairs)] == expected
 
 
+@pytest.mark.parametrize(
+    ("gold", "predicted", "same", "by"),
+    [
+        ("x^2<4", "-2<x<2", True, "SymPy"),
+        ("|x+y|", "x+y", False, "SymPy"),
+        ("\\ln(e^{x^{50}+y})", "x^{50}+y", True, "SymPy"),
+        ("\\sqrt{x^2}", "x", None, ""),
+        ("x^{40}-3x^{7}+1>0", "x>0", None, ""),
+        ("\\sqrt{(a+b+c+d)^{150}}", "(a+b+c+d)^{75}", None, ""),
+    ],
+)
+def test_sympy_decides_in_workers_that_can_be_killed(
+    pool: Pool, gold: str, predicted: str, same: bool | None, by: str
+) -> None:
+    outcome, bystander = compare(pool, [(gold, predicted, "math"), BYSTANDERS[0][:3]])
+    assert same_of(outcome) is same and same_of(bystander) is True
+    assert outcome.seconds <= DEADLINE_S + OVERRUN_S and outcome.failure in ("", "timeout")
+    if same is not None:
+        assert outcome.value is not None and outcome.value.by == by
+
+
 def contradicts_arithmetic(row: dict[str, Any]) -> bool:
     """Labelled equal, although 1 - 1/e and 1 + 1/e are 0.63 and 1.37: the one label of the set that is false."""
     return row["pred"] == "$1 + \\frac{1}{\\mathrm{e}}$" and row["gold"] == "$1 - \\frac{1}{\\mathrm{e}}$"
