@@ -108,9 +108,7 @@ class FinalVerifier:
             return Verdict(self.name, self.version, "unknown", None, GUESSED, outcome.seconds)
         label: Label = "unknown" if decision.same is None else "correct" if decision.same else "incorrect"
         score = None if decision.same is None else float(decision.same)
-        reason = outcome.failure or (
-            f"decided by {decision.by}" if score is not None else decision.by or UNDECIDED
-        )
+        reason = outcome.failure or (UNDECIDED if score is None else f"decided by {decision.by}")
         return Verdict(self.name, self.version, label, score, reason, outcome.seconds)
 
 
