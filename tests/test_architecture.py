@@ -76,6 +76,7 @@ HOME = {
         "report/index.py",
     },
     "polars": {
+        "api.py",
         "core/pairs/",
         "pairs/",
         "run/parquet.py",

@@ -1,0 +1,106 @@
+"""The functions of `import stepconf`: segment, check and compare text, and read runs.
+
+Those that generate, pair and train are commands (`pipeline.py`, `pairs/make.py`, `train.py`).
+"""
+
+import atexit
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepconf.core.answers import Found, extract_answer, find_answer
+from stepconf.core.claims import StepCheck, check_steps
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from stepconf.verifiers.pool import Pool
+
+__all__ = ["Run", "StepCheck", "check_steps", "extract_answer", "load_run", "segment", "verify_answer"]
+
+
+def segment(text: str) -> list[str]:
+    r"""The steps of a solution, in order. Joined, they are the text.
+
+    >>> segment("First we add.\n\n1 + 1 = 2")
+    ['First we add.\n\n', '1 + 1 = 2']
+    """
+    from stepconf.core import segment as rules
+
+    return [text[start:end] for start, end in rules.segment(text)]
+
+
+def verify_answer(gold: str, predicted: str) -> bool | None:
+    r"""Whether two answers are the same; None where that cannot be told.
+
+    Safe on hostile text: what needs a computer algebra system runs in processes with a deadline, which the
+    first call that needs them starts.
+
+    Args:
+        gold: the reference answer. predicted: the answer to judge, or a text that marks it.
+
+    >>> verify_answer("\\frac{1}{2}", "So it is \\boxed{0.5}."), verify_answer("10 km", "10 m")
+    (True, False)
+    """
+    return verify_answers([(gold, predicted)])[0]
+
+
+def verify_answers(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+    """`verify_answer` of many pairs, in parallel."""
+    from stepconf.verifiers.final import compare
+
+    found = [find_answer(predicted) or Found(predicted, marked=True) for _, predicted in pairs]
+    asked = [(gold, one.text, "math") for (gold, _), one in zip(pairs, found, strict=True)]
+    same = [outcome.value.same if outcome.value else None for outcome in compare(_pool(), asked)]
+    # what nothing marks is a guess: that it differs shows nothing
+    return [None if one is False and not said.marked else one for one, said in zip(same, found, strict=True)]
+
+
+@lru_cache(maxsize=1)
+def _pool() -> "Pool":
+    from stepconf.verifiers.pool import Pool
+
+    pool = Pool()
+    atexit.register(pool.close)
+    return pool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's tables as lazy Polars frames. See `schemas/` for their columns."""
+
+    folder: Path
+
+    @property
+    def solutions(self) -> "pl.LazyFrame":
+        """One row a solution, branches included (`parent_solution_id`)."""
+        return self._table("solutions")
+
+    @property
+    def steps(self) -> "pl.LazyFrame":
+        """One row a step, with its entropies, verdicts and label."""
+        return self._table("steps")
+
+    @property
+    def pairs(self) -> "pl.LazyFrame":
+        """One row a preference pair, of both splits (`split`)."""
+        return self._table("pairs")
+
+    def _table(self, name: str) -> "pl.LazyFrame":
+        from stepconf.run.scan import scan
+
+        return scan(self.folder, name)
+
+
+def load_run(folder: str | Path) -> Run:
+    """A run that `generate`, `score`, `segment` or `verify` wrote.
+
+    Raises:
+        StepconfError: the folder is no run.
+    """
+    from stepconf.run.tables import check_is_run
+
+    check_is_run(Path(folder))
+    return Run(Path(folder))
