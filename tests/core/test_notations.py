@@ -1,9 +1,10 @@
 """Kinds of notations, marks and layouts, each made by the hundred: what is written otherwise is the same."""
 
+import re
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stepconf.core.answers import answer_part, find_answer, same_answer
@@ -64,6 +65,8 @@ def test_repeating_decimals_are_their_fractions(whole: int, length: int, part: i
 @settings(deadline=None, max_examples=60)
 @given(st.integers(10**5, 10**6), st.integers(2, 16), st.integers(2, 16))
 def test_numbers_in_bases_are_compared_by_value(n: int, one: int, other: int) -> None:
+    said = in_base(n, one), in_base(n, other), in_base(n + 1, other)
+    assume(all(re.search("[0-9]", digits) for digits in said))  # letters alone may be variables
     assert same_answer(f"{in_base(n, one)}_{{{one}}}", f"{in_base(n, other)}_{{{other}}}").same is True
     assert same_answer(f"{in_base(n, one)}_{{{one}}}", f"{in_base(n + 1, other)}_{{{other}}}").same is False
 
