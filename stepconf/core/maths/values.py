@@ -19,8 +19,6 @@ from stepconf.core.maths.tree import Binary, Call, Const, Node, Num, Unary, Var,
 MAX_BITS = 8_000
 MAX_FACTORIAL = 400
 PRECISION = 256
-CERTAIN = Fraction(1, 10**35)  # balls that meet and are narrower hold one value, as far as anyone can tell
-_SMALLEST = Fraction(1, 2**200)
 
 Value: TypeAlias = Fraction | acb
 IMAGINARY_UNIT = acb(0, 1)
