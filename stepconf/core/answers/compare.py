@@ -31,10 +31,11 @@ from stepconf.core.answers.conditions import (
     proportion,
     variable_of,
 )
-from stepconf.core.answers.scalars import EXPRESSIONS, Scalars, all_of, any_of, value_of
+from stepconf.core.answers.scalars import Scalars, all_of, any_of, value_of
 from stepconf.core.maths.decide import POLYNOMIALS, SYMPY
 from stepconf.core.maths.forms import letters_of
 from stepconf.core.maths.tree import (
+    EXPRESSIONS,
     Binary,
     Choice,
     Clock,
@@ -48,6 +49,7 @@ from stepconf.core.maths.tree import (
     Union,
     Var,
     Words,
+    expressions,
     has_sign_choice,
     nodes,
     with_sign,
@@ -155,14 +157,12 @@ class Comparison:
 
     def _conditions(self, a: Statement, b: Statement) -> bool | None:
         """Equations and inequalities: the same if the differences of their sides are proportional."""
-        if len(a.signs) == len(b.signs) == 1 and all(
-            isinstance(s, EXPRESSIONS) for s in (*a.sides, *b.sides)
-        ):
+        one, other = expressions(a.sides), expressions(b.sides)
+        if one is not None and other is not None and len(a.signs) == len(b.signs) == 1:
             turned = a.signs != b.signs
             if turned and TURNED.get(a.signs[0]) != b.signs[0]:
                 return self._as_sets(a, b)
-            sides = b.sides[::-1] if turned else b.sides
-            factor = proportion(a.sides, sides)  # type: ignore[arg-type]
+            factor = proportion(one, other[::-1] if turned else other)
             self.scalars.note(POLYNOMIALS)
             if factor is not None and (factor > 0 or a.signs[0] in ("=", "!=")):
                 return True
@@ -173,12 +173,12 @@ class Comparison:
 
     def _as_sets(self, a: Form, b: Form) -> bool | None:
         """What satisfies one condition is what satisfies the other, or the values that the other side lists."""
-        if self.solutions is None or not all(isinstance(form, Statement) for form in (a, b)):
+        if self.solutions is None or not isinstance(a, Statement) or not isinstance(b, Statement):
             return None
         if {variable_of(form) for form in (a, b)} != {variable_of(a)} or not variable_of(a):
             return None
         try:
-            one, other = self.solutions(a), self.solutions(b)  # type: ignore[arg-type]
+            one, other = self.solutions(a), self.solutions(b)
         except UndecidableError:
             return None
         self.scalars.note(SYMPY)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from stepconf.core.answers.scalars import EXPRESSIONS
 from stepconf.core.maths.polynomials import Ring, is_constant, is_zero
 from stepconf.core.maths.tree import (
+    EXPRESSIONS,
     Binary,
     Const,
     Form,

@@ -15,9 +15,9 @@ from stepconf.core.maths.decide import (
     same_values,
 )
 from stepconf.core.maths.tree import (
+    EXPRESSIONS,
     Binary,
     Call,
-    Const,
     Form,
     Listing,
     Node,
@@ -31,7 +31,6 @@ from stepconf.core.maths.tree import (
 from stepconf.core.maths.units import measure, measure_of
 from stepconf.core.maths.values import IMAGINARY_UNIT, Reading, TooLargeError, UndecidableError, evaluate
 
-EXPRESSIONS = (Num, Var, Const, Unary, Binary, Call)
 TOLERANCE = Fraction(1000001, 10**12)  # 0.666666 and 0.666667 are both 2/3
 _STRENGTH = (WORDS, RATIONALS, POLYNOMIALS, BALLS, SYMPY)
 _PLAIN = Reading(radians=True)

@@ -6,7 +6,18 @@ SymPy has no bounds of its own: only workers that can be killed call this module
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stepconf.core.maths.tree import Binary, Call, Const, Node, Num, Statement, Unary, Var, variables
+from stepconf.core.maths.tree import (
+    Binary,
+    Call,
+    Const,
+    Node,
+    Num,
+    Statement,
+    Unary,
+    Var,
+    expressions,
+    variables,
+)
 from stepconf.core.maths.values import TooLargeError, UndecidableError, evaluate
 
 MAX_EXPONENT = 200
@@ -30,11 +41,12 @@ def solutions(statement: Statement) -> Any:
     """
     import sympy
 
-    names = {name for side in statement.sides for name in variables(side)}  # type: ignore[arg-type]
-    if len(names) != 1:
+    nodes = expressions(statement.sides)
+    names = {name for node in nodes or () for name in variables(node)}
+    if nodes is None or len(names) != 1:
         raise UndecidableError("not one variable")
     symbol = sympy.Symbol(names.pop(), real=True)
-    sides = [expression(side) for side in statement.sides]  # type: ignore[arg-type]
+    sides = [expression(node) for node in nodes]
     relations = {"=": sympy.Eq, "!=": sympy.Ne, "<": sympy.Lt, "<=": sympy.Le, ">": sympy.Gt, ">=": sympy.Ge}
     found: Any = sympy.S.Reals
     for sign, left, right in zip(statement.signs, sides, sides[1:], strict=False):
@@ -42,7 +54,7 @@ def solutions(statement: Statement) -> Any:
             raise UndecidableError(sign)
         try:
             one = sympy.solveset(relations[sign](left, right), symbol, sympy.S.Reals)
-        except (NotImplementedError, ValueError, TypeError) as error:
+        except (NotImplementedError, ValueError, TypeError) as error:  # how solveset says that it gives up
             raise UndecidableError(str(error)) from error
         found = found.intersect(one)
     if found.atoms(sympy.ConditionSet, sympy.ImageSet):

@@ -13,6 +13,7 @@ from stepconf.core.maths.numbers import in_base, spoken
 from stepconf.core.maths.parser import NoExpressionError, parse
 from stepconf.core.maths.tokens import Token, tokenize
 from stepconf.core.maths.tree import (
+    EXPRESSIONS,
     Binary,
     Choice,
     Clock,
@@ -279,9 +280,9 @@ class _Reader:
             rest = Num(self.tokens[self.at + 1].value, 0, self.name(end, 1))
             self.at += 2
             return Listing("R", (value, rest))
-        if word in ("squared", "cubed"):
+        if word in ("squared", "cubed") and isinstance(value, EXPRESSIONS):
             self.at += 1
-            return Binary("^", value, Num(Fraction(2 if word == "squared" else 3)))  # type: ignore[arg-type]
+            return Binary("^", value, Num(Fraction(2 if word == "squared" else 3)))
         unit, after = unit_after(self.tokens, self.at, end, self.most_words or 12)
         stops = [
             i for i, name in enumerate(unit) if self.most_words and name.lower() in NOT_UNITS - {"cents"}
@@ -393,10 +394,10 @@ def _summed(found: Sequence[Form]) -> Form | None:
     one, other = measure(first.unit), measure(second.unit)
     if one is None or other is None or one.dimension != other.dimension or one.size <= other.size:
         return None
-    if not all(isinstance(q.value, Num) for q in (first, second)):
+    if not (isinstance(first.value, Num) and isinstance(second.value, Num)):
         return None
-    part = Binary("*", Num(other.size / one.size), second.value)  # type: ignore[arg-type]  # a Num, as asked above
-    return Quantity(Binary("+", first.value, part), first.unit)  # type: ignore[arg-type]
+    part = Binary("*", Num(other.size / one.size), second.value)
+    return Quantity(Binary("+", first.value, part), first.unit)
 
 
 def letters_of(form: Form) -> str:

@@ -1,6 +1,6 @@
 """Expressions and answers as small frozen trees. Only these can be evaluated; text never is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
@@ -129,6 +129,15 @@ class Words:
 
 
 Form: TypeAlias = Node | Quantity | Listing | Statement | Union | Matrix | Clock | Choice | Words
+
+
+EXPRESSIONS = (Num, Var, Const, Unary, Binary, Call)
+
+
+def expressions(forms: Sequence[Form]) -> list[Node] | None:
+    """The forms, where each of them is an expression; else None."""
+    found = [form for form in forms if isinstance(form, EXPRESSIONS)]
+    return found if len(found) == len(forms) else None
 
 
 def nodes(form: Form) -> Iterator[Node]:
