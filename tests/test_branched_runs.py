@@ -1,6 +1,7 @@
 """What reads or rewrites a run, on one with branches and on one that an older version wrote."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -204,6 +205,11 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
 }
 
 
+def _without_ages(said: str) -> str:
+    """Without how long ago something was written, which differs between two readings."""
+    return re.sub(r'_ago": [0-9.]+', '_ago": 0', said)
+
+
 def test_runs_of_an_older_schema_are_read_as_before(old: Path, tmp_path: Path) -> None:
     new = Path(shutil.copytree(old, tmp_path / "new"))
     as_of_old(old)
@@ -215,7 +221,7 @@ def test_runs_of_an_older_schema_are_read_as_before(old: Path, tmp_path: Path) -
             out.mkdir()
             said[run] = ok(*command(run, out))
         if name in ("check", "status"):
-            assert said[old] == said[new], name
+            assert _without_ages(said[old]) == _without_ages(said[new]), name
     with serving(old) as server:
         listed = ask(server, "api/problems")
         assert [row["branches"] for row in listed["problems"]] == [0] * len(SUMS)

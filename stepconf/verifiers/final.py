@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepconf.core.answers import Found, boxed, find_answer, gold_answer, holds_tower, same_answer
+from stepconf.core.maths.algebra import fix_draws
 from stepconf.core.maths.decide import Decision
 from stepconf.core.maths.forms import readable
 from stepconf.core.records import Label, Solution, Solved, Verdict
@@ -170,6 +171,7 @@ def warm_up() -> None:
 
 def _same_answer(pair: Pair) -> Decision:
     """Runs in a worker: SymPy on what the grammar reads, and math-verify on what it does not read or decide."""
+    fix_draws()
     decision = same_answer(*pair, deep=True)
     return decision if decision.same is not None else _second_opinion(pair)
 
