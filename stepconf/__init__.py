@@ -10,28 +10,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepconf import metrics, rewards
-    from stepconf.api import Run, check_steps, extract_answer, load_run, segment, verify_answer
+    from stepconf.api.models import Model, Scored, infer, load_engine, sample, score
+    from stepconf.api.runs import Run, generate, load_run, make_pairs, train
+    from stepconf.api.text import check_steps, extract_answer, segment, verify_answer
 
 __version__ = "0.1.0"
 __all__ = [
+    "Model",
     "Run",
+    "Scored",
     "check_steps",
     "extract_answer",
+    "generate",
+    "infer",
+    "load_engine",
     "load_run",
+    "make_pairs",
     "metrics",
     "rewards",
+    "sample",
+    "score",
     "segment",
+    "train",
     "verify_answer",
 ]
-_MODULES = ("metrics", "rewards")
+_HOMES = {
+    "stepconf.api.models": ("Model", "Scored", "infer", "load_engine", "sample", "score"),
+    "stepconf.api.runs": ("Run", "generate", "load_run", "make_pairs", "train"),
+    "stepconf.api.text": ("check_steps", "extract_answer", "segment", "verify_answer"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Imports what is asked for when it is asked for."""
-    if name in _MODULES:
+    if name in ("metrics", "rewards"):
         return import_module(f"stepconf.{name}")
-    if name in __all__:
-        return getattr(import_module("stepconf.api"), name)
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'stepconf' has no attribute {name!r}")
 
 

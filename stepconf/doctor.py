@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling, ScoreRequest
+from stepconf.kinds import ENGINES
 from stepconf.recipe import Recipe, load_recipe
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.ui import console, output, styled
@@ -75,7 +76,7 @@ def _check_repetition(tested: Engine, recipe: Recipe) -> tuple[str, str, bool | 
         for asked in (_asked(tested, recipe, n), _asked(tested, recipe, n), _asked(tested, recipe, BATCH))
     )
     same, beside = (sum(found[key] == ids for key, ids in first.items()) for found in (again, crowded))
-    promised = same == n if recipe.engine.name == "transformers" else None
+    promised = same == n if ENGINES.load(recipe.engine.name).reproducible else None
     return "the same tokens again", f"{same} of {n}; in a batch of {BATCH}, {beside} of {n}", promised
 
 

@@ -6,7 +6,7 @@ A reward is None where it does not apply, which is what `unknown` means; TRL lea
 from collections.abc import Sequence
 from typing import Any
 
-from stepconf.api import segment, verify_answers
+from stepconf.api.text import segment, verify_answers
 from stepconf.core.claims import check_steps
 
 __all__ = ["answer", "steps"]

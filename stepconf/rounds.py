@@ -24,7 +24,7 @@ from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import pairs_manifest, read_shards
 from stepconf.stages.models import open_guarded
-from stepconf.train import Report, train
+from stepconf.trainer import Report, train
 
 Announce = Callable[[str], None]
 

@@ -1,6 +1,6 @@
 """Small made-up runs of solutions and branches, and the pairs that strategies make of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from stepconf.core.pairs.frames import Frames, Rules, Strategy
+from stepconf.core.pairs.frames import Choice, Frames, Rules
 from stepconf.core.records import Label, Pair, Solution, Solved, TokenScores
 from stepconf.core.schema import arrow_schema, to_columns
 from stepconf.core.steps import build_steps
@@ -146,7 +146,7 @@ def read(solved: Sequence[Solved]) -> Frames:
 
 
 def paired(
-    solved: Sequence[Solved], strategy: Strategy, rules: Rules = PLAIN
+    solved: Sequence[Solved], strategy: Callable[[Frames, Rules], Choice], rules: Rules = PLAIN
 ) -> tuple[list[Pair], dict[str, int]]:
     """The pairs that `stepconf pairs` writes, and the reasons why there are no more."""
     frames = read(solved)

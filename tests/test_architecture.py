@@ -12,20 +12,22 @@ ROOT = Path(__file__).parents[1] / "stepconf"
 
 # Who may import whom, in the order of the pipeline: each folder builds on those before it. What is not listed
 # (cli, commands, pipeline, rounds, ...) is the shell and may import all.
-BASE = {"core", "errors", "recipe", "ui"}
+BASE = {"core", "errors", "kinds", "recipe", "ui"}
 INWARD = {
     "errors": set(),
     "core": {"errors"},
     "problems": {"core", "errors"},
-    "engines": {"core", "errors"},
-    "verifiers": {"engines", "core", "errors"},
-    "inference": {"engines", "core", "errors", "recipe"},
+    "kinds": {"errors"},
+    "recipe": {"core", "errors", "kinds"},
+    "engines": {"core", "errors", "recipe"},
+    "verifiers": {"engines", "core", "errors", "recipe"},
+    "inference": {"engines", "core", "errors", "kinds", "recipe"},
     "training": {"core", "errors", "recipe"},
     "run": {"core", "errors", "ui"},
     "stages": BASE | {"problems", "engines", "verifiers", "run", "demo_model"},
     "labels": BASE | {"problems", "verifiers", "run", "stages"},
     "pairs": BASE | {"engines", "verifiers", "run", "stages", "demo_model"},
-    "calibration": BASE | {"engines", "run", "stages"},
+    "calibration": BASE | {"engines", "run", "stages", "demo_model"},
     "evaluation": BASE | {"problems", "engines", "verifiers", "inference", "run", "stages", "calibration"},
     "serving": BASE | {"engines", "verifiers", "inference", "stages", "evaluation"},
     "checks": BASE | {"problems", "run"},
@@ -76,7 +78,8 @@ HOME = {
         "report/index.py",
     },
     "polars": {
-        "api.py",
+        "api/runs.py",
+        "contracts/pairs.py",
         "core/pairs/",
         "pairs/",
         "run/parquet.py",

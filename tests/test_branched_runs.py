@@ -17,7 +17,7 @@ from stepconf.core.statements import STATES_NOTHING
 from stepconf.hub.restore import read_folder
 from stepconf.recipe import TrainRecipe
 from stepconf.run.tables import read_shards
-from stepconf.train import examples_of
+from stepconf.trainer import examples_of
 from tests.edited_run import Row, edit, rewrite
 from tests.invariants import check_invariants, rows_of, samples_of
 from tests.report.test_view import ask, serving

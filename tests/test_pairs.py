@@ -178,7 +178,7 @@ def check_refused(ended: Ended, *said: str) -> None:
 
 
 def test_bad_input(given_run: Path, tmp_path: Path) -> None:
-    check_refused(stepconf("pairs", given_run, "--strategy", "ppo"), "'ppo'", "pairs.strategy", "step-dpo")
+    check_refused(stepconf("pairs", given_run, "--strategy", "ppo"), "'ppo'", "pair strategy", "step-dpo")
     check_refused(stepconf("pairs", given_run, *sets("candidates=3")), "pairs.candidates", "--branch")
     check_refused(stepconf("pairs", given_run, *sets("margin=0")), "pairs.margin", "0")
     check_refused(stepconf("pairs", given_run, *sets("validation=1")), "pairs.validation", "1")

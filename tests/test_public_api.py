@@ -1,6 +1,8 @@
 """What `import stepconf` gives: these names, each with an example that runs, and nothing heavy before it is used."""
 
 import doctest
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,18 +10,17 @@ from pathlib import Path
 import pytest
 
 import stepconf
-from stepconf import api, metrics, rewards
+from stepconf import metrics, rewards
+from stepconf.api import models, runs, text
 from stepconf.errors import StepconfError
+from tests.scripted_engine import branched_run
+from tests.tiny import tiny_model
 
 NAMES = {
-    "Run",
-    "check_steps",
-    "extract_answer",
-    "load_run",
-    "metrics",
-    "rewards",
-    "segment",
-    "verify_answer",
+    *("Model", "Scored", "infer", "load_engine", "sample", "score"),
+    *("Run", "generate", "load_run", "make_pairs", "train"),
+    *("check_steps", "extract_answer", "segment", "verify_answer"),
+    *("metrics", "rewards"),
 }
 
 
@@ -30,10 +31,42 @@ def test_the_names_are_these_and_documented() -> None:
         stepconf.solve  # noqa: B018
 
 
-@pytest.mark.parametrize("module", [stepconf, api, metrics, rewards])
-def test_examples_run(module: object) -> None:
-    failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
+@pytest.mark.parametrize("module", [stepconf, text, models, runs, metrics, rewards])
+def test_examples_run(module: object, tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(json.dumps({"problem": "What is 3 + 4?", "answer": "7"}))
+    labelled = Path(shutil.copytree(branched_run(), tmp_path / "labelled"))
+    given = {"model": str(tiny_model()), "problems": str(problems), "out": tmp_path, "labelled": labelled}
+    failed, tried = doctest.testmod(module, extraglobs=given)  # type: ignore[arg-type]
     assert tried and not failed
+
+
+def test_bad_options_say_what_to_type(tmp_path: Path) -> None:
+    with pytest.raises(StepconfError, match=r"sampling\.sample'") as refused:
+        stepconf.generate("gsm8k", "demo", tmp_path / "run", {"sampling.sample": 8})
+    assert "sampling.samples" in refused.value.hint
+    with stepconf.load_engine(str(tiny_model()), "transformers") as model:
+        with pytest.raises(StepconfError, match="temprature'"):
+            stepconf.sample(model, ["2 + 2?"], temprature=1.0)
+        with pytest.raises(StepconfError, match="exceed the model's context"):
+            stepconf.score(model, ["2 + 2?"], ["4 " * 10_000])
+        with pytest.raises(StepconfError, match="unknown strategy 'guess'"):
+            stepconf.infer(model, ["2 + 2?"], "guess")
+
+
+def test_what_is_scored_is_what_was_sampled() -> None:
+    with stepconf.load_engine(str(tiny_model()), "transformers") as model:
+        (drawn,) = stepconf.sample(model, ["What is 3 + 4?"], n=3, max_tokens=12, temperature=1.0)
+        again = stepconf.score(model, ["What is 3 + 4?"] * 3, [one.text for one in drawn])
+        assert [one.text for one in drawn] == [one.text for one in again]
+        for one, other in zip(drawn, again, strict=True):
+            if one.token_ids == other.token_ids:  # a text may be other tokens than those that wrote it
+                assert one.entropies == pytest.approx(other.entropies, abs=1e-4)
+        assert stepconf.sample(model, ["2?"], n=3, max_tokens=12, seed=5) == (
+            stepconf.sample(model, ["2?"], n=3, max_tokens=12, seed=5)
+        )
+        exact = model.prompter.ids("What is 3 + 4?")
+        assert stepconf.score(model, [exact], [drawn[0].text]) == again[:1]
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:

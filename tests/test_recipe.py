@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from stepconf.core.labels import POLICIES
 from stepconf.errors import StepconfError
-from stepconf.recipe import RETIRED, VERIFIERS, Recipe, identity, known_keys, load_recipe, recipe_of
+from stepconf.kinds import VERIFIERS
+from stepconf.recipe import RETIRED, Recipe, identity, known_keys, load_recipe, recipe_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), ROOT / "stepconf" / "demo.yaml"])
@@ -106,7 +107,7 @@ def test_no_misspelt_key_is_ever_ignored(key: str, tail: str) -> None:
         ("sampling=5", ["sampling", "5"]),
         ("sampling.seed.x=5", ["sampling.seed"]),
         ("verify.policy=oldest", ["'oldest'", *POLICIES]),
-        ("verify.verifiers=[final, oracle]", ["'oracle'", *VERIFIERS]),
+        ("verify.verifiers=[final, oracle]", ["'oracle'", *VERIFIERS.built_in]),
         ("segment.max_chars=2", ["min_chars=3", "max_chars=2"]),
         ("pairs.tau=0", ["pairs.tau", "0"]),
         ("pairs.after_error=go", ["pairs.after_error", "'go'"]),

@@ -416,7 +416,7 @@ def test_what_cannot_work_is_said_in_a_sentence(
 
 def training(run: Path, out: Path, stop_at: int | None = None) -> dict[str, Any]:
     from stepconf.recipe import load_recipe
-    from stepconf.train import train
+    from stepconf.trainer import train
 
     def report(metrics: dict[str, Any]) -> None:
         if stop_at is not None and metrics.get("step") == stop_at:

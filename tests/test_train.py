@@ -13,7 +13,7 @@ import pytest
 
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.recipe import TrainRecipe
-from stepconf.train import examples_of, usable
+from stepconf.trainer import examples_of, usable
 from tests.forked import forked
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl

@@ -5,11 +5,12 @@ from contextlib import closing
 from math import fsum
 from pathlib import Path
 
+from stepconf.demo_model import resolve_model
 from stepconf.engines.base import ScoreRequest
+from stepconf.engines.classes import open_transformers
 from stepconf.recipe import Recipe, with_policy_of
 from stepconf.run.events import Tick
 from stepconf.run.tables import read_recipe, read_solved
-from stepconf.stages.models import open_transformers
 
 
 def topk_entropies(run: Path, k: int, tick: Tick) -> dict[str, float]:
@@ -30,7 +31,11 @@ def topk_entropies(run: Path, k: int, tick: Tick) -> dict[str, float]:
 
 
 def _steps(run: Path, k: int, tick: Tick) -> Iterator[tuple[str, float]]:
-    with closing(open_transformers(with_policy_of(Recipe(), read_recipe(run)))) as engine:
+    made = read_recipe(run)
+    # Whatever engine made the run: this one alone gives the k likeliest of each token.
+    made["engine"] = made["engine"] | {"name": "transformers"}
+    recipe = with_policy_of(Recipe(), made)
+    with closing(open_transformers(resolve_model(recipe.model), recipe)) as engine:
         for _, solved in read_solved(run):
             samples = [one for one in solved if one.solution.parent_solution_id is None]
             tick("top-k", -len(samples))

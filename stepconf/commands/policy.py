@@ -62,7 +62,7 @@ def train(
         show_rounds(measured, shown(out))
         return
     from stepconf.run.folders import located
-    from stepconf.train import train as run_train
+    from stepconf.trainer import train as run_train
     from stepconf.ui import TrainProgress, show_training
 
     run = Path(located(source))

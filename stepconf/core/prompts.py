@@ -9,6 +9,11 @@ INSTRUCTION = "Please reason step by step, and put your final answer within \\bo
 CODE_INSTRUCTION = "Write the complete Python code, with its imports, in one ```python block."
 
 
+def instruction_for(answer_type: str) -> str:
+    """The standing instruction for answers of a type."""
+    return CODE_INSTRUCTION if answer_type == "code" else INSTRUCTION
+
+
 def chat_messages(
     problem: str, instruction: str, system: str, shots: Sequence[tuple[str, str]]
 ) -> list[dict[str, str]]:

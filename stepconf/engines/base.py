@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from stepconf.core.records import TokenScores
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
+from stepconf.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,10 @@ class Engine(Protocol):
 
     `sample` and `score` take their requests lazily, keep the device's batch full, and yield results as they
     finish, in any order. A `None` among the requests means "nothing to add now": the engine goes on with what
-    it has, so that a caller can make requests out of earlier results (tree search). Every request must fit:
-    `len(prompt) + max_tokens <= info.max_model_len`, else ValueError. `dropped` is asked at every step for the
-    keys of requests under way that are no longer wanted: they are given up, and nothing is yielded for them.
+    it has, so that a caller can make requests out of earlier results (tree search). A prompt that leaves no room
+    for a token within `info.max_model_len` is a ValueError; a completion that reaches it ends with "length".
+    `dropped` is asked at every step for the keys of requests under way that are no longer wanted: they are given
+    up, and nothing is yielded for them.
     """
 
     info: EngineInfo
@@ -121,6 +123,25 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the device and end every process of the engine."""
         ...
+
+
+def _nothing(share: float) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineClass:
+    """A kind of engine, by name in `kinds.ENGINES`.
+
+    Args:
+        open: loads a model, which is a Hub id or a local folder, as the recipe's `engine` says; raises StepconfError.
+        reproducible: the same seeds give the same tokens, whatever else is in the batch.
+        on_share: further `engine.options` where it has that share of a GPU, below 1.
+    """
+
+    open: Callable[[str, Recipe], Engine]
+    reproducible: bool = False
+    on_share: Callable[[float], dict[str, Any]] = _nothing
 
 
 def check_fits(length: int, new_tokens: int, limit: int) -> None:

@@ -36,15 +36,15 @@ from stepconf.evaluation.code_grading import gradable, grade_code
 from stepconf.evaluation.infer import answers, equality, open_pool, row, with_tau
 from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
+from stepconf.kinds import STRATEGIES
 from stepconf.problems.load import ProblemOptions, load_problems
-from stepconf.recipe import STRATEGIES, Recipe, identity
+from stepconf.recipe import Recipe, identity
 from stepconf.run.folders import located
 from stepconf.run.shards import write_atomically
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.final import compare
 from stepconf.verifiers.pool import Pool, default_workers
 
-_SAMPLING = ("self-consistency", "best-of-n", "deepconf", "dipt")  # whose samples are independent draws
 _PASS_AT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # and at the number of samples
 
 
@@ -79,8 +79,8 @@ def evaluate(
         raise StepconfError(
             "no benchmark or no strategy is named.", "Add --benchmark gsm8k --strategy greedy,cat"
         )
-    if unknown := [name for name in strategies if name not in STRATEGIES]:
-        raise StepconfError(f"unknown strategy {unknown[0]!r}.", f"Choose from: {', '.join(STRATEGIES)}.")
+    for name in strategies:
+        STRATEGIES.load(name)
     recipe = with_tau(recipe)
     loaded = {name: _problems(name, recipe) for name in benchmarks}
     _settle(out, recipe)
@@ -90,8 +90,8 @@ def evaluate(
         engine = None
         for benchmark, (asked, _) in loaded.items():
             for strategy in strategies:
-                file = out / "answers" / _slug(benchmark) / f"{strategy}.json"
-                cell = _kept(file, asked)
+                file = out / "answers" / _slug(benchmark) / f"{_slug(strategy)}.json"
+                cell = _kept(file, asked, strategy)
                 if cell is None:
                     engine = engine or stack.enter_context(closing(open_engine(recipe)))
                     cell = answered(engine, pool, benchmark, asked, strategy, recipe, tick)
@@ -161,13 +161,13 @@ def _slug(benchmark: str) -> str:
     return plain if plain == benchmark else f"{plain}-{content_id(benchmark)[:6]}"
 
 
-def _kept(file: Path, asked: Sequence[Problem]) -> Cell | None:
-    """What an earlier run has written, if it is of these problems."""
+def _kept(file: Path, asked: Sequence[Problem], strategy: str) -> Cell | None:
+    """What an earlier run has written, if it is of these problems and this strategy."""
     if not file.exists():
         return None
     cell = read_cell(file)
     same = {one["problem_id"] for one in cell.rows} == {problem.problem_id for problem in asked}
-    return cell if same else None
+    return cell if same and cell.strategy == strategy else None
 
 
 def read_cell(file: Path) -> Cell:
@@ -241,7 +241,7 @@ def summarised(cell: Cell, pool: Pool) -> dict[str, Any]:
         "undecided": sum(one["correct"] is None for one in rows),
         "failures": dict(Counter(_kind(one["failure"]) for one in rows if one["failure"])),
     }
-    if cell.strategy in _SAMPLING:
+    if STRATEGIES.load(cell.strategy).draws == "k":
         found |= _of_samples(rows, ids, pool)
     return found
 

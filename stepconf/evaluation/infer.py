@@ -10,16 +10,17 @@ from typing import Any
 
 from stepconf.calibration.signals import lowest_on_the_way
 from stepconf.core.ids import problem_id
-from stepconf.core.prompts import CODE_INSTRUCTION, INSTRUCTION
+from stepconf.core.prompts import INSTRUCTION, instruction_for
 from stepconf.core.prune import tau_at
 from stepconf.core.records import Problem
 from stepconf.core.segment import SegmentOptions
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.inference.base import Growth, Question, Result, Search, Setting
+from stepconf.inference.base import Growth, Question, Result, Search, Setting, Strategy
 from stepconf.inference.run import Clock, answer
-from stepconf.inference.strategies import WAYS, search
+from stepconf.inference.strategies import search
+from stepconf.kinds import STRATEGIES
 from stepconf.problems.load import ProblemOptions, load_problems
 from stepconf.recipe import PromptRecipe, Recipe
 from stepconf.run.folders import located
@@ -146,20 +147,11 @@ def answers(
 
 
 def prompts_of(strategy: str, prompt: PromptRecipe, kind: str) -> list[PromptRecipe]:
-    """How a strategy puts a problem: as the recipe says, but for `cot` and `dipt`.
-
-    Where the answer is code, the standing instruction, which asks for a box, gives way to one that asks for code.
-    """
-    standing = CODE_INSTRUCTION if kind == "code" else INSTRUCTION
+    """How a strategy puts a problem, with the standing instruction for that type of answer."""
     if prompt.instruction == INSTRUCTION:
-        prompt = prompt.model_copy(update={"instruction": standing})
-    if strategy == "cot":
-        return [PromptRecipe(style=prompt.style, instruction=standing)]
-    if strategy == "dipt":
-        return [
-            prompt.model_copy(update={"instruction": f"{way} {prompt.instruction}".strip()}) for way in WAYS
-        ]
-    return [prompt]
+        prompt = prompt.model_copy(update={"instruction": instruction_for(kind)})
+    asked: Strategy = STRATEGIES.load(strategy)
+    return asked.prompts(prompt, kind)
 
 
 def equality(pool: Pool, kind: str) -> Equal:

@@ -8,6 +8,7 @@ one stream: none waits for another.
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Literal
 
 from stepconf.core.records import TokenScores
 from stepconf.core.segment import SegmentOptions
@@ -15,7 +16,7 @@ from stepconf.core.steps import build_steps, measure
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Completion, Sampling
 from stepconf.engines.tokenizer import starts_of
-from stepconf.recipe import InferRecipe, SamplingRecipe
+from stepconf.recipe import InferRecipe, PromptRecipe, SamplingRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,27 @@ class Ask:
 
 
 Search = Generator[list[Ask], list[list[Completion]], "Result"]
+
+
+def _as_recipe_says(prompt: PromptRecipe, answer_type: str) -> list[PromptRecipe]:
+    return [prompt]
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A way to answer a question, by name in `kinds.STRATEGIES`.
+
+    Args:
+        search: of one question.
+        draws: how many solutions at most: a number; `k` for `infer.k`, independent of each other, so that pass@k and
+            maj@k mean something; or `tree` for steps within `infer.token_budget`.
+        prompts: how a problem is put to the model, of the recipe's prompt and the answer type; the question's
+            `prompts` are these, in order.
+    """
+
+    search: Callable[[Question, Setting], Search]
+    draws: int | Literal["k", "tree"]
+    prompts: Callable[[PromptRecipe, str], list[PromptRecipe]] = _as_recipe_says
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +167,6 @@ class Result:
 
     key: str
     question: str
-    strategy: str
     answer: str | None
     failure: str
     text: str
@@ -156,16 +177,13 @@ class Result:
     samples: list[Sample]
     spent: Spent = field(default_factory=Spent)
     seconds: float = 0.0
+    strategy: str = ""
 
 
-def failed(
-    question: Question, strategy: str, failure: str, spent: Spent, samples: Sequence[Sample] = ()
-) -> Result:
+def failed(question: Question, failure: str, spent: Spent, samples: Sequence[Sample] = ()) -> Result:
     """The result of a question without an answer."""
     prompt = question.prompts[0]
-    return Result(
-        question.key, question.text, strategy, None, failure, "", prompt, [], [], None, list(samples), spent
-    )
+    return Result(question.key, question.text, None, failure, "", prompt, [], [], None, list(samples), spent)
 
 
 def step_scores(

@@ -120,4 +120,4 @@ def _guarded(job: _Job) -> Search:
         return (yield from job.begin())
     except Exception as error:  # noqa: BLE001  told to the client, whatever it was
         job.fault = error
-        return failed(Question(job.key, "", ([],)), "", "", Spent())
+        return failed(Question(job.key, "", ([],)), "", Spent())

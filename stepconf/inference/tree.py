@@ -20,6 +20,7 @@ from stepconf.inference.base import (
     Setting,
     Spent,
     StepScore,
+    Strategy,
     failed,
     stream_seed,
 )
@@ -39,7 +40,7 @@ Twig = Branch[Node]
 Grown = Generator[list[Ask], list[list[Completion]], list[Twig]]
 
 
-def cat(strategy: str, question: Question, setting: Setting) -> Search:
+def cat(question: Question, setting: Setting) -> Search:
     """Confidence-pruned search: K candidates for each branch, those below tau and behind the top K are dropped.
 
     The tree ends when no branch is left, or when none can still beat the best completed one (a product of
@@ -50,7 +51,7 @@ def cat(strategy: str, question: Question, setting: Setting) -> Search:
     """
     infer = setting.infer
     rules = Rules(infer.k, infer.tau, infer.max_steps, infer.length_normalised)
-    tree = _Tree(strategy, question, setting)
+    tree = _Tree(question, setting)
     active, completed = [tree.root], list[Twig]()
     while active and tree.affordable():
         candidates = yield from tree.children(active, infer.k, infer.expand_below)
@@ -63,7 +64,7 @@ def cat(strategy: str, question: Question, setting: Setting) -> Search:
     return tree.result(completed)
 
 
-def beam(strategy: str, question: Question, setting: Setting) -> Search:
+def beam(question: Question, setting: Setting) -> Search:
     """Step-level beam: K candidates a level in all, of which the most confident go on; the completed keep a place.
 
     `beam_width` candidates each for K // beam_width beams.
@@ -73,7 +74,7 @@ def beam(strategy: str, question: Question, setting: Setting) -> Search:
     beams = max(1, infer.k // width)
     # Nothing falls below tau, and ranking is done here, the completed among the rest.
     rules = Rules(beams * width, 0.0, infer.max_steps, infer.length_normalised)
-    tree = _Tree(strategy, question, setting)
+    tree = _Tree(question, setting)
     kept = [tree.root]
     active = kept
     while active and tree.affordable():
@@ -89,14 +90,18 @@ def beam(strategy: str, question: Question, setting: Setting) -> Search:
     return tree.result([branch for branch in kept if branch.is_final])
 
 
+CAT = Strategy(cat, "tree")
+BEAM = Strategy(beam, "tree")
+
+
 class _Tree:
     """The tree of one question: samples the children of its branches and keeps its account."""
 
-    def __init__(self, strategy: str, question: Question, setting: Setting) -> None:
+    def __init__(self, question: Question, setting: Setting) -> None:
         self.spent = Spent()
         self.root = Branch(Node(Path()), "")
         self._settled = 0
-        self._strategy, self._question, self._setting = strategy, question, setting
+        self._question, self._setting = question, setting
         seed = stream_seed(setting.sampling.seed, question.text)
         self._stepper = Stepper(question.prompts[0], setting, self.spent, seed)
 
@@ -201,12 +206,11 @@ class _Tree:
         question, normalised = self._question, self._setting.infer.length_normalised
         if not completed:
             failure = f"no completed branch: {self.spent.reasons() or 'none went on'}"
-            return failed(question, self._strategy, failure, self.spent)
+            return failed(question, failure, self.spent)
         best = ranked(completed, normalised)[0]
         return Result(
             question.key,
             question.text,
-            self._strategy,
             best.data.answer,
             "",
             best.data.path.text,

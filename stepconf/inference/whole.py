@@ -1,8 +1,9 @@
 """Strategies over whole solutions: one, or the best of many by vote or by confidence."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stepconf.core.answers import extract_answer
+from stepconf.core.prompts import instruction_for
 from stepconf.core.segment import segment
 from stepconf.core.steps import confidence
 from stepconf.core.votes import Tally, confident_vote, majority, most_confident
@@ -15,40 +16,63 @@ from stepconf.inference.base import (
     Search,
     Setting,
     Spent,
+    Strategy,
     entropy_of,
     failed,
     step_scores,
     stream_seed,
 )
+from stepconf.recipe import PromptRecipe
+
+# Which solution stands for the answer: of their answers, the mean entropies of their tokens, and the setting.
+Choose = Callable[[Sequence[str | None], Sequence[float | None], Question, Setting], int | None]
+
+# What `dipt` puts in front of the instruction, one way of thinking each.
+WAYS = (
+    "",
+    "Restate the problem in your own words first.",
+    "Write down what is given and what is asked, then solve it.",
+    "Divide the problem into smaller ones and solve them one by one.",
+    "Set up an equation and solve it.",
+    "Estimate the result first, then work it out exactly.",
+    "Work it out, then check the result by going backwards.",
+    "Solve it as a careful teacher would, explaining every line.",
+    "Look for a shortcut; if there is none, compute directly.",
+    "Solve it in two different ways and compare.",
+)
 
 
-def one(strategy: str, question: Question, setting: Setting) -> Search:
+def one(question: Question, setting: Setting) -> Search:
     """`greedy` and `cot`: the most probable token each time. They differ in the prompt."""
-    return _whole(strategy, question, setting, [question.prompts[0]], 1, 0.0)
+    return _whole(question, setting, [question.prompts[0]], 1, 0.0, _most_confident)
 
 
-def sampled(strategy: str, question: Question, setting: Setting) -> Search:
-    """`self-consistency`, `best-of-n`, `deepconf`: K samples of one prompt."""
-    k, temperature = setting.infer.k, setting.sampling.temperature
-    return _whole(strategy, question, setting, [question.prompts[0]], k, temperature)
+def sampled(choose: Choose) -> Callable[[Question, Setting], Search]:
+    """`self-consistency`, `best-of-n`, `deepconf`: K samples of one prompt, of which one is chosen."""
+
+    def search(question: Question, setting: Setting) -> Search:
+        k, temperature = setting.infer.k, setting.sampling.temperature
+        return _whole(question, setting, [question.prompts[0]], k, temperature, choose)
+
+    return search
 
 
-def diverse(strategy: str, question: Question, setting: Setting) -> Search:
+def diverse(question: Question, setting: Setting) -> Search:
     """`dipt`: K samples, each from the next of the question's prompts."""
     k, prompts = setting.infer.k, question.prompts
     asked = [prompts[i % len(prompts)] for i in range(k)]
-    return _whole(strategy, question, setting, asked, 1, setting.sampling.temperature)
+    return _whole(question, setting, asked, 1, setting.sampling.temperature, _by_majority)
 
 
 def _whole(
-    strategy: str,
     question: Question,
     setting: Setting,
     prompts: Sequence[list[int]],
     n: int,
     temperature: float,
+    choose: Choose,
 ) -> Search:
-    """Sample `n` solutions of each prompt, then choose as the strategy says."""
+    """Sample `n` solutions of each prompt, then choose."""
     spent = Spent()
     first = stream_seed(setting.sampling.seed, question.text)
     asks = []
@@ -61,7 +85,7 @@ def _whole(
         how = Sampling(temperature, limit, setting.sampling.top_p, setting.stop)
         asks.append(Ask(prompt, n, first + number, how))
     if not asks:
-        return failed(question, strategy, "the prompt fills the context", spent)
+        return failed(question, "the prompt fills the context", spent)
     completions: list[tuple[list[int], Completion]] = []
     for ask, found in zip(asks, (yield asks), strict=True):
         completions += [(ask.prefix_ids, completion) for completion in found]
@@ -74,10 +98,10 @@ def _whole(
         Sample(answer, None if h is None else confidence(h), len(completion.token_ids))
         for answer, h, (_, completion) in zip(answers, entropies, completions, strict=True)
     ]
-    chosen = _choose(strategy, question, setting, answers, entropies)
+    chosen = choose(answers, entropies, question, setting)
     if chosen is None:
         failure = f"no solution has an answer: {spent.reasons()}"
-        return failed(question, strategy, failure, spent, samples)
+        return failed(question, failure, spent, samples)
     prompt, best = completions[chosen]
     text = "".join(best.pieces)
     steps = step_scores(text, segment(text, setting.segment), best.token_ids, best.pieces, best.scores)
@@ -86,7 +110,6 @@ def _whole(
     return Result(
         question.key,
         question.text,
-        strategy,
         answers[chosen],
         "",
         text,
@@ -112,26 +135,46 @@ def _answer(completion: Completion, question: Question, setting: Setting, spent:
     return answer
 
 
-def _choose(
-    strategy: str,
-    question: Question,
-    setting: Setting,
-    answers: Sequence[str | None],
-    entropies: Sequence[float | None],
+def _by_majority(
+    answers: Sequence[str | None], entropies: Sequence[float | None], question: Question, setting: Setting
 ) -> int | None:
-    """Which solution stands for the answer: of a vote's winners, the one of lowest entropy."""
-    equal = setting.equal(question.answer_type)
+    return _best_of(majority(answers, setting.equal(question.answer_type)), entropies)
+
+
+def _by_confident_vote(
+    answers: Sequence[str | None], entropies: Sequence[float | None], question: Question, setting: Setting
+) -> int | None:
     confidences = [None if h is None else confidence(h) for h in entropies]
-    if strategy in ("self-consistency", "dipt"):
-        return _best_of(majority(answers, equal), entropies)
-    if strategy == "deepconf":
-        tallies = confident_vote(answers, confidences, setting.infer.deepconf_keep, equal)
-        return _best_of(tallies, entropies)
+    equal = setting.equal(question.answer_type)
+    return _best_of(confident_vote(answers, confidences, setting.infer.deepconf_keep, equal), entropies)
+
+
+def _most_confident(
+    answers: Sequence[str | None], entropies: Sequence[float | None], question: Question, setting: Setting
+) -> int | None:
     return most_confident(answers, entropies)
 
 
 def _best_of(tallies: Sequence[Tally], entropies: Sequence[float | None]) -> int | None:
+    """Of a vote's winners, the one of lowest entropy."""
     if not tallies:
         return None
     members = tallies[0].members
     return min(members, key=lambda i: (entropies[i] is None, entropies[i] or 0.0, i))
+
+
+def _cot_prompts(prompt: PromptRecipe, answer_type: str) -> list[PromptRecipe]:
+    """The standing instruction, without the recipe's own and its worked examples."""
+    return [PromptRecipe(style=prompt.style, instruction=instruction_for(answer_type))]
+
+
+def _ways(prompt: PromptRecipe, answer_type: str) -> list[PromptRecipe]:
+    return [prompt.model_copy(update={"instruction": f"{way} {prompt.instruction}".strip()}) for way in WAYS]
+
+
+GREEDY = Strategy(one, 1)
+COT = Strategy(one, 1, _cot_prompts)
+SELF_CONSISTENCY = Strategy(sampled(_by_majority), "k")
+BEST_OF_N = Strategy(sampled(_most_confident), "k")
+DEEPCONF = Strategy(sampled(_by_confident_vote), "k")
+DIPT = Strategy(diverse, "k", _ways)

@@ -29,7 +29,7 @@ from stepconf.stages.chunks import Chunk
 from stepconf.stages.judge import open_pool, open_verifiers
 from stepconf.stages.make import branch
 from stepconf.stages.models import Prompter
-from stepconf.verifiers.base import Verifier
+from stepconf.verifiers.base import OpenVerifier
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -139,7 +139,7 @@ def audit_file(
 def audit(
     benchmark: Benchmark,
     path: Path,
-    verifiers: Sequence[Verifier],
+    verifiers: Sequence[OpenVerifier],
     answers: Sequence[Problem] = (),
     limit: int | None = None,
 ) -> Audit:
@@ -189,7 +189,7 @@ def _kind(path: Path) -> Literal["jsonl", "json"]:
     return kind
 
 
-def _audited(benchmark: Benchmark, rows: Sequence[_Labelled], verifier: Verifier) -> Audited:
+def _audited(benchmark: Benchmark, rows: Sequence[_Labelled], verifier: OpenVerifier) -> Audited:
     verdicts: list[list[Verdict | None]] = []
     for start in range(0, len(rows), CHUNK):
         verdicts += verifier.verify([row.solved for row in rows[start : start + CHUNK]])

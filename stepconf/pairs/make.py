@@ -12,14 +12,14 @@ from typing import Any
 
 import polars as pl
 
-from stepconf.core.pairs.frames import Rules
+from stepconf.core.pairs.frames import PairStrategy, Rules
 from stepconf.core.pairs.reasons import CAPPED, SAME_PAIR, SURPLUS
 from stepconf.core.pairs.select import SPLITS, capped, least_of_train, surplus
-from stepconf.core.pairs.strategies import STRATEGIES
 from stepconf.core.schema import arrow_schema
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
+from stepconf.kinds import PAIR_STRATEGIES
 from stepconf.pairs.read import batches, frames_of
 from stepconf.pairs.rows import Writer, named_pairs, pair_rows
 from stepconf.recipe import PairsRecipe, Recipe, recipe_of
@@ -62,13 +62,13 @@ def stage_pairs(run: Run, options: PairsRecipe, tau: float, writer: Writer, tick
 
     A pair that two problems give, which are worded alike, is the first one's.
     """
-    choose = STRATEGIES[options.strategy]
+    strategy: PairStrategy = PAIR_STRATEGIES.load(options.strategy)
     rules = Rules(tau, options.after_error, options.margin, options.seed)
     drops: Counter[str] = Counter()
     given: set[str] = set()
-    for batch in batches(run.path, with_logprobs=options.strategy == "pcpo"):
+    for batch in batches(run.path, with_logprobs=strategy.reads_logprobs):
         frames = frames_of(batch)
-        choice = choose(frames, rules)
+        choice = strategy.choose(frames, rules)
         named = named_pairs(choice.pairs, frames, writer.tokenizer)
         new = named.filter(pl.Series([one not in given for one in named["pair_id"]], dtype=pl.Boolean))
         kept = capped(new, options.max_per_problem, options.seed)
@@ -117,7 +117,7 @@ def has_pairs(path: Path, options: PairsRecipe | None) -> bool:
 
 
 def _tau(path: Path, options: PairsRecipe) -> float | None:
-    if options.strategy != "caspo":
+    if not PAIR_STRATEGIES.load(options.strategy).takes_tau:
         return None
     return options.tau if options.tau is not None else confidence_quantile(path, options.tau_quantile)
 

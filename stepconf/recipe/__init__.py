@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from stepconf.core.documents import read_yaml
 from stepconf.errors import StepconfError
+from stepconf.kinds import is_own
 from stepconf.recipe.base import Strict
 from stepconf.recipe.dataset import (
-    VERIFIERS,
     BranchRecipe,
     CriticRecipe,
     EngineRecipe,
@@ -26,7 +26,6 @@ from stepconf.recipe.dataset import (
     VerifyRecipe,
 )
 from stepconf.recipe.use import (
-    STRATEGIES,
     EvaluationRecipe,
     InferRecipe,
     LoopRecipe,
@@ -38,8 +37,6 @@ from stepconf.recipe.use import (
 )
 
 __all__ = [
-    "STRATEGIES",
-    "VERIFIERS",
     "BranchRecipe",
     "CriticRecipe",
     "EngineRecipe",
@@ -63,6 +60,7 @@ __all__ = [
     "known_keys",
     "load_recipe",
     "with_branches",
+    "with_options",
     "with_policy_of",
     "with_trust",
 ]
@@ -147,6 +145,17 @@ def load_recipe(
         raise _explained(error, file) from error
 
 
+def with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
+    """The recipe with other values for some dotted keys; raises StepconfError as `load_recipe`."""
+    values = recipe.model_dump()
+    for key, value in options.items():
+        _put(values, key, value)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, None) from error
+
+
 def identity(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that decides what a run contains, as plain values."""
     return recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]  # nested mapping
@@ -169,9 +178,15 @@ def with_branches(recipe: Recipe, command: str, has_gold: bool = True) -> Recipe
 def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
     """The recipe with the model of another run's recipe, loaded, prompted and sampled as there.
 
-    Whether the model's code may run stays as `recipe` has it.
+    Whether the model's code may run stays as `recipe` has it, and an engine of one's own must be named by it, too.
     """
     names = ("model", "model_revision", "engine", "prompt", "sampling")
+    engine = str((run.get("engine") or {}).get("name", ""))
+    if is_own(engine) and engine != recipe.engine.name:
+        raise StepconfError(
+            f"the run was made with the engine {engine}, which is code that does not come with stepconf.",
+            f"Read it, then add --engine {engine}",
+        )
     mixed = recipe.model_dump() | {name: run[name] for name in names if name in run}
     return recipe_of(mixed, recipe.engine.trust_remote_code)
 

@@ -7,9 +7,8 @@ from pydantic import Field, model_validator
 from stepconf.core.labels import POLICIES
 from stepconf.core.prompts import INSTRUCTION
 from stepconf.errors import StepconfError
+from stepconf.kinds import ENGINES, VERIFIERS
 from stepconf.recipe.base import Strict
-
-VERIFIERS = ("final", "symbolic", "critic", "rollout", "prm")
 
 
 def _refuse_trust(options: dict[str, Any], key: str, hint: str) -> None:
@@ -38,7 +37,8 @@ class ProblemsRecipe(Strict):
 class EngineRecipe(Strict):
     """How the model is run."""
 
-    name: Literal["vllm", "transformers"] = "vllm"
+    name: str = "vllm"
+    """vllm, transformers, or module:name."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: the checkpoint's own under vLLM, float32 under transformers."""
     max_model_len: int | None = Field(None, ge=16)
@@ -50,6 +50,11 @@ class EngineRecipe(Strict):
     trust_remote_code: bool = False
     """Run the Python code that `model` brings (`auto_map` in its config.json), with your rights. Read it first. Never
     taken from another run's recipe, and not for the model of a critic or a reward model."""
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        ENGINES.check(self.name)
+        return self
 
     @model_validator(mode="after")
     def _code_is_trusted_in_one_place(self) -> Self:
@@ -195,6 +200,7 @@ class VerifyRecipe(Strict):
     """How steps are verified and labelled."""
 
     verifiers: list[str] = Field(["final", "symbolic"])
+    """final, symbolic, critic, rollout, prm, or module:name."""
     policy: str = "error-first"
     deadline_s: float = Field(5.0, gt=0)
     """Longest time one item may take before its worker is killed."""
@@ -208,10 +214,10 @@ class VerifyRecipe(Strict):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         """Said here, before a model is loaded and hours of sampling later."""
-        for kind, names, known in (
-            ("verifier", self.verifiers, VERIFIERS),
-            ("label policy", [self.policy], tuple(POLICIES)),
-        ):
-            if unknown := [name for name in names if name not in known]:
-                raise StepconfError(f"unknown {kind} {unknown[0]!r}.", f"Choose from: {', '.join(known)}.")
+        for name in self.verifiers:
+            VERIFIERS.check(name)
+        if self.policy not in POLICIES:
+            raise StepconfError(
+                f"unknown label policy {self.policy!r}.", f"Choose from: {', '.join(POLICIES)}."
+            )
         return self

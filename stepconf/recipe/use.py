@@ -5,17 +5,16 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from stepconf.errors import StepconfError
+from stepconf.kinds import PAIR_STRATEGIES, STRATEGIES
 from stepconf.recipe.base import Strict
-
-STRATEGIES = ("greedy", "cot", "self-consistency", "dipt", "best-of-n", "deepconf", "beam", "cat")
 
 
 class PairsRecipe(Strict):
     """How preference pairs are made out of a run."""
 
-    strategy: Literal["caspo", "step-dpo", "rstar", "cgpo", "dpo-vp", "pcpo"] = "caspo"
+    strategy: str = "caspo"
     """caspo, step-dpo: steps by their labels; rstar, cgpo: steps by what completions reach after them; dpo-vp, pcpo:
-    whole solutions by their answers."""
+    whole solutions by their answers; or module:name."""
     tau: float | None = Field(None, gt=0, le=1)
     """caspo: confidence at or below which a correct step is uncertain; None takes `tau_quantile`."""
     tau_quantile: float = Field(0.5, ge=0, le=1)
@@ -34,6 +33,11 @@ class PairsRecipe(Strict):
     """Of every choice among pairs."""
     round: int = Field(0, ge=0)
     """Round of iterative training; stored with each pair."""
+
+    @model_validator(mode="after")
+    def _strategy_is_known(self) -> Self:
+        PAIR_STRATEGIES.check(self.strategy)
+        return self
 
 
 class LoraRecipe(Strict):
@@ -111,6 +115,7 @@ class InferRecipe(Strict):
     """How a question is answered. Temperature, top_p, seed and the length of a solution are as in `sampling`."""
 
     strategy: str = "cat"
+    """greedy, cot, self-consistency, dipt, best-of-n, deepconf, beam, cat, or module:name."""
     k: int = Field(10, ge=1, le=1024)
     """Samples of a question; in a tree, candidates of a branch and branches that survive a level."""
     tau: float = Field(0.001, ge=0, le=1)
@@ -140,10 +145,7 @@ class InferRecipe(Strict):
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> Self:
-        if self.strategy not in STRATEGIES:
-            raise StepconfError(
-                f"unknown strategy {self.strategy!r}.", f"Choose from: {', '.join(STRATEGIES)}."
-            )
+        STRATEGIES.check(self.strategy)
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stepconf.core.answers import AnswerType
 from stepconf.errors import StepconfError
 from stepconf.inference.base import Result, StepScore
+from stepconf.kinds import STRATEGIES, is_own
 from stepconf.recipe import InferRecipe, PromptRecipe, Recipe, SamplingRecipe
 
 _MAX_STOPS = 16
@@ -144,6 +145,9 @@ def read_request(body: bytes, recipe: Recipe, served: str) -> Asked:
         name: getattr(request, name) for name in InferRecipe.model_fields if name in request.model_fields_set
     }
     infer = recipe.infer.model_copy(update=given)
+    if is_own(infer.strategy) and infer.strategy != recipe.infer.strategy:
+        # A name of that form imports a module, which is the server's to choose.
+        raise Refused(400, f"the strategy {infer.strategy!r} is not served.", "invalid_value", "strategy")
     sampling = _sampling(request, recipe)
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
     if len(stop) > _MAX_STOPS or not all(stop):
@@ -151,7 +155,8 @@ def read_request(body: bytes, recipe: Recipe, served: str) -> Asked:
     limits = recipe.serve
     if infer.k > limits.max_k:
         raise Refused(400, f"k={infer.k} exceeds this server's {limits.max_k}.", "limit_exceeded", "k")
-    drawn = {"cat": 0, "beam": 0, "greedy": 1, "cot": 1}.get(infer.strategy, infer.k) * sampling.max_tokens
+    draws = STRATEGIES.load(infer.strategy).draws
+    drawn = {"tree": 0, "k": infer.k}.get(draws, draws) * sampling.max_tokens
     if drawn > limits.max_spent:
         message = f"{drawn} tokens (k x max_tokens) exceed this server's {limits.max_spent} for one request."
         raise Refused(400, message, "limit_exceeded", "max_tokens")

@@ -21,6 +21,7 @@ from typing import Any
 
 from stepconf.core.paths import families
 from stepconf.errors import StepconfError
+from stepconf.kinds import ENGINES
 from stepconf.recipe import Recipe
 from stepconf.run.events import warn
 from stepconf.stages.chunks import Chunk, T
@@ -261,8 +262,8 @@ def _check_room(
 def _on_a_share(recipe: Recipe, gpus: float) -> Recipe:
     """The recipe for one actor: no more memory and processes than its share of a node."""
     options, verify = recipe.engine.options, recipe.verify
-    if 0 < gpus < 1 and recipe.engine.name == "vllm":
-        options = {"gpu_memory_utilization": round(0.9 * gpus, 3)} | options
+    if 0 < gpus < 1:
+        options = ENGINES.load(recipe.engine.name).on_share(gpus) | options
     workers = verify.workers or max(1, int(recipe.ray.verifier_cpus))
     return recipe.model_copy(
         update={

@@ -8,20 +8,20 @@ from stepconf.core.labels import label_steps
 from stepconf.core.paths import whole_paths
 from stepconf.core.records import Solved, Verdict
 from stepconf.engines.base import Engine
+from stepconf.kinds import VERIFIERS
 from stepconf.recipe import Recipe
 from stepconf.run.events import Tick
 from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import open_engine
-from stepconf.verifiers.base import Verifier
+from stepconf.verifiers.base import OpenVerifier, Setup, Verifier
 from stepconf.verifiers.pool import Pool, default_workers
 
 _BESIDE = 4  # chunks
-_MODELS = {"critic", "prm"}  # they judge samples alone: branches are many
 
 
 @contextmanager
-def open_verifiers(recipe: Recipe, pool: Pool, engine: Engine | None = None) -> Iterator[list[Verifier]]:
+def open_verifiers(recipe: Recipe, pool: Pool, engine: Engine | None = None) -> Iterator[list[OpenVerifier]]:
     """The verifiers that the recipe names; `rollout` is none of them: its verdicts come with the branches.
 
     Args:
@@ -30,13 +30,17 @@ def open_verifiers(recipe: Recipe, pool: Pool, engine: Engine | None = None) -> 
         engine: the recipe's model, where it is loaded already; no other thread may use it meanwhile.
 
     Raises:
-        StepconfError: a model or endpoint cannot be reached.
+        StepconfError: one's own verifier is not there; a model or endpoint cannot be reached.
     """
     with ExitStack() as stack:
         if engine is None and shares_engine(recipe):
             engine = stack.enter_context(closing(open_engine(recipe)))
-        names = [name for name in recipe.verify.verifiers if name != "rollout"]
-        yield [_opened(name, recipe, engine, pool, stack) for name in names]
+        setup = Setup(recipe, pool, engine, stack)
+        yield [
+            _SamplesOnly(kind.open(setup)) if kind.runs_model else kind.open(setup)
+            for kind in _kinds(recipe).values()
+            if kind.open is not None
+        ]
 
 
 def open_pool(recipe: Recipe) -> Pool:
@@ -45,24 +49,13 @@ def open_pool(recipe: Recipe) -> Pool:
     return Pool(options.workers, options.deadline_s, int(options.memory_gb * 2**30))
 
 
-def _opened(name: str, recipe: Recipe, engine: Engine | None, pool: Pool, stack: ExitStack) -> Verifier:
-    from stepconf.stages import model_verifiers
-
-    if name == "critic":
-        return model_verifiers.open_critic(recipe, engine, stack)
-    if name == "prm":
-        return model_verifiers.open_prm(recipe.verify.prm, stack)
-    from stepconf.verifiers.final import FinalVerifier
-    from stepconf.verifiers.symbolic import SymbolicVerifier
-
-    return FinalVerifier(pool) if name == "final" else SymbolicVerifier(pool)
+def _kinds(recipe: Recipe) -> dict[str, Verifier]:
+    return {name: VERIFIERS.load(name) for name in recipe.verify.verifiers}
 
 
 def shares_engine(recipe: Recipe) -> bool:
     """Whether a verifier runs the recipe's own model: sampling must then pause while it does."""
-    critic, names = recipe.verify.critic, recipe.verify.verifiers
-    own_critic = critic.base_url is None and critic.model in ("", recipe.model)
-    return "critic" in names and own_critic
+    return any(kind.shares_engine(recipe) for kind in _kinds(recipe).values())
 
 
 def judged_beside(recipe: Recipe) -> int:
@@ -70,13 +63,13 @@ def judged_beside(recipe: Recipe) -> int:
 
     One, where a model verifies: it serves one caller at a time.
     """
-    if _MODELS.intersection(recipe.verify.verifiers):
+    if any(kind.runs_model for kind in _kinds(recipe).values()):
         return 1
     return min(_BESIDE, recipe.verify.workers or default_workers())
 
 
 def judge(
-    chunk: Chunk[T], verifiers: Sequence[Verifier], policy: str, tick: Tick, clock: BusyClock
+    chunk: Chunk[T], verifiers: Sequence[OpenVerifier], policy: str, tick: Tick, clock: BusyClock
 ) -> Chunk[T]:
     """Fill in the verdicts, labels and answer fields of a chunk's solutions; `clock` is that of all who judge."""
     clock.begin()
@@ -95,15 +88,29 @@ def judge(
 
 
 def _spoken(
-    verifier: Verifier, solved: Sequence[Solved], paths: Sequence[Solved]
+    verifier: OpenVerifier, solved: Sequence[Solved], paths: Sequence[Solved]
 ) -> list[list[Verdict | None]]:
     """A verifier's verdicts on the steps of each solution; a branch is judged with the path before it."""
-    judged = [verifier.name not in _MODELS or not one.solution.parent_solution_id for one in solved]
-    found = iter(verifier.verify([path for path, own in zip(paths, judged, strict=True) if own]))
     return [
-        next(found)[-len(one.steps) :] if own else [None] * len(one.steps)
-        for one, own in zip(solved, judged, strict=True)
+        found[len(found) - len(one.steps) :]
+        for one, found in zip(solved, verifier.verify(paths), strict=True)
     ]
+
+
+class _SamplesOnly:
+    """A verifier that says nothing of branches: they are many, and it runs a model."""
+
+    def __init__(self, verifier: OpenVerifier) -> None:
+        self._verifier, self.name, self.version = verifier, verifier.name, verifier.version
+
+    def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
+        """As the verifier, on samples."""
+        own = [one.solution.parent_solution_id is None for one in solved]
+        found = iter(self._verifier.verify([one for one, is_own in zip(solved, own, strict=True) if is_own]))
+        return [
+            next(found) if is_own else [None] * len(one.steps)
+            for one, is_own in zip(solved, own, strict=True)
+        ]
 
 
 def _has_error(parent: Solved, node: int) -> bool:

@@ -5,21 +5,22 @@ from importlib.resources import files
 from pathlib import Path
 
 from stepconf.demo_model import resolve_model
-from stepconf.engines.base import Engine
 from stepconf.engines.openai import Endpoint, split_url
 from stepconf.errors import StepconfError
 from stepconf.recipe import CriticRecipe, PrmRecipe, Recipe, with_trust
 from stepconf.stages.models import open_engine, shown_model
+from stepconf.verifiers.base import Setup, Verifier
 from stepconf.verifiers.critic import CriticVerifier, asking
 from stepconf.verifiers.prm import Form, PrmVerifier, Reader, form_of
 
 
-def open_critic(recipe: Recipe, engine: Engine | None, stack: ExitStack) -> CriticVerifier:
-    """The critic, at its endpoint, in `engine` if that runs its model, or in an engine of its own.
+def open_critic(setup: Setup) -> CriticVerifier:
+    """The critic, at its endpoint, in the setup's engine if that runs its model, or in an engine of its own.
 
     Raises:
         StepconfError: the prompt or model is not there, or the endpoint does not answer or refuses the key.
     """
+    recipe, engine = setup.recipe, setup.engine
     critic, prompt = recipe.verify.critic, read_prompt(recipe.verify.critic.prompt)
     if critic.base_url is not None:
         endpoint = _endpoint(critic, critic.base_url)
@@ -34,9 +35,17 @@ def open_critic(recipe: Recipe, engine: Engine | None, stack: ExitStack) -> Crit
         own = recipe.model_copy(update={"model": model, "model_revision": critic.revision})
         if model != recipe.model:
             own = with_trust(own, False)
-        engine = stack.enter_context(closing(open_engine(own)))
+        engine = setup.stack.enter_context(closing(open_engine(own)))
     ask = asking(engine, critic.temperature, critic.max_tokens, recipe.sampling.seed)
     return CriticVerifier(ask, shown_model(model), prompt)
+
+
+def _is_own_critic(recipe: Recipe) -> bool:
+    critic = recipe.verify.critic
+    return critic.base_url is None and critic.model in ("", recipe.model)
+
+
+CRITIC = Verifier(open_critic, runs_model=True, shares_engine=_is_own_critic)
 
 
 def _endpoint(critic: CriticRecipe, base_url: str) -> Endpoint:
@@ -91,6 +100,9 @@ def open_prm(prm: PrmRecipe, stack: ExitStack) -> PrmVerifier:
             "Leave out verify.prm.engine, or choose transformers.",
         )
     return PrmVerifier(_reader(prm, form, stack), form, shown_model(prm.model), prm.threshold)
+
+
+PRM = Verifier(lambda setup: open_prm(setup.recipe.verify.prm, setup.stack), runs_model=True)
 
 
 def _reader(prm: PrmRecipe, form: Form, stack: ExitStack) -> Reader:

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
 from stepconf.demo_model import resolve_model
-from stepconf.engines.base import Engine
+from stepconf.engines.base import Engine, EngineClass
 from stepconf.engines.guard import Guard
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
+from stepconf.kinds import ENGINES
 from stepconf.recipe import PromptRecipe, Recipe
 from stepconf.run.events import warn
-
-if TYPE_CHECKING:
-    from stepconf.engines.transformers import TransformersEngine
 
 
 def open_engine(recipe: Recipe) -> Engine:
@@ -23,46 +20,10 @@ def open_engine(recipe: Recipe) -> Engine:
     Raises:
         StepconfError: no model is named, it cannot be loaded, or the engine is not installed or does not fit.
     """
-    model, options = _resolved(recipe), recipe.engine
-    if options.name == "transformers":
-        return open_transformers(recipe)
-    from stepconf.engines.vllm import VllmEngine
-
-    return VllmEngine(
-        model,
-        revision=recipe.model_revision,
-        dtype=options.dtype,
-        seed=recipe.sampling.seed,
-        max_model_len=options.max_model_len,
-        tensor_parallel=options.tensor_parallel,
-        trust_remote_code=options.trust_remote_code,
-        options=options.options,
-    )
-
-
-def open_transformers(recipe: Recipe) -> "TransformersEngine":
-    """Load the recipe's model in the reference engine, whichever engine the recipe names; raises as above."""
-    model = _resolved(recipe)
-    try:
-        from stepconf.engines.transformers import TransformersEngine
-    except ImportError as error:
-        raise StepconfError(
-            f"the transformers engine needs torch, which cannot be imported: {error}",
-            "Type: make environment in a checkout, or pip install torch",
-        ) from error
-    return TransformersEngine(
-        model,
-        revision=recipe.model_revision,
-        dtype=recipe.engine.dtype,
-        max_model_len=recipe.engine.max_model_len,
-        trust_remote_code=recipe.engine.trust_remote_code,
-    )
-
-
-def _resolved(recipe: Recipe) -> str:
     if not recipe.model:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
-    return resolve_model(recipe.model)
+    kind: EngineClass = ENGINES.load(recipe.engine.name)
+    return kind.open(resolve_model(recipe.model), recipe)
 
 
 def shown_model(model: str) -> str:

@@ -1,12 +1,17 @@
-"""What every verifier looks like."""
+"""What every verifier looks like: a record that says how it is opened, and what it is then."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Protocol
 
 from stepconf.core.records import Solved, Verdict
+from stepconf.engines.base import Engine
+from stepconf.recipe import Recipe
+from stepconf.verifiers.pool import Pool
 
 
-class Verifier(Protocol):
+class OpenVerifier(Protocol):
     """Judges steps. Stateless between calls; may be called from any thread.
 
     `name` and `version` go into every verdict. `verify` returns, for `solved[i]`, one entry per step: a
@@ -20,3 +25,43 @@ class Verifier(Protocol):
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """One list per solution, one entry per step."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a verifier is opened with.
+
+    Args:
+        recipe: the whole recipe.
+        pool: workers that can be killed.
+        engine: the recipe's model where it is loaded already, else None.
+        stack: closes, after the run, what is entered into it.
+    """
+
+    recipe: Recipe
+    pool: Pool
+    engine: Engine | None
+    stack: ExitStack
+
+
+def _never(recipe: Recipe) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """A kind of verifier, by name in `kinds.VERIFIERS`.
+
+    Args:
+        open: makes it ready; raises StepconfError where it cannot be. None: its verdicts come with the branches.
+        runs_model: it runs a model: one thread calls it at a time, and it judges samples alone, since branches
+            are many.
+        shares_engine: whether, as the recipe has it, it runs the recipe's own model: sampling pauses meanwhile.
+    """
+
+    open: Callable[[Setup], OpenVerifier] | None
+    runs_model: bool = False
+    shares_engine: Callable[[Recipe], bool] = _never
+
+
+ROLLOUT = Verifier(None)

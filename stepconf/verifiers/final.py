@@ -18,6 +18,7 @@ from stepconf.core.maths.algebra import fix_draws
 from stepconf.core.maths.decide import Decision
 from stepconf.core.maths.forms import readable
 from stepconf.core.records import Label, Solution, Solved, Verdict
+from stepconf.verifiers.base import Verifier
 from stepconf.verifiers.pool import Outcome, Pool
 
 Pair = tuple[str, str, str]  # gold, predicted, answer type
@@ -111,6 +112,9 @@ class FinalVerifier:
         score = None if decision.same is None else float(decision.same)
         reason = outcome.failure or (UNDECIDED if score is None else f"decided by {decision.by}")
         return Verdict(self.name, self.version, label, score, reason, outcome.seconds)
+
+
+FINAL = Verifier(lambda setup: FinalVerifier(setup.pool))
 
 
 def _bare(pair: Pair) -> Pair:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from stepconf.core.claims import check_steps
 from stepconf.core.records import Label, Solved, Verdict
 from stepconf.core.statements import STATES_NOTHING, states_something
+from stepconf.verifiers.base import Verifier
 from stepconf.verifiers.pool import Outcome, Pool
 
 Item = tuple[str, list[str]]  # the problem and the texts of the steps
@@ -35,6 +36,9 @@ class SymbolicVerifier:
         seconds = outcome.seconds / max(1, n_steps)
         found: Found = [("unknown", outcome.failure)] * n_steps if outcome.value is None else outcome.value
         return [Verdict(self.name, self.version, label, None, reason, seconds) for label, reason in found]
+
+
+SYMBOLIC = Verifier(lambda setup: SymbolicVerifier(setup.pool))
 
 
 def _check(item: Item) -> Found:

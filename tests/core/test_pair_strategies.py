@@ -14,9 +14,8 @@ from stepconf.core.pairs.frames import PAIRS, SOLUTIONS, STEPS, Rules, reading
 from stepconf.core.pairs.reasons import NO_CORRECTION, NO_RIVAL
 from stepconf.core.pairs.solutions import consistency, dpo_vp, pcpo
 from stepconf.core.pairs.steps import caspo, step_dpo
-from stepconf.core.pairs.strategies import STRATEGIES
 from stepconf.core.records import Pair, PairKind, Solved, Verdict
-from stepconf.recipe import PairsRecipe
+from stepconf.kinds import PAIR_STRATEGIES
 from tests.made_pairs import SAMPLES, WRITER, Sample, make, paired, read
 
 
@@ -34,18 +33,14 @@ WRONG = make(Sample(0, [("a\n", "correct", 0.2), ("b\n", "incorrect", 0.5)], "st
 RIGHT = make(Sample(0, [("a\n", "correct", 0.2), ("d\n", "correct", 0.5)], "stop"), 1)
 
 
-def test_the_recipe_names_the_strategies() -> None:
-    assert get_args(PairsRecipe.model_fields["strategy"].annotation) == tuple(STRATEGIES)
-
-
 def test_frames_have_the_declared_columns() -> None:
     frames = read([WRONG, RIGHT])
     for frame, declared in ((frames.steps, STEPS), (frames.solutions, SOLUTIONS)):
         kinds = {name: kind for name, (kind, _) in declared.items() if name != "token_logprobs"}
         assert {name: frame.schema[name] for name in kinds} == kinds
-    for choose in STRATEGIES.values():
+    for name in PAIR_STRATEGIES.built_in:
         solutions = frames.solutions.with_columns(token_logprobs=pl.lit([0.0, 0.0], pl.List(pl.Float32)))
-        made = choose(frames._replace(solutions=solutions), Rules()).pairs
+        made = PAIR_STRATEGIES.load(name).choose(frames._replace(solutions=solutions), Rules()).pairs
         assert made.schema == {name: kind for name, (kind, _) in PAIRS.items()}
         assert set(made["kind"]) <= set(get_args(PairKind))
 

@@ -11,7 +11,8 @@ from stepconf.engines.transformers import TransformersEngine
 from stepconf.inference.base import Question, Result, Setting
 from stepconf.inference.run import answer
 from stepconf.inference.strategies import search
-from stepconf.recipe import STRATEGIES, InferRecipe, SamplingRecipe
+from stepconf.kinds import STRATEGIES
+from stepconf.recipe import InferRecipe, SamplingRecipe
 from tests.tiny import tiny_model
 
 
@@ -49,7 +50,7 @@ def run(engine: Engine, strategy: str, **infer: object) -> tuple[list[Result], i
     return found, counting.n_sampled
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES.built_in)
 def test_every_strategy(engine: Engine, strategy: str) -> None:
     found, drawn = run(engine, strategy)
     assert sum(one.spent.tokens for one in found) == drawn > 0

@@ -9,7 +9,7 @@ import pytest
 from stepconf.core.records import Solution, Solved
 from stepconf.core.statements import STATES_NOTHING
 from stepconf.core.steps import build_steps
-from stepconf.verifiers.base import Verifier
+from stepconf.verifiers.base import OpenVerifier
 from stepconf.verifiers.pool import Pool
 from stepconf.verifiers.symbolic import SymbolicVerifier
 from tests.verifiers.hostile import hostile_strings
@@ -35,7 +35,7 @@ def pool() -> Iterator[Pool]:
 
 
 def test_a_verdict_for_every_step(pool: Pool) -> None:
-    verifier: Verifier = SymbolicVerifier(pool)
+    verifier: OpenVerifier = SymbolicVerifier(pool)
     (verdicts, nothing) = verifier.verify(
         [solved("47 + 38 = 85\n", "So 85 - 20 = 75\n", "We are done."), solved()]
     )

@@ -5,6 +5,7 @@ sampled from another one's exact tokens: its first step is a sibling of the step
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import polars as pl
@@ -82,7 +83,19 @@ class Choice(NamedTuple):
     dropped: dict[str, int]
 
 
-Strategy = Callable[[Frames, Rules], Choice]
+@dataclass(frozen=True, slots=True)
+class PairStrategy:
+    """A way to choose pairs, by name in `kinds.PAIR_STRATEGIES`. Pure: the same frames and rules give the same pairs.
+
+    Args:
+        choose: of the frames of some whole problems and the rules.
+        takes_tau: it reads `Rules.tau`, which is taken from the run where the recipe does not say it.
+        reads_logprobs: it reads `token_logprobs` of the solutions, a column that costs memory.
+    """
+
+    choose: Callable[[Frames, Rules], Choice]
+    takes_tau: bool = False
+    reads_logprobs: bool = False
 
 
 def reading(text: pl.Expr) -> pl.Expr:

@@ -8,7 +8,16 @@ each by its own answer. Branches that leave later are no fair sample of the chil
 import polars as pl
 
 from stepconf.core.pairs import reasons
-from stepconf.core.pairs.frames import CHILD, PREFIX, Choice, Frames, Rules, chosen_pairs, counts
+from stepconf.core.pairs.frames import (
+    CHILD,
+    PREFIX,
+    Choice,
+    Frames,
+    PairStrategy,
+    Rules,
+    chosen_pairs,
+    counts,
+)
 
 _ROUNDING = 1e-9  # of shares: 2/3 - 1/6 is to reach a margin of 0.5
 _BEST = ["share", "graded", "mean_logprob", "solution_id"]
@@ -117,3 +126,7 @@ def children(steps: pl.DataFrame) -> pl.DataFrame:
         .agg(graded=pl.col("answer_correct").count(), share=pl.col("answer_correct").mean())
     )
     return rows.select(*CHILD, "row", "mean_logprob", "solution_id").join(shares, on=CHILD)
+
+
+RSTAR = PairStrategy(rstar)
+CGPO = PairStrategy(cgpo)

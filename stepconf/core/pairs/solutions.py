@@ -11,7 +11,7 @@ from math import exp
 import polars as pl
 
 from stepconf.core.pairs import reasons
-from stepconf.core.pairs.frames import Choice, Frames, Rules, chosen_pairs, counts
+from stepconf.core.pairs.frames import Choice, Frames, PairStrategy, Rules, chosen_pairs, counts
 from stepconf.core.pairs.select import hashed
 
 _PROMPT = ["problem_id", "prompt_id"]
@@ -104,3 +104,7 @@ def _pairs(met: pl.DataFrame) -> pl.DataFrame:
     return chosen_pairs(
         met.with_columns(origin="row", chosen="row", rejected="row_wrong", kind=pl.lit("trajectory"))
     )
+
+
+DPO_VP = PairStrategy(dpo_vp)
+PCPO = PairStrategy(pcpo, reads_logprobs=True)

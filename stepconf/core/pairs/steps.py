@@ -9,7 +9,16 @@ from collections.abc import Iterable
 import polars as pl
 
 from stepconf.core.pairs import reasons
-from stepconf.core.pairs.frames import CHILD, PREFIX, Choice, Frames, Rules, chosen_pairs, counts
+from stepconf.core.pairs.frames import (
+    CHILD,
+    PREFIX,
+    Choice,
+    Frames,
+    PairStrategy,
+    Rules,
+    chosen_pairs,
+    counts,
+)
 
 
 def caspo(frames: Frames, rules: Rules) -> Choice:
@@ -111,3 +120,7 @@ def corrected(text: str, references: Iterable[str]) -> str | None:
         if reference.strip() and reference.split() != text.split():
             return before + reference.strip() + after
     return None
+
+
+CASPO = PairStrategy(caspo, takes_tau=True)
+STEP_DPO = PairStrategy(step_dpo)

@@ -1,24 +1,17 @@
-"""The functions of `import stepconf`: segment, check and compare text, and read runs.
-
-Those that generate, pair and train are commands (`pipeline.py`, `pairs/make.py`, `train.py`).
-"""
+"""`import stepconf` on text: steps, claims and answers. No model, no files."""
 
 import atexit
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepconf.core.answers import Found, extract_answer, find_answer
 from stepconf.core.claims import StepCheck, check_steps
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stepconf.verifiers.pool import Pool
 
-__all__ = ["Run", "StepCheck", "check_steps", "extract_answer", "load_run", "segment", "verify_answer"]
+__all__ = ["StepCheck", "check_steps", "extract_answer", "segment", "verify_answer", "verify_answers"]
 
 
 def segment(text: str) -> list[str]:
@@ -53,54 +46,16 @@ def verify_answers(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
 
     found = [find_answer(predicted) or Found(predicted, marked=True) for _, predicted in pairs]
     asked = [(gold, one.text, "math") for (gold, _), one in zip(pairs, found, strict=True)]
-    same = [outcome.value.same if outcome.value else None for outcome in compare(_pool(), asked)]
+    same = [outcome.value.same if outcome.value else None for outcome in compare(pool(), asked)]
     # what nothing marks is a guess: that it differs shows nothing
     return [None if one is False and not said.marked else one for one, said in zip(same, found, strict=True)]
 
 
 @lru_cache(maxsize=1)
-def _pool() -> "Pool":
+def pool() -> "Pool":
+    """The workers that compare answers, closed as the program ends."""
     from stepconf.verifiers.pool import Pool
 
-    pool = Pool()
-    atexit.register(pool.close)
-    return pool
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run's tables as lazy Polars frames. See `schemas/` for their columns."""
-
-    folder: Path
-
-    @property
-    def solutions(self) -> "pl.LazyFrame":
-        """One row a solution, branches included (`parent_solution_id`)."""
-        return self._table("solutions")
-
-    @property
-    def steps(self) -> "pl.LazyFrame":
-        """One row a step, with its entropies, verdicts and label."""
-        return self._table("steps")
-
-    @property
-    def pairs(self) -> "pl.LazyFrame":
-        """One row a preference pair, of both splits (`split`)."""
-        return self._table("pairs")
-
-    def _table(self, name: str) -> "pl.LazyFrame":
-        from stepconf.run.scan import scan
-
-        return scan(self.folder, name)
-
-
-def load_run(folder: str | Path) -> Run:
-    """A run that `generate`, `score`, `segment` or `verify` wrote.
-
-    Raises:
-        StepconfError: the folder is no run.
-    """
-    from stepconf.run.tables import check_is_run
-
-    check_is_run(Path(folder))
-    return Run(Path(folder))
+    workers = Pool()
+    atexit.register(workers.close)
+    return workers
