@@ -16,7 +16,7 @@ from stepconf.core.claims import StepCheck, check_steps
 if TYPE_CHECKING:
     import polars as pl
 
-    from stepconf.verifiers.pool import Pool
+    from stepconf.workers.pool import Pool
 
 __all__ = ["Run", "StepCheck", "check_steps", "extract_answer", "load_run", "segment", "verify_answer"]
 
@@ -60,7 +60,7 @@ def verify_answers(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
 
 @lru_cache(maxsize=1)
 def _pool() -> "Pool":
-    from stepconf.verifiers.pool import Pool
+    from stepconf.workers.pool import Pool
 
     pool = Pool()
     atexit.register(pool.close)

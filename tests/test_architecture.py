@@ -16,19 +16,21 @@ BASE = {"core", "errors", "recipe", "ui"}
 INWARD = {
     "errors": set(),
     "core": {"errors"},
+    "workers": {"core", "errors"},
     "problems": {"core", "errors"},
     "engines": {"core", "errors"},
-    "verifiers": {"engines", "core", "errors"},
+    "verifiers": {"engines", "workers", "core", "errors"},
     "inference": {"engines", "core", "errors", "recipe"},
     "training": {"core", "errors", "recipe"},
-    "run": {"core", "errors", "ui"},
-    "stages": BASE | {"problems", "engines", "verifiers", "run", "demo_model"},
-    "labels": BASE | {"problems", "verifiers", "run", "stages"},
-    "pairs": BASE | {"engines", "verifiers", "run", "stages", "demo_model"},
+    "run": {"workers", "core", "errors", "ui"},
+    "stages": BASE | {"problems", "engines", "workers", "verifiers", "run", "demo_model"},
+    "labels": BASE | {"problems", "workers", "verifiers", "run", "stages"},
+    "pairs": BASE | {"engines", "workers", "verifiers", "run", "stages", "demo_model"},
     "calibration": BASE | {"engines", "run", "stages"},
-    "evaluation": BASE | {"problems", "engines", "verifiers", "inference", "run", "stages", "calibration"},
-    "serving": BASE | {"engines", "verifiers", "inference", "stages", "evaluation"},
-    "checks": BASE | {"problems", "run"},
+    "evaluation": BASE
+    | {"problems", "engines", "workers", "verifiers", "inference", "run", "stages", "calibration"},
+    "serving": BASE | {"engines", "workers", "verifiers", "inference", "stages", "evaluation"},
+    "checks": BASE | {"problems", "workers", "run"},
     "hub": BASE | {"problems", "run", "checks", "calibration"},
     "report": BASE | {"engines", "run", "calibration", "hub", "demo_model"},
 }
@@ -97,7 +99,7 @@ UNBOUNDED = {
     "core/documents.py",
     "problems/files.py",  # gives the place of what is wrong; `fields.jsonable` has the bound
     "verifiers/critic_prompt.py",  # refuses keys that come twice, and what is too deep
-    "verifiers/sandbox_jail.py",  # reads what its parent says
+    "workers/sandbox_jail.py",  # reads what its parent says
     "engines/tokenizer.py",  # reads what the library of tokenizers writes
     "hub/client.py",  # reads a card that was just written
 }

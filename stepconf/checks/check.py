@@ -17,12 +17,12 @@ from stepconf.core.checks.findings import Finding, Findings, worst
 from stepconf.core.checks.problems import ProblemChecks
 from stepconf.core.checks.secrets import finds
 from stepconf.core.checks.steps import numbers
-from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
 from stepconf.run.files import check_files, missing_parts, stale_summary
 from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import PAIRS, parts_of
 from stepconf.run.tables import check_is_run
+from stepconf.workers.ahead import ahead
 
 _FEW_DECIDED = 100  # steps below which the balance of classes says nothing
 _RARE = 0.02

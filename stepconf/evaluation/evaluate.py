@@ -42,7 +42,7 @@ from stepconf.run.folders import located
 from stepconf.run.shards import write_atomically
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.final import compare
-from stepconf.verifiers.pool import Pool, default_workers
+from stepconf.workers.pool import Pool, default_workers
 
 _SAMPLING = ("self-consistency", "best-of-n", "deepconf", "dipt")  # whose samples are independent draws
 _PASS_AT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # and at the number of samples

@@ -26,7 +26,7 @@ from stepconf.run.folders import located
 from stepconf.run.shards import write_rows
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.verifiers.final import compare
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 
 Watch = Callable[[Growth], None]
 _DATA_FILE = re.compile(r"\S+\.(jsonl|ndjson|json|parquet)(\.gz)?", re.IGNORECASE)

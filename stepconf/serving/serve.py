@@ -25,7 +25,7 @@ from stepconf.recipe import Recipe
 from stepconf.serving.access import access_of, read_key
 from stepconf.serving.chat import Asked
 from stepconf.stages.models import Prompter, open_engine
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 
 if TYPE_CHECKING:
     from stepconf.serving.app import App

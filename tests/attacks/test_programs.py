@@ -10,7 +10,7 @@ from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.evaluation.code_grading import gradable, grade_code
 from stepconf.problems.load import ProblemOptions, load_problems
-from stepconf.verifiers.sandbox import SandboxError, check_sandbox
+from stepconf.workers.sandbox import SandboxError, check_sandbox
 from tests.shared_data import shared_path, shared_rows
 
 pytestmark = pytest.mark.slow
