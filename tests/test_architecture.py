@@ -159,6 +159,42 @@ def test_documents_are_read_within_bounds(path: Path) -> None:
     assert parse is None or here in UNBOUNDED, f"{here}: {parse[0]}: take read_json or read_yaml"
 
 
+def dependencies() -> dict[str, set[str]]:
+    """Which modules of stepconf each names in an import at any place, inside a function or for types alone too."""
+    modules = {path: ".".join(("stepconf", *path.relative_to(ROOT).with_suffix("").parts)) for path in FILES}
+    files = {name.removesuffix(".__init__"): path for path, name in modules.items()}
+
+    def module_of(name: str) -> str:
+        while name and name not in files:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {here: {module_of(name) for name in imports(path)} - {"", here} for here, path in files.items()}
+
+
+def reached_from(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """All that can be reached from here in one step or more."""
+    reached: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = graph[waiting.pop()] - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    graph = dependencies()
+    assert "stepconf.errors" in graph["stepconf.cli"], "the graph is read"
+    reached = {module: reached_from(module, graph) for module in graph}
+    circles = {
+        frozenset(other for other in reached[module] if module in reached[other])
+        for module in graph
+        if module in reached[module]
+    }
+    assert not circles, [sorted(circle) for circle in circles]
+
+
 # What opens files by a path in which it sees a pattern, a home folder or a URL.
 BY_PATH = {
     *("scan_parquet", "read_parquet", "read_table", "read_schema", "read_metadata", "dataset", "ParquetFile"),
