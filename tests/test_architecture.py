@@ -17,7 +17,8 @@ INWARD = {
     "errors": set(),
     "core": {"errors"},
     "workers": {"core", "errors"},
-    "problems": {"core", "errors"},
+    "recipe": {"core", "errors"},
+    "problems": {"core", "errors", "recipe"},
     "engines": {"core", "errors"},
     "verifiers": {"engines", "workers", "core", "errors"},
     "inference": {"engines", "core", "errors", "recipe"},
@@ -97,7 +98,7 @@ RICH_ELSEWHERE = {"rich.table.Table", "rich.tree.Tree", "rich.live.Live", "rich.
 # Who may parse JSON or YAML without the bounds of core/documents.py.
 UNBOUNDED = {
     "core/documents.py",
-    "problems/files.py",  # gives the place of what is wrong; `fields.jsonable` has the bound
+    "problems/files.py",  # gives the place of what is wrong; `rows.jsonable` has the bound
     "verifiers/critic_prompt.py",  # refuses keys that come twice, and what is too deep
     "workers/sandbox_jail.py",  # reads what its parent says
     "engines/tokenizer.py",  # reads what the library of tokenizers writes

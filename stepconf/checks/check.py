@@ -178,13 +178,12 @@ def load_against(names: list[str]) -> dict[str, list[str]]:
     Raises:
         StepconfError: one of them cannot be read.
     """
-    from stepconf.problems.load import ProblemOptions, load_problems
+    from stepconf.problems.load import load_problems
+    from stepconf.recipe import ProblemsRecipe
     from stepconf.run.folders import located
 
-    options = ProblemOptions(require_gold=False)
-    return {
-        name: [problem.text for problem in load_problems(located(name), options).problems] for name in names
-    }
+    found = {name: load_problems(located(name), ProblemsRecipe(), require_gold=False) for name in names}
+    return {name: [problem.text for problem in loaded.problems] for name, loaded in found.items()}
 
 
 def render(report: Report, run: Path | str) -> list[Any]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-from stepconf.core.segment import SegmentOptions
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
 from stepconf.evaluation.infer import equality, prompts_of
@@ -50,7 +49,7 @@ class Service:
         self.live.submit(key, lambda: self._begin(key, asked, tell), tell)
 
     def _begin(self, key: str, asked: Asked, tell: Callable[[Event], None]) -> Search:
-        strategy, options = asked.infer.strategy, self._recipe.segment
+        strategy = asked.infer.strategy
         prompters = [
             Prompter(self._engine.tokenizer, how)
             for how in prompts_of(strategy, asked.prompt, asked.answer_type)
@@ -64,7 +63,7 @@ class Service:
         setting = Setting(
             asked.infer,
             asked.sampling,
-            SegmentOptions(options.mode, options.min_chars, options.max_chars),
+            self._recipe.segment.options,
             prompters[0].stop + asked.stop,
             self.context,
             lambda kind: equality(self._pool, kind),
