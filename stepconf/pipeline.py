@@ -19,13 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepconf.engines.guard import Guard
-from stepconf.problems.load import (
-    ImportedSolution,
-    ProblemOptions,
-    SolutionOptions,
-    load_problems,
-    load_solutions,
-)
+from stepconf.problems.load import ImportedSolution, load_problems, load_solutions
 from stepconf.recipe import Recipe, identity, with_branches, with_policy_of
 from stepconf.run.events import Tick
 from stepconf.run.folders import located
@@ -54,8 +48,9 @@ def generate(
     with damaged shards anew, here and in the commands below.
     """
     # Branches can serve pairs alone: who asks for them may have problems without gold answers.
-    options = ProblemOptions(**_source_options(recipe), require_gold=not recipe.branch.where)
-    loaded = load_problems(located(recipe.problems.source), options)
+    loaded = load_problems(
+        located(recipe.problems.source), recipe.problems, recipe.sampling.seed, not recipe.branch.where
+    )
     has_gold = any(problem.gold_answer for problem in loaded.problems)
     with Run(out, _command_identity("generate", recipe), repair) as run, Meter(run, tick) as meter:
         recipe = with_branches(recipe, "generate", has_gold)
@@ -212,16 +207,8 @@ def _commit(run: Run, recipe: Recipe, meter: Meter, chunk: Chunk[T]) -> None:
 
 
 def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
-    source = recipe.problems
-    options: dict[str, Any] = _source_options(recipe)
-    options |= {"solution_column": source.solution_column, "steps_column": source.steps_column}
-    loaded = load_solutions(located(source.source), SolutionOptions(**options))
+    loaded = load_solutions(located(recipe.problems.source), recipe.problems, recipe.sampling.seed)
     return loaded.rows, loaded.dropped
-
-
-def _source_options(recipe: Recipe) -> dict[str, Any]:
-    names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
-    return {name: getattr(recipe.problems, name) for name in names} | {"seed": recipe.sampling.seed}
 
 
 def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:

@@ -16,21 +16,23 @@ BASE = {"core", "errors", "kinds", "recipe", "ui"}
 INWARD = {
     "errors": set(),
     "core": {"errors"},
-    "problems": {"core", "errors"},
     "kinds": {"errors"},
     "recipe": {"core", "errors", "kinds"},
+    "workers": {"core", "errors"},
+    "problems": {"core", "errors", "recipe"},
     "engines": {"core", "errors", "recipe"},
-    "verifiers": {"engines", "core", "errors", "recipe"},
+    "verifiers": {"engines", "workers", "core", "errors", "recipe"},
     "inference": {"engines", "core", "errors", "kinds", "recipe"},
     "training": {"core", "errors", "recipe"},
-    "run": {"core", "errors", "ui"},
-    "stages": BASE | {"problems", "engines", "verifiers", "run", "demo_model"},
-    "labels": BASE | {"problems", "verifiers", "run", "stages"},
-    "pairs": BASE | {"engines", "verifiers", "run", "stages", "demo_model"},
+    "run": {"workers", "core", "errors", "ui"},
+    "stages": BASE | {"problems", "engines", "workers", "verifiers", "run", "demo_model"},
+    "labels": BASE | {"problems", "workers", "verifiers", "run", "stages"},
+    "pairs": BASE | {"engines", "workers", "verifiers", "run", "stages", "demo_model"},
     "calibration": BASE | {"engines", "run", "stages", "demo_model"},
-    "evaluation": BASE | {"problems", "engines", "verifiers", "inference", "run", "stages", "calibration"},
-    "serving": BASE | {"engines", "verifiers", "inference", "stages", "evaluation"},
-    "checks": BASE | {"problems", "run"},
+    "evaluation": BASE
+    | {"problems", "engines", "workers", "verifiers", "inference", "run", "stages", "calibration"},
+    "serving": BASE | {"engines", "workers", "verifiers", "inference", "stages", "evaluation"},
+    "checks": BASE | {"problems", "workers", "run"},
     "hub": BASE | {"problems", "run", "checks", "calibration"},
     "report": BASE | {"engines", "run", "calibration", "hub", "demo_model"},
 }
@@ -98,9 +100,9 @@ RICH_ELSEWHERE = {"rich.table.Table", "rich.tree.Tree", "rich.live.Live", "rich.
 # Who may parse JSON or YAML without the bounds of core/documents.py.
 UNBOUNDED = {
     "core/documents.py",
-    "problems/files.py",  # gives the place of what is wrong; `fields.jsonable` has the bound
+    "problems/files.py",  # gives the place of what is wrong; `rows.jsonable` has the bound
     "verifiers/critic_prompt.py",  # refuses keys that come twice, and what is too deep
-    "verifiers/sandbox_jail.py",  # reads what its parent says
+    "workers/sandbox_jail.py",  # reads what its parent says
     "engines/tokenizer.py",  # reads what the library of tokenizers writes
     "hub/client.py",  # reads a card that was just written
 }
@@ -158,6 +160,42 @@ def test_documents_are_read_within_bounds(path: Path) -> None:
     parse = re.search(r"\b(json\.loads?|yaml\.\w*load\w*)\(", path.read_text())
     here = path.relative_to(ROOT).as_posix()
     assert parse is None or here in UNBOUNDED, f"{here}: {parse[0]}: take read_json or read_yaml"
+
+
+def dependencies() -> dict[str, set[str]]:
+    """Which modules of stepconf each names in an import at any place, inside a function or for types alone too."""
+    modules = {path: ".".join(("stepconf", *path.relative_to(ROOT).with_suffix("").parts)) for path in FILES}
+    files = {name.removesuffix(".__init__"): path for path, name in modules.items()}
+
+    def module_of(name: str) -> str:
+        while name and name not in files:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {here: {module_of(name) for name in imports(path)} - {"", here} for here, path in files.items()}
+
+
+def reached_from(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """All that can be reached from here in one step or more."""
+    reached: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = graph[waiting.pop()] - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    graph = dependencies()
+    assert "stepconf.errors" in graph["stepconf.cli"], "the graph is read"
+    reached = {module: reached_from(module, graph) for module in graph}
+    circles = {
+        frozenset(other for other in reached[module] if module in reached[other])
+        for module in graph
+        if module in reached[module]
+    }
+    assert not circles, [sorted(circle) for circle in circles]
 
 
 # What opens files by a path in which it sees a pattern, a home folder or a URL.

@@ -9,8 +9,9 @@ from stepconf.core.answers import extract_answer, gold_answer, same_answer
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.evaluation.code_grading import gradable, grade_code
-from stepconf.problems.load import ProblemOptions, load_problems
-from stepconf.verifiers.sandbox import SandboxError, check_sandbox
+from stepconf.problems.load import load_problems
+from stepconf.recipe import ProblemsRecipe
+from stepconf.workers.sandbox import SandboxError, check_sandbox
 from tests.shared_data import shared_path, shared_rows
 from tests.tiny import stepconf, with_tiny
 
@@ -174,7 +175,7 @@ def test_coroutines_are_asked_for_and_graded() -> None:
 def test_humaneval_as_evaluate_grades_it() -> None:
     path = shared_path("benchmarks/humaneval.jsonl.gz")
     rows = {row["task_id"]: row for row in shared_rows("benchmarks/humaneval.jsonl.gz")[:16]}
-    problems = load_problems(f"humaneval@{path}", ProblemOptions(limit=16)).problems
+    problems = load_problems(f"humaneval@{path}", ProblemsRecipe(limit=16)).problems
     right, wrong = [], []
     for one in problems:
         row = rows[one.external_id or ""]

@@ -11,7 +11,7 @@ from stepconf.core.printable import printable
 from stepconf.core.records import Problem
 from stepconf.evaluation.evaluate import Cell, _graded, compared, summarised
 from stepconf.inference.base import Question, Result, Sample, Spent, failed
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 from tests.tiny import stepconf, with_tiny
 
 SMALL = ["--k", 2, "--max-tokens", 24, "--set", "sampling.temperature=1.0"]

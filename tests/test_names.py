@@ -14,7 +14,8 @@ import pytest
 
 from stepconf.calibration import figures
 from stepconf.errors import StepconfError
-from stepconf.problems.load import SolutionOptions, load_solutions
+from stepconf.problems.load import load_solutions
+from stepconf.recipe import ProblemsRecipe
 from tests.edited_run import edit, good_run
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
@@ -101,7 +102,7 @@ def test_a_file_of_any_name_gives_its_own_rows(
             pq.write_table(pa.Table.from_pylist(rows), (tmp_path / file).open("wb"))
         else:
             (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = load_solutions(f"./{name}", SolutionOptions())
+    found = load_solutions(f"./{name}", ProblemsRecipe())
     assert [row.steps for row in found.rows] == [GIVEN[0]["steps"]]
 
 
@@ -111,8 +112,8 @@ def test_a_folder_that_datasets_would_take_for_another_is_refused(name: str, tmp
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(StepconfError, match="another name"):
-        load_solutions(str(tmp_path / name), SolutionOptions())
-    assert len(load_solutions(str(tmp_path / "a1"), SolutionOptions()).rows) == len(GIVEN) - 1
+        load_solutions(str(tmp_path / name), ProblemsRecipe())
+    assert len(load_solutions(str(tmp_path / "a1"), ProblemsRecipe()).rows) == len(GIVEN) - 1
 
 
 def test_a_model_whose_weights_vllm_would_take_from_another_folder_is_refused(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import pytest
 
 from stepconf.core.answers import ANSWER_TYPES
 from stepconf.errors import StepconfError
-from stepconf.problems.fields import as_answer, as_text, jsonable, settled
-from stepconf.problems.load import ProblemOptions, SolutionOptions, load_problems, load_solutions
+from stepconf.problems.load import load_problems, load_solutions
+from stepconf.problems.rows import as_answer, as_text, jsonable, settled
 from stepconf.problems.sets import NAMED_SETS
+from stepconf.recipe import ProblemsRecipe
 from tests.shared_data import shared_path, shared_rows
 
 ROWS = [
@@ -43,7 +44,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> str:
 def problems(name: str, **options: Any) -> list[tuple[str, str | None, str]]:
     return [
         (p.text, p.gold_answer, p.answer_type)
-        for p in load_problems(name, ProblemOptions(**options)).problems
+        for p in load_problems(name, ProblemsRecipe(**options)).problems
     ]
 
 
@@ -109,7 +110,7 @@ def test_every_row_of_a_published_file_is_accounted_for(
     name: str, file: str, dropped: dict[str, int]
 ) -> None:
     path = shared_path(file)
-    loaded = load_problems(f"{name}@{path}", ProblemOptions())
+    loaded = load_problems(f"{name}@{path}", ProblemsRecipe())
     rows = shared_rows(file)
     assert loaded.n_rows == len(rows) == len(loaded.problems) + loaded.dropped.total()
     assert loaded.dropped == dropped
@@ -142,7 +143,7 @@ def test_every_row_of_a_published_file_is_accounted_for(
 )
 def test_how_rows_are_written_out(name: str, file: str, index: int, text: str, gold: str) -> None:
     problem = load_problems(
-        f"{name}@{shared_path(f'benchmarks/{file}.jsonl.gz')}", ProblemOptions()
+        f"{name}@{shared_path(f'benchmarks/{file}.jsonl.gz')}", ProblemsRecipe()
     ).problems[index]
     assert problem.text.endswith(text)
     assert problem.gold_answer == gold
@@ -155,10 +156,10 @@ def test_a_table_is_written_in_markdown() -> None:
 
 
 def test_the_plain_gsm8k_and_math_files_need_no_options() -> None:
-    gsm8k = load_problems(str(shared_path("gsm8k/test.jsonl.gz")), ProblemOptions(limit=3))
+    gsm8k = load_problems(str(shared_path("gsm8k/test.jsonl.gz")), ProblemsRecipe(limit=3))
     assert [problem.gold_answer for problem in gsm8k.problems] == ["18", "3", "70000"]
     assert "16 - 3 - 4" in gsm8k.problems[0].extra["answer"]  # the worked solution is kept
-    math = load_problems(str(shared_path("math/train.jsonl.gz")), ProblemOptions(limit=1))
+    math = load_problems(str(shared_path("math/train.jsonl.gz")), ProblemsRecipe(limit=1))
     assert math.problems[0].gold_answer == "0"
     assert math.problems[0].external_id == "train/algebra/0.json"
 
@@ -167,12 +168,12 @@ def test_the_plain_gsm8k_and_math_files_need_no_options() -> None:
 
 
 def test_the_forms_of_a_local_file_give_the_same_problems(tmp_path: Path) -> None:
-    jsonl = load_problems(write(tmp_path / "a.jsonl", ROWS), ProblemOptions())
-    parquet = load_problems(write_parquet(tmp_path / "a.parquet", ROWS), ProblemOptions())
+    jsonl = load_problems(write(tmp_path / "a.jsonl", ROWS), ProblemsRecipe())
+    parquet = load_problems(write_parquet(tmp_path / "a.parquet", ROWS), ProblemsRecipe())
     write_parquet(tmp_path / "folder" / "part-0.parquet", ROWS[:1])
     write_parquet(tmp_path / "folder" / "part-1.parquet", ROWS[1:])
     (tmp_path / "folder" / "part-0.json").write_text('{"n_rows": 1}')  # what else lies there is no matter
-    folder = load_problems(str(tmp_path / "folder"), ProblemOptions())
+    folder = load_problems(str(tmp_path / "folder"), ProblemsRecipe())
     assert jsonl.digest == parquet.digest == folder.digest
     for loaded in (jsonl, parquet, folder):
         assert [(p.text, p.gold_answer, p.external_id, p.extra) for p in loaded.problems] == [
@@ -188,9 +189,9 @@ def test_the_forms_of_a_local_file_give_the_same_problems(tmp_path: Path) -> Non
 
 def test_ids_and_digest_know_no_order_and_no_place(tmp_path: Path) -> None:
     rows = [{"question": f"{n}+1?", "gold_answer": n + 1} for n in range(50)]
-    one = load_problems(write(tmp_path / "a.jsonl", rows), ProblemOptions())
+    one = load_problems(write(tmp_path / "a.jsonl", rows), ProblemsRecipe())
     random.Random(0).shuffle(rows)
-    other = load_problems(write(tmp_path / "b.jsonl", [*rows, rows[0]]), ProblemOptions())
+    other = load_problems(write(tmp_path / "b.jsonl", [*rows, rows[0]]), ProblemsRecipe())
     assert one.digest == other.digest
     assert {p.problem_id for p in one.problems} == {p.problem_id for p in other.problems}
     assert other.dropped == {"duplicate problem": 1}
@@ -214,7 +215,7 @@ def test_drops_are_counted_by_reason(tmp_path: Path) -> None:
         {"problem": "too deep", "answer": "1", "extra": deep},
         {"problem": "too deep", "answer": deep},
     ]
-    loaded = load_problems(write(tmp_path / "a.jsonl", rows), ProblemOptions())
+    loaded = load_problems(write(tmp_path / "a.jsonl", rows), ProblemsRecipe())
     assert loaded.dropped == {
         "no problem text": 3,
         "problem is not a text": 1,
@@ -224,7 +225,7 @@ def test_drops_are_counted_by_reason(tmp_path: Path) -> None:
         "nested too deeply": 2,
     }
     assert (len(loaded.problems), loaded.n_rows) == (1, len(rows))
-    kept = load_problems(str(tmp_path / "a.jsonl"), ProblemOptions(require_gold=False))
+    kept = load_problems(str(tmp_path / "a.jsonl"), ProblemsRecipe(), require_gold=False)
     assert len(kept.problems) == 4
     assert "no gold answer" not in kept.dropped
 
@@ -255,7 +256,7 @@ def test_a_solution_column_without_an_answer_column_is_worked_out(tmp_path: Path
         {"Problem": "c", "solution": "34"},
     ]
     path = write(tmp_path / "a.jsonl", rows)
-    loaded = load_problems(path, ProblemOptions())
+    loaded = load_problems(path, ProblemsRecipe())
     assert [(p.text, p.gold_answer) for p in loaded.problems][1:] == [("c", "34")]
     assert loaded.problems[0].gold_answer is not None
     assert loaded.problems[0].gold_answer.endswith("2")
@@ -266,7 +267,7 @@ def test_a_solution_column_without_an_answer_column_is_worked_out(tmp_path: Path
 def test_named_columns_go_before_everything(tmp_path: Path) -> None:
     row = {"problem": "p", "question": "q", "a{b|c}": "r", "answer": "1", "key": "2", "id": 7, "row": 8}
     path = write(tmp_path / "a.jsonl", [row])
-    options = ProblemOptions(
+    options = ProblemsRecipe(
         problem_column="a{b|c}", answer_column="key", id_column="row", answer_type="string"
     )
     (problem,) = load_problems(path, options).problems
@@ -286,7 +287,7 @@ def test_the_limit_counts_usable_problems_and_reads_no_further(tmp_path: Path) -
     write(path, rows)
     with path.open("a") as file:
         file.write("broken")
-    loaded = load_problems(str(path), ProblemOptions(limit=3))
+    loaded = load_problems(str(path), ProblemsRecipe(limit=3))
     assert ([p.text for p in loaded.problems], loaded.n_rows) == (["0?", "1?", "2?"], 4)
 
 
@@ -300,7 +301,7 @@ def test_everything_carried_along_is_json(tmp_path: Path) -> None:
         "raw": b"\0\1",
         "x": float("inf"),
     }
-    (problem,) = load_problems(write_parquet(tmp_path / "a.parquet", [row]), ProblemOptions()).problems
+    (problem,) = load_problems(write_parquet(tmp_path / "a.parquet", [row]), ProblemsRecipe()).problems
     assert problem.extra == {"when": "2024-01-02", "raw": "<2 bytes>", "x": None}
     assert json.dumps(jsonable({1: {3, 2}, "\ud800": ("a", 1.5)})) == '{"1": [2, 3], "?": ["a", 1.5]}'
     assert as_answer([]) is None
@@ -311,7 +312,7 @@ def test_everything_carried_along_is_json(tmp_path: Path) -> None:
 
 def test_processbench_is_taken_as_it_is() -> None:
     rows = shared_rows("processbench/math_dev.jsonl.gz")
-    loaded = load_solutions(str(shared_path("processbench/math_dev.jsonl.gz")), SolutionOptions())
+    loaded = load_solutions(str(shared_path("processbench/math_dev.jsonl.gz")), ProblemsRecipe())
     assert loaded.n_rows == len(rows) == len(loaded.rows)
     assert not loaded.dropped
     for row, solution in zip(rows, loaded.rows, strict=True):
@@ -332,36 +333,36 @@ def test_the_columns_of_solutions(tmp_path: Path) -> None:
         "extra": 1,
     }
     path = write(tmp_path / "a.jsonl", [both])
-    (as_steps,) = load_solutions(path, SolutionOptions()).rows
+    (as_steps,) = load_solutions(path, ProblemsRecipe()).rows
     assert (as_steps.text, as_steps.steps) == (None, ["one", "two"])
-    (as_text_,) = load_solutions(path, SolutionOptions(solution_column="solution")).rows
+    (as_text_,) = load_solutions(path, ProblemsRecipe(solution_column="solution")).rows
     assert (as_text_.text, as_text_.steps) == ("one\n\ntwo ", None), "exactly as it is given"
     assert as_text_.problem.gold_answer == "3"
     assert as_text_.extra == {"answer": "#### 3", "steps": ["one", "two"], "extra": 1}
     assert as_steps.problem.problem_id == as_text_.problem.problem_id
     for column in ("text", "response"):
         (solution,) = load_solutions(
-            write(tmp_path / "b.jsonl", [{"problem": "p", column: "s"}]), SolutionOptions()
+            write(tmp_path / "b.jsonl", [{"problem": "p", column: "s"}]), ProblemsRecipe()
         ).rows
         assert (solution.text, solution.problem.gold_answer) == ("s", None)
 
 
 def test_a_solution_is_not_its_own_gold_answer(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"problem": "p", "solution": "\\boxed{1}"}])
-    assert load_solutions(path, SolutionOptions()).rows[0].problem.gold_answer is None
-    assert load_solutions(f"math@{path}", SolutionOptions()).rows[0].problem.gold_answer is None
+    assert load_solutions(path, ProblemsRecipe()).rows[0].problem.gold_answer is None
+    assert load_solutions(f"math@{path}", ProblemsRecipe()).rows[0].problem.gold_answer is None
 
 
 def test_dropped_solutions(tmp_path: Path) -> None:
     texts: list[Any] = ["fine", "fine", "", "  ", None, 7, "\udc00"]
     path = write(tmp_path / "a.jsonl", [{"problem": "p", "text": text} for text in texts])
-    loaded = load_solutions(path, SolutionOptions())
+    loaded = load_solutions(path, ProblemsRecipe())
     assert (len(loaded.rows), loaded.n_rows) == (2, 7)
     reasons = {"no solution text": 3, "solution is not a text": 1, "not valid Unicode": 1}
     assert loaded.dropped == Counter(reasons)
     lists: list[Any] = [["fine"], [], None, "text", [1], [" "], ["\ud800"]]
     path = write(tmp_path / "b.jsonl", [{"problem": "p", "steps": steps} for steps in lists])
-    loaded = load_solutions(path, SolutionOptions())
+    loaded = load_solutions(path, ProblemsRecipe())
     assert (len(loaded.rows), loaded.n_rows) == (1, 7)
     assert loaded.dropped == {"no steps": 3, "steps are not a list of texts": 2, "not valid Unicode": 1}
 
@@ -371,23 +372,23 @@ def test_dropped_solutions(tmp_path: Path) -> None:
 
 def test_reasoning_gym_is_the_same_for_the_same_seed() -> None:
     name = "reasoning-gym:gsm_symbolic"
-    one, same, other = (load_problems(name, ProblemOptions(limit=6, seed=seed)) for seed in (1, 1, 2))
+    one, same, other = (load_problems(name, ProblemsRecipe(limit=6), seed) for seed in (1, 1, 2))
     assert len(one.problems) == 6
     assert one == same
     assert one.digest != other.digest
-    assert load_problems(f"{name}?seed=2", ProblemOptions(limit=6, seed=1)).digest == other.digest
+    assert load_problems(f"{name}?seed=2", ProblemsRecipe(limit=6), seed=1).digest == other.digest
     assert one.problems[0].answer_type == "number"
     assert one.problems[0].extra["answer_cot"]
-    longer = load_problems(name, ProblemOptions(limit=60, seed=1))
+    longer = load_problems(name, ProblemsRecipe(limit=60), seed=1)
     assert longer.problems[:6] == one.problems
 
 
 @pytest.mark.slow
 def test_reasoning_gym_is_the_same_in_another_process() -> None:
     code = """
-        from stepconf.problems.load import *
+        from stepconf.problems.load import *; from stepconf.recipe import ProblemsRecipe
         for task in ("gsm_symbolic", "chain_sum", "knights_knaves"):
-            print(load_problems("reasoning-gym:" + task, ProblemOptions(limit=5)).digest)
+            print(load_problems("reasoning-gym:" + task, ProblemsRecipe(limit=5)).digest)
         """
     runs = [run_python(code, PYTHONHASHSEED=seed) for seed in ("1", "2")]
     assert runs[0] == runs[1]
@@ -396,7 +397,7 @@ def test_reasoning_gym_is_the_same_in_another_process() -> None:
 
 def test_settings_of_reasoning_gym() -> None:
     name = "reasoning-gym:basic_arithmetic?min_terms=3&max_terms=3&operators=+,-&allow_negation=False&size=7"
-    loaded = load_problems(name, ProblemOptions())
+    loaded = load_problems(name, ProblemsRecipe())
     assert loaded.n_rows == 7 == len(loaded.problems) + loaded.dropped.total()
     assert all(problem.extra["num_terms"] == 3 for problem in loaded.problems)
     assert all(not set("*/") & set(problem.extra["expression"]) for problem in loaded.problems)
@@ -408,7 +409,7 @@ def test_settings_of_reasoning_gym() -> None:
     [("polynomial_multiplication", "math"), ("syllogism", "string"), ("lcm", "number")],
 )
 def test_answer_types_of_reasoning_gym(task: str, answer_type: str) -> None:
-    (problem,) = load_problems(f"reasoning-gym:{task}", ProblemOptions(limit=1)).problems
+    (problem,) = load_problems(f"reasoning-gym:{task}", ProblemsRecipe(limit=1)).problems
     assert problem.answer_type == answer_type
     assert json.loads(json.dumps(problem.extra)) == problem.extra
 
@@ -444,7 +445,7 @@ def hub_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_hub_set_with_configs_and_splits(hub_set: str) -> None:
     assert problems(f"{hub_set}:extra") == [("extra?", "3", "math")]
     assert problems(f"{hub_set}:main", split="train") == [("train?", "1", "math")]
-    loaded = load_problems(f"{hub_set}:main", ProblemOptions(split="test"))
+    loaded = load_problems(f"{hub_set}:main", ProblemsRecipe(split="test"))
     assert (loaded.problems[0].source, loaded.problems[0].split) == ("org/name:main", "test")
     with pytest.raises(StepconfError, match="several splits") as error:
         problems(f"{hub_set}:main")
@@ -470,10 +471,10 @@ def test_a_folder_in_the_hubs_form(tmp_path: Path) -> None:
 def test_the_hub_out_of_reach(tmp_path: Path) -> None:
     code = """
         from stepconf.errors import StepconfError
-        from stepconf.problems.load import *
+        from stepconf.problems.load import *; from stepconf.recipe import ProblemsRecipe
         for name in ("gsm8k", "tablebench", "org/not-there", "org/not-there:config"):
             try:
-                load_problems(name, ProblemOptions())
+                load_problems(name, ProblemsRecipe())
             except StepconfError as error:
                 print(error.problem, "HINT", error.hint)
         """
@@ -512,7 +513,6 @@ def test_importing_is_light() -> None:
         ("reasoning-gym:chain_sum?min_terms", {}, "no setting 'min_terms' \\(in", "Its settings: "),
         ("reasoning-gym:chain_sum?min_terms=9&max_terms=2", {}, "settings are refused", "'max_terms': 2"),
         ("reasoning-gym:chain_sum?min_terms=many", {}, "settings are refused", "'many'"),
-        ("reasoning-gym:chain_sum", {"limit": 0}, "limit is 0", "1 or more"),
         (
             "reasoning-gym:chain_sum",
             {"answer_type": "maths"},
@@ -523,7 +523,7 @@ def test_importing_is_light() -> None:
 )
 def test_sources_that_are_none(name: str, options: dict[str, Any], said: str, hint: str) -> None:
     with pytest.raises(StepconfError, match=said) as error:
-        load_problems(name, ProblemOptions(**options))
+        load_problems(name, ProblemsRecipe(**options))
     assert hint in error.value.hint
 
 
@@ -554,7 +554,7 @@ def test_files_without_problems(
 ) -> None:
     path = write(tmp_path / "a.jsonl", rows)
     with pytest.raises(StepconfError, match=said) as error:
-        load_problems(path, ProblemOptions(**options))
+        load_problems(path, ProblemsRecipe(**options))
     assert error.value.problem.startswith(path)
     assert hint in error.value.hint
 
@@ -562,7 +562,7 @@ def test_files_without_problems(
 def test_a_set_name_with_a_file_of_another_set(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ROWS)
     with pytest.raises(StepconfError, match=r"tried table, question\); columns seen: problem, answer"):
-        load_problems(f"tablebench@{path}", ProblemOptions())
+        load_problems(f"tablebench@{path}", ProblemsRecipe())
 
 
 def test_files_without_solutions(tmp_path: Path) -> None:
@@ -570,10 +570,10 @@ def test_files_without_solutions(tmp_path: Path) -> None:
     with pytest.raises(
         StepconfError, match="tried solution, text, response, Solution, completion, steps"
     ) as error:
-        load_solutions(path, SolutionOptions())
+        load_solutions(path, ProblemsRecipe())
     assert error.value.hint == "Name it: --solution-column COLUMN"
     with pytest.raises(StepconfError, match="called 'lvel'") as error:
-        load_solutions(path, SolutionOptions(steps_column="lvel"))
+        load_solutions(path, ProblemsRecipe(steps_column="lvel"))
     assert error.value.hint == "Did you mean --steps-column level?"
 
 

@@ -28,7 +28,8 @@ from stepconf.recipe import Recipe, load_recipe
 from stepconf.serving import connection
 from stepconf.serving.access import Access, access_of
 from stepconf.serving.app import App, bind
-from stepconf.serving.serve import Service, served_name
+from stepconf.serving.serve import served_name
+from stepconf.serving.service import Service
 from stepconf.stages.models import open_engine
 from tests.tiny import stepconf, tiny_model
 

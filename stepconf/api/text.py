@@ -9,7 +9,7 @@ from stepconf.core.answers import Found, extract_answer, find_answer
 from stepconf.core.claims import StepCheck, check_steps
 
 if TYPE_CHECKING:
-    from stepconf.verifiers.pool import Pool
+    from stepconf.workers.pool import Pool
 
 __all__ = ["StepCheck", "check_steps", "extract_answer", "segment", "verify_answer", "verify_answers"]
 
@@ -54,7 +54,7 @@ def verify_answers(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
 @lru_cache(maxsize=1)
 def pool() -> "Pool":
     """The workers that compare answers, closed as the program ends."""
-    from stepconf.verifiers.pool import Pool
+    from stepconf.workers.pool import Pool
 
     workers = Pool()
     atexit.register(workers.close)

@@ -17,12 +17,12 @@ from stepconf.core.checks.findings import Finding, Findings, worst
 from stepconf.core.checks.problems import ProblemChecks
 from stepconf.core.checks.secrets import finds
 from stepconf.core.checks.steps import numbers
-from stepconf.run.ahead import ahead
 from stepconf.run.events import Tick
 from stepconf.run.files import check_files, missing_parts, stale_summary
 from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import PAIRS, parts_of
 from stepconf.run.tables import check_is_run
+from stepconf.workers.ahead import ahead
 
 _FEW_DECIDED = 100  # steps below which the balance of classes says nothing
 _RARE = 0.02
@@ -178,13 +178,12 @@ def load_against(names: list[str]) -> dict[str, list[str]]:
     Raises:
         StepconfError: one of them cannot be read.
     """
-    from stepconf.problems.load import ProblemOptions, load_problems
+    from stepconf.problems.load import load_problems
+    from stepconf.recipe import ProblemsRecipe
     from stepconf.run.folders import located
 
-    options = ProblemOptions(require_gold=False)
-    return {
-        name: [problem.text for problem in load_problems(located(name), options).problems] for name in names
-    }
+    found = {name: load_problems(located(name), ProblemsRecipe(), require_gold=False) for name in names}
+    return {name: [problem.text for problem in loaded.problems] for name, loaded in found.items()}
 
 
 def render(report: Report, run: Path | str) -> list[Any]:

@@ -14,7 +14,7 @@ from stepconf.errors import StepconfError
 from stepconf.kinds import VERIFIERS
 from stepconf.recipe import load_recipe
 from stepconf.verifiers.base import OpenVerifier, Setup, Verifier
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 
 _GIVEN: tuple[tuple[str, str | None, list[str]], ...] = (
     ("What is 2 + 3 - 4?", "1", ["2 + 3 = 5\n", "5 - 4 = 1\n", "The answer is \\boxed{1}."]),

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.evaluation.code_tests import program_of, refusal, tests_of
-from stepconf.verifiers.sandbox import Limits, SandboxError, check_sandbox, run_program
+from stepconf.workers.sandbox import Limits, SandboxError, check_sandbox, run_program
 
 
 def gradable(problems: Sequence[Problem], workers: int) -> tuple[list[Problem], Counter[str]]:

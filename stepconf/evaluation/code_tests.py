@@ -11,7 +11,7 @@ import symtable
 from collections.abc import Iterator
 
 from stepconf.core.records import Problem
-from stepconf.verifiers.sandbox import Limits, run_program
+from stepconf.workers.sandbox import Limits, run_program
 
 _EXITS = {"exit", "quit", "sys.exit", "os._exit", "SystemExit"}
 _NOT_RUN = re.compile(r"error: (SyntaxError|IndentationError|ImportError|ModuleNotFoundError)\b")

@@ -37,13 +37,13 @@ from stepconf.evaluation.infer import answers, equality, open_pool, row, with_ta
 from stepconf.inference.base import Result
 from stepconf.inference.run import Clock
 from stepconf.kinds import STRATEGIES
-from stepconf.problems.load import ProblemOptions, load_problems
+from stepconf.problems.load import load_problems
 from stepconf.recipe import Recipe, identity
 from stepconf.run.folders import located
 from stepconf.run.shards import write_atomically
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.final import compare
-from stepconf.verifiers.pool import Pool, default_workers
+from stepconf.workers.pool import Pool, default_workers
 
 _PASS_AT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # and at the number of samples
 
@@ -131,10 +131,7 @@ def answered(
 
 def _problems(name: str, recipe: Recipe) -> tuple[list[Problem], Counter[str]]:
     """The benchmark's problems, and how many of them cannot be graded, by reason."""
-    given = recipe.problems
-    names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
-    options = {option: getattr(given, option) for option in names}
-    found = load_problems(located(name), ProblemOptions(**options, seed=recipe.sampling.seed)).problems
+    found = load_problems(located(name), recipe.problems, recipe.sampling.seed).problems
     return gradable(found, recipe.verify.workers or default_workers())
 
 

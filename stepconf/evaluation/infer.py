@@ -13,7 +13,6 @@ from stepconf.core.ids import problem_id
 from stepconf.core.prompts import INSTRUCTION, instruction_for
 from stepconf.core.prune import tau_at
 from stepconf.core.records import Problem
-from stepconf.core.segment import SegmentOptions
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
@@ -21,13 +20,13 @@ from stepconf.inference.base import Growth, Question, Result, Search, Setting, S
 from stepconf.inference.run import Clock, answer
 from stepconf.inference.strategies import search
 from stepconf.kinds import STRATEGIES
-from stepconf.problems.load import ProblemOptions, load_problems
+from stepconf.problems.load import load_problems
 from stepconf.recipe import PromptRecipe, Recipe
 from stepconf.run.folders import located
 from stepconf.run.shards import write_rows
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.verifiers.final import compare
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 
 Watch = Callable[[Growth], None]
 _DATA_FILE = re.compile(r"\S+\.(jsonl|ndjson|json|parquet)(\.gz)?", re.IGNORECASE)
@@ -92,14 +91,11 @@ def with_tau(recipe: Recipe) -> Recipe:
 
 def questions_of(source: str, recipe: Recipe) -> list[Problem]:
     """The problems of a file, or the one that `source` itself is."""
-    options = recipe.problems
     if Path(source).exists() or _DATA_FILE.fullmatch(source):
-        names = ("split", "problem_column", "answer_column", "id_column", "answer_type", "limit")
-        given = {name: getattr(options, name) for name in names}
-        return load_problems(located(source), ProblemOptions(**given, require_gold=False)).problems
+        return load_problems(located(source), recipe.problems, require_gold=False).problems
     if not source.strip():
         raise StepconfError("the question is empty.", "Type: stepconf infer 'What is 3 + 4?' --model demo")
-    kind = options.answer_type or "math"
+    kind = recipe.problems.answer_type or "math"
     return [Problem(problem_id(source, None), source, None, kind, "typed", "")]
 
 
@@ -126,11 +122,10 @@ def answers(
     def prompters(kind: str) -> list[Prompter]:
         return [Prompter(engine.tokenizer, prompt) for prompt in prompts_of(strategy, recipe.prompt, kind)]
 
-    options = recipe.segment
     setting = Setting(
         recipe.infer,
         recipe.sampling,
-        SegmentOptions(options.mode, options.min_chars, options.max_chars),
+        recipe.segment.options,
         prompters("math")[0].stop,
         engine.info.max_model_len,
         lambda kind: equality(pool, kind),

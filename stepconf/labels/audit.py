@@ -21,8 +21,8 @@ from stepconf.core.records import Problem, Solved, Step, Verdict, bare_solution
 from stepconf.core.steps import build_steps
 from stepconf.errors import StepconfError
 from stepconf.problems.files import Row, file_kind, json_rows
-from stepconf.problems.load import ProblemOptions, load_problems
-from stepconf.recipe import Recipe, with_branches
+from stepconf.problems.load import load_problems
+from stepconf.recipe import ProblemsRecipe, Recipe, with_branches
 from stepconf.run.events import Tick
 from stepconf.stages.branch import ROLLOUT, Brancher, open_brancher
 from stepconf.stages.chunks import Chunk
@@ -126,7 +126,7 @@ def audit_file(
         raise StepconfError(
             "branches need gold answers, which this file does not hold.", "Add --answers gsm8k, say."
         )
-    problems = load_problems(answers, ProblemOptions()).problems if answers else []
+    problems = load_problems(answers, ProblemsRecipe()).problems if answers else []
     with (
         open_pool(recipe) as pool,
         open_brancher(recipe, None, pool, tick) as brancher,

@@ -22,7 +22,6 @@ from stepconf.core.labels import POLICIES
 from stepconf.core.schema import plain, upgraded
 from stepconf.errors import StepconfError
 from stepconf.labels.columns import label_chunk
-from stepconf.run.ahead import ahead
 from stepconf.run.damage import damage_told
 from stepconf.run.events import Tick
 from stepconf.run.parquet import parquet_file
@@ -31,6 +30,7 @@ from stepconf.run.shard import Shard, as_declared, shard_facts
 from stepconf.run.shards import Run
 from stepconf.run.summary import write_summary
 from stepconf.run.tables import read_recipe
+from stepconf.workers.ahead import ahead
 
 
 def relabel(path: Path, policy: str, tick: Tick) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import polars as pl
 from stepconf.core.ids import prefix_ids
 from stepconf.core.pairs.frames import Frames, reading
 from stepconf.core.pairs.steps import corrected
-from stepconf.run.ahead import ahead
 from stepconf.run.parts import Part
 from stepconf.run.tables import all_parts, read_manifests, read_part, read_shard
+from stepconf.workers.ahead import ahead
 
 SOLUTION_COLUMNS = ["solution_id", "parent_solution_id", "branch_step", "problem_id", "problem", "text"]
 SOLUTION_COLUMNS += [

@@ -10,20 +10,21 @@ from urllib.parse import unquote
 from stepconf.core.documents import read_json
 from stepconf.errors import StepconfError
 from stepconf.problems.files import Row
-from stepconf.problems.rows import ProblemOptions, Source
+from stepconf.problems.rows import Source
 
 _SIZE = 500  # problems where neither `size` nor a limit is given
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
 
 
-def gym_source(name: str, tasks: Mapping[str, tuple[Any, Any]], options: ProblemOptions) -> Source:
+def gym_source(name: str, tasks: Mapping[str, tuple[Any, Any]], seed: int, limit: int | None) -> Source:
     """The rows of a task: `problem`, `answer`, `answer_type` and everything in the entry's metadata.
 
     Args:
         name: `reasoning-gym:task`, with the task's settings after a question mark, as in a URL. A list is
-            written with commas or as JSON. `seed` is that of the options, unless it is set here.
+            written with commas or as JSON.
         tasks: reasoning-gym's own table, from a task to its data set and configuration classes.
-        options: `limit` also bounds how many problems are made.
+        seed: the generator's, unless `name` sets one.
+        limit: also bounds how many problems are made.
 
     Raises:
         StepconfError: unknown task, unknown setting, or a value that the task refuses.
@@ -36,8 +37,8 @@ def gym_source(name: str, tasks: Mapping[str, tuple[Any, Any]], options: Problem
         raise StepconfError(f"reasoning-gym has no task {task!r}.", hint)
     dataset_class, config_class = tasks[task]
     settings = _settings(task, query, config_class)
-    settings.setdefault("seed", options.seed)
-    settings.setdefault("size", max(_SIZE, 10 * (options.limit or 0)))  # items are made as they are read
+    settings.setdefault("seed", seed)
+    settings.setdefault("size", max(_SIZE, 10 * (limit or 0)))  # items are made as they are read
     where = f"reasoning-gym:{task}"
     try:
         config = config_class(**settings)

@@ -28,21 +28,19 @@ from stepconf.problems.files import Row, file_kind, json_rows
 from stepconf.problems.gym import gym_source
 from stepconf.problems.rows import (
     Dropped,
-    ProblemOptions,
-    SolutionOptions,
+    Need,
     Source,
     problem_of,
     settle_columns,
     solution_of,
 )
 from stepconf.problems.sets import NAMED_SETS
+from stepconf.recipe import ProblemsRecipe
 
 __all__ = [
     "ImportedSolution",
     "LoadedProblems",
     "LoadedSolutions",
-    "ProblemOptions",
-    "SolutionOptions",
     "load_problems",
     "load_solutions",
 ]
@@ -96,21 +94,30 @@ class LoadedSolutions:
     digest: str
 
 
-def load_problems(name: str, options: ProblemOptions) -> LoadedProblems:
+def load_problems(
+    name: str, options: ProblemsRecipe, seed: int = 0, require_gold: bool = True
+) -> LoadedProblems:
     """The problems of a set, file or generator, duplicates left out.
+
+    Args:
+        name: as above; the options' own `source` is not read.
+        options: columns, split and answer type, each that of the set or found by its name where None, and the limit.
+        seed: of reasoning-gym's generator.
+        require_gold: leave out problems that have no gold answer.
 
     Raises:
         StepconfError: there is no such source, it cannot be read, a column is missing, or no row is usable.
     """
-    source = _source(name, options)
-    rows, columns = settle_columns(source, options)
+    need: Need = "gold" if require_gold else "problem"
+    source = _source(name, options, seed)
+    rows, columns = settle_columns(source, options, need)
     found: dict[str, Problem] = {}
     dropped: Counter[str] = Counter()
     n_rows = 0
     for row in rows:
         n_rows += 1
         try:
-            problem = problem_of(row, columns, source, options)
+            problem = problem_of(row, columns, source, options.answer_type, need)
             if problem.problem_id in found:
                 raise Dropped("duplicate problem")
             found[problem.problem_id] = problem
@@ -122,7 +129,7 @@ def load_problems(name: str, options: ProblemOptions) -> LoadedProblems:
     return LoadedProblems(list(found.values()), dropped, n_rows, digest_of_ids(found))
 
 
-def load_solutions(path: str, options: SolutionOptions) -> LoadedSolutions:
+def load_solutions(path: str, options: ProblemsRecipe, seed: int = 0) -> LoadedSolutions:
     """The solutions of a file or set, one a row; many rows may share a problem.
 
     A row's `steps` (a list of texts) come before its `solution` where it has both and neither is named.
@@ -130,8 +137,8 @@ def load_solutions(path: str, options: SolutionOptions) -> LoadedSolutions:
     Raises:
         StepconfError: as `load_problems`.
     """
-    source = _source(path, options)
-    rows, columns = settle_columns(source, options)
+    source = _source(path, options, seed)
+    rows, columns = settle_columns(source, options, "solution")
     found: list[ImportedSolution] = []
     seen: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
@@ -139,7 +146,7 @@ def load_solutions(path: str, options: SolutionOptions) -> LoadedSolutions:
     for row in rows:
         n_rows += 1
         try:
-            problem = problem_of(row, columns, source, options)
+            problem = problem_of(row, columns, source, options.answer_type, "solution")
             text, steps = solution_of(row, columns)
             found.append(ImportedSolution(problem, text, steps, seen[problem.problem_id]))
             seen[problem.problem_id] += 1
@@ -164,14 +171,10 @@ def _check_some(n_found: int, dropped: Counter[str], where: str) -> None:
 # Where the rows come from
 
 
-def _source(name: str, options: ProblemOptions) -> Source:
+def _source(name: str, options: ProblemsRecipe, seed: int) -> Source:
     if options.answer_type is not None and options.answer_type not in ANSWER_TYPES:
         raise StepconfError(
             f"Unknown answer type {options.answer_type!r}.", f"Choose one of {', '.join(ANSWER_TYPES)}."
-        )
-    if options.limit is not None and options.limit < 1:
-        raise StepconfError(
-            f"The limit is {options.limit}: nothing would be read.", "Give a limit of 1 or more."
         )
     if name in NAMED_SETS:
         return _named_source(name, options.split)
@@ -180,7 +183,7 @@ def _source(name: str, options: ProblemOptions) -> Source:
         rows, split = _local_rows(_path(path_name), options.split)
         return Source(rows, set_name, path_name, split, NAMED_SETS[set_name])
     if name.startswith("reasoning-gym:"):
-        return _gym_source(name, options)
+        return _gym_source(name, seed, options.limit)
     path = _path(name)
     if path.exists():
         rows, split = _local_rows(path, options.split)
@@ -192,7 +195,7 @@ def _source(name: str, options: ProblemOptions) -> Source:
     raise _no_such_source(name)
 
 
-def _gym_source(name: str, options: ProblemOptions) -> Source:
+def _gym_source(name: str, seed: int, limit: int | None) -> Source:
     try:
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
@@ -200,7 +203,7 @@ def _gym_source(name: str, options: ProblemOptions) -> Source:
             f"{name} needs the package reasoning-gym, which cannot be imported: {error}",
             "Type: make environment in a checkout, or pip install reasoning-gym (needs a C compiler).",
         ) from error
-    return gym_source(name, DATASETS, options)
+    return gym_source(name, DATASETS, seed, limit)
 
 
 def _named_source(name: str, split: str | None) -> Source:

@@ -1,25 +1,23 @@
 """From the rows of one source to problems and solutions: which columns are read, which rows are dropped."""
 
-from collections.abc import Iterable, Iterator
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
 from itertools import chain, islice
+from typing import Any, Literal
 
 from stepconf.core.answers import gold_answer
+from stepconf.core.documents import read_json
 from stepconf.core.ids import problem_id
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
-from stepconf.problems.fields import (
-    Text,
-    as_answer,
-    as_text,
-    is_unicode,
-    jsonable,
-    missing_column,
-    one_column,
-    settled,
-)
 from stepconf.problems.files import Row
 from stepconf.problems.sets import NamedSet
+from stepconf.recipe import ProblemsRecipe
 
 # Tried in this order where no column is named.
 PROBLEM_COLUMNS = "{problem|question|Problem|Question|input|prompt|instruction}"
@@ -30,33 +28,11 @@ ID_COLUMNS = "id|external_id|unique_id|problem_id|question_id|task_id|qid|idx|ID
 
 _PEEKED_ROWS = 100  # rows whose columns are looked at before it is settled which are read
 _BARE_ANSWER = 100  # characters up to which an unmarked line in a worked column is the answer itself
+_PLACE = re.compile(r"\{([^{}]+)\}")
+_MAX_DEPTH = 100  # of lists and objects in one another: far from where Python and JSON give up
 
-
-@dataclass(frozen=True, kw_only=True)
-class ProblemOptions:
-    """How problems are read. A column or type that is not given is that of the set, or found by its name.
-
-    `limit` keeps the first N usable problems. `seed` is that of reasoning-gym's generator. Without
-    `require_gold`, problems that have no gold answer are kept.
-    """
-
-    problem_column: str | None = None
-    answer_column: str | None = None
-    id_column: str | None = None
-    split: str | None = None
-    answer_type: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    require_gold: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class SolutionOptions(ProblemOptions):
-    """How solutions are read: a text column, or a column with lists of steps."""
-
-    solution_column: str | None = None
-    steps_column: str | None = None
-    require_gold: bool = False
+# What each row must hold beside its problem: nothing, a gold answer, or a solution.
+Need = Literal["problem", "gold", "solution"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +45,33 @@ class Source:
     split: str
     named: NamedSet | None = None
     generated: bool = False  # every row says its own answer type
+
+
+@dataclass(frozen=True)
+class Text:
+    """A template with its columns settled: literal pieces and the columns after them."""
+
+    pieces: tuple[tuple[str, str | None, bool], ...]  # (literal before, column or None at the end, optional)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are written out, in order."""
+        return tuple(column for _, column, _ in self.pieces if column is not None)
+
+    @cached_property
+    def is_one_column(self) -> bool:
+        """Whether the text is one column's value and nothing else."""
+        return len(self.columns) == 1 and not any(literal for literal, _, _ in self.pieces)
+
+    def of(self, row: Mapping[str, Any]) -> str | None:
+        """The row's text, stripped; None where a column that is needed is missing or empty."""
+        written = []
+        for literal, column, optional in self.pieces:
+            value = "" if column is None else as_text(row.get(column)) or ""
+            if column is not None and not value and not optional:
+                return None
+            written.append(literal + value)
+        return "".join(written).strip() or None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Dropped(Exception):
     """A row that cannot be used; the message is the reason under which it is counted."""
 
 
-def settle_columns(source: Source, options: ProblemOptions) -> tuple[Iterator[Row], Columns]:
+def settle_columns(source: Source, options: ProblemsRecipe, need: Need) -> tuple[Iterator[Row], Columns]:
     """The source's rows and which of their columns are read, judged by the first hundred rows.
 
     Raises:
@@ -105,18 +108,18 @@ def settle_columns(source: Source, options: ProblemOptions) -> tuple[Iterator[Ro
             source.where, "with the problem", options.problem_column, template, "--problem-column", seen
         )
     solution = steps = None
-    if isinstance(options, SolutionOptions):
+    if need == "solution":
         solution, steps = _solution_columns(source, options, first, seen)
     id_names = [options.id_column] if options.id_column else (named.id if named else ID_COLUMNS).split("|")
     id_column = next((name for name in id_names if name in seen), None)
     if options.id_column and id_column is None:
         raise missing_column(source.where, "with ids", options.id_column, "", "--id-column", seen)
-    answer = _answer_text(source, options, [name for name in seen if name not in {solution, steps}])
+    answer = _answer_text(source, options, need, [name for name in seen if name not in {solution, steps}])
     return chain(first, rows), Columns(problem, answer, id_column, solution, steps)
 
 
-def problem_of(row: Row, columns: Columns, source: Source, options: ProblemOptions) -> Problem:
-    """The row's problem.
+def problem_of(row: Row, columns: Columns, source: Source, answer_type: str | None, need: Need) -> Problem:
+    """The row's problem, whose answer is of the given type, else of that of the set.
 
     Raises:
         Dropped: the row cannot be used.
@@ -134,8 +137,8 @@ def problem_of(row: Row, columns: Columns, source: Source, options: ProblemOptio
     text = columns.problem.of(row)
     if text is None:
         raise Dropped("no problem text")
-    gold, answer_type = _gold(row, columns, source, options)
-    if gold is None and options.require_gold:
+    gold, kind = _gold(row, columns, source, answer_type)
+    if gold is None and need == "gold":
         raise Dropped("no gold answer")
     if not is_unicode(text) or not is_unicode(gold or ""):
         raise Dropped("not valid Unicode")
@@ -144,7 +147,7 @@ def problem_of(row: Row, columns: Columns, source: Source, options: ProblemOptio
         problem_id=problem_id(text, gold),
         text=text,
         gold_answer=gold,
-        answer_type=answer_type,
+        answer_type=kind,
         source=source.name,
         split=source.split,
         external_id=(jsonable(as_text(row.get(columns.id))) or None) if columns.id else None,
@@ -183,12 +186,12 @@ def _settled(column: str | None, template: str, seen: list[str]) -> Text | None:
     return one_column(column) if column in seen else None
 
 
-def _answer_text(source: Source, options: ProblemOptions, seen: list[str]) -> Text | None:
+def _answer_text(source: Source, options: ProblemsRecipe, need: Need, seen: list[str]) -> Text | None:
     template = source.named.answer if source.named else ANSWER_COLUMNS
     answer = _settled(options.answer_column, template, seen)
-    if answer is None and options.answer_column is None and not isinstance(options, SolutionOptions):
+    if answer is None and options.answer_column is None and need != "solution":
         answer = settled("{" + "|".join(WORKED_COLUMNS) + "}", seen)
-    if answer is None and (options.require_gold or options.answer_column):
+    if answer is None and (need == "gold" or options.answer_column):
         raise missing_column(
             source.where, "with the gold answer", options.answer_column, template, "--answer-column", seen
         )
@@ -196,7 +199,7 @@ def _answer_text(source: Source, options: ProblemOptions, seen: list[str]) -> Te
 
 
 def _solution_columns(
-    source: Source, options: SolutionOptions, first: list[Row], seen: list[str]
+    source: Source, options: ProblemsRecipe, first: list[Row], seen: list[str]
 ) -> tuple[str | None, str | None]:
     """The solution column or the steps column; steps come first where the file has both and names neither."""
     if options.steps_column or options.solution_column:
@@ -216,10 +219,10 @@ def _solution_columns(
     return text.columns[0], None
 
 
-def _gold(row: Row, columns: Columns, source: Source, options: ProblemOptions) -> tuple[str | None, str]:
+def _gold(row: Row, columns: Columns, source: Source, answer_type: str | None) -> tuple[str | None, str]:
     """The gold answer, out of its worked solution where it stands in one, and the type of the answer."""
     named = source.named
-    kind = options.answer_type or (named.answer_type if named else None)
+    kind = answer_type or (named.answer_type if named else None)
     kind = kind or (str(row["answer_type"]) if source.generated else None)
     if columns.answer is None:
         return None, kind or "math"
@@ -250,3 +253,147 @@ def _held(row: Row, columns: Columns, source: Source, gold: str | None) -> set[s
     ):
         held.add(columns.answer.columns[0])
     return held.union(source.named.leave_out if source.named else ())
+
+
+# Templates
+
+
+def one_column(name: str) -> Text:
+    """The text that is one column's value, whatever characters its name has."""
+    return Text((("", name, False),))
+
+
+def settled(template: str, columns: Collection[str]) -> Text | None:
+    """The template with each `{one|other}` settled on the first of its columns that is there.
+
+    Returns None where none of a place's columns is there and the place is not optional (`{column?}`).
+    """
+    pieces: list[tuple[str, str | None, bool]] = []
+    end = 0
+    for place in _PLACE.finditer(template):
+        names, optional = place[1].removesuffix("?").split("|"), place[1].endswith("?")
+        column = next((name for name in names if name in columns), None)
+        if column is None and not optional:
+            return None
+        pieces.append((template[end : place.start()], column, optional))
+        end = place.end()
+    return Text((*pieces, (template[end:], None, True)))
+
+
+def missing_column(
+    where: str, what: str, named: str | None, template: str, option: str, columns: Collection[str]
+) -> StepconfError:
+    """The error for a column that is not there, with those that are.
+
+    Args:
+        named: the column that the user named, or None where those of `template` were tried.
+    """
+    tried = [name for place in _PLACE.findall(template) for name in place.removesuffix("?").split("|")]
+    sought = f"called {named!r}" if named else f"{what} (tried {', '.join(tried)})"
+    close = get_close_matches(named or "", list(columns), n=1)
+    return StepconfError(
+        f"{where}: no column {sought}; columns seen: {', '.join(columns)}.",
+        f"Did you mean {option} {close[0]}?" if close else f"Name it: {option} COLUMN",
+    )
+
+
+# Values
+
+
+def as_text(value: Any) -> str | None:
+    """A column's value as it is written into a problem or compared as an answer; None if there is none.
+
+    Whole floats lose their `.0`, true and false become yes and no, a list becomes lettered options and a
+    table of `columns` and `data` a Markdown table.
+    """
+    if isinstance(value, str):
+        table = _table_in(value)
+        return _markdown(table) if table else value.strip()
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, list | tuple):
+        return "\n".join(f"{_letter(index)}. {as_text(item) or ''}" for index, item in enumerate(value))
+    if isinstance(value, dict):
+        return _markdown(value) if _is_table(value) else json.dumps(jsonable(value), ensure_ascii=False)
+    return str(value)
+
+
+def as_answer(value: Any) -> str | None:
+    """A gold answer: as `as_text`, but several answers in a list are joined by commas, and an object is none."""
+    if isinstance(value, dict):
+        return None
+    if isinstance(value, list | tuple):
+        return ", ".join(filter(None, map(as_answer, value))) or None
+    return as_text(value) or None
+
+
+def jsonable(value: Any, depth: int = 0) -> Any:
+    """The value with everything in it that JSON cannot hold turned into something that it can.
+
+    Raises:
+        RecursionError: it is nested more than a hundred levels deep.
+    """
+    if isinstance(value, str):
+        return value if is_unicode(value) else value.encode("utf-8", "replace").decode()
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if depth == _MAX_DEPTH:
+        raise RecursionError("nested too deeply")
+    if isinstance(value, Mapping):
+        return {str(jsonable(key, depth + 1)): jsonable(held, depth + 1) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item, depth + 1) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((jsonable(item, depth + 1) for item in value), key=repr)
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    return jsonable(str(value), depth + 1)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be stored: JSON's escapes can smuggle in lone surrogates, which UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index) if index < 26 else str(index + 1)
+
+
+def _is_table(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("columns"), list)
+        and isinstance(value.get("data"), list)
+    )
+
+
+def _table_in(text: str) -> dict[str, Any] | None:
+    """The table that the text is, where the Hub's copy holds it as JSON in a text column."""
+    if not text.startswith("{") or '"columns"' not in text:
+        return None
+    try:
+        value = read_json(text)
+    except ValueError:
+        return None
+    return value if _is_table(value) else None
+
+
+def _markdown(table: dict[str, Any]) -> str:
+    header = [_cell(name) for name in table["columns"]]
+    rows = [[_cell(value) for value in row] for row in table["data"] if isinstance(row, list)]
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return " ".join((as_text(value) or "").replace("|", "\\|").split())

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from stepconf.core.labels import POLICIES
 from stepconf.core.prompts import INSTRUCTION
+from stepconf.core.segment import SegmentOptions
 from stepconf.errors import StepconfError
 from stepconf.kinds import ENGINES, VERIFIERS
 from stepconf.recipe.base import Strict
@@ -103,12 +104,13 @@ class SegmentRecipe(Strict):
 
     @model_validator(mode="after")
     def _limits_can_be_met(self) -> Self:
-        if self.min_chars > self.max_chars:
-            raise StepconfError(
-                f"segment.min_chars={self.min_chars} exceeds segment.max_chars={self.max_chars}.",
-                "Give min_chars <= max_chars.",
-            )
+        _ = self.options  # refuses those that cannot
         return self
+
+    @property
+    def options(self) -> SegmentOptions:
+        """As `core.segment` takes them."""
+        return SegmentOptions(self.mode, self.min_chars, self.max_chars)
 
 
 class CriticRecipe(Strict):

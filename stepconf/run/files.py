@@ -7,7 +7,6 @@ from typing import Any
 from stepconf.core.checks.findings import Findings
 from stepconf.core.documents import read_json
 from stepconf.core.schema import TABLES
-from stepconf.run.ahead import ahead
 from stepconf.run.copies import url_of
 from stepconf.run.damage import live_manifests, shard_damage
 from stepconf.run.facts import is_count
@@ -15,6 +14,7 @@ from stepconf.run.known import held_here
 from stepconf.run.lease import is_held
 from stepconf.run.parts import PAIRS, chunks_of
 from stepconf.run.remote import Store
+from stepconf.workers.ahead import ahead
 
 
 def check_files(run: Path, found: Findings) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from math import ceil
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -24,9 +24,7 @@ from stepconf.recipe import Recipe
 from stepconf.serving.access import Access
 from stepconf.serving.chat import Asked, Head, Refused, read_request
 from stepconf.serving.connection import Connection
-
-if TYPE_CHECKING:
-    from stepconf.serving.serve import Event, Service
+from stepconf.serving.service import Event, Service
 
 _BODY_S = 30.0  # how long a client may take to send its request
 _LINGER_S = 5.0  # how long it may take to read an answer, once the server is asked to end
@@ -43,7 +41,7 @@ class App:
         access: decides whom it answers.
     """
 
-    def __init__(self, service: "Service", recipe: Recipe, name: str, access: Access) -> None:
+    def __init__(self, service: Service, recipe: Recipe, name: str, access: Access) -> None:
         self._service, self._recipe, self._limits = service, recipe, recipe.serve
         self._name, self._access = name, access
         self._created = int(time.time())
@@ -190,7 +188,7 @@ class App:
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
 
-        def tell(event: "Event") -> None:
+        def tell(event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         self._service.ask(key, asked, tell)
@@ -202,7 +200,7 @@ class App:
             pass
         self._leave(key)
 
-    def _leave(self, key: str, why: "Event | None" = None) -> None:
+    def _leave(self, key: str, why: Event | None = None) -> None:
         """Nobody waits for this answer any more; nothing happens where it has been given."""
         events = self._waiting.pop(key, None)
         if events is not None:

@@ -1,36 +1,28 @@
 """`stepconf serve`: the strategies behind an OpenAI-compatible endpoint, all requests over one engine.
 
-The engine runs in a thread of its own, where questions of all clients share one stream (inference/live.py).
-app.py speaks HTTP, chat.py has the wire format.
+The engine runs in a thread of its own (service.py). app.py speaks HTTP, chat.py has the wire format.
 """
 
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from socket import socket
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from stepconf.core.segment import SegmentOptions
-from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.evaluation.infer import equality, open_pool, prompts_of, with_tau
-from stepconf.inference.base import Question, Result, Search, Setting, StepScore
-from stepconf.inference.live import Live
-from stepconf.inference.strategies import search
+from stepconf.evaluation.infer import open_pool, with_tau
 from stepconf.recipe import Recipe
 from stepconf.serving.access import access_of, read_key
-from stepconf.serving.chat import Asked
-from stepconf.stages.models import Prompter, open_engine
-from stepconf.verifiers.pool import Pool
+from stepconf.serving.service import Service
+from stepconf.stages.models import open_engine
 
 if TYPE_CHECKING:
     from stepconf.serving.app import App
 
-Event = Literal["started"] | StepScore | Result | Exception
 _ENGINE_ENDS_S = 10.0
 
 
@@ -65,7 +57,7 @@ def serve(recipe: Recipe, ready: Callable[[str, str], None]) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(service: "Service", app: "App", address: socket, ready: Callable[[str, str], None]) -> None:
+def _run(service: Service, app: "App", address: socket, ready: Callable[[str, str], None]) -> None:
     thread = threading.Thread(target=service.run, args=(app.end,), daemon=True, name="engine")
     thread.start()
     try:
@@ -76,62 +68,6 @@ def _run(service: "Service", app: "App", address: socket, ready: Callable[[str, 
     # An interrupt from the keyboard reaches the engine's processes too: that is no fault.
     if service.live.fault is not None and not app.signalled:
         raise service.live.fault
-
-
-class Service:
-    """Answers conversations over one engine, any number at a time.
-
-    Raises:
-        StepconfError: the recipe asks for a chat and the model has no chat template.
-    """
-
-    def __init__(self, engine: Engine, pool: Pool, recipe: Recipe) -> None:
-        self.live = Live(engine)
-        self.context = engine.info.max_model_len
-        self._engine, self._pool, self._recipe = engine, pool, recipe
-        Prompter(engine.tokenizer, recipe.prompt)
-
-    def run(self, ended: Callable[[], None]) -> None:
-        """Answer until `live.stop`; `ended` is told of the end."""
-        self.live.run()
-        with suppress(RuntimeError):  # the server has ended before
-            ended()
-
-    def ask(self, key: str, asked: Asked, tell: Callable[[Event], None]) -> None:
-        """Answer a request.
-
-        Args:
-            key: its own.
-            asked: what is asked, and how.
-            tell: told, in the engine's thread, that the request has "started", of each step once it is
-                certain, and last of the result or of what went wrong.
-        """
-        self.live.submit(key, lambda: self._begin(key, asked, tell), tell)
-
-    def _begin(self, key: str, asked: Asked, tell: Callable[[Event], None]) -> Search:
-        strategy, options = asked.infer.strategy, self._recipe.segment
-        prompters = [
-            Prompter(self._engine.tokenizer, how)
-            for how in prompts_of(strategy, asked.prompt, asked.answer_type)
-        ]
-        prompts = tuple(prompter.conversation_ids(asked.messages) for prompter in prompters)
-        if (length := min(map(len, prompts))) >= self.context:
-            raise StepconfError(
-                f"the prompt has {length} tokens, and the model's context is {self.context}.",
-                "Shorten the conversation.",
-            )
-        setting = Setting(
-            asked.infer,
-            asked.sampling,
-            SegmentOptions(options.mode, options.min_chars, options.max_chars),
-            prompters[0].stop + asked.stop,
-            self.context,
-            lambda kind: equality(self._pool, kind),
-            settled=tell if asked.stream else None,
-        )
-        tell("started")
-        question = Question(key, asked.messages[-1]["content"], prompts, asked.answer_type)
-        return search(strategy, question, setting)
 
 
 def served_name(model: str) -> str:

@@ -21,7 +21,7 @@ from stepconf.run.events import Tick
 from stepconf.stages.models import Prompter, open_guarded, shown_model
 from stepconf.stages.solve import branched, stream_seed
 from stepconf.verifiers.final import FinalVerifier
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 
 ROLLOUT = "rollout"
 _TEMPERATURE = 0.7  # where solutions are sampled greedily: branches must differ

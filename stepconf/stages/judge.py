@@ -15,7 +15,7 @@ from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.base import OpenVerifier, Setup, Verifier
-from stepconf.verifiers.pool import Pool, default_workers
+from stepconf.workers.pool import Pool, default_workers
 
 _BESIDE = 4  # chunks
 

@@ -6,7 +6,7 @@ from hashlib import blake2b
 from stepconf.core.answers import extract_answer
 from stepconf.core.ids import content_id
 from stepconf.core.records import Problem, Solution, Solved, TokenScores, bare_solution
-from stepconf.core.segment import SegmentOptions, segment, spans_of_parts
+from stepconf.core.segment import segment, spans_of_parts
 from stepconf.core.steps import build_steps, measure
 from stepconf.engines.base import Completion, EngineInfo, SampleRequest
 from stepconf.engines.tokenizer import Tokenizer, starts_of
@@ -43,7 +43,7 @@ def sampled(
         finish_reason="stop" if completion.finish_reason == "stop" else "length",
         predicted_answer=extract_answer(text, answer_type, guess=guess),
     )
-    spans = segment(text, segment_options(recipe))
+    spans = segment(text, recipe.segment.options)
     return _with_steps(solution, spans, starts_of(completion.pieces), completion.scores)
 
 
@@ -96,7 +96,7 @@ def branched(
         return Solved(solution, [])
     at = len(before)
     spans = [
-        (max(start, at) - at, end - at) for start, end in segment(whole, segment_options(recipe)) if end > at
+        (max(start, at) - at, end - at) for start, end in segment(whole, recipe.segment.options) if end > at
     ]
     return _with_steps(solution, spans, starts_of(completion.pieces), completion.scores)
 
@@ -112,7 +112,7 @@ def imported(
     """A given solution with its steps, tokenised if a tokenizer is given, scored if scores are."""
     if item.steps is None:
         text = item.text or ""
-        spans = segment(text, segment_options(recipe))
+        spans = segment(text, recipe.segment.options)
     elif any(not part.strip() for part in item.steps):
         return "blank step"
     else:
@@ -176,9 +176,3 @@ def stream_seed(seed: int, what: str) -> int:
     """The random stream of a problem or a node, by its id: the same in every run, order and batch."""
     digest = blake2b(f"{seed}:{what}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big")
-
-
-def segment_options(recipe: Recipe) -> SegmentOptions:
-    """How the recipe divides a text into steps."""
-    options = recipe.segment
-    return SegmentOptions(options.mode, options.min_chars, options.max_chars)

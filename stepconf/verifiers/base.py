@@ -8,7 +8,7 @@ from typing import Protocol
 from stepconf.core.records import Solved, Verdict
 from stepconf.engines.base import Engine
 from stepconf.recipe import Recipe
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 
 
 class OpenVerifier(Protocol):

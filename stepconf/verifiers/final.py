@@ -19,7 +19,7 @@ from stepconf.core.maths.decide import Decision
 from stepconf.core.maths.forms import readable
 from stepconf.core.records import Label, Solution, Solved, Verdict
 from stepconf.verifiers.base import Verifier
-from stepconf.verifiers.pool import Outcome, Pool
+from stepconf.workers.pool import Outcome, Pool
 
 Pair = tuple[str, str, str]  # gold, predicted, answer type
 CACHE_SIZE = 100_000

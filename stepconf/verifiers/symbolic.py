@@ -6,7 +6,7 @@ from stepconf.core.claims import check_steps
 from stepconf.core.records import Label, Solved, Verdict
 from stepconf.core.statements import STATES_NOTHING, states_something
 from stepconf.verifiers.base import Verifier
-from stepconf.verifiers.pool import Outcome, Pool
+from stepconf.workers.pool import Outcome, Pool
 
 Item = tuple[str, list[str]]  # the problem and the texts of the steps
 Found = list[tuple[Label, str]]  # label and reason, one per step

@@ -9,8 +9,9 @@ import pytest
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.evaluation.code_grading import gradable, grade_code
-from stepconf.problems.load import ProblemOptions, load_problems
-from stepconf.verifiers.sandbox import SandboxError, check_sandbox
+from stepconf.problems.load import load_problems
+from stepconf.recipe import ProblemsRecipe
+from stepconf.workers.sandbox import SandboxError, check_sandbox
 from tests.shared_data import shared_path, shared_rows
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def failed(problems: list[Problem], answers: dict[str, str], passes: bool) -> li
 
 def test_of_humaneval_all_canonical_solutions_pass_and_no_other() -> None:
     rows = {row["task_id"]: row for row in shared_rows(HUMANEVAL)}
-    problems = load_problems(f"humaneval@{shared_path(HUMANEVAL)}", ProblemOptions()).problems
+    problems = load_problems(f"humaneval@{shared_path(HUMANEVAL)}", ProblemsRecipe()).problems
     assert len(problems) == 164 and gradable(problems, 2) == (problems, {})
     assert failed(problems, {name: row["canonical_solution"] for name, row in rows.items()}, True) == []
     for wrong in (stub, leaver):
@@ -51,7 +52,7 @@ def test_of_humaneval_all_canonical_solutions_pass_and_no_other() -> None:
 def test_the_test_column_of_humaneval_decides_with_its_entry_point_alone(tmp_path: Path) -> None:
     """As a file of one's own: `check` is only defined in it."""
     rows = {row["task_id"]: row for row in shared_rows(HUMANEVAL)}
-    options = ProblemOptions(answer_column="test", id_column="task_id", answer_type="code")
+    options = ProblemsRecipe(answer_column="test", id_column="task_id", answer_type="code")
     problems = load_problems(str(shared_path(HUMANEVAL)), options).problems
     assert gradable(problems, 2) == (problems, {})
     assert failed(problems, {name: row["canonical_solution"] for name, row in rows.items()}, True) == []

@@ -9,7 +9,8 @@ import argparse
 import json
 import re
 
-from stepconf.problems.load import ProblemOptions, load_problems
+from stepconf.problems.load import load_problems
+from stepconf.recipe import ProblemsRecipe
 
 TERMS = "min_terms=3&max_terms=4&min_digits=1&max_digits=1"  # as the demo's
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=99)
     options = parser.parse_args()
     source = f"reasoning-gym:chain_sum?{options.terms}&size={options.size}"
-    for problem in load_problems(source, ProblemOptions(seed=options.seed)).problems:
+    for problem in load_problems(source, ProblemsRecipe(), options.seed).problems:
         solution = worked(problem.text)
         assert solution.endswith(f" {problem.gold_answer}"), (problem, solution)
         print(json.dumps({"problem": problem.text, "answer": problem.gold_answer, "solution": solution}))

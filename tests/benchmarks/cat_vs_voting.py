@@ -26,8 +26,8 @@ from stepconf.engines.base import Completion, Engine, SampleRequest
 from stepconf.evaluation.evaluate import Cell, answered, compared, summarised
 from stepconf.evaluation.evaluate_view import interval, render
 from stepconf.evaluation.infer import open_pool
-from stepconf.problems.load import ProblemOptions, load_problems
-from stepconf.recipe import Recipe, load_recipe
+from stepconf.problems.load import load_problems
+from stepconf.recipe import ProblemsRecipe, Recipe, load_recipe
 from stepconf.stages.models import open_engine
 
 TERMS = "min_terms=3&max_terms=4&min_digits=1&max_digits=1"  # as the demo's
@@ -75,7 +75,7 @@ def main() -> None:
     known = learnt(options.learnt)
     problems = [
         problem
-        for problem in load_problems(source, ProblemOptions(seed=SEED)).problems
+        for problem in load_problems(source, ProblemsRecipe(), SEED).problems
         if problem.text not in known
     ][: options.limit]
     assert len(problems) == options.limit, "the model has learnt too many of these"

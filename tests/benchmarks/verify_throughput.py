@@ -16,7 +16,7 @@ import time
 from fractions import Fraction
 
 from stepconf.verifiers.final import FinalVerifier
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 from tests.shared_data import shared_rows
 from tests.verifiers.test_final import labelled_solutions, solved
 

@@ -16,10 +16,10 @@ from stepconf.core.answers import extract_answer, gold_answer
 from stepconf.core.maths.decide import Decision
 from stepconf.core.records import FinishReason, Solution, Solved, Step
 from stepconf.verifiers.final import GUESSED, FinalVerifier, compare
-from stepconf.verifiers.pool import Outcome, Pool
+from stepconf.workers.pool import Outcome, Pool
 from tests.shared_data import shared_rows
-from tests.verifiers import jobs
 from tests.verifiers.hostile import hostile_strings
+from tests.workers import jobs
 
 DEADLINE_S = 2.0
 OVERRUN_S = 0.5  # what an item may cost beyond its deadline

@@ -8,7 +8,7 @@ import pytest
 from stepconf.core.claims import check_steps
 from stepconf.core.records import bare_solution
 from stepconf.verifiers.final import FinalVerifier
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 
 NOT_INCORRECT = "correct or unknown"
 ANSWERS = [  # gold, solution, label

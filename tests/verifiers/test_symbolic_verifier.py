@@ -10,8 +10,8 @@ from stepconf.core.records import Solution, Solved
 from stepconf.core.statements import STATES_NOTHING
 from stepconf.core.steps import build_steps
 from stepconf.verifiers.base import OpenVerifier
-from stepconf.verifiers.pool import Pool
 from stepconf.verifiers.symbolic import SymbolicVerifier
+from stepconf.workers.pool import Pool
 from tests.verifiers.hostile import hostile_strings
 
 

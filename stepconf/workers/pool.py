@@ -39,7 +39,7 @@ CHUNK = 16  # items per message: enough to hide the pipe, few enough to share a 
 START_S = 120.0  # how long the server may take to import its modules on a busy machine
 _KILLED = f"crash: signal {signal.SIGKILL:d}"  # by the kernel's or a person's hand; tried once more
 _SERVE = "import sys; from json import loads; sys.path[:] = loads(sys.argv[1]);"
-_SERVE += "from stepconf.verifiers.pool_server import serve; serve(*map(int, sys.argv[2:]))"
+_SERVE += "from stepconf.workers.pool_server import serve; serve(*map(int, sys.argv[2:]))"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from stepconf.verifiers.pool import Outcome
+from stepconf.workers.pool import Outcome
 
 PRELOAD = ("stepconf.verifiers.final", "stepconf.verifiers.symbolic")  # with their `warm_up`, if any
 _PR_SET_PDEATHSIG = 1

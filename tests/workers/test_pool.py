@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 from tests.pids import ends, left_by
-from tests.verifiers import jobs
+from tests.workers import jobs
 
 DEADLINE_S = 1.0
 OVERRUN_S = 0.5  # what an item may cost beyond its deadline
@@ -138,9 +138,9 @@ def test_runs_inside_a_daemonic_process(pool: Pool) -> None:
 
 PARENT = """
 import sys, threading
-from stepconf.verifiers.pool import Pool
+from stepconf.workers.pool import Pool
 from tests.pids import ends, left_by
-from tests.verifiers import jobs
+from tests.workers import jobs
 pool = Pool(workers=2, deadline_s=600)
 pids = {pid for outcome in pool.map(jobs.who, range(40)) for pid in outcome.value}
 threading.Thread(target=pool.map, args=(jobs.spin, [600.0] * 2), daemon=True).start()

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from stepconf.run.ahead import ahead
+from stepconf.workers.ahead import ahead
 
 
 def test_in_order_and_all() -> None:

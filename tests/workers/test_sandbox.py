@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import stepconf.verifiers.sandbox as sandbox_module
-from stepconf.verifiers.sandbox import Limits, SandboxError, check_sandbox, run_program
+import stepconf.workers.sandbox as sandbox_module
+from stepconf.workers.sandbox import Limits, SandboxError, check_sandbox, run_program
 
 MARK = b"stepconf-sandbox"
 KEYCTL, ADD_KEY = {"aarch64": (219, 217)}.get(os.uname().machine, (250, 248))

@@ -1,0 +1,74 @@
+"""Answers conversations over one engine, whose thread is shared by the questions of all clients."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal
+
+from stepconf.engines.base import Engine
+from stepconf.errors import StepconfError
+from stepconf.evaluation.infer import equality, prompts_of
+from stepconf.inference.base import Question, Result, Search, Setting, StepScore
+from stepconf.inference.live import Live
+from stepconf.inference.strategies import search
+from stepconf.recipe import Recipe
+from stepconf.serving.chat import Asked
+from stepconf.stages.models import Prompter
+from stepconf.workers.pool import Pool
+
+Event = Literal["started"] | StepScore | Result | Exception
+
+
+class Service:
+    """Answers conversations over one engine, any number at a time.
+
+    Raises:
+        StepconfError: the recipe asks for a chat and the model has no chat template.
+    """
+
+    def __init__(self, engine: Engine, pool: Pool, recipe: Recipe) -> None:
+        self.live = Live(engine)
+        self.context = engine.info.max_model_len
+        self._engine, self._pool, self._recipe = engine, pool, recipe
+        Prompter(engine.tokenizer, recipe.prompt)
+
+    def run(self, ended: Callable[[], None]) -> None:
+        """Answer until `live.stop`; `ended` is told of the end."""
+        self.live.run()
+        with suppress(RuntimeError):  # the server has ended before
+            ended()
+
+    def ask(self, key: str, asked: Asked, tell: Callable[[Event], None]) -> None:
+        """Answer a request.
+
+        Args:
+            key: its own.
+            asked: what is asked, and how.
+            tell: told, in the engine's thread, that the request has "started", of each step once it is
+                certain, and last of the result or of what went wrong.
+        """
+        self.live.submit(key, lambda: self._begin(key, asked, tell), tell)
+
+    def _begin(self, key: str, asked: Asked, tell: Callable[[Event], None]) -> Search:
+        strategy = asked.infer.strategy
+        prompters = [
+            Prompter(self._engine.tokenizer, how)
+            for how in prompts_of(strategy, asked.prompt, asked.answer_type)
+        ]
+        prompts = tuple(prompter.conversation_ids(asked.messages) for prompter in prompters)
+        if (length := min(map(len, prompts))) >= self.context:
+            raise StepconfError(
+                f"the prompt has {length} tokens, and the model's context is {self.context}.",
+                "Shorten the conversation.",
+            )
+        setting = Setting(
+            asked.infer,
+            asked.sampling,
+            self._recipe.segment.options,
+            prompters[0].stop + asked.stop,
+            self.context,
+            lambda kind: equality(self._pool, kind),
+            settled=tell if asked.stream else None,
+        )
+        tell("started")
+        question = Question(key, asked.messages[-1]["content"], prompts, asked.answer_type)
+        return search(strategy, question, setting)
