@@ -8,13 +8,15 @@ True
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stepconf.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from stepconf import metrics, rewards
     from stepconf.api.models import Model, Scored, infer, load_engine, sample, score
     from stepconf.api.runs import Run, generate, load_run, make_pairs, train
     from stepconf.api.text import check_steps, extract_answer, segment, verify_answer
 
-__version__ = "0.1.0"
+
 __all__ = [
     "Model",
     "Run",

@@ -1,19 +1,20 @@
-"""The commands in the order of `--help`, and the one place where errors are printed."""
+"""The commands by what they are for, as `--help` shows them, and the one place where errors are printed."""
 
 import errno
 import os
 import signal
 import sys
 import threading
+from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from stepconf import __version__
 from stepconf.commands.dataset import audit, generate, pairs, relabel, score, segment, verify
 from stepconf.commands.look import report, view
 from stepconf.commands.policy import calibrate, evaluate, infer, serve, train
@@ -22,9 +23,48 @@ from stepconf.commands.upkeep import demo, doctor, schema
 from stepconf.core.printable import printable
 from stepconf.errors import StepconfError
 from stepconf.run.copies import with_urls
+from stepconf.version import __version__
+
+# In the order of the pipeline, and so within a group.
+GROUPS = {
+    "Create": (demo, generate, score, segment),
+    "Label": (verify, relabel, audit),
+    "Train": (pairs, train),
+    "Use": (infer, evaluate, serve),
+    "Inspect": (status, check, calibrate, report, view),
+    "Publish": (push, pull),
+    "Maintain": (compact, doctor, schema),
+}
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands by name; one is built when it is asked for, as its options import the recipe."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name).built()
+
+
+class _Grouped(TyperGroup):
+    """Lists the commands by what they are for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        commands = {command.name: command for group in GROUPS.values() for command in group}
+        super().__init__(**attributes | {"commands": _Commands(commands)})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(command.name.ljust(width), command.summary) for command in commands])
+
 
 app = typer.Typer(
+    cls=_Grouped,
     help="Step-wise confidence datasets for math reasoning: exact entropies, verified steps, pairs.",
+    epilog="`stepconf COMMAND --help` shows its options, their defaults, and examples.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,33 +78,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-for _command in (
-    generate,
-    segment,
-    score,
-    verify,
-    relabel,
-    audit,
-    pairs,
-    train,
-    status,
-    check,
-    compact,
-    report,
-    view,
-    push,
-    pull,
-    infer,
-    evaluate,
-    calibrate,
-    serve,
-    demo,
-    doctor,
-    schema,
-):
-    app.command()(_command)
 
 
 # A thread that takes an engine's results must not wait 5 ms, Python's default, for one that segments or writes.

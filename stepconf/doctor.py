@@ -12,7 +12,7 @@ from rich.table import Table
 
 from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.kinds import ENGINES
-from stepconf.recipe import Recipe, load_recipe
+from stepconf.recipe import Recipe
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.ui import console, output, styled
 
@@ -29,16 +29,13 @@ SAME_DTYPE_LIMIT = 1e-3  # generated against teacher-forced values of the same t
 BATCH, NEW_TOKENS, ROUNDS = 64, 32, 3
 
 
-def examine(model: str, engine: str, dtype: str) -> bool:
-    """Print the report; whether every check passed."""
-    recipe = load_recipe(
-        None,
-        {"model": model, "engine.name": engine, "engine.dtype": dtype, "engine.max_model_len": 1024},
-    )
+def examine(recipe: Recipe) -> bool:
+    """Print the report on the recipe's model and engine; whether every check passed."""
+    engine = recipe.engine.name
     rows: list[tuple[str, str, bool | None]] = [("python", platform.python_version(), None)]
     rows += [(name, version, None) for name in PACKAGES if (version := _version(name))]
     rows.append(("cpu", f"{os.cpu_count()} cores, {platform.machine()}", None))
-    console.print(f"starting {engine} with {model}")
+    console.print(f"starting {engine} with {recipe.model}")
     with closing(open_engine(recipe)) as tested:
         info = tested.info
         rows.append(("device", f"{info.device}, {info.dtype}", None))

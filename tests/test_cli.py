@@ -12,24 +12,22 @@ import pytest
 from typer.testing import CliRunner
 
 from stepconf import __version__
-from stepconf.cli import app
+from stepconf.cli import GROUPS, app
 from tests.edited_run import good_run
 from tests.test_pipeline import GIVEN, PROBLEMS, write_jsonl
 from tests.tiny import Ended, stepconf, with_tiny
 
-COMMANDS = sorted(
-    command.name or command.callback.__name__ for command in app.registered_commands if command.callback
-)
+COMMANDS = sorted(command.name for group in GROUPS.values() for command in group)
 HEAVY = {"torch", "vllm", "transformers", "datasets", "polars", "pyarrow", "numpy", "sympy", "rich"}
 
 
-def imported_by(arguments: list[str]) -> set[str]:
-    """The heavy packages that a command has imported by its end, in a fresh interpreter."""
+def imported_by(arguments: list[str], modules: set[str] = HEAVY) -> set[str]:
+    """Which of the modules a command has imported by its end, in a fresh interpreter."""
     code = (
         "import json, sys; from stepconf.cli import main; sys.argv = ['stepconf', *json.loads(sys.argv[1])]\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        f"print(json.dumps(sorted({HEAVY!r} & set(sys.modules))))"
+        f"print(json.dumps(sorted({modules!r} & set(sys.modules))))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, check=True

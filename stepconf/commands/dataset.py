@@ -1,160 +1,72 @@
 """From problems or given solutions to labelled steps and pairs.
 
-Each command parses its options into a recipe, imports late, and calls one function.
+Each command takes a checked recipe, imports late, and calls one function.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stepconf.commands.options import (
-    AnswerColumn,
-    Branch,
-    EngineName,
-    IdColumn,
-    Limit,
-    LogJson,
-    Model,
-    Out,
-    Policy,
-    ProblemColumn,
-    Ray,
-    RecipeFile,
-    Repair,
-    Seed,
-    Sets,
-    SolutionColumn,
-    SolutionFile,
-    Verifiers,
-    column_keys,
-    names_of,
-    places_of,
-    run_argument,
-)
+from stepconf.commands.command import command
+from stepconf.commands.options import Json, LogJson, Out, Repair, Run, SolutionFile, place_option
 from stepconf.errors import StepconfError
-from stepconf.run.copies import local_place, shown
+from stepconf.run.copies import shown
+
+if TYPE_CHECKING:
+    from stepconf.recipe import Recipe
+
+LABELS = ("branch.where", "verify.verifiers")
+PROBLEM_COLUMNS = ("problems.problem_column", "problems.answer_column", "problems.id_column")
+SOLUTION_COLUMNS = (*PROBLEM_COLUMNS, "problems.solution_column")
 
 
-def generate(
-    out: Out,
-    problems: Annotated[
-        str | None,
-        typer.Option(help="gsm8k, math, ... | FILE | Hub id | reasoning-gym:TASK[?key=value]"),
-    ] = None,
-    model: Model = None,
-    limit: Limit = None,
-    samples: Annotated[int | None, typer.Option(help="Solutions per problem.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
-    seed: Seed = None,
-    engine: EngineName = None,
-    branch: Branch = None,
-    verify: Verifiers = None,
-    problem_column: ProblemColumn = None,
-    answer_column: AnswerColumn = None,
-    id_column: IdColumn = None,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
-    ray: Ray = None,
-    repair: Repair = False,
-    log_json: LogJson = None,
-) -> None:
+@command(
+    *("problems.source", "model", "problems.limit", "sampling.samples", "sampling.temperature"),
+    *("sampling.max_tokens", "sampling.seed", "engine.name", *LABELS, *PROBLEM_COLUMNS, "ray.address"),
+    example="stepconf generate --problems gsm8k --model Qwen/Qwen2.5-1.5B-Instruct --samples 8 --out runs/gsm8k",
+)
+def generate(out: Out, recipe: "Recipe", repair: Repair = False, log_json: LogJson = None) -> None:
     """Sample solutions, cut them into steps, score, branch and verify."""
-    options = {
-        "problems.source": problems,
-        "model": model,
-        "problems.limit": limit,
-        "sampling.samples": samples,
-        "sampling.temperature": temperature,
-        "sampling.max_tokens": max_tokens,
-        "sampling.seed": seed,
-        "engine.name": engine,
-        "branch.where": places_of(branch),
-        "verify.verifiers": names_of(verify),
-        "problems.problem_column": problem_column,
-        "problems.answer_column": answer_column,
-        "problems.id_column": id_column,
-        "ray.address": ray,
-    }
-    _run_stage("generate", out, recipe, options, sets, repair, log_json)
+    _run_stage("generate", recipe, out, repair, log_json)
 
 
+@command(
+    *("model", "engine.name", *LABELS, "problems.limit", *SOLUTION_COLUMNS),
+    defaults={"verify.verifiers": []},
+    example="stepconf segment solutions.jsonl --solution-column response --out runs/steps",
+)
 def segment(
-    file: SolutionFile,
-    out: Out,
-    verify: Verifiers = "",
-    model: Model = None,
-    engine: EngineName = None,
-    branch: Branch = None,
-    limit: Limit = None,
-    problem_column: ProblemColumn = None,
-    answer_column: AnswerColumn = None,
-    solution_column: SolutionColumn = None,
-    id_column: IdColumn = None,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
-    repair: Repair = False,
-    log_json: LogJson = None,
+    file: SolutionFile, out: Out, recipe: "Recipe", repair: Repair = False, log_json: LogJson = None
 ) -> None:
     """Cut given solutions into steps."""
-    columns = column_keys(file, limit, problem_column, answer_column, solution_column, id_column)
-    own = {
-        "model": model,
-        "engine.name": engine,
-        "branch.where": places_of(branch),
-        "verify.verifiers": names_of(verify),
-    }
-    _run_stage("segment", out, recipe, columns | own, sets, repair, log_json)
+    _run_stage("segment", recipe, out, repair, log_json, file)
 
 
+@command(
+    *("model", "engine.name", *LABELS, "problems.limit", *SOLUTION_COLUMNS, "ray.address"),
+    example="stepconf score solutions.jsonl --model Qwen/Qwen2.5-1.5B-Instruct --out runs/scored",
+)
 def score(
-    file: SolutionFile,
-    out: Out,
-    model: Model = None,
-    engine: EngineName = None,
-    branch: Branch = None,
-    verify: Verifiers = None,
-    limit: Limit = None,
-    problem_column: ProblemColumn = None,
-    answer_column: AnswerColumn = None,
-    solution_column: SolutionColumn = None,
-    id_column: IdColumn = None,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
-    ray: Ray = None,
-    repair: Repair = False,
-    log_json: LogJson = None,
+    file: SolutionFile, out: Out, recipe: "Recipe", repair: Repair = False, log_json: LogJson = None
 ) -> None:
     """Exact token entropies of given solutions under a model."""
-    columns = column_keys(file, limit, problem_column, answer_column, solution_column, id_column)
-    own = {
-        "model": model,
-        "engine.name": engine,
-        "branch.where": places_of(branch),
-        "verify.verifiers": names_of(verify),
-        "ray.address": ray,
-    }
-    _run_stage("score", out, recipe, columns | own, sets, repair, log_json)
+    _run_stage("score", recipe, out, repair, log_json, file)
 
 
+@command(
+    *("verify.verifiers", "verify.policy", "branch.where", "model", "engine.name", "problems.limit"),
+    *(*SOLUTION_COLUMNS, "ray.address"),
+    example=(
+        "stepconf verify solutions.jsonl --verify final,symbolic --out runs/verified --report",
+        "stepconf verify runs/gsm8k --verify critic --set verify.critic.model=Qwen/Qwen3-8B --out runs/critic",
+    ),
+)
 def verify(
     file: Annotated[str, typer.Argument(metavar="FILE|RUN", help="File of solutions, or a run; or a URL.")],
     out: Out,
-    verify: Verifiers = None,
-    limit: Limit = None,
-    problem_column: ProblemColumn = None,
-    answer_column: AnswerColumn = None,
-    solution_column: SolutionColumn = None,
-    id_column: IdColumn = None,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    engine: EngineName = None,
-    branch: Branch = None,
-    policy: Policy = None,
-    ray: Ray = None,
+    recipe: "Recipe",
     repair: Repair = False,
     log_json: LogJson = None,
     report: Annotated[
@@ -162,16 +74,7 @@ def verify(
     ] = False,
 ) -> None:
     """Verify given solutions, or a run; it keeps its scores."""
-    columns = column_keys(file, limit, problem_column, answer_column, solution_column, id_column)
-    own = {
-        "model": model,
-        "engine.name": engine,
-        "branch.where": places_of(branch),
-        "verify.verifiers": names_of(verify),
-        "verify.policy": policy,
-        "ray.address": ray,
-    }
-    _run_stage("verify", out, recipe, columns | own, sets, repair, log_json)
+    _run_stage("verify", recipe, out, repair, log_json, file)
     if report:
         from stepconf.labels.agreement import agreement_of, render
         from stepconf.ui import output
@@ -180,11 +83,15 @@ def verify(
             output.print(table)
 
 
+@command(example="stepconf relabel runs/gsm8k --policy consensus")
 def relabel(
-    run: Annotated[Path, run_argument("A run folder or URL.")],
+    run: Run,
     policy: Annotated[
         str,
-        typer.Option(help="error-first, first-decided, consensus, majority, critic-first or symbolic-veto."),
+        typer.Option(
+            metavar="POLICY",
+            help="error-first, first-decided, consensus, majority, critic-first or symbolic-veto.",
+        ),
     ],
 ) -> None:
     """Label a run's steps anew; no verifier runs.
@@ -201,6 +108,14 @@ def relabel(
     show_summary(summary, shown(run))
 
 
+@command(
+    *("verify.verifiers", "branch.where", "model", "engine.name", "problems.limit"),
+    defaults={"verify.verifiers": ["symbolic"]},
+    example=(
+        "stepconf audit --on processbench gsm8k.json",
+        "stepconf audit --on processbench gsm8k.json --answers gsm8k --verify rollout --model Qwen/Qwen3-8B",
+    ),
+)
 def audit(
     file: Annotated[
         str,
@@ -208,82 +123,71 @@ def audit(
             metavar="FILE", help="JSON lines of ProcessBench or PRM800K, plain or gzipped; or a URL."
         ),
     ],
-    on: Annotated[Literal["processbench", "prm800k"], typer.Option("--on", help="Whose file it is.")],
-    verify: Annotated[str, typer.Option("--verify", help="Comma-separated verifiers.")] = "symbolic",
+    on: Annotated[
+        Literal["processbench", "prm800k"],
+        typer.Option("--on", metavar="processbench|prm800k", help="Whose file it is."),
+    ],
+    recipe: "Recipe",
     answers: Annotated[
         str | None,
-        typer.Option(metavar="SET|FILE", help="Problems with gold answers, for final and rollout."),
+        typer.Option(metavar="SET|FILE|HUB_ID", help="Problems with gold answers, for final and rollout."),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
-    limit: Limit = None,
-    model: Model = None,
-    engine: EngineName = None,
-    branch: Branch = None,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
+    json_: Json = False,
 ) -> None:
     """Measure verifiers against people's step labels.
 
     ProcessBench's own metric, precision and recall of flagged steps with intervals, cost per verifier.
     """
-    from stepconf.recipe import load_recipe
-
-    options = {"verify.verifiers": names_of(verify), "branch.where": places_of(branch)}
-    loaded = load_recipe(recipe, options | {"model": model, "engine.name": engine}, sets)
-    if not loaded.verify.verifiers:
+    if not recipe.verify.verifiers:
         raise StepconfError("no verifier is named.", "Add --verify symbolic, say.")
     from stepconf.labels.audit import audit_file, render
     from stepconf.run.folders import located
     from stepconf.ui import StageProgress, output
 
     with StageProgress(shown=not json_) as tick:
-        report = audit_file(on, Path(located(file)), loaded, answers and located(answers), limit, tick)
+        report = audit_file(on, Path(located(file)), recipe, answers and located(answers), tick)
     if json_:
         typer.echo(json.dumps(report.to_dict(), indent=1))
     else:
         output.print(render(report))
 
 
+@command(
+    *("pairs.strategy", "pairs.tau"),
+    example=(
+        "stepconf pairs runs/gsm8k --strategy rstar --set pairs.margin=0.3",
+        "stepconf pairs runs/gsm8k --export trl --out exports/trl",
+    ),
+)
 def pairs(
-    run: Annotated[Path, run_argument("A run folder or URL, with scored steps.")],
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            help="caspo (default), step-dpo: by labels of steps; rstar, cgpo: by their outcomes; "
-            "dpo-vp, pcpo: whole solutions."
-        ),
-    ] = None,
-    tau: Annotated[
-        float | None, typer.Option(help="caspo: confidence at or below which a correct step is uncertain.")
-    ] = None,
+    run: Run,
+    recipe: "Recipe",
     export: Annotated[
         Literal["trl", "trl-stepwise", "openrlhf", "llamafactory", "axolotl"] | None,
-        typer.Option(help="Also write the pairs as this library reads them (trl-stepwise: labelled steps)."),
+        typer.Option(
+            metavar="LIBRARY",
+            help="Also write them for trl, openrlhf, llamafactory or axolotl; trl-stepwise: labelled steps.",
+        ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", parser=local_place, help="New folder of the export, or URL."),
-    ] = None,
+    out: Annotated[Path | None, place_option("New folder of the export, or URL.")] = None,
     form: Annotated[
         Literal["step", "trajectory"],
-        typer.Option(help="Export steps, or steps continued to the end, which stock trainers need."),
+        typer.Option(
+            metavar="step|trajectory",
+            help="Export steps, or steps continued to the end, which stock trainers need.",
+        ),
     ] = "step",
     conversational: Annotated[
         bool, typer.Option("--conversational", help="Export messages, not rendered text.")
     ] = False,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
 ) -> None:
-    """Make preference pairs out of a run, or export them.
+    """Make preference pairs out of a run with scored steps, or export them.
 
     Both sides follow the same tokens: a run with branches (generate --branch) has far more of them. Older pairs are
     replaced. Margin, caps, balance and splits: --set pairs.KEY.
 
-    With --export and no other option, the pairs that the run has are exported.
+    With --export and no key of the recipe, the pairs that the run has are exported.
     """
-    from stepconf.recipe import load_recipe
-
-    loaded = load_recipe(recipe, {"pairs.strategy": strategy, "pairs.tau": tau}, sets)
     if (export is None) != (out is None):
         given, other = ("--out", "--export trl, say") if out else ("--export", "--out FOLDER")
         raise StepconfError(f"{given} is given alone.", f"Add {other}.")
@@ -296,31 +200,30 @@ def pairs(
     if out is not None:
         fetch_folder(out)
         check_folder(out)
-    options = loaded.pairs if strategy or tau or recipe or sets else None
+    options = recipe.pairs if recipe.model_fields_set else None
     if export is None or (export != "trl-stepwise" and not has_pairs(run, options)):
         with StageProgress() as tick:
-            summary = make_pairs(run, loaded.pairs, tick, loaded.engine.trust_remote_code)
+            summary = make_pairs(run, recipe.pairs, tick, recipe.engine.trust_remote_code)
         show_summary(summary, shown(run))
     if export is not None and out is not None:
         with mirrored(out):
-            exported = export_pairs(run, export, out, form, conversational, loaded.pairs.validation)
+            exported = export_pairs(run, export, out, form, conversational, recipe.pairs.validation)
         show_export(shown(out), *exported)
 
 
 def _run_stage(
     stage: str,
+    recipe: "Recipe",
     out: Path,
-    recipe: Path | None,
-    options: dict[str, Any],
-    sets: list[str] | None,
     repair: bool,
     log_json: Path | None,
+    file: str | None = None,
 ) -> None:
-    """Parse first, import after: a wrong option must not wait for torch."""
-    from stepconf.recipe import load_recipe
-
-    loaded = load_recipe(recipe, options, sets)
-    if not loaded.problems.source:
+    """Run a stage of the pipeline; `file` is what solutions are read from."""
+    if file is not None:
+        problems = recipe.problems.model_copy(update={"source": file})
+        recipe = recipe.model_copy(update={"problems": problems})
+    if not recipe.problems.source:
         raise StepconfError("no problems are named.", "Add --problems gsm8k, or a file, or a Hub id.")
     from stepconf import pipeline
     from stepconf.run.events import json_lines
@@ -329,5 +232,5 @@ def _run_stage(
 
     fetch_run(out, absent=True)
     with json_lines(log_json), StageProgress(shown=str(log_json) != "-") as tick:
-        summary = getattr(pipeline, stage)(loaded, out, tick, repair=repair)
+        summary = getattr(pipeline, stage)(recipe, out, tick, repair=repair)
     show_summary(summary, shown(out))

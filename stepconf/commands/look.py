@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from stepconf.commands.command import command
+from stepconf.commands.options import Partial
 from stepconf.run.copies import is_url, local_file, local_place
 
-Partial = Annotated[bool, typer.Option("--partial", help="The run need not be finished.")]
 
-
+@command(example="stepconf report runs/gsm8k --out gsm8k.html")
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or URL (or what view takes).")],
     out: Annotated[
@@ -41,6 +42,7 @@ def report(
         say(note)
 
 
+@command(example=("stepconf view runs/gsm8k", "stepconf view hf://OWNER/NAME --port 0"))
 def view(
     run: Annotated[
         str,
@@ -48,7 +50,7 @@ def view(
             metavar="RUN", help="A run folder or URL, a published folder, or hf://OWNER/NAME[@REVISION]."
         ),
     ],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8642,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 for any free one.")] = 8642,
     partial: Partial = False,
 ) -> None:
     """Look at a whole run in the browser, however large.

@@ -1,40 +1,42 @@
 """From pairs to a better policy, what a policy answers, and whether its confidence is honest.
 
-Each command parses its options into a recipe, imports late, and calls one function.
+Each command takes a checked recipe, imports late, and calls one function.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stepconf.commands.options import EngineName, Limit, Model, RecipeFile, Seed, Sets, names_of, run_argument
+from stepconf.commands.command import command
+from stepconf.commands.options import Json, Run, names_of, place_option
 from stepconf.errors import StepconfError
 from stepconf.run.copies import local_file, local_place, shown
 
+if TYPE_CHECKING:
+    from stepconf.recipe import Recipe
 
+CONTINUED = "Folder or URL; the same command again continues it."
+
+
+@command(
+    *("model", "train.objective", "loop.rounds"),
+    example=(
+        "stepconf train runs/gsm8k --model Qwen/Qwen2.5-1.5B-Instruct --out runs/gsm8k-dpo",
+        "stepconf train --recipe recipes/smollm2-135m/rounds.yaml --out runs/rounds",
+    ),
+)
 def train(
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            parser=local_place,
-            help="Folder or URL; the same command again continues it.",
-        ),
-    ],
+    ctx: typer.Context,
+    out: Annotated[Path, place_option(CONTINUED)],
+    recipe: "Recipe",
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN|PAIRS]", help="A run, or a Parquet file of pairs; or a URL. Without: rounds."
+            metavar="RUN|PAIRS", help="A run, or a Parquet file of pairs; or a URL. Without: rounds."
         ),
     ] = None,
-    model: Model = None,
-    objective: Annotated[str | None, typer.Option(help="dpo (default) or sft.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds of sampling, pairs and training.")] = None,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
 ) -> None:
     """Optimise a model: step-level DPO, SFT, or whole rounds.
 
@@ -42,15 +44,11 @@ def train(
     each measured on held-out problems (keys problems and loop of the recipe; see recipes/).
     Several GPUs: torchrun --nproc-per-node 8 -m stepconf train RUN ...
     """
-    from stepconf.recipe import load_recipe
-
-    options = {"model": model, "train.objective": objective, "loop.rounds": rounds}
-    loaded = load_recipe(recipe, options, sets)
-    if source is not None and rounds is not None:
+    if source is not None and ctx.params["rounds"] is not None:  # a recipe's file may say it
         raise StepconfError(
             "a run and --rounds are both given.", "Rounds make runs of their own: leave RUN out."
         )
-    if not loaded.model:
+    if not recipe.model:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     if source is None:
         from stepconf.rounds import train_rounds
@@ -58,7 +56,7 @@ def train(
         from stepconf.ui import LoopProgress, show_rounds
 
         with mirrored(out), LoopProgress() as progress:
-            measured = train_rounds(loaded, out, progress.announce, progress.tick, progress.report)
+            measured = train_rounds(recipe, out, progress.announce, progress.tick, progress.report)
         show_rounds(measured, shown(out))
         return
     from stepconf.run.folders import located
@@ -67,27 +65,23 @@ def train(
 
     run = Path(located(source))
     with TrainProgress() as report:
-        summary = run_train(run, loaded, out, report)
+        summary = run_train(run, recipe, out, report)
     show_training(summary, shown(out))
 
 
+@command(
+    *("model", "infer.strategy", "infer.k", "infer.tau", "infer.max_steps", "sampling.max_tokens"),
+    *("sampling.temperature", "sampling.seed", "engine.name", "problems.limit"),
+    example=(
+        'stepconf infer "What is 17 * 23?" --model Qwen/Qwen2.5-1.5B-Instruct --k 8',
+        "stepconf infer questions.jsonl --model runs/gsm8k-dpo/model --strategy self-consistency --out answers.jsonl",
+    ),
+)
 def infer(
     question: Annotated[
         str, typer.Argument(metavar="QUESTION|FILE", help="A question, or a file of them, or its URL.")
     ],
-    model: Model = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(help="cat (default), greedy, cot, self-consistency, dipt, best-of-n, deepconf or beam."),
-    ] = None,
-    k: Annotated[
-        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
-    ] = None,
-    tau: Annotated[
-        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
-    ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Most steps of a branch.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
+    recipe: "Recipe",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON lines, and nothing else.")] = False,
     out: Annotated[
         Path | None,
@@ -95,28 +89,14 @@ def infer(
             "--out", metavar="FILE", parser=local_file, help="FILE.jsonl or FILE.parquet, or a URL."
         ),
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the samples and candidates.")] = None,
-    seed: Seed = None,
-    engine: EngineName = None,
-    limit: Limit = None,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
 ) -> None:
     """Answer questions by tree search (CaT) or another strategy."""
-    from stepconf.recipe import load_recipe
-
-    tree = {"strategy": strategy, "k": k, "tau": tau, "max_steps": max_steps}
-    sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    options: dict[str, Any] = {f"infer.{name}": value for name, value in tree.items()}
-    options |= {f"sampling.{name}": value for name, value in sampling.items()}
-    own = {"model": model, "engine.name": engine, "problems.limit": limit}
-    loaded = load_recipe(recipe, options | own, sets)
     from stepconf.evaluation.infer import infer as run_infer
     from stepconf.evaluation.infer_view import TreeView, show
     from stepconf.run.folders import sent
 
     with sent(out), TreeView() as view:
-        answered = run_infer(loaded, question, out, view.grow, view.done)
+        answered = run_infer(recipe, question, out, view.grow, view.done)
     if json_:
         for row in answered.rows:
             typer.echo(json.dumps(row))
@@ -124,40 +104,39 @@ def infer(
         show(answered.results, answered.clock)
 
 
+@command(
+    *(
+        "model",
+        "problems.limit",
+        "infer.k",
+        "infer.tau",
+        "sampling.max_tokens",
+        "sampling.seed",
+        "engine.name",
+    ),
+    example=(
+        "stepconf evaluate --benchmark gsm8k,math500 --strategy greedy,cat --model Qwen/Qwen3-8B --out runs/before",
+        "stepconf evaluate --compare runs/before runs/after",
+    ),
+)
 def evaluate(
+    *,
     benchmark: Annotated[
-        str | None, typer.Option(help="Comma-separated: math500, gsm8k@FILE, FILE, reasoning-gym:TASK, ...")
-    ] = None,
-    out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--out",
-            metavar="DIR",
-            parser=local_place,
-            help="Folder or URL; the same command again continues it.",
+            metavar="NAMES", help="Comma-separated: math500, gsm8k@FILE, FILE, reasoning-gym:TASK, ..."
         ),
     ] = None,
+    strategy: Annotated[
+        str, typer.Option(metavar="STRATEGIES", help="Comma-separated; see infer.")
+    ] = "greedy",
+    out: Annotated[Path | None, place_option(CONTINUED)] = None,
+    recipe: "Recipe",
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="Two folders of evaluate, paired by problem; nothing is answered."),
     ] = None,
-    strategy: Annotated[str, typer.Option(help="Comma-separated; see infer.")] = "greedy",
-    model: Model = None,
-    limit: Limit = None,
-    k: Annotated[
-        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
-    ] = None,
-    tau: Annotated[
-        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
-    seed: Seed = None,
-    engine: EngineName = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
-    ] = False,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
+    json_: Json = False,
 ) -> None:
     """Answer benchmarks: accuracy, cost, strategies in pairs.
 
@@ -171,25 +150,13 @@ def evaluate(
         raise StepconfError(
             f"{missing} is missing.", "Type: stepconf evaluate --benchmark gsm8k --out DIR ..."
         )
-    from stepconf.recipe import load_recipe
-
-    options = {
-        "model": model,
-        "problems.limit": limit,
-        "infer.k": k,
-        "infer.tau": tau,
-        "sampling.max_tokens": max_tokens,
-        "sampling.seed": seed,
-        "engine.name": engine,
-    }
-    loaded = load_recipe(recipe, options, sets)
     from stepconf.evaluation.evaluate import evaluate as run_evaluate
     from stepconf.evaluation.evaluate_view import render
     from stepconf.run.folders import mirrored
     from stepconf.ui import StageProgress, output, say
 
     with mirrored(out), StageProgress() as tick:
-        report = run_evaluate(loaded, names_of(benchmark) or [], names_of(strategy) or [], out, tick)
+        report = run_evaluate(recipe, names_of(benchmark), names_of(strategy), out, tick)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return
@@ -217,38 +184,34 @@ def _compare(first: str, second: str, out: Path | None, json_: bool) -> None:
         say(f"File: {shown(out)}/comparison.json")
 
 
+@command(example="stepconf calibrate runs/after --before runs/gsm8k --out runs/calibration")
 def calibrate(
-    run: Annotated[Path, run_argument("A run folder or URL, with scored and labelled steps.")],
+    run: Run,
     before: Annotated[
         Path | None,
-        typer.Option(
-            metavar="RUN",
-            parser=local_place,
-            help="A run of the model before training: the change, with intervals.",
-        ),
+        place_option("A run of the model before training: the change, with intervals.", "--before", "RUN"),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            parser=local_place,
-            help="Folder of calibration.json and figures: RUN/calibration.",
-        ),
+        Path | None, place_option("For calibration.json and figures (default: RUN/calibration).")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the problems.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples and of the post-hoc split.")] = 0,
+    resamples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Bootstrap resamples of the problems.")
+    ] = 1000,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of the resamples and of the post-hoc split.")
+    ] = 0,
     top_k: Annotated[
         int | None,
-        typer.Option(min=1, help="Beside exact entropy, that of the K likeliest tokens; runs the model."),
+        typer.Option(
+            metavar="N", min=1, help="Beside exact entropy, that of the K likeliest tokens; runs the model."
+        ),
     ] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
-    ] = False,
+    json_: Json = False,
 ) -> None:
     """Is a run's confidence honest? ECE, Brier, AUROC, signals.
 
-    Steps and answers, every signal side by side, post-hoc calibration, figures.
+    Steps and answers, every signal side by side, post-hoc calibration, figures. The run's steps must be scored and
+    labelled.
     """
     from stepconf.run.folders import fetch_run, mirrored
     from stepconf.run.tables import check_is_run
@@ -272,45 +235,18 @@ def calibrate(
     say(f"Files: {place}/calibration.json, {place}/*.svg, *.png")
 
 
-def serve(
-    model: Model = None,
-    strategy: Annotated[str | None, typer.Option(help="Where a request names none; see infer.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen at (default 127.0.0.1).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port (default 8000); 0 takes a free one.")] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Answer other machines without a key (serve.api_key_env).")
-    ] = False,
-    k: Annotated[
-        int | None, typer.Option("--k", help="Samples, or candidates and branches of a tree.")
-    ] = None,
-    tau: Annotated[
-        float | None, typer.Option(help="Cumulative confidence below which a branch ends.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest solution in tokens.")] = None,
-    engine: EngineName = None,
-    recipe: RecipeFile = None,
-    sets: Sets = None,
-) -> None:
+@command(
+    *("model", "infer.strategy", "infer.k", "infer.tau", "sampling.max_tokens", "engine.name"),
+    *("serve.host", "serve.port", "serve.insecure"),
+    example="stepconf serve --model runs/gsm8k-dpo/model --strategy cat --port 8001",
+)
+def serve(recipe: "Recipe") -> None:
     """Answer OpenAI clients, with every step's confidence.
 
     A request chooses with extra_body={"strategy": "cat", "k": 10, "tau": 0.01}; what it leaves open is as
     given here. Limits are the keys serve.* of the recipe.
     """
-    from stepconf.recipe import load_recipe
-
-    options = {
-        "model": model,
-        "infer.strategy": strategy,
-        "infer.k": k,
-        "infer.tau": tau,
-        "sampling.max_tokens": max_tokens,
-        "engine.name": engine,
-        "serve.host": host,
-        "serve.port": port,
-        "serve.insecure": insecure or None,
-    }
-    loaded = load_recipe(recipe, options, sets)
     from stepconf.serving.serve import serve as run_serve
     from stepconf.ui import say
 
-    run_serve(loaded, lambda url, name: say(f"Serving {name} at {url}"))
+    run_serve(recipe, lambda url, name: say(f"Serving {name} at {url}"))

@@ -1,6 +1,6 @@
 """A run from outside: how far it is, is it whole, to the Hub and back.
 
-Each command parses its options into a recipe, imports late, and calls one function.
+Each command imports late, and calls one function.
 """
 
 import json
@@ -9,15 +9,17 @@ from typing import Annotated
 
 import typer
 
-from stepconf.commands.options import Out, RepoId, run_argument
+from stepconf.commands.command import command
+from stepconf.commands.options import Json, Out, Partial, RepoId, Run
 from stepconf.errors import StepconfError
 from stepconf.run.copies import shown, url_of
 
 
+@command(example=("stepconf status runs/gsm8k --watch", "stepconf status runs/gsm8k --json"))
 def status(
-    run: Annotated[Path, run_argument("A run folder or URL.")],
+    run: Run,
     watch: Annotated[bool, typer.Option("--watch", help="Until it ends, or Ctrl-C.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    json_: Json = False,
 ) -> None:
     """How far a run is: stages, rates, time left, drops, engine idle."""
     from stepconf.run.folders import fetch_run
@@ -33,14 +35,18 @@ def status(
         watch_status(run, not watch, refresh)
 
 
+@command(example="stepconf check runs/gsm8k --against gsm8k --against math500")
 def check(
-    run: Annotated[Path, run_argument("A run folder or URL.")],
+    run: Run,
     against: Annotated[
         list[str] | None,
-        typer.Option(help="Evaluation set (name, file, Hub id) that must not be in it. Repeatable."),
+        typer.Option(
+            metavar="SET|FILE|HUB_ID",
+            help="Evaluation set (name, file, Hub id) that must not be in it. Repeatable.",
+        ),
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="The run need not be finished.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    partial: Partial = False,
+    json_: Json = False,
 ) -> None:
     """Is a run whole, consistent and fit to publish?
 
@@ -66,7 +72,8 @@ def check(
         raise typer.Exit(1)
 
 
-def compact(run: Annotated[Path, run_argument("A run folder or URL.")]) -> None:
+@command(example="stepconf compact runs/gsm8k")
+def compact(run: Run) -> None:
     """Put a run's small shards together; no row changes.
 
     A shard is at most some 64 MB in memory, a row group 16 MB.
@@ -83,17 +90,27 @@ def compact(run: Annotated[Path, run_argument("A run folder or URL.")]) -> None:
     say(f"{shown(run)}: {before:,} shards before, {after:,} now.")
 
 
+@command(
+    example=(
+        "stepconf push runs/gsm8k OWNER/NAME --dry-run",
+        "stepconf push runs/gsm8k OWNER/NAME --private --license mit",
+    )
+)
 def push(
-    run: Annotated[Path, run_argument("A run folder or URL.")],
+    run: Run,
     repo_id: RepoId,
     private: Annotated[bool, typer.Option("--private", help="Make the data set private.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write what would be pushed to --out, show it, send nothing.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of --dry-run (default: RUN-hub).")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch; made if absent.")] = None,
-    licence: Annotated[str | None, typer.Option("--license", help="Hub licence id, e.g. mit.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Publish an unfinished run.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of --dry-run (default: RUN-hub).")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch; made if absent.")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="Hub licence id, e.g. mit.")
+    ] = None,
+    partial: Partial = False,
 ) -> None:
     """Publish a run on the Hub, with a card, in one commit."""
     from stepconf.run.folders import fetch_run
@@ -119,10 +136,11 @@ def push(
         say(f"Pushed {len(files)} files: {address}")
 
 
+@command(example="stepconf pull OWNER/NAME --out runs/pulled")
 def pull(
     repo_id: RepoId,
     out: Out,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit.")] = None,
 ) -> None:
     """Bring a published run back as a run folder."""
     from stepconf.hub import publish

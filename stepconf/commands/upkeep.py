@@ -1,18 +1,23 @@
 """What shows and checks stepconf itself.
 
-Each command parses its options into a recipe, imports late, and calls one function.
+Each command takes a checked recipe, imports late, and calls one function.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stepconf.commands.command import command
 from stepconf.commands.options import Sets
 
+if TYPE_CHECKING:
+    from stepconf.recipe import Recipe
 
+
+@command(example="stepconf demo --out runs/demo --set problems.limit=8")
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("demo-run"),
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")] = Path("demo-run"),
     sets: Sets = None,
 ) -> None:
     """The main job, small, on the built-in model (minutes)."""
@@ -21,23 +26,27 @@ def demo(
     run_demo(out, sets or [])
 
 
-def doctor(
-    model: Annotated[str, typer.Option(help="Model to check with.")] = "demo",
-    engine: Annotated[str, typer.Option("--engine", help="vllm or transformers.")] = "vllm",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-) -> None:
+@command(
+    *("model", "engine.name", "engine.dtype"),
+    defaults={"model": "demo", "engine.max_model_len": 1024},
+    example="stepconf doctor --engine transformers --dtype float32",
+)
+def doctor(recipe: "Recipe") -> None:
     """Check this machine: versions, exactness, overhead."""
     from stepconf.doctor import examine
 
-    if not examine(model, engine, dtype):
+    if not examine(recipe):
         raise typer.Exit(1)
 
 
+@command(example="stepconf schema --check")
 def schema(
     check: Annotated[
         bool, typer.Option("--check", help="Compare with schemas/*.json, write nothing.")
     ] = False,
-    folder: Annotated[Path, typer.Option(help="Where the JSON Schemas lie.")] = Path("schemas"),
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the JSON Schemas are.")] = Path(
+        "schemas"
+    ),
 ) -> None:
     """Write the tables' JSON Schemas, or check them."""
     from stepconf.schema_files import check_schemas, write_schemas

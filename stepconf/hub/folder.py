@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from stepconf import __version__
 from stepconf.calibration import figures
 from stepconf.calibration.calibrate import Bootstrap, reliability
 from stepconf.calibration.signals import Units
@@ -37,6 +36,7 @@ from stepconf.run.tables import (
     read_tables,
     shard_files,
 )
+from stepconf.version import __version__
 
 GROUP_ROWS = 10_000  # the viewer reads a row group at a time, and gives up above some 100 MB
 GROUP_BYTES = 64 << 20  # uncompressed

@@ -117,10 +117,8 @@ def _verdict_of(name: str, step: Step, seconds: float) -> Verdict | None:
     return found and replace(found, seconds=seconds)
 
 
-def audit_file(
-    benchmark: Benchmark, path: Path, recipe: Recipe, answers: str | None, limit: int | None, tick: Tick
-) -> Audit:
-    """`audit` with the verifiers that a recipe names; `answers`: a set or file of problems. Raises as they do."""
+def audit_file(benchmark: Benchmark, path: Path, recipe: Recipe, answers: str | None, tick: Tick) -> Audit:
+    """`audit` with the verifiers and the limit of a recipe; `answers`: a set or file of problems. Raises as they do."""
     recipe = with_branches(recipe, "audit")
     if recipe.branch.where and not answers:
         raise StepconfError(
@@ -133,7 +131,7 @@ def audit_file(
         open_verifiers(recipe, pool) as verifiers,
     ):
         own = [Rollouts(brancher, recipe)] if brancher else []
-        return audit(benchmark, path, [*verifiers, *own], problems, limit)
+        return audit(benchmark, path, [*verifiers, *own], problems, recipe.problems.limit)
 
 
 def audit(

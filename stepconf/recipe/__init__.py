@@ -3,6 +3,7 @@
 Options of the command line, `--set key=value` and the file end up here; the resolved recipe lies in the run.
 """
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Recipe(Strict):
     """One run, whole."""
 
     model: str = ""
-    """Hub id, local folder, or demo."""
+    """Hub id, local folder, URL, or demo (built in)."""
     model_revision: str | None = None
     chunk: int = Field(64, ge=1)
     """Problems (or imported solutions) per shard: what a crash may cost."""
@@ -115,9 +116,14 @@ RETIRED = {
 
 
 def load_recipe(
-    file: Path | None = None, options: dict[str, Any] | None = None, sets: list[str] | None = None
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    sets: list[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """A recipe from a YAML file, command-line options (None is "not given") and `key=value` strings.
+
+    `defaults` are for keys of which none of them says anything, in place of the fields' own.
 
     Raises:
         StepconfError: the file is absent or not YAML, a key is unknown, or a value is out of its range.
@@ -139,6 +145,8 @@ def load_recipe(
                 f"--set {assignment!r:.200}: the value is not YAML as it is read here: {error}",
                 "Quote it: --set 'key=\"value\"'",
             ) from error
+    for key, value in (defaults or {}).items():
+        _put(values, key, value, over=False)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -243,14 +251,15 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return values
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def _put(values: dict[str, Any], key: str, value: Any, over: bool = True) -> None:
     *path, last = key.split(".")
     for part in path:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
             raise StepconfError(f"--set {key}: {part} is a value, not a group of keys.")
         values = inner
-    values[last] = value
+    if over or last not in values:
+        values[last] = value
 
 
 def _explained(error: ValidationError, file: Path | None) -> StepconfError:

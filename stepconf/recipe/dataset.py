@@ -22,26 +22,30 @@ class ProblemsRecipe(Strict):
     """Where problems (or solutions) come from."""
 
     source: str = ""
-    """Named set, Hub id, local JSONL(.gz)/Parquet file, or reasoning-gym:<task>[?key=value]."""
+    """gsm8k, ...; JSONL or Parquet file; Hub id; reasoning-gym:TASK[?key=value]."""
     split: str | None = None
     problem_column: str | None = None
+    """Column with the problem text (default: by its usual names)."""
     answer_column: str | None = None
+    """Column with the gold answer (default: by its usual names)."""
     solution_column: str | None = None
+    """Column with the solution text (default: by its usual names)."""
     steps_column: str | None = None
     id_column: str | None = None
+    """Column kept as external_id (default: by its usual names)."""
     answer_type: str | None = None
     """math, number, choice, yesno, string, literal (a Python value) or code; None takes the set's own."""
     limit: int | None = Field(None, ge=1)
-    """Keep the first N usable problems."""
+    """Only the first N usable rows (default: all)."""
 
 
 class EngineRecipe(Strict):
     """How the model is run."""
 
     name: str = "vllm"
-    """vllm, transformers, or module:name."""
+    """What runs the model: vllm, transformers, or module:name."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: the checkpoint's own under vLLM, float32 under transformers."""
+    """Of the weights; auto: the checkpoint's own under vLLM, float32 under transformers."""
     max_model_len: int | None = Field(None, ge=16)
     """Context limit in tokens; None takes the model's own."""
     tensor_parallel: int = Field(1, ge=1)
@@ -88,11 +92,12 @@ class SamplingRecipe(Strict):
     samples: int = Field(4, ge=1, le=4096)
     """Solutions per problem."""
     temperature: float = Field(0.7, ge=0, le=10)
-    """0 is greedy."""
+    """Of sampling; 0 is greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(1024, ge=1)
     """Longest solution in tokens."""
     seed: int = Field(42, ge=0)
+    """Seed of sampling and of generated problems."""
 
 
 class SegmentRecipe(Strict):
@@ -147,7 +152,8 @@ class BranchRecipe(Strict):
     """
 
     where: list[Literal["first-error", "uncertain", "all"]] | None = None
-    """first-error: a binary search in wrong solutions; uncertain: at the least confident steps of right ones; all: at
+    """Where to sample completions: none, all, or first-error,uncertain (default: as labels and pairs need them).
+    first-error: a binary search in wrong solutions; uncertain: at the least confident steps of right ones; all: at
     every step; []: nowhere. Unset: first-error and uncertain for `generate` of problems with gold answers; elsewhere
     first-error where `rollout` is among the verifiers, else nowhere."""
     n: int = Field(8, ge=1, le=1024)
@@ -202,8 +208,9 @@ class VerifyRecipe(Strict):
     """How steps are verified and labelled."""
 
     verifiers: list[str] = Field(["final", "symbolic"])
-    """final, symbolic, critic, rollout, prm, or module:name."""
+    """Comma-separated: final, symbolic, critic, rollout, prm, module:name; or none."""
     policy: str = "error-first"
+    """How verdicts become labels; see relabel."""
     deadline_s: float = Field(5.0, gt=0)
     """Longest time one item may take before its worker is killed."""
     memory_gb: float = Field(2.0, gt=0.25)

@@ -13,10 +13,9 @@ class PairsRecipe(Strict):
     """How preference pairs are made out of a run."""
 
     strategy: str = "caspo"
-    """caspo, step-dpo: steps by their labels; rstar, cgpo: steps by what completions reach after them; dpo-vp, pcpo:
-    whole solutions by their answers; or module:name."""
+    """caspo, step-dpo (by step labels), rstar, cgpo (outcomes), dpo-vp, pcpo (whole solutions), or module:name."""
     tau: float | None = Field(None, gt=0, le=1)
-    """caspo: confidence at or below which a correct step is uncertain; None takes `tau_quantile`."""
+    """caspo: confidence at or below which a correct step is uncertain (default: by pairs.tau_quantile)."""
     tau_quantile: float = Field(0.5, ge=0, le=1)
     """Quantile of the confidences of correct steps in the run."""
     after_error: Literal["stop", "continue"] = "stop"
@@ -54,7 +53,7 @@ class TrainRecipe(Strict):
     """How a policy is optimised. The defaults are those of arXiv 2605.07353 where it gives them."""
 
     objective: Literal["dpo", "sft"] = "dpo"
-    """dpo: prefer chosen over rejected. sft: imitate solutions whose answer is right, or the chosen sides."""
+    """dpo: prefer chosen over rejected; sft: imitate right solutions, or the chosen sides."""
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
     beta: float = Field(0.1, gt=0)
     """Strength of the pull towards the reference."""
@@ -106,6 +105,7 @@ class LoopRecipe(Strict):
     """Iterative training: sample, verify, pair, optimise, measure, and again with the new policy."""
 
     rounds: int = Field(1, ge=1, le=100)
+    """Rounds of sampling, pairs and training."""
     temperatures: list[float] = Field([])
     """Of each round's sampling; the last one goes on. Empty: sampling.temperature."""
     evaluation: EvaluationRecipe = EvaluationRecipe()
@@ -115,7 +115,7 @@ class InferRecipe(Strict):
     """How a question is answered. Temperature, top_p, seed and the length of a solution are as in `sampling`."""
 
     strategy: str = "cat"
-    """greedy, cot, self-consistency, dipt, best-of-n, deepconf, beam, cat, or module:name."""
+    """cat, greedy, cot, self-consistency, dipt, best-of-n, deepconf, beam, or module:name."""
     k: int = Field(10, ge=1, le=1024)
     """Samples of a question; in a tree, candidates of a branch and branches that survive a level."""
     tau: float = Field(0.001, ge=0, le=1)
@@ -164,13 +164,13 @@ class ServeRecipe(Strict):
     """Where the server listens, whom it answers, and what one client may ask of it."""
 
     host: str = "127.0.0.1"
-    """Beyond this machine it takes a key (`api_key_env`), or `insecure`."""
+    """Address to listen at. Beyond this machine it takes a key (`api_key_env`), or `insecure`."""
     port: int = Field(8000, ge=0, le=65535)
-    """0 takes a free one."""
+    """Port to listen at; 0 takes a free one."""
     api_key_env: str | None = None
     """Environment variable with the key that clients must send; None asks for none. The key is never stored."""
     insecure: bool = False
-    """Answer other machines without a key."""
+    """Answer other machines without a key (serve.api_key_env)."""
     names: list[str] = Field([])
     """Host names that lead here, beside `host`, localhost and addresses; requests for any other are refused."""
     max_concurrent: int = Field(256, ge=1)
@@ -189,7 +189,7 @@ class RayRecipe(Strict):
     """How `generate`, `score` and `verify` are spread over a Ray cluster. Decides the speed, not the result."""
 
     address: str | None = None
-    """auto (the cluster of this machine), local (one made for the run, here) or ray://HOST:PORT; None: no Ray."""
+    """Ray cluster: auto (this machine's), local (made here for the run) or ray://HOST:PORT (default: no Ray)."""
     gpus: float | None = Field(None, ge=0)
     """GPUs of one engine, a share of one or several whole ones; None takes engine.tensor_parallel where there
     are GPUs."""

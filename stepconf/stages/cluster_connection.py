@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import stepconf
 from stepconf.errors import StepconfError
 
 
@@ -57,7 +56,7 @@ def connect(ray: Any, address: str) -> None:
         options |= {"include_dashboard": False, "num_cpus": max(2, os.cpu_count() or 1)}
     else:
         # The code of this process, whatever the nodes have: the same rows as here.
-        options["runtime_env"] = {"py_modules": [str(Path(stepconf.__file__).parent)]}
+        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
     on_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
