@@ -242,6 +242,10 @@ def calibrate(
         int | None,
         typer.Option(min=1, help="Beside exact entropy, that of the K likeliest tokens; runs the model."),
     ] = None,
+    signal: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:NAME", help="A signal of your own beside the others. Repeatable."),
+    ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
     ] = False,
@@ -256,13 +260,15 @@ def calibrate(
     for folder in (run, before):
         if folder is not None:
             check_is_run(fetch_run(folder))
+    from stepconf import kinds
     from stepconf.calibration.calibrate import calibrate as run_calibrate
     from stepconf.calibration.view import render
     from stepconf.ui import StageProgress, output, say
 
+    own = [kinds.signal(name) for name in signal or ()]
     folder = out or run / "calibration"
     with mirrored(folder), StageProgress() as tick:
-        report = run_calibrate(run, before, folder, resamples, seed, tick, top_k)
+        report = run_calibrate(run, before, folder, resamples, seed, tick, top_k, own)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return

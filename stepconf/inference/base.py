@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from stepconf.core.records import TokenScores
 from stepconf.core.segment import SegmentOptions
-from stepconf.core.steps import build_steps, measure
+from stepconf.core.steps import build_steps
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Completion, Sampling
 from stepconf.engines.tokenizer import starts_of
@@ -76,7 +76,7 @@ Search = Generator[list[Ask], list[list[Completion]], "Result"]
 
 @dataclass(frozen=True, slots=True)
 class StepScore:
-    """A step of the answer. Entropy in nats; `confidence` as `core.steps.measure` gives it, None without tokens."""
+    """A step of the answer. Entropy in nats; `confidence` is exp(-entropy), None without tokens."""
 
     text: str
     token_ids: list[int]
@@ -177,11 +177,6 @@ def step_scores(
         StepScore(row.text, row.token_ids, row.entropy_mean, row.confidence, row.cumulative_confidence or 0.0)
         for row in rows
     ]
-
-
-def entropy_of(scores: TokenScores) -> float | None:
-    """Mean entropy in nats of a span of tokens; None without tokens."""
-    return measure(scores.logprobs, scores.entropies, scores.max_probs).entropy_mean
 
 
 def stream_seed(seed: int, question: str) -> int:

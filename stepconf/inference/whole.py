@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.segment import segment
-from stepconf.core.steps import confidence
+from stepconf.core.signals import ENTROPY_MEAN, confidence
 from stepconf.core.votes import Tally, confident_vote, majority, most_confident
 from stepconf.engines.base import Completion, Sampling
 from stepconf.inference.base import (
@@ -15,7 +15,6 @@ from stepconf.inference.base import (
     Search,
     Setting,
     Spent,
-    entropy_of,
     failed,
     step_scores,
     stream_seed,
@@ -69,7 +68,7 @@ def _whole(
     spent.tokens = sum(completion.n_sampled for _, completion in completions)
     spent.peak_branches = len(completions)
     answers = [_answer(completion, question, setting, spent) for _, completion in completions]
-    entropies = [entropy_of(completion.scores) for _, completion in completions]
+    entropies = [ENTROPY_MEAN.over(completion.scores) for _, completion in completions]
     samples = [
         Sample(answer, None if h is None else confidence(h), len(completion.token_ids))
         for answer, h, (_, completion) in zip(answers, entropies, completions, strict=True)
