@@ -8,6 +8,7 @@ function. The current folder is searched for the module, after everything that i
     pair strategy     core.pairs.frames.PairStrategy    pairs --strategy
     strategy          inference.base.Strategy           infer, evaluate, serve --strategy
     engine            engines.base.EngineClass          --engine
+    signal            core.signals.Signal               calibrate --signal
 """
 
 import importlib
@@ -44,10 +45,8 @@ class Kind:
     def check(self, name: str) -> None:
         """Without importing anything, raise StepconfError where `name` is neither in the table nor `module:name`."""
         if name not in self.built_in and not is_own(name):
-            choice = ", ".join(self.built_in)
-            raise StepconfError(
-                f"unknown {self.what} {name!r}.", f"Choose from: {choice}; or module:name, one of your own."
-            )
+            choice = f"Choose from: {', '.join(self.built_in)}; or" if self.built_in else "Give"
+            raise StepconfError(f"unknown {self.what} {name!r}.", f"{choice} module:name, one of your own.")
 
     def load(self, name: str) -> Any:
         """The record of that name.
@@ -114,7 +113,9 @@ ENGINES = Kind(
         "transformers": "stepconf.engines.classes:TRANSFORMERS",
     },
 )
-KINDS = (VERIFIERS, PAIR_STRATEGIES, STRATEGIES, ENGINES)
+# All that come with stepconf are computed everywhere (core.signals.SIGNALS): no name of theirs is ever taken.
+SIGNALS = Kind("signal", "stepconf.core.signals:Signal", {})
+KINDS = (VERIFIERS, PAIR_STRATEGIES, STRATEGIES, ENGINES, SIGNALS)
 
 
 def is_own(name: str) -> bool:

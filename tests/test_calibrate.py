@@ -3,7 +3,8 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from stepconf.calibration.signals import SIGNS, read_units
+from stepconf.calibration.signals import read_units
 from stepconf.calibration.truncated import topk_entropies
 from stepconf.core.calibration import problem_split
+from stepconf.core.signals import SIGNALS as TABLE
+from stepconf.core.signals import Signal
 from stepconf.run.tables import read_recipe
 from tests.edited_run import Row, edit, good_run
 from tests.engines.reference import top_probabilities
@@ -101,7 +104,7 @@ def test_the_entropy_of_the_likeliest_tokens(run: Path, k: int) -> None:
 def test_signals_are_those_of_the_tokens(run: Path, report: Any, kind: Any) -> None:
     rows, correct = tokens_of(run, kind)
     units = read_units(run, kind)
-    assert set(SIGNALS) == set(SIGNS) == set(report[kind]["signals"])
+    assert set(SIGNALS) == set(units.signals) == set(report[kind]["signals"])
     assert report[kind]["n"] == len(rows) == units.correct.size > 10
     assert report[kind]["n"] + report[kind]["left_out"] == len(
         samples_of(run, "steps" if kind == "steps" else "solutions")
@@ -196,3 +199,99 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
     said = stepconf("calibrate", tmp_path / "unscored")
     assert said.code == 1 and "scored and decided" in said.err and "stepconf score" in said.err
     assert stepconf("calibrate", run, "--resamples", 0).code == 2
+
+
+TAIL = '''"""A signal of one's own: only the least certain tokens count."""
+
+from stepconf.core.signals import Signal
+
+
+def mean_of_tail(logprobs, entropies, max_probs):
+    largest = sorted(entropies)[-3:]
+    return sum(largest) / len(largest)
+
+
+def of_long_steps(logprobs, entropies, max_probs):
+    return entropies[3]
+
+
+tail = Signal("tail", "nats", "mean of the three largest token entropies", False, mean_of_tail, low=0)
+long_only = Signal("long_only", "nats", "entropy of the fourth token", False, of_long_steps, low=0)
+never = Signal("never", "", "nothing", True, lambda logprobs, entropies, max_probs: None)
+taken = Signal("perplexity", "", "another one", False, mean_of_tail)
+aimless = Signal("aimless", "", "of no direction", None, mean_of_tail)
+'''
+
+
+@pytest.fixture
+def my_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder of a user, outside of the checkout, with a module of signals."""
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab/signals.py").write_text(TAIL)
+    assert len(TAIL.splitlines()) <= 25
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in ("my_lab", "my_lab.signals"):
+        sys.modules.pop(name, None)
+
+
+def test_a_signal_of_ones_own_stands_beside_the_others(run: Path, my_lab: Path) -> None:
+    path = list(sys.path)
+    own = ["--signal", "my_lab.signals:tail", "--signal", "my_lab.signals:long_only"]
+    ended = stepconf("calibrate", run, "--resamples", 5, *own, "--out", "c", columns=200)
+    assert ended.code == 0, ended.err
+    assert sys.path == path, "only to import it"
+    found = json.loads((my_lab / "c/calibration.json").read_text())
+    assert found["settings"]["signals"] == ["tail", "long_only"]
+    for kind in ("steps", "answers"):
+        rows, correct = tokens_of(run, kind)
+        for name, compute, lacking in (
+            ("tail", lambda tokens: np.mean(sorted(tokens)[-3:]), 0),
+            ("long_only", lambda tokens: tokens[3], sum(len(row["token_entropies"]) < 4 for row in rows)),
+        ):
+            one = found[kind]["signals"][name]
+            there = [i for i, row in enumerate(rows) if len(row["token_entropies"]) > 3 or name == "tail"]
+            scores = [-compute(rows[i]["token_entropies"]) for i in there]
+            assert one["auroc"]["estimate"] == pytest.approx(roc_auc_score(correct[there], scores))
+            entropies = [-SIGNALS["entropy_mean"](rows[i]) for i in there]
+            gap = one["auroc"]["estimate"] - roc_auc_score(correct[there], entropies)
+            assert one["auroc_minus_entropy"]["estimate"] == pytest.approx(gap, abs=1e-4)
+            assert one["auroc"]["low"] is not None and one["aurc"] is not None
+            assert one["without_value"] == lacking and one["why"] == (
+                "IndexError: list index out of range" if lacking else ""
+            )
+    lacking = found["steps"]["signals"]["long_only"]["without_value"]
+    assert lacking > 0 and f"long_only has no value on {lacking} steps: IndexError" in ended.out
+    assert "tail" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("my_lab.nothing:tail", "No module named 'my_lab.nothing'"),
+        ("my_lab.signals:head", "no 'head' in my_lab.signals"),
+        ("my_lab.signals", "module:name"),
+        ("my_lab.signals:mean_of_tail", "is a function, not a signal"),
+        ("my_lab.signals:taken", "more than one signal of the name 'perplexity'"),
+        ("my_lab.signals:aimless", "higher_is_better is None"),
+        ("my_lab.signals:never", "no value on any of"),
+    ],
+)
+def test_a_signal_that_is_none_is_refused(name: str, said: str, run: Path, my_lab: Path) -> None:
+    ended = stepconf("calibrate", run, "--resamples", 2, "--signal", name, "--out", "c", columns=300)
+    assert ended.code == 1 and said in ended.err and "Traceback" not in ended.err
+    assert not (my_lab / "c").exists()
+
+
+def test_a_signal_in_the_table_is_a_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    least = Signal(
+        "max_prob_min", "", "least of token_max_probs", True, lambda lp, h, p: min(p), low=0, high=1
+    )
+    monkeypatch.setattr("stepconf.calibration.signals.SIGNALS", (*TABLE, least))
+    ended = stepconf("calibrate", run, "--resamples", 2, "--out", tmp_path, columns=200)
+    assert ended.code == 0 and "max_prob_min" in ended.out
+    found = json.loads((tmp_path / "calibration.json").read_text())
+    for kind in ("steps", "answers"):
+        rows, correct = tokens_of(run, kind)
+        auroc = roc_auc_score(correct, [min(row["token_max_probs"]) for row in rows])
+        assert found[kind]["signals"]["max_prob_min"]["auroc"]["estimate"] == pytest.approx(auroc)

@@ -56,7 +56,7 @@ def solutions(folder: Path) -> Path:
 
 
 def test_examples_are_short() -> None:
-    assert set(EXAMPLES) == {"my_checks.py", "my_pairs.py", "my_search.py", "my_engine.py"}
+    assert set(EXAMPLES) == {f"my_{what}.py" for what in ("checks", "pairs", "signals", "search", "engine")}
     for name, code in EXAMPLES.items():
         own = [line for line in code.splitlines()[1:] if line.strip()]
         assert len(own) <= 25, f"{name}: {len(own)} lines"
@@ -78,6 +78,15 @@ def test_a_pair_strategy(typed: Typed, tmp_path: Path) -> None:
     pairs = pl.read_parquet(tmp_path / "run" / "pairs" / "*.parquet")
     assert pairs.height and set(pairs["kind"]) == {"incorrect"}
     assert "FAILS" not in typed("-m", "stepconf.contracts", "my_pairs:SUREST").stdout
+
+
+def test_a_signal(typed: Typed, tmp_path: Path) -> None:
+    shutil.copytree(branched_run(), tmp_path / "run")
+    found = json.loads(
+        typed("calibrate", "run", "--signal", "my_signals:TAIL", "--resamples", 20, "--json").stdout
+    )
+    assert 0 <= found["steps"]["signals"]["entropy_tail"]["auroc"]["estimate"] <= 1
+    assert "FAILS" not in typed("-m", "stepconf.contracts", "my_signals:TAIL").stdout
 
 
 def test_an_inference_strategy(typed: Typed, tmp_path: Path) -> None:
@@ -109,6 +118,13 @@ def test_the_reference_engine_keeps_its_promises() -> None:
 
 
 BROKEN = {
+    "in its range": (
+        "MINE",
+        """\
+        from stepconf.core.signals import Signal
+        MINE = Signal("worst", "nats", "negative entropy", True, lambda p, h, q: -max(h), low=0)
+        """,
+    ),
     "one thing of each step": ("units", "def units(problem, steps):\n    return [True]\n"),
     "the same when asked again": (
         "units",
@@ -167,7 +183,7 @@ def test_names_are_refused_with_what_to_type() -> None:
             kind.load("stepconf.kinds:ENGINES")
     with pytest.raises(StepconfError, match="nothing is called 'nosuch'"):
         kind_of("nosuch")
-    assert [kind_of(next(iter(kind.built_in))) for kind in KINDS] == list(KINDS)
+    assert all(kind_of(name) is kind for kind in KINDS for name in kind.built_in)
 
 
 def test_every_name_in_the_tables_is_there() -> None:

@@ -57,7 +57,7 @@ def twisted(one: Solved, twist: Twist) -> Solved:
         verdicts = [Verdict("critic", "1", "incorrect", reference=text) for text in twist.references]
         steps[twist.at] = replace(steps[twist.at], verdicts=verdicts)
     if twist.unscored:
-        steps = [replace(step, logprob_sum=None, confidence=None) for step in steps]
+        steps = [replace(step, signals=dict.fromkeys(step.signals)) for step in steps]
     if twist.old:
         steps = [replace(step, prefix_id=None) for step in steps]
     return Solved(one.solution, steps)
@@ -94,13 +94,14 @@ def trace_of(one: Solved) -> rules.Trace:
         logprobs=array("f", [x for step in one.steps for x in step.token_logprobs]).tobytes(),
     )
     for step in one.steps:
-        scored = step.logprob_sum is not None
+        logprob_sum = step.signals["logprob_sum"]
+        scored = logprob_sum is not None
         side = rules.Side(
             text=step.text,
             ids=rules.to_bytes(step.token_ids) if scored else b"",
             label=step.label,
             confidence=step.confidence,
-            mean_logprob=(step.logprob_sum or 0.0) / len(step.token_ids) if scored else float("-inf"),
+            mean_logprob=(logprob_sum or 0.0) / len(step.token_ids) if scored else float("-inf"),
             is_terminal=step.step_index == step.n_steps - 1 and trace.finished,
             source="step",
             tie=trace.solution_id,

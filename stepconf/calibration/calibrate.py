@@ -5,7 +5,7 @@ OUT/reliability-steps.svg, .png   and so on: see `_draw`
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.calibration import figures
-from stepconf.calibration.signals import Column, Kind, Units, read_units
+from stepconf.calibration.signals import TOPK, C, Column, Kind, Units, read_units
 from stepconf.calibration.truncated import topk_entropies
 from stepconf.core.bootstrap import Resampled, Statistic, difference, interval, resample
 from stepconf.core.calibration import (
@@ -35,13 +35,13 @@ from stepconf.core.calibration import (
     reliability_bins,
     risk_coverage,
 )
+from stepconf.core.signals import ENTROPY_MEAN, LENGTH, SIGNALS, Signal
 from stepconf.errors import StepconfError
 from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import read_recipe
 
 KINDS: tuple[Kind, ...] = ("steps", "answers")
-DRAWN = ("length", "max_prob_mean", "perplexity", "entropy_mean")  # risk-coverage; the paper's table 7
 
 
 def _mean(values: npt.ArrayLike, weights: npt.ArrayLike) -> float:
@@ -82,7 +82,14 @@ class Bootstrap:
 
 
 def calibrate(
-    run: Path, before: Path | None, out: Path, resamples: int, seed: int, tick: Tick, top_k: int | None = None
+    run: Path,
+    before: Path | None,
+    out: Path,
+    resamples: int,
+    seed: int,
+    tick: Tick,
+    top_k: int | None = None,
+    own: Sequence[Signal] = (),
 ) -> dict[str, Any]:
     """Measure the steps and the answers of a run; write OUT/calibration.json and the figures.
 
@@ -94,15 +101,17 @@ def calibrate(
         seed: of the bootstrap, and of the half of the problems on which post-hoc calibration is fitted.
         tick: progress.
         top_k: also the entropy over so many tokens alone, as a signal of `run`: a forward of its model.
+        own: signals beside the built-in ones, of both runs.
 
     Raises:
-        StepconfError: not a run, its model is gone (`top_k`), or neither a step nor an answer of it is both
-            scored and decided.
+        StepconfError: not a run, its model is gone (`top_k`), neither a step nor an answer of it is both scored and
+            decided, or one of `own` cannot be set beside the others.
     """
+    _check_own(own)
     runs = {"after": run} if before is None else {"after": run, "before": before}
     truncated = None if top_k is None else topk_entropies(run, top_k, tick)
     units = {
-        name: {kind: read_units(path, kind, truncated if path is run else None) for kind in KINDS}
+        name: {kind: read_units(path, kind, truncated if path is run else None, own) for kind in KINDS}
         for name, path in runs.items()
     }
     for name, path in runs.items():
@@ -121,10 +130,26 @@ def calibrate(
             kind: change(units["after"][kind], units["before"][kind], bootstrap) for kind in KINDS
         }
     report["settings"] = {"resamples": resamples, "seed": seed, "level": 0.95, "top_k": top_k}
+    report["settings"] |= {"signals": [signal.name for signal in own]}
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "calibration.json", json.dumps(report, indent=1).encode())
     _draw(report, units, out)
     return report
+
+
+def _check_own(own: Sequence[Signal]) -> None:
+    taken = {signal.name for signal in SIGNALS} | {C, TOPK}
+    for signal in own:
+        if signal.name in taken:
+            raise StepconfError(
+                f"there is more than one signal of the name {signal.name!r}.", "Rename yours."
+            )
+        if signal.higher_is_better is None:
+            raise StepconfError(
+                f"the signal {signal.name!r} cannot rank: its higher_is_better is None.",
+                "Say True where a higher value speaks for correctness, otherwise False.",
+            )
+        taken.add(signal.name)
 
 
 def profile(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
@@ -138,15 +163,15 @@ def profile(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
         return found
     pair = (units.confidence, units.correct)
     measured = {name: bootstrap(one, units.problems, *pair) for name, one in (HONESTY | RANKING).items()}
-    gap = entropy_gap(units.signals["entropy_mean"], units.correct)
+    entropy = units.signals[ENTROPY_MEAN.name]
     return found | {
         "accuracy": bootstrap(_mean, units.problems, units.correct),
         "mean_confidence": bootstrap(_mean, units.problems, units.confidence),
         **measured,
         "brier_decomposition": asdict(brier_decomposition(*pair)),
-        "entropy": asdict(gap)
+        "entropy": asdict(entropy_gap(entropy, units.correct))
         | {
-            name: bootstrap(_of_gap(name), units.problems, units.signals["entropy_mean"], units.correct)
+            name: bootstrap(_of_gap(name), units.problems, entropy, units.correct)
             for name in ("gap", "hedges_g")
         },
         "signals": signals(units, bootstrap),
@@ -156,21 +181,29 @@ def profile(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
 
 
 def signals(units: Units, bootstrap: Bootstrap) -> dict[str, dict[str, Any]]:
-    """Each signal as a ranking: AUROC, that minus the mean entropy's, within equal lengths, errors found, AURC."""
-    scores, problems, correct = units.scores, units.problems, units.correct
-    lengths = units.signals["length"]
-    ranked = {name: bootstrap.resample(auroc, problems, values, correct) for name, values in scores.items()}
-    entropy = ranked["entropy_mean"]
-    return {
-        name: {
-            "auroc": asdict(interval(ranked[name])),
-            "auroc_minus_entropy": asdict(interval(difference(ranked[name], entropy))),
-            "length_controlled_auroc": bootstrap(length_controlled_auroc, problems, values, correct, lengths),
-            "auprc_errors": auprc_errors(values, correct),
-            "aurc": aurc(values, correct),
+    """Each signal as a ranking: AUROC, that minus the mean entropy's, within equal lengths, errors found, AURC.
+
+    Of the rows on which the signal has a value, and so the mean entropy beside it; `without_value` are the others.
+    """
+    scores = units.scores
+    entropy = bootstrap.resample(auroc, units.problems, scores[ENTROPY_MEAN.name], units.correct)
+    found = {}
+    for name, values in scores.items():
+        there = ~np.isnan(values)
+        rows = (units.problems, values, units.correct, units.signals[LENGTH.name], scores[ENTROPY_MEAN.name])
+        problems, score, correct, lengths, base = (column[there] for column in rows)
+        ranked = entropy if name == ENTROPY_MEAN.name else bootstrap.resample(auroc, problems, score, correct)
+        beside = entropy if there.all() else bootstrap.resample(auroc, problems, base, correct)
+        found[name] = {
+            "auroc": asdict(interval(ranked)),
+            "auroc_minus_entropy": asdict(interval(difference(ranked, beside))),
+            "length_controlled_auroc": bootstrap(length_controlled_auroc, problems, score, correct, lengths),
+            "auprc_errors": auprc_errors(score, correct),
+            "aurc": aurc(score, correct),
+            "without_value": int((~there).sum()),
+            "why": units.failures.get(name, ""),
         }
-        for name, values in scores.items()
-    }
+    return found
 
 
 def posthoc(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
@@ -181,7 +214,7 @@ def posthoc(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
     if len(set(units.problems.tolist())) < 2:
         return {}
     fitting = problem_split(units.problems.tolist(), 0.5, seed)
-    score, correct = units.scores["entropy_mean"], units.correct
+    score, correct = units.scores[ENTROPY_MEAN.name], units.correct
     fitted_on = (score[fitting], correct[fitting])
     held_out = {
         "as_is": units.confidence[~fitting],
@@ -218,7 +251,7 @@ def change(after: Units, before: Units, bootstrap: Bootstrap) -> dict[str, Any]:
     is_after = np.repeat([True, False], [after.correct.size, before.correct.size])
     correct = np.concatenate([after.correct, before.correct])
     confidence = np.concatenate([after.confidence, before.confidence])
-    entropy = np.concatenate([after.signals["entropy_mean"], before.signals["entropy_mean"]])
+    entropy = np.concatenate([after.signals[ENTROPY_MEAN.name], before.signals[ENTROPY_MEAN.name]])
     found = {"accuracy": bootstrap(_difference(_accuracy), problems, confidence, correct, is_after)}
     for name, one in (HONESTY | RANKING).items():
         found[name] = bootstrap(_difference(one), problems, confidence, correct, is_after)
@@ -259,13 +292,16 @@ def _draw(report: dict[str, Any], units: Mapping[str, Mapping[Kind, Units]], out
         if not own.correct.size:
             continue
         curves = {"": report[kind]["reliability"]}
-        entropies = {"": (own.signals["entropy_mean"], own.correct)}
+        entropies = {"": (own.signals[ENTROPY_MEAN.name], own.correct)}
         older = units["before"][kind] if "before" in units else None
         if older is not None and older.correct.size:
             curves = {"before": report["before"][kind]["reliability"], "after": report[kind]["reliability"]}
-            entropies = {"before": (older.signals["entropy_mean"], older.correct), "after": entropies[""]}
+            entropies = {"before": (older.signals[ENTROPY_MEAN.name], older.correct), "after": entropies[""]}
         figures.save(figures.reliability(curves, kind), out, f"reliability-{kind}")
         figures.save(figures.entropy_histograms(entropies, kind), out, f"entropy-{kind}")
-        kept = {name: risk_coverage(own.scores[name], own.correct) for name in DRAWN}
-        drawn = {name: (curve.coverage, curve.risk) for name, curve in kept.items()}
+        drawn = {}
+        for name, values in own.scores.items():
+            there = ~np.isnan(values)
+            curve = risk_coverage(values[there], own.correct[there])
+            drawn[name] = (curve.coverage, curve.risk)
         figures.save(figures.risk_coverage(drawn, kind), out, f"risk-coverage-{kind}")

@@ -25,12 +25,6 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 3, 4)))
 _GREY = "#777777"
 _POINTS = 400  # of a curve: more than a page resolves
-_NAMES = {
-    "length": "length",
-    "max_prob_mean": "max probability",
-    "perplexity": "perplexity",
-    "entropy_mean": "entropy",
-}
 _STYLE = {
     "font.size": 9,
     "axes.labelsize": 9,
@@ -149,10 +143,14 @@ def risk_coverage(curves: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]
         kept = np.unique(
             np.linspace(min(len(risk) - 1, len(risk) // 100), len(risk) - 1, _POINTS).astype(int)
         )
-        label = f"{_NAMES.get(name, _short(name, 24))} ({float(np.mean(risk)):.3f})"
+        label = f"{_short(name, 24)} ({float(np.mean(risk)):.3f})"
         every = max(1, len(kept) // 8)
-        axes.plot(coverage[kept], risk[kept], label=label, color=_COLOURS[number], linestyle=_LINES[number],
-                  marker=_MARKERS[number], markersize=4, markevery=(number * every // 4, every),
+        look = number % len(_COLOURS)
+        again = (number + number // len(_COLOURS)) % len(
+            _LINES
+        )  # of more curves than colours, lines tell them apart
+        axes.plot(coverage[kept], risk[kept], label=label, color=_COLOURS[look], linestyle=_LINES[again],
+                  marker=_MARKERS[look], markersize=4, markevery=(look * every // 4, every),
                   linewidth=1.5)  # fmt: skip
     overall = float(next(iter(curves.values()))[1][-1])
     axes.axhline(overall, color=_GREY, linewidth=1, linestyle=":", label=f"no signal ({overall:.3f})")

@@ -1,17 +1,20 @@
 """What the steps and the answers of a run's samples say of their confidence: a row for each that was decided."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from stepconf.core.schema import STEP_SIGNALS
+from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN, LENGTH, SIGNALS, Signal
+from stepconf.core.spans import Tokens, over_spans
 from stepconf.errors import StepconfError
 from stepconf.run.scan import scan_samples
 from stepconf.run.summary import polars_reads
-from stepconf.run.tables import check_is_run, shard_files
+from stepconf.run.tables import check_is_run, read_aligned, shard_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,63 +22,88 @@ if TYPE_CHECKING:
 Column = npt.NDArray[Any]
 Kind = Literal["steps", "answers"]
 
-# +1: a higher value speaks for correctness. C, the product of the confidences so far, is what CaT ranks by.
-SIGNS = {
-    "length": -1,
-    "max_prob_mean": 1,
-    "perplexity": -1,
-    "entropy_mean": -1,
-    "entropy_max": -1,
-    "entropy_sum": -1,
-    "cumulative_confidence": 1,
-}
-TOPK = "entropy_topk"  # not of a run's own columns: see `truncated.py`
+# No signals of a span's tokens: C is of the path of steps up to one (CaT ranks by it), the top-k entropy is of another
+# forward of the model (`truncated.py`).
+C, TOPK = "cumulative_confidence", "entropy_topk"
+_LISTS = ("token_logprobs", "token_entropies", "token_max_probs")
+_OF_SOLUTIONS = [
+    *("solution_id", "problem_id", "parent_solution_id", "answer_correct"),
+    *(ENTROPY_MEAN.name, CONFIDENCE.name),
+]
+_OF_STEPS = [
+    *("step_id", "solution_id", "problem_id", "step_index", "label", C, *_LISTS),
+    *(signal.name for signal in STEP_SIGNALS),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
     """Steps that are labelled correct or incorrect, or answers that were decided; all of them scored.
 
-    `problems`: problem ids; `correct`: booleans; `confidence`: exp(-mean entropy), in (0, 1]; `signals`: the
-    columns named in `SIGNS`, and `TOPK` where it was computed, over the step's or the whole solution's tokens.
-    `left_out`: rows without a verdict or without scored tokens.
+    `problems`: problem ids; `correct`: booleans; `confidence`: exp(-mean entropy), in (0, 1]; `signals`: by name, over
+    the step's or the whole solution's tokens, NaN where a signal has no value, and `higher_is_better` of each;
+    `left_out`: rows without a verdict or without scored tokens; `failures`: why a signal first had no value.
     """
 
     kind: Kind
     problems: Column
     correct: Column
     confidence: Column
-    signals: Mapping[str, Column]
-    left_out: int
+    signals: Mapping[str, Column] = field(default_factory=dict)
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)
+    left_out: int = 0
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, Column]:
         """The signals turned so that higher speaks for correctness."""
-        return {name: SIGNS.get(name, -1) * values for name, values in self.signals.items()}
+        return {n: values if self.higher_is_better[n] else -values for n, values in self.signals.items()}
 
 
-def read_units(run: Path, kind: Kind, topk: Mapping[str, float] | None = None) -> Units:
+def read_units(
+    run: Path, kind: Kind, topk: Mapping[str, float] | None = None, own: Sequence[Signal] = ()
+) -> Units:
     """The decided steps or answers of a run's samples; none is an empty column, not an error.
 
     Args:
         run: a run folder.
         kind: which rows.
         topk: what `truncated.topk_entropies` gives for the run.
+        own: signals beside the built-in ones.
 
     Raises:
-        StepconfError: the folder is not a run, or a shard cannot be read.
+        StepconfError: the folder is not a run, a shard cannot be read, or one of `own` has no value on any row.
     """
     check_is_run(run)
-    names = [*SIGNS, *([] if topk is None else [TOPK])]
-    if not shard_files(run, "steps"):
-        empty = np.empty(0)
-        return Units(kind, empty, empty, empty, dict.fromkeys(names, empty), 0)
-    with polars_reads(run):
-        frame = (_steps if kind == "steps" else _answers)(run, topk).collect()
-    decided = frame.drop_nulls(["correct", "entropy_mean"])
-    found = {name: decided[name].to_numpy() for name in ("problem_id", "correct", "confidence", *names)}
-    problems, correct, confidence = (found.pop(name) for name in ("problem_id", "correct", "confidence"))
-    return Units(kind, problems, correct, confidence, found, len(frame) - len(decided))
+    signals = [one for one in (*SIGNALS, *own) if one.higher_is_better is not None]
+    higher = {one.name: bool(one.higher_is_better) for one in signals} | {C: True}
+    if topk is not None:
+        higher[TOPK] = False
+    names = ("problem_id", "correct", CONFIDENCE.name, *higher)
+    found: dict[str, list[Column]] = {name: [np.empty(0)] for name in names}
+    left_out, failures = 0, dict[str, str]()
+    for _, solutions, steps in read_aligned(run, _OF_SOLUTIONS, _OF_STEPS):
+        rows, tokens, n_undecided = _decided(kind, solutions, steps, topk)
+        left_out += n_undecided
+        lengths = rows[LENGTH.name].to_numpy().astype(np.int64)
+        for name in names:
+            if name in rows.columns:
+                found[name].append(rows[name].to_numpy())
+        for signal in signals:
+            if signal.name not in rows.columns:
+                values, why = over_spans(signal, tokens, lengths)
+                found[signal.name].append(values)
+                failures |= {signal.name: why} if why and signal.name not in failures else {}
+    columns = {name: np.concatenate(parts[1:] or parts) for name, parts in found.items()}
+    problems, correct, confidence = (columns.pop(name) for name in names[:3])
+    for signal in own:
+        if correct.size and np.isnan(columns[signal.name]).all():
+            raise StepconfError(
+                f"the signal {signal.name!r} has no value on any of {correct.size:,} {kind} of {run}: "
+                f"{failures[signal.name]}.",
+                "Its formula takes log-probabilities, entropies and largest probabilities: three lists of floats.",
+            )
+    return Units(kind, problems, correct, confidence, columns, higher, left_out, failures)
 
 
 def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
@@ -113,57 +141,33 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
     return right.join(lowest, "solution_id", "left")["lowest"].fill_null(1.0).to_numpy()
 
 
-def _scan(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
-    """The steps of the run's samples, with the column `TOPK` (null where none was computed)."""
+def _decided(
+    kind: Kind, solutions: Any, steps: Any, topk: Mapping[str, float] | None
+) -> tuple["pl.DataFrame", Tokens, int]:
+    """Of a part of a run the rows that are decided and scored, their tokens, and how many rows are not.
+
+    Of the signals, the rows have those that are columns, and those that do not follow from tokens.
+    """
     import polars as pl
 
-    steps = scan_samples(run, "steps")
-    if topk is None:
-        return steps.with_columns(pl.lit(None, pl.Float64).alias(TOPK))
-    columns = {"step_id": list(topk), TOPK: list(topk.values())}
-    computed = pl.LazyFrame(columns, {"step_id": pl.String, TOPK: pl.Float64})
-    return steps.join(computed, "step_id", "left")
-
-
-def _steps(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
-    import polars as pl
-
-    length = pl.col("token_end") - pl.col("token_start")
-    return _scan(run, topk).select(
-        "problem_id",
-        "confidence",
-        TOPK,
-        pl.when(pl.col("label") != "unknown").then(pl.col("label") == "correct").alias("correct"),
-        length.alias("length"),
-        (pl.col("entropy_mean") * length).alias("entropy_sum"),
-        *(name for name in SIGNS if name not in ("length", "entropy_sum")),
+    samples = pl.DataFrame(solutions).filter(pl.col("parent_solution_id").is_null())
+    of_samples = pl.DataFrame(steps).join(samples, "solution_id", "semi").sort("solution_id", "step_index")
+    own = of_samples.with_columns(
+        pl.col(_LISTS[0]).list.len().alias(LENGTH.name),
+        pl.Series(TOPK, [(topk or {}).get(step) for step in of_samples["step_id"]], pl.Float64),
     )
-
-
-def _answers(run: Path, topk: Mapping[str, float] | None) -> "pl.LazyFrame":
-    """The signals of whole solutions, put together from those of their steps."""
-    import polars as pl
-
-    length = pl.col("token_end") - pl.col("token_start")
-    tokens = pl.col("length")
-    of_steps = (
-        _scan(run, topk)
-        .group_by("solution_id")
-        .agg(
-            length.sum().alias("length"),
-            (pl.col(TOPK) * length).sum().alias("topk_sum"),
-            (pl.col("entropy_mean") * length).sum().alias("entropy_sum"),
-            pl.col("entropy_max").max(),
-            (pl.col("max_prob_mean") * length).sum().alias("max_prob_sum"),
-            pl.col("logprob_sum").sum(),
-            pl.col("cumulative_confidence").min(),
-        )
+    if kind == "steps":
+        is_known = pl.col("label") != "unknown"
+        rows = own.with_columns(correct=pl.when(is_known).then(pl.col("label") == "correct"))
+    else:
+        length = pl.col(LENGTH.name)
+        topk_mean = (pl.col(TOPK) * length).sum() / length.sum()
+        whole = own.group_by("solution_id").agg(length.sum(), pl.col(C).min(), topk_mean.alias(TOPK))
+        rows = samples.rename({"answer_correct": "correct"}).join(whole, "solution_id").sort("solution_id")
+    scored = rows.filter(
+        pl.col("correct").is_not_null(), pl.col(ENTROPY_MEAN.name).is_not_null(), pl.col(LENGTH.name) > 0
     )
-    solutions = scan_samples(run, "solutions").select(
-        "solution_id", "problem_id", "entropy_mean", "confidence", pl.col("answer_correct").alias("correct")
-    )
-    return solutions.join(of_steps, "solution_id").with_columns(
-        (pl.col("max_prob_sum") / tokens).alias("max_prob_mean"),
-        (pl.col("topk_sum") / tokens).alias(TOPK),
-        (-pl.col("logprob_sum") / tokens).clip(upper_bound=700.0).exp().alias("perplexity"),
-    )
+    spans = scored if kind == "steps" else own.join(scored, "solution_id", "semi", maintain_order="left")
+    lists = spans.filter(pl.col(LENGTH.name) > 0).select(_LISTS)
+    tokens = Tokens(*(lists[name].explode().to_numpy().astype(np.float64) for name in _LISTS))
+    return scored, tokens, len(rows) - len(scored)

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from stepconf.core.signals import ENTROPY_MEAN
 from stepconf.ui import interval
 
 _ROWS = (
@@ -25,16 +26,6 @@ _PARTS = (
     ("  resolution (higher is better)", "resolution"),
     ("  uncertainty (of the data)", "uncertainty"),
 )
-_SIGNALS = {
-    "length": "length",
-    "max_prob_mean": "max probability, mean",
-    "perplexity": "perplexity",
-    "entropy_mean": "entropy, mean",
-    "entropy_max": "entropy, maximum",
-    "entropy_sum": "entropy, sum",
-    "entropy_topk": "entropy of the top k, mean",
-    "cumulative_confidence": "C, cumulative confidence",
-}
 _POSTHOC = {"as_is": "exp(-entropy) as it is", "isotonic": "isotonic", "platt": "Platt"}
 
 
@@ -44,7 +35,13 @@ def render(report: dict[str, Any]) -> list[Table | str]:
     shown: list[Table | str] = [_honesty(report, kinds)]
     if "change" in report:
         shown += [_change(report, kind) for kind in kinds if report["change"][kind]]
-    shown += [_signals(report[kind], kind) for kind in kinds]
+    for kind in kinds:
+        shown.append(_signals(report[kind], kind))
+        shown += [
+            f"{name} has no value on {one['without_value']:,} {kind}: {one['why'] or 'null in the run'}"
+            for name, one in report[kind]["signals"].items()
+            if one["without_value"]
+        ]
     if report["settings"]["top_k"] is None:
         shown.append("The entropy of the likeliest tokens alone, as others compute it: --top-k 20.")
     shown += [_posthoc(report[kind]["posthoc"], kind) for kind in kinds if report[kind]["posthoc"]]
@@ -99,9 +96,9 @@ def _signals(found: dict[str, Any], kind: str) -> Table:
     table = _table(f"{kind}: signals as rankings", "signal", heads)
     for name, one in found["signals"].items():
         table.add_row(
-            _SIGNALS[name],
+            name,
             interval(one["auroc"]),
-            "" if name == "entropy_mean" else interval(one["auroc_minus_entropy"]),
+            "" if name == ENTROPY_MEAN.name else interval(one["auroc_minus_entropy"]),
             interval(one["length_controlled_auroc"]),
             _number(one["auprc_errors"]),
             _number(one["aurc"]),

@@ -206,6 +206,10 @@ def calibrate(
             metavar="N", min=1, help="Beside exact entropy, that of the K likeliest tokens; runs the model."
         ),
     ] = None,
+    signal: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:NAME", help="A signal of your own beside the others. Repeatable."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Is a run's confidence honest? ECE, Brier, AUROC, signals.
@@ -221,11 +225,13 @@ def calibrate(
             check_is_run(fetch_run(folder))
     from stepconf.calibration.calibrate import calibrate as run_calibrate
     from stepconf.calibration.view import render
+    from stepconf.kinds import SIGNALS
     from stepconf.ui import StageProgress, output, say
 
+    own = [SIGNALS.load(name) for name in signal or ()]
     folder = out or run / "calibration"
     with mirrored(folder), StageProgress() as tick:
-        report = run_calibrate(run, before, folder, resamples, seed, tick, top_k)
+        report = run_calibrate(run, before, folder, resamples, seed, tick, top_k, own)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return

@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import NamedTuple
 
 from stepconf.errors import StepconfError
-from stepconf.kinds import ENGINES, KINDS, PAIR_STRATEGIES, STRATEGIES, VERIFIERS, Kind, is_own
+from stepconf.kinds import ENGINES, KINDS, PAIR_STRATEGIES, SIGNALS, STRATEGIES, VERIFIERS, Kind, is_own
 
 _CHECKS = {
     VERIFIERS.what: "stepconf.contracts.verifiers",
     PAIR_STRATEGIES.what: "stepconf.contracts.pairs",
     STRATEGIES.what: "stepconf.contracts.strategies",
     ENGINES.what: "stepconf.contracts.engines",
+    SIGNALS.what: "stepconf.contracts.signals",
 }
 
 

@@ -57,7 +57,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row of `steps`. Spans are half-open: characters of the solution's text, positions in its tokens."""
+    """One row of `steps`. Spans are half-open: characters of the solution's text, positions in its tokens.
+
+    `signals`: by name, those of `core/signals.py` that are columns; None where the step has no scored tokens.
+    """
 
     step_id: str
     solution_id: str
@@ -73,12 +76,7 @@ class Step:
     token_logprobs: list[float]
     token_entropies: list[float]
     token_max_probs: list[float]
-    entropy_mean: float | None
-    entropy_max: float | None
-    logprob_sum: float | None
-    perplexity: float | None
-    max_prob_mean: float | None
-    confidence: float | None
+    signals: dict[str, float | None]
     cumulative_confidence: float | None
     verdicts: list[Verdict] = field(default_factory=list)
     label: Label = "unknown"
@@ -86,6 +84,16 @@ class Step:
     is_first_error: bool = False
     after_error: bool = False
     prefix_id: str | None = None
+
+    @property
+    def entropy_mean(self) -> float | None:
+        """Mean token entropy in nats."""
+        return self.signals["entropy_mean"]
+
+    @property
+    def confidence(self) -> float | None:
+        """exp(-entropy_mean), in (0, 1]."""
+        return self.signals["confidence"]
 
 
 @dataclass(frozen=True, slots=True)

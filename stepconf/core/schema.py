@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from stepconf.core.documents import read_object
 from stepconf.core.records import Pair, Solution, Step, Verdict
+from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
 
 VERSION = "1.1"
@@ -61,6 +62,7 @@ SOLUTIONS = (
     Field("branch_step", "int32?", "the step of the parent before which a branch leaves it, from 0"),
 )
 
+STEP_SIGNALS = tuple(signal for signal in SIGNALS if signal.column)
 STEPS = (
     Field("step_id", "string", "content hash of solution, index and span"),
     Field("solution_id", "string", "the solution it belongs to"),
@@ -76,12 +78,7 @@ STEPS = (
     Field("token_logprobs", "list<float32>", "log-probability of each token, nats, <= 0"),
     Field("token_entropies", "list<float32>", "exact entropy of each token's distribution, nats, 0 to ln V"),
     Field("token_max_probs", "list<float32>", "largest probability of each token's distribution, (0, 1]"),
-    Field("entropy_mean", "float64?", "mean of token_entropies, nats"),
-    Field("entropy_max", "float64?", "maximum of token_entropies, nats"),
-    Field("logprob_sum", "float64?", "sum of token_logprobs, nats"),
-    Field("perplexity", "float64?", "exp(-mean of token_logprobs), >= 1"),
-    Field("max_prob_mean", "float64?", "mean of token_max_probs, (0, 1]"),
-    Field("confidence", "float64?", "exp(-entropy_mean), (0, 1]"),
+    *(Field(signal.name, "float64?", signal.described) for signal in STEP_SIGNALS),
     Field(
         "cumulative_confidence", "float64?", "product of the solution's confidences up to this step, [0, 1]"
     ),
@@ -235,7 +232,7 @@ def _json_type(kind: str) -> dict[str, Any]:
 
 def to_columns(table: str, rows: Sequence[Solution | Step | Pair]) -> dict[str, list[Any]]:
     """Rows as columns of plain values, ready for `pyarrow.Table.from_pydict`."""
-    columns = {f.name: [getattr(row, f.name) for row in rows] for f in TABLES[table]}
+    columns = {f.name: [_value(row, f.name) for row in rows] for f in TABLES[table]}
     if "extra" in columns:
         columns["extra"] = [
             json.dumps(extra, ensure_ascii=False, sort_keys=True) for extra in columns["extra"]
@@ -243,6 +240,10 @@ def to_columns(table: str, rows: Sequence[Solution | Step | Pair]) -> dict[str, 
     if "verdicts" in columns:
         columns["verdicts"] = [[asdict(v) for v in verdicts] for verdicts in columns["verdicts"]]
     return columns
+
+
+def _value(row: Solution | Step | Pair, column: str) -> Any:
+    return row.signals[column] if isinstance(row, Step) and column in row.signals else getattr(row, column)
 
 
 def solution_of(row: dict[str, Any]) -> Solution:
@@ -267,4 +268,6 @@ def extra_of(text: str, solution_id: str) -> dict[str, Any]:
 
 def step_of(row: dict[str, Any]) -> Step:
     """A row of `steps` as read from Parquet, as its record."""
-    return Step(**(row | {"verdicts": [Verdict(**v) for v in row["verdicts"]]}))
+    own = dict(row)
+    signals = {signal.name: own.pop(signal.name) for signal in STEP_SIGNALS}
+    return Step(**(own | {"signals": signals, "verdicts": [Verdict(**v) for v in row["verdicts"]]}))

@@ -1,51 +1,19 @@
 """From a text with scored tokens to rows of `steps`: one function for sampled, scored and plain solutions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import exp, fsum
+from dataclasses import replace
+from math import exp
 
 from stepconf.core.ids import content_id, prefix_ids
 from stepconf.core.records import Solution, Step, TokenScores
+from stepconf.core.schema import STEP_SIGNALS
 from stepconf.core.segment import token_spans
+from stepconf.core.signals import ENTROPY_MEAN
 
 
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """The aggregates of one span of tokens; all None over no tokens."""
-
-    entropy_mean: float | None = None
-    entropy_max: float | None = None
-    logprob_sum: float | None = None
-    perplexity: float | None = None
-    max_prob_mean: float | None = None
-    confidence: float | None = None
-
-
-def measure(logprobs: Sequence[float], entropies: Sequence[float], max_probs: Sequence[float]) -> Measures:
-    """Aggregates of a span of tokens.
-
-    Eq. (2) of arXiv 2605.07353 is the mean entropy, in nats (the paper calls it the negative average, a slip
-    of the sign). Confidence is its monotone map to (0, 1]: exp(-mean entropy).
-    """
-    if not entropies:
-        return Measures()
-    n = len(entropies)
-    entropy_mean = fsum(entropies) / n
-    logprob_sum = fsum(logprobs)
-    return Measures(
-        entropy_mean=entropy_mean,
-        entropy_max=max(entropies),
-        logprob_sum=logprob_sum,
-        # Beyond float range a perplexity says nothing more than "infinite".
-        perplexity=exp(min(-logprob_sum / n, 700.0)),
-        max_prob_mean=fsum(max_probs) / n,
-        confidence=confidence(entropy_mean),
-    )
-
-
-def confidence(entropy_mean: float) -> float:
-    """exp(-mean entropy in nats), in (0, 1]: the normalised confidence of eq. (4)."""
-    return exp(-entropy_mean)
+def measure(scores: TokenScores) -> dict[str, float | None]:
+    """The signals that are columns of `steps`, over a span of tokens; all None over no tokens."""
+    return {signal.name: signal.over(scores) for signal in STEP_SIGNALS}
 
 
 def build_steps(
@@ -62,8 +30,8 @@ def build_steps(
 
     `token_starts[i]` is the character at which token i starts: a token belongs to the step where it starts.
     `prompt_ids` are the exact tokens before the first of `token_ids`, for the steps' `prefix_id`.
-    Without tokens (a plain text) the token columns are empty and the aggregates None; with tokens but without
-    scores only the aggregates and score columns are.
+    Without tokens (a plain text) the token columns are empty and the signals None; with tokens but without
+    scores only the signals and score columns are.
     """
     steps: list[Step] = []
     log_cumulative = 0.0
@@ -72,9 +40,8 @@ def build_steps(
     prefixes = prefix_ids([*prompt_ids, *token_ids], ends) if token_ids else [None] * len(spans)
     for index, ((char_start, char_end), (start, end)) in enumerate(zip(char_spans, spans, strict=True)):
         columns = (scores.logprobs, scores.entropies, scores.max_probs) if scores else ([], [], [])
-        logprobs, entropies, max_probs = (list(column[start:end]) for column in columns)
-        measures = measure(logprobs, entropies, max_probs)
-        log_cumulative -= measures.entropy_mean or 0.0
+        own = TokenScores(*(list(column[start:end]) for column in columns))
+        log_cumulative -= ENTROPY_MEAN.over(own) or 0.0
         steps.append(
             Step(
                 step_id=content_id(solution_id, index, char_start, char_end),
@@ -89,15 +56,10 @@ def build_steps(
                 token_end=end,
                 # Every list of a step has one length: tokens without scores stay in `solutions.token_ids`.
                 token_ids=list(token_ids[start:end]) if scores else [],
-                token_logprobs=logprobs,
-                token_entropies=entropies,
-                token_max_probs=max_probs,
-                entropy_mean=measures.entropy_mean,
-                entropy_max=measures.entropy_max,
-                logprob_sum=measures.logprob_sum,
-                perplexity=measures.perplexity,
-                max_prob_mean=measures.max_prob_mean,
-                confidence=measures.confidence,
+                token_logprobs=own.logprobs,
+                token_entropies=own.entropies,
+                token_max_probs=own.max_probs,
+                signals=measure(own),
                 cumulative_confidence=exp(log_cumulative) if scores else None,
                 prefix_id=prefixes[index],
             )

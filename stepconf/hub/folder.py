@@ -137,7 +137,7 @@ def _draw(run: Path, folder: Path) -> list[tuple[str, str]]:
     problems, entropy, confidence, correct = step_columns(run)
     if not 0 < correct.sum() < correct.size:
         return []
-    bins = reliability(Units("steps", problems, correct, confidence, {}, 0), Bootstrap())
+    bins = reliability(Units("steps", problems, correct, confidence), Bootstrap())
     folder.mkdir()
     figures.save(figures.reliability({"": bins}, "steps"), folder, "reliability-steps", ["png"])
     histograms = figures.entropy_histograms({"": (entropy, correct)}, "steps")

@@ -12,7 +12,7 @@ from typing import Literal
 
 from stepconf.core.records import TokenScores
 from stepconf.core.segment import SegmentOptions
-from stepconf.core.steps import build_steps, measure
+from stepconf.core.steps import build_steps
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Completion, Sampling
 from stepconf.engines.tokenizer import starts_of
@@ -98,7 +98,7 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class StepScore:
-    """A step of the answer. Entropy in nats; `confidence` as `core.steps.measure` gives it, None without tokens."""
+    """A step of the answer. Entropy in nats; `confidence` is exp(-entropy), None without tokens."""
 
     text: str
     token_ids: list[int]
@@ -195,11 +195,6 @@ def step_scores(
         StepScore(row.text, row.token_ids, row.entropy_mean, row.confidence, row.cumulative_confidence or 0.0)
         for row in rows
     ]
-
-
-def entropy_of(scores: TokenScores) -> float | None:
-    """Mean entropy in nats of a span of tokens; None without tokens."""
-    return measure(scores.logprobs, scores.entropies, scores.max_probs).entropy_mean
 
 
 def stream_seed(seed: int, question: str) -> int:

@@ -8,7 +8,7 @@ from math import exp, log
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.prune import Branch, Level, Rules, can_win, prune_level, ranked
-from stepconf.core.steps import measure
+from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
 from stepconf.engines.base import Completion
 from stepconf.inference.base import (
     Ask,
@@ -117,7 +117,7 @@ class _Tree:
         else:
             found = yield from self._stepper.steps([(branch.data.path, 1) for branch in active], greedy=True)
             # A candidate that adds nothing, or found no room, is no reason to stop looking.
-            doubtful = [not row or _confidence(row[0]) < expand_below for row in found]
+            doubtful = [not row or (CONFIDENCE.over(row[0].scores) or 0.0) < expand_below for row in found]
             more = yield from self._stepper.steps(
                 [
                     (branch.data.path, k - 1 if doubt else 0)
@@ -227,13 +227,7 @@ class _Tree:
 
 
 def _entropy(step: Candidate) -> float:
-    scores = step.scores
-    return measure(scores.logprobs, scores.entropies, scores.max_probs).entropy_mean or 0.0
-
-
-def _confidence(step: Candidate) -> float:
-    scores = step.scores
-    return measure(scores.logprobs, scores.entropies, scores.max_probs).confidence or 0.0
+    return ENTROPY_MEAN.over(step.scores) or 0.0
 
 
 def _step_scores(branch: Twig) -> list[StepScore]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from stepconf.core.answers import extract_answer
 from stepconf.core.prompts import instruction_for
 from stepconf.core.segment import segment
-from stepconf.core.steps import confidence
+from stepconf.core.signals import ENTROPY_MEAN, confidence
 from stepconf.core.votes import Tally, confident_vote, majority, most_confident
 from stepconf.engines.base import Completion, Sampling
 from stepconf.inference.base import (
@@ -17,7 +17,6 @@ from stepconf.inference.base import (
     Setting,
     Spent,
     Strategy,
-    entropy_of,
     failed,
     step_scores,
     stream_seed,
@@ -93,7 +92,7 @@ def _whole(
     spent.tokens = sum(completion.n_sampled for _, completion in completions)
     spent.peak_branches = len(completions)
     answers = [_answer(completion, question, setting, spent) for _, completion in completions]
-    entropies = [entropy_of(completion.scores) for _, completion in completions]
+    entropies = [ENTROPY_MEAN.over(completion.scores) for _, completion in completions]
     samples = [
         Sample(answer, None if h is None else confidence(h), len(completion.token_ids))
         for answer, h, (_, completion) in zip(answers, entropies, completions, strict=True)

@@ -8,6 +8,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from stepconf.report.rows import SHOWN_SIGNALS
+
 SCRIPTS = ("text.js", "source.js", "charts.js", "overview.js", "steps.js", "explorer.js", "app.js")
 _PAGE = files("stepconf.report") / "page"
 
@@ -29,7 +31,7 @@ def page(data: dict[str, Any]) -> str:
         "policy": policy,
         "title": _escaped(str(data["name"])),
         "style": style,
-        "data": embedded(data),
+        "data": embedded(data | {"signals": SHOWN_SIGNALS}),
         "katex": _katex(),
         "script": script,
     }

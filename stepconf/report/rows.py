@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from stepconf.core import schema
+
 Row = Mapping[str, Any]
+
+# The signals of a step and their units, in the order in which the page shows them.
+SHOWN_SIGNALS = [*((one.name, one.unit) for one in schema.STEP_SIGNALS), ("cumulative_confidence", "")]
 
 SOLUTION_COLUMNS = [
     "solution_id", "problem_id", "external_id", "source", "split", "problem", "gold_answer", "model", "text",
@@ -17,8 +22,8 @@ SOLUTION_COLUMNS = [
 BRANCH_COLUMNS = [name for name in SOLUTION_COLUMNS if name not in ("problem", "source", "split")]
 STEP_COLUMNS = [
     "step_id", "step_index", "text", "char_start", "token_start", "token_ids", "token_logprobs",
-    "token_entropies", "token_max_probs", "entropy_mean", "entropy_max", "perplexity", "confidence",
-    "cumulative_confidence", "verdicts", "label", "label_source", "is_first_error",
+    "token_entropies", "token_max_probs", *dict(SHOWN_SIGNALS), "verdicts", "label", "label_source",
+    "is_first_error",
 ]  # fmt: skip
 PAIR_COLUMNS = [
     "pair_id", "kind", "prefix", "chosen", "rejected", "chosen_is_terminal", "rejected_is_terminal",
@@ -29,8 +34,7 @@ _SHOWN_OF_SOLUTION = [
     "answer_correct", "n_steps", "n_tokens", "entropy_mean", "confidence",
 ]  # fmt: skip
 _SHOWN_OF_STEP = [
-    "step_id", "step_index", "entropy_mean", "entropy_max", "perplexity", "confidence", "cumulative_confidence",
-    "label", "label_source", "is_first_error",
+    "step_id", "step_index", *dict(SHOWN_SIGNALS), "label", "label_source", "is_first_error",
 ]  # fmt: skip
 _SHOWN_OF_VERDICT = ("verifier", "version", "label", "score", "reason", "reference", "seconds")
 

@@ -7,7 +7,8 @@ from stepconf.core.answers import extract_answer
 from stepconf.core.ids import content_id
 from stepconf.core.records import Problem, Solution, Solved, TokenScores, bare_solution
 from stepconf.core.segment import segment, spans_of_parts
-from stepconf.core.steps import build_steps, measure
+from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
+from stepconf.core.steps import build_steps
 from stepconf.engines.base import Completion, EngineInfo, SampleRequest
 from stepconf.engines.tokenizer import Tokenizer, starts_of
 from stepconf.problems.load import ImportedSolution
@@ -161,13 +162,12 @@ def _with_steps(
         scores,
         solution.prompt_token_ids,
     )
-    whole = measure(scores.logprobs, scores.entropies, scores.max_probs) if scores else measure([], [], [])
     finished = replace(
         solution,
         n_steps=len(steps),
         n_tokens=len(solution.token_ids),
-        entropy_mean=whole.entropy_mean,
-        confidence=whole.confidence,
+        entropy_mean=ENTROPY_MEAN.over(scores) if scores else None,
+        confidence=CONFIDENCE.over(scores) if scores else None,
     )
     return Solved(finished, steps)
 

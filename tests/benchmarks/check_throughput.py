@@ -18,7 +18,8 @@ import pyarrow as pa
 from stepconf.core.ids import problem_id
 from stepconf.core.records import Solution, TokenScores, Verdict
 from stepconf.core.schema import arrow_schema, to_columns
-from stepconf.core.steps import build_steps, measure
+from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
+from stepconf.core.steps import build_steps
 from stepconf.run.shards import Run
 
 PROBLEMS, SAMPLES, STEPS, TOKENS = 64, 8, 5, 40
@@ -51,7 +52,6 @@ def base_chunk() -> tuple[pa.Table, pa.Table]:
         starts = [spans[i // TOKENS][0] for i in range(n)]
         tokens = [rng.randrange(1000) for _ in range(n)]
         verdict = Verdict("symbolic", "1", "correct" if j % 3 else "incorrect", None, "arithmetic", 0.001)
-        m = measure(scores.logprobs, scores.entropies, scores.max_probs)
         for i, step in enumerate(build_steps(str(j), "", text, spans, tokens, starts, scores)):
             row = {name: getattr(step, name) for name in step.__slots__}
             row |= {
@@ -62,7 +62,8 @@ def base_chunk() -> tuple[pa.Table, pa.Table]:
             steps.append(type(step)(**row))
         solutions.append(
             Solution(str(j), "", None, "made up", "", "", "1", "m", "", "vllm", [1, 2], text, tokens,
-                     0.7, 1.0, j, j % SAMPLES, "stop", None, None, STEPS, n, m.entropy_mean, m.confidence, {})
+                     0.7, 1.0, j, j % SAMPLES, "stop", None, None, STEPS, n,
+                     ENTROPY_MEAN.over(scores), CONFIDENCE.over(scores), {})
         )  # fmt: skip
     schemas = (arrow_schema(table, {"vocabulary": "1000"}) for table in ("solutions", "steps"))
     return (

@@ -137,7 +137,8 @@ def test_the_order_of_samples_does_not_matter(samples: list[Sample], tau: float,
 
 def test_steps_without_tokens_make_no_pair() -> None:
     solved = make(Sample(0, [("a\n", "correct", 0.5)], "stop"), 0)
-    plain = replace(solved.steps[0], token_ids=[], confidence=None, logprob_sum=None, token_logprobs=[])
+    first = solved.steps[0]
+    plain = replace(first, token_ids=[], signals=dict.fromkeys(first.signals), token_logprobs=[])
     bare = Solved(solved.solution, [plain])
     other = make(Sample(0, [("b\n", "incorrect", 0.5)], "stop"), 1)
     pairs, dropped = paired([bare, other], caspo, Rules(1.0))

@@ -60,14 +60,11 @@ def solved(
         sample_index=0, finish_reason=finish, predicted_answer=predicted, n_steps=n_steps, n_tokens=0,
         extra={"answer_type": answer_type}, **unset, **blank,
     )  # fmt: skip
-    unscored: dict[str, Any] = dict.fromkeys(
-        ["entropy_mean", "entropy_max", "logprob_sum", "perplexity", "max_prob_mean", "confidence"]
-    )
     steps = [
         Step(
             step_id=str(i), solution_id="s", problem_id="p", step_index=i, n_steps=n_steps, text=text,
             char_start=0, char_end=0, token_start=0, token_end=0, token_ids=[], token_logprobs=[],
-            token_entropies=[], token_max_probs=[], cumulative_confidence=None, **unscored,
+            token_entropies=[], token_max_probs=[], signals={}, cumulative_confidence=None,
         )
         for i in range(n_steps)
     ]  # fmt: skip

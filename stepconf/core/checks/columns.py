@@ -1,5 +1,6 @@
 """What one table's columns must be, whatever is in the others: schema, missing values, allowed values, pairs."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -10,12 +11,20 @@ from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.steps import numbers
 from stepconf.core.records import FinishReason, Label, PairKind
 from stepconf.core.schema import ADDED, ENTROPY_METADATA, VERSION, arrow_schema, plain
+from stepconf.core.signals import CONFIDENCE, SIGNALS
 
 IDS = {"solutions": "solution_id", "steps": "step_id", "pairs": "pair_id"}
 _VALUES = {
     "solutions": {"finish_reason": get_args(FinishReason)},
     "steps": {"label": get_args(Label)},
     "pairs": {"kind": get_args(PairKind)},
+}
+_SLACK = 1e-6  # as `checks/steps.py` allows a probability to be above 1
+_RANGES = {
+    **{signal.name: signal for signal in SIGNALS},
+    # A product over many steps may be too small for a float.
+    "cumulative_confidence": replace(CONFIDENCE, open_low=False),
+    **dict.fromkeys(("chosen_confidence", "rejected_confidence"), CONFIDENCE),
 }
 
 
@@ -56,12 +65,11 @@ def check_values(table: str, rows: Any, found: Findings) -> None:
     for name, allowed in _VALUES[table].items():
         wrong = ~numbers(pc.is_in(rows[name], value_set=pa.array(allowed)))
         found.add_rows("value", wrong, ids, name)
-    for name in ("confidence", "cumulative_confidence", "chosen_confidence", "rejected_confidence"):
+    for name, signal in _RANGES.items():
         if name in rows.column_names:
             value = rows[name].combine_chunks().to_numpy(zero_copy_only=False).astype(np.float64)
-            # A product over many steps may be too small for a float.
-            low = value < 0 if name == "cumulative_confidence" else value <= 0
-            found.add_rows("value", low | (value > 1), ids, name)
+            low = value <= signal.low if signal.open_low else value < signal.low - _SLACK
+            found.add_rows("value", low | (value > signal.high + _SLACK), ids, name)
 
 
 def _alike(declared: Any, there: Any) -> bool:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepconf.core.checks.findings import Findings
+from stepconf.core.signals import ENTROPY_MEAN, SIGNALS
+from stepconf.core.spans import Tokens, over_spans
 
 Mask = np.ndarray  # of bool
 _SLACK = 1e-3  # nats: token columns are float32, and what an engine adds up may round
@@ -143,56 +145,40 @@ def _token_ranges(steps: Any, lengths: np.ndarray, vocabulary: int | None, found
 
 
 def _aggregates(g: Grouped, lengths: np.ndarray, found: Findings) -> None:
-    some = lengths > 0
-    logprobs, entropies, most = (
-        numbers(pc.list_flatten(g.steps[name])).astype(np.float64) for name in _TOKEN_LISTS[1:]
+    """The columns that have the name of a signal are that signal of the step's, or of all the solution's, tokens."""
+    tokens = Tokens(
+        *(numbers(pc.list_flatten(g.steps[name])).astype(np.float64) for name in _TOKEN_LISTS[1:])
     )
-    starts = np.cumsum(lengths)[some] - lengths[some]
-    n = lengths[some]
-
-    def total(values: np.ndarray, how: np.ufunc = np.add) -> np.ndarray:
-        return how.reduceat(values, starts) if len(starts) else np.zeros(0)
-
-    mean = total(entropies) / n
-    expected = {
-        "entropy_mean": mean,
-        "entropy_max": total(entropies, np.maximum),
-        "logprob_sum": total(logprobs),
-        "perplexity": np.exp(np.minimum(-total(logprobs) / n, 700.0)),
-        "max_prob_mean": total(most) / n,
-        "confidence": np.exp(-mean),
-    }
-    for name, values in expected.items():
-        column = pc.is_valid(g.steps[name])
-        wrong = numbers(column) != some
-        wrong[some] |= ~np.isclose(_floats(g.steps[name])[some], values, rtol=1e-4, atol=1e-5)
-        found.add_rows("aggregate", wrong, g.steps["step_id"], name)
-    _over_solutions(g, lengths, entropies, mean, found)
+    _signals(g.steps, g.steps["step_id"], tokens, lengths, found)
+    per_solution = np.bincount(g.code, lengths, len(g.solutions)).astype(np.int64)
+    solutions = g.solutions.filter(pa.array(g.size > 0))
+    _signals(solutions, solutions["solution_id"], tokens, per_solution[g.size > 0], found)
+    _running(g, tokens, lengths, per_solution, found)
 
 
-def _over_solutions(
-    g: Grouped, lengths: np.ndarray, entropies: np.ndarray, means: np.ndarray, found: Findings
+def _signals(rows: Any, ids: Any, tokens: Tokens, lengths: np.ndarray, found: Findings) -> None:
+    for signal in SIGNALS:
+        if signal.name in rows.column_names:
+            values = over_spans(signal, tokens, lengths).values
+            there = ~np.isnan(values)
+            wrong = numbers(pc.is_valid(rows[signal.name])) != there
+            wrong |= there & ~np.isclose(_floats(rows[signal.name]), values, rtol=1e-4, atol=1e-5)
+            found.add_rows("aggregate", wrong, ids, signal.name)
+
+
+def _running(
+    g: Grouped, tokens: Tokens, lengths: np.ndarray, per_solution: np.ndarray, found: Findings
 ) -> None:
-    """The running product over each solution's steps, and the mean over all its tokens."""
-    per_step = np.zeros(len(lengths))
-    per_step[lengths > 0] = means
+    """Cumulative confidence is the running product over each solution's steps."""
+    per_step = np.where(lengths > 0, over_spans(ENTROPY_MEAN, tokens, lengths).values, 0.0)
     running = np.cumsum(per_step)
     before = (running - per_step)[np.flatnonzero(g.first)]
     running -= np.repeat(before, g.size[g.size > 0])
-    tokens = np.bincount(g.code, lengths, len(g.solutions))
-    scored = (tokens > 0)[g.code]
+    scored = (per_solution > 0)[g.code]
     wrong = numbers(pc.is_valid(g.steps["cumulative_confidence"])) != scored
     given = _floats(g.steps["cumulative_confidence"])
     wrong[scored] |= ~np.isclose(given, np.exp(-running), rtol=1e-3, atol=1e-12)[scored]
     found.add_rows("aggregate", wrong, g.steps["step_id"], "cumulative_confidence")
-    sums = np.bincount(np.repeat(g.code, lengths), entropies, len(g.solutions))
-    some = tokens > 0
-    for name in ("entropy_mean", "confidence"):
-        mean = sums / np.maximum(tokens, 1)
-        values = mean if name == "entropy_mean" else np.exp(-mean)
-        wrong = numbers(pc.is_valid(g.solutions[name])) != some
-        wrong[some] |= ~np.isclose(_floats(g.solutions[name]), values, rtol=1e-4, atol=1e-5)[some]
-        found.add_rows("aggregate", wrong & (g.size > 0), g.solutions["solution_id"], name)
 
 
 def _labels(g: Grouped, found: Findings) -> None:

@@ -138,13 +138,9 @@ function tokenValues(step, i) {
 }
 
 function measures(step) {
-  const shown = [
-    ["entropy", step.entropy_mean, " nats"],
-    ["maximum", step.entropy_max, " nats"],
-    ["confidence", step.confidence, ""],
-    ["cumulative", step.cumulative_confidence, ""],
-    ["perplexity", step.perplexity, ""],
-  ].filter(([, value]) => value !== null);
+  const shown = data.signals
+    .map(([name, unit]) => [name.replaceAll("_", " "), step[name], unit && ` ${unit}`])
+    .filter(([, value]) => value !== null);
   if (!shown.length) return null;
   return el(
     "dl",
