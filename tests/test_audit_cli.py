@@ -8,7 +8,7 @@ import pytest
 
 from stepconf.labels.agreement import agreement_of, render
 from tests.invariants import rows_of
-from tests.shared_data import shared_path
+from tests.shared_data import is_sample, shared_path
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.test_relabel import GIVEN as LABELLED
 from tests.tiny import stepconf
@@ -94,16 +94,25 @@ def test_what_cannot_be_audited(tmp_path: Path, arguments: list[str], part: str)
     assert ended.code == 1 and part in ended.err and "Traceback" not in ended.err
 
 
+GSM8K, MATH = "processbench/gsm8k_dev.jsonl.gz", "processbench/math_dev.jsonl.gz"
+
+
 @pytest.mark.parametrize(
-    ("name", "recall"), [("gsm8k_dev", 0.12), pytest.param("math_dev", 0.10, marks=pytest.mark.slow)]
+    ("file", "recall", "recall_of_sample"),
+    [
+        (GSM8K, 0.12, 0.08),
+        pytest.param(MATH, 0.10, 0.22, marks=[] if is_sample(MATH) else [pytest.mark.slow]),
+    ],
 )
-def test_the_real_files(name: str, recall: float) -> None:
-    path = shared_path(f"processbench/{name}.jsonl.gz")
+def test_processbench_as_published(file: str, recall: float, recall_of_sample: float) -> None:
+    """On the samples, `tests/golden_verdicts` keeps every single verdict."""
+    path = shared_path(file)
     ended = stepconf("audit", "--on", "processbench", path, "--json")
     assert ended.code == 0, ended.err
     (result,) = json.loads(ended.out)["results"]
     found = {k: result["flags"][k]["estimate"] for k in ("precision", "recall", "false_alarm_rate")}
-    assert found["precision"] >= 0.9 and found["recall"] >= recall, found
+    least = recall_of_sample if is_sample(file) else recall
+    assert found["precision"] >= 0.9 and found["recall"] >= least, found
     assert found["false_alarm_rate"] <= 0.01, found
 
 

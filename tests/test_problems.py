@@ -18,7 +18,7 @@ from stepconf.problems.load import load_problems, load_solutions
 from stepconf.problems.rows import as_answer, as_text, jsonable, settled
 from stepconf.problems.sets import NAMED_SETS
 from stepconf.recipe import ProblemsRecipe
-from tests.shared_data import shared_path, shared_rows
+from tests.shared_data import is_sample, shared_path, shared_rows
 
 ROWS = [
     {"problem": "1+1?", "answer": "2", "id": "a", "level": 1},
@@ -113,7 +113,7 @@ def test_every_row_of_a_published_file_is_accounted_for(
     loaded = load_problems(f"{name}@{path}", ProblemsRecipe())
     rows = shared_rows(file)
     assert loaded.n_rows == len(rows) == len(loaded.problems) + loaded.dropped.total()
-    assert loaded.dropped == dropped
+    assert set(loaded.dropped) <= set(dropped) if is_sample(file) else loaded.dropped == dropped
     for problem in loaded.problems:
         assert problem.source == name
         assert problem.text
@@ -125,28 +125,19 @@ def test_every_row_of_a_published_file_is_accounted_for(
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "index", "text", "gold"),
+    ("name", "file", "text", "gold"),
     [
-        ("svamp", "svamp", 0, "are organized into 93 groups How big is each group of bananas?", "145"),
-        ("amc23", "amc23", 0, "How many miles from City $A$ will they be when they meet?", "27"),
-        ("strategyqa", "strategyqa_dev", 0, "before the one in New York?", "no"),
-        ("mmlu_pro_stem", "mmlu_pro_stem", 0, "I. False, Not Given", "H"),
-        (
-            "tablebench",
-            "tablebench",
-            0,
-            "\n\nWhat is the average number of tropical cyclones per season?",
-            "10.6",
-        ),
-        ("cruxeval", "cruxeval", 135, "\n\nWhat does f() return?", "['Russia', 'Kazakhstan']"),
+        ("svamp", "svamp", "organized into 16 groups How big is each group of oranges?", "24"),
+        ("amc23", "amc23", "How many miles from City $A$ will they be when they meet?", "27"),
+        ("strategyqa", "strategyqa_dev", "Did Mozart ever buy anything from Dolce & Gabbana?", "no"),
+        ("mmlu_pro_stem", "mmlu_pro_stem", "F. $5$\nG. $10$\nH. $8$\nI. $4$\nJ. $1$", "F"),
+        ("tablebench", "tablebench", '|\n\nWhat is the average value of the "Pin (Tip)" column?', "38"),
+        ("cruxeval", "cruxeval", "\n\nWhat does f({'TEXT': 7, 'CODE': 3}, 7, 3) return?", "('TEXT', 'CODE')"),
     ],
 )
-def test_how_rows_are_written_out(name: str, file: str, index: int, text: str, gold: str) -> None:
-    problem = load_problems(
-        f"{name}@{shared_path(f'benchmarks/{file}.jsonl.gz')}", ProblemsRecipe()
-    ).problems[index]
-    assert problem.text.endswith(text)
-    assert problem.gold_answer == gold
+def test_how_rows_are_written_out(name: str, file: str, text: str, gold: str) -> None:
+    loaded = load_problems(f"{name}@{shared_path(f'benchmarks/{file}.jsonl.gz')}", ProblemsRecipe())
+    assert [one.gold_answer for one in loaded.problems if one.text.endswith(text)] == [gold]
 
 
 def test_a_table_is_written_in_markdown() -> None:
@@ -156,12 +147,14 @@ def test_a_table_is_written_in_markdown() -> None:
 
 
 def test_the_plain_gsm8k_and_math_files_need_no_options() -> None:
+    rows = shared_rows("gsm8k/test.jsonl.gz")[:3]
     gsm8k = load_problems(str(shared_path("gsm8k/test.jsonl.gz")), ProblemsRecipe(limit=3))
-    assert [problem.gold_answer for problem in gsm8k.problems] == ["18", "3", "70000"]
-    assert "16 - 3 - 4" in gsm8k.problems[0].extra["answer"]  # the worked solution is kept
-    math = load_problems(str(shared_path("math/train.jsonl.gz")), ProblemsRecipe(limit=1))
-    assert math.problems[0].gold_answer == "0"
-    assert math.problems[0].external_id == "train/algebra/0.json"
+    assert [one.gold_answer for one in gsm8k.problems] == [row["answer"].split("#### ")[1] for row in rows]
+    assert [one.extra["answer"] for one in gsm8k.problems] == [row["answer"] for row in rows]  # worked out
+    (row,) = shared_rows("math/train.jsonl.gz")[:1]
+    (first,) = load_problems(str(shared_path("math/train.jsonl.gz")), ProblemsRecipe(limit=1)).problems
+    assert f"\\boxed{{{first.gold_answer}}}" in row["solution"]
+    assert first.external_id == row["unique_id"]
 
 
 # Local files
@@ -321,7 +314,8 @@ def test_processbench_is_taken_as_it_is() -> None:
         assert solution.external_id == row["id"]
         assert solution.problem.gold_answer is None
         assert solution.extra == {key: row[key] for key in ("generator", "final_answer_correct", "label")}
-    assert len({solution.problem.problem_id for solution in loaded.rows}) < len(rows), "problems are shared"
+    n_problems = len({row["problem"] for row in rows})
+    assert len({solution.problem.problem_id for solution in loaded.rows}) == n_problems, "problems are shared"
 
 
 def test_the_columns_of_solutions(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stepconf.core.claims import check_steps
 from stepconf.core.segment import segment
-from tests.shared_data import shared_rows
+from tests.shared_data import large_rows
 
 
 class Labelled(NamedTuple):
@@ -61,19 +61,19 @@ def first_alarm(row: Labelled) -> int | None:
 
 
 def processbench(name: str) -> Iterator[Labelled]:
-    for row in shared_rows(f"{name}.jsonl.gz"):
+    for row in large_rows(f"{name}.jsonl.gz"):
         yield Labelled(row["problem"], row["steps"], row["label"])
 
 
 def prm800k() -> Iterator[Labelled]:
-    for row in shared_rows("prm800k/phase1_test.jsonl.gz"):
+    for row in large_rows("prm800k/phase1_test.jsonl.gz"):
         if row["rating"] in (1, -1):
             yield Labelled(row["instruction"], [*row["responses"], row["next_response"]], row["rating"])
 
 
 def written(name: str) -> Iterator[Labelled]:
     for split in ("train", "test"):
-        for row in shared_rows(f"{name}/{split}.jsonl.gz"):
+        for row in large_rows(f"{name}/{split}.jsonl.gz"):
             text = row["solution"] if name == "math" else row["answer"]
             problem = row["problem"] if name == "math" else row["question"]
             yield Labelled(problem, [text[a:b] for a, b in segment(text)], 0)

@@ -40,13 +40,13 @@ Row = dict[str, Any]
 
 def solutions_of(data: str, n: int) -> list[tuple[str, list[str]]]:
     """Questions, each with the steps of one solution, which joined are its text."""
-    from tests.shared_data import shared_rows
+    from tests.shared_data import large_rows
 
     if data == "math-models":
-        rows = shared_rows("processbench/math_dev.jsonl.gz")[:n]
+        rows = large_rows("processbench/math_dev.jsonl.gz")[:n]
         return [(row["problem"], [f"{step}\n\n" for step in row["steps"]]) for row in rows]
     question, solution = ("question", "answer") if data == "gsm8k" else ("problem", "solution")
-    rows = shared_rows(f"{data}/train.jsonl.gz")[:n]
+    rows = large_rows(f"{data}/train.jsonl.gz")[:n]
     return [(r[question], [r[solution][start:end] for start, end in segment(r[solution])]) for r in rows]
 
 

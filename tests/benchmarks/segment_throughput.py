@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable
 
 from stepconf.core.segment import SegmentOptions, segment
-from tests.shared_data import shared_rows
+from tests.shared_data import large_rows
 
 ROUNDS = 5
 
 
 def texts() -> list[str]:
     """At least 5 MB of solutions, each once."""
-    math = [row["solution"] for part in ("train", "test") for row in shared_rows(f"math/{part}.jsonl.gz")]
-    gsm8k = [row["answer"] for part in ("train", "test") for row in shared_rows(f"gsm8k/{part}.jsonl.gz")]
+    math = [row["solution"] for part in ("train", "test") for row in large_rows(f"math/{part}.jsonl.gz")]
+    gsm8k = [row["answer"] for part in ("train", "test") for row in large_rows(f"gsm8k/{part}.jsonl.gz")]
     bench = [
         "\n\n".join(row["steps"])
         for part in ("gsm8k", "math")
-        for row in shared_rows(f"processbench/{part}_dev.jsonl.gz")
+        for row in large_rows(f"processbench/{part}_dev.jsonl.gz")
     ]
     return math + gsm8k + bench
 

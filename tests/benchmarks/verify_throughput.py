@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from stepconf.verifiers.final import FinalVerifier
 from stepconf.workers.pool import Pool
-from tests.shared_data import shared_rows
+from tests.shared_data import large_rows
 from tests.verifiers.test_final import labelled_solutions, solved
 
 Item = tuple[str, str, bool]  # gold, solution, whether its answer is right
@@ -38,7 +38,7 @@ def mix(size: int, rng: random.Random) -> list[Item]:
         if last.endswith("," + theirs):
             correct = Fraction(last.replace(",", "")) == Fraction(gold)
         items.append((gold, text, correct))
-    math = shared_rows("benchmarks/math500.jsonl.gz")
+    math = large_rows("benchmarks/math500.jsonl.gz")
     for row, other in zip(math, math[1:] + math[:1], strict=True):
         items.append((row["answer"], row["solution"], True))
         if not row["answer"].endswith(other["answer"]) and not other["answer"].endswith(row["answer"]):

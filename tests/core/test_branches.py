@@ -39,7 +39,7 @@ class Policy:
     count: int = 0
 
     def sample(self, error: int | None, outcome: Outcome | None = None) -> Trunk:
-        return self._trunk([], error, outcome)
+        return self.trunk([], error, outcome)
 
     def branch(self, ask: Ask) -> list[Trunk]:
         made = []
@@ -49,10 +49,10 @@ class Policy:
             goes_wrong = self.random.random() >= self.right
             error = ask.node if goes_wrong else None
             outcome: Outcome | None = "cut" if self.random.random() < self.cut else None
-            made.append(self._trunk(before, error, outcome, lost, ask.trunk.n_steps))
+            made.append(self.trunk(before, error, outcome, lost, ask.trunk.n_steps))
         return made
 
-    def _trunk(
+    def trunk(
         self,
         before: list[str],
         error: int | None,
@@ -197,7 +197,7 @@ def test_without_gold_answers_nothing_is_decided_and_one_wave_makes_siblings() -
         "a step with a sibling at the start has one already"
     )
     with pytest.raises(StopIteration):
-        rounds.send([[policy._trunk(list(sample.nodes[:2]), None, "ungraded") for _ in range(3)]])
+        rounds.send([[policy.trunk(list(sample.nodes[:2]), None, "ungraded") for _ in range(3)]])
     assert {one and (one.label, one.reason) for one in judge(tree, sample)} == {("unknown", UNGRADED)}
 
 

@@ -107,11 +107,8 @@ def test_one_statement_among_announcements_is_enough(statement: str) -> None:
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
 def test_the_first_errors_that_people_marked_state_something(name: str) -> None:
     """All but one, a heading that misreads the problem: `### Scenario 3: All Three ... are Chosen`."""
-    marked = [
-        row["steps"][row["label"]]
-        for row in shared_rows(f"processbench/{name}_dev.jsonl.gz")
-        if row["label"] >= 0
-    ]
+    rows = shared_rows(f"processbench/{name}_dev.jsonl.gz")
+    marked = [row["steps"][row["label"]] for row in rows if row["label"] >= 0]
     silent = [step for step in marked if not states_something(step)]
-    assert len(marked) > 100
+    assert len(marked) > len(rows) / 4
     assert len(silent) <= 1, silent

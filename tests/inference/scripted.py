@@ -76,9 +76,9 @@ class ScriptedEngine:
             held[:] = [one for one in held if one.key not in unwanted]
             if held:
                 one = held.pop()
-                yield one, self._completions(one)
+                yield one, self.completions(one)
 
-    def _completions(self, request: SampleRequest) -> list[Completion]:
+    def completions(self, request: SampleRequest) -> list[Completion]:
         assert len(request.prompt_ids) + request.sampling.max_tokens <= self.context
         before = "".join(map(chr, request.prompt_ids)).removeprefix(PROMPT)
         self.asked.append((before, request.n))

@@ -28,9 +28,7 @@ def next_step(whole: str, before: str = "", ends: bool = True, **options: object
     asking = stepper.steps([(Path([ord(c) for c in before], before), 1)])
     asks = next(asking)
     while True:
-        results = [
-            engine._completions(SampleRequest("", a.prefix_ids, a.n, a.seed, a.sampling)) for a in asks
-        ]
+        results = [engine.completions(SampleRequest("", a.prefix_ids, a.n, a.seed, a.sampling)) for a in asks]
         try:
             asks = asking.send(results)
         except StopIteration as end:

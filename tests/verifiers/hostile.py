@@ -96,8 +96,16 @@ _REPEATED = (
 )  # fmt: skip
 
 
-def hostile_strings(canary: str = "/nonexistent/canary", large: int = 1_000_000) -> list[str]:
-    """The corpus. `large`: the length in characters of the largest strings."""
+def hostile_strings(
+    canary: str = "/nonexistent/canary", large: int = 1_000_000, expensive: bool = True
+) -> list[str]:
+    """The corpus.
+
+    Args:
+        canary: the file that code would create if it ran.
+        large: the length in characters of the largest strings.
+        expensive: with the expressions that take algebra seconds, or for ever.
+    """
     injections = [
         carrier.format(payload.format(c=canary))
         for payload, carrier in itertools.product(_PAYLOADS, _CARRIERS)
@@ -108,5 +116,5 @@ def hostile_strings(canary: str = "/nonexistent/canary", large: int = 1_000_000)
         for text in (opener * depth + "4" + closer * depth, opener * depth + "4")
     ]
     repeated = [sign * (large // len(sign)) for sign in _REPEATED]
-    boxed = [f"\\boxed{{{text}}}" for text in _EXPENSIVE]
-    return list(dict.fromkeys([*injections, *_EXPENSIVE, *boxed, *_ODD, *nests, *repeated]))
+    costly = [*_EXPENSIVE, *(f"\\boxed{{{text}}}" for text in _EXPENSIVE)] if expensive else []
+    return list(dict.fromkeys([*injections, *costly, *_ODD, *nests, *repeated]))
