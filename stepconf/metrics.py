@@ -6,6 +6,28 @@
 """
 
 from stepconf.core.bootstrap import Interval, cluster_bootstrap
-from stepconf.core.calibration import aurc, auroc, brier, ece
+from stepconf.core.calibration import (
+    aurc,
+    auroc,
+    brier,
+    ece,
+    fit_isotonic,
+    fit_platt,
+    length_controlled_auroc,
+    problem_split,
+    reliability_bins,
+)
 
-__all__ = ["Interval", "aurc", "auroc", "brier", "cluster_bootstrap", "ece"]
+__all__ = [
+    "Interval",
+    "aurc",
+    "auroc",
+    "brier",
+    "cluster_bootstrap",
+    "ece",
+    "fit_isotonic",
+    "fit_platt",
+    "length_controlled_auroc",
+    "problem_split",
+    "reliability_bins",
+]

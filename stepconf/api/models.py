@@ -158,11 +158,11 @@ def infer(
     from stepconf.api.text import pool
     from stepconf.core.ids import problem_id
     from stepconf.core.records import Problem
-    from stepconf.evaluation.infer import answers
+    from stepconf.evaluation.infer import answers, with_tau
     from stepconf.inference.run import Clock
     from stepconf.recipe import with_options
 
-    recipe = with_options(model.recipe, {"infer.strategy": strategy, **(options or {})})
+    recipe = with_tau(with_options(model.recipe, {"infer.strategy": strategy, **(options or {})}))
     keys = [problem_id(question, None) for question in questions]
     asked = {
         key: Problem(key, question, None, "math", "typed", "")

@@ -40,6 +40,13 @@ class Run:
     folder: Path
 
     @property
+    def model(self) -> str:
+        """The model as the run's recipe names it; "" where it names none."""
+        from stepconf.run.tables import read_recipe
+
+        return str(read_recipe(self.folder).get("model", ""))
+
+    @property
     def solutions(self) -> "pl.LazyFrame":
         """One row a solution, branches included (`parent_solution_id`)."""
         return self._table("solutions")
