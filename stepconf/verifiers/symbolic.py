@@ -19,7 +19,7 @@ class SymbolicVerifier:
     """
 
     name = "symbolic"
-    version = "2"
+    version = "3"
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool

@@ -31,6 +31,10 @@ HOLDS = [
     "7 − 9 = −2",
     r"$100\pi \approx 314$",
     r"$\left( 3 + 4 \right)^2 = 49$",
+    "$4!=4\\cdot 3\\cdot 2$",
+    "4!=24",
+    "$7!=7\\cdot 6!$",
+    "$$5 \\cdot 9 - 5\n(2 + 3) = 20$$",  # a line of a formula that states nothing goes on in the next
     r"$\cos 10^\circ \cos 30^\circ = \cos 10^\circ \cdot \frac{\sqrt{3}}{2}$",
 ]
 FAILS = [
@@ -41,6 +45,8 @@ FAILS = [
     ("7 * 70 - 40 = 470 - 40 = 430", "7 * 70 - 40 = 470 - 40"),
     (r"\[ 168 = 2^3 \times 7 \]", r"168 = 2^3 \times 7"),
     ("20% of 50 = 15", "20% of 50 = 15"),
+    ("20% = 0.02", "20% = 0.02"),
+    ("4!=4*3", "4!=4*3"),
     ("12 plus 3 is 16", "12 plus 3 is 16"),
     ("<<16-3-4=8>>8 eggs", "16-3-4=8"),
 ]
@@ -54,6 +60,7 @@ LEFT_ALONE = [
     "Is 3 + 4 = 8?",
     "If 3 + 4 = 8 were true",
     "10:30 + 45 = 11:15",
+    "3!=5",
     r"$1 + 2 + \cdots + 100 = 5050$",
     r"$36 = 50 - 50 \cos \angle PXS$",
     "9^{9^{9^{9}}} = 7",

@@ -32,6 +32,11 @@ WRONG = [
     ("", [r"\( 2x + 4 \ge 10 \)", r"Dividing both sides by 2, we get \( x + 2 \ge 10 \)."], 1),
     ("", [r"\( \frac{5 \pm \sqrt{25 + 24}}{4} = \frac{5 \pm 8}{4} \)"], 0),
     ("", [r"\( 2 \pm \sqrt{16} = 2 ± 8 \)"], 0),
+    (
+        "",
+        [r"We know $p + q < 9$ and $p = 2q$.", r"Also $q = 3$.", r"So $p = 2 + 5$."],
+        2,
+    ),  # both sides of an "and"
 ]
 RIGHT = [
     ("", [r"\[ 2x + 3 = 9 \\ 2x = 6 \\ x = 3 \]"]),
@@ -65,6 +70,49 @@ RIGHT = [
     ("", [r"\( 2 \pm 3 = 5, -1 \)"]),
     ("", [r"\( x = 2 \pm 3 \)", r"\( x = 5 \)"]),
     ("", [r"\( \frac{-6 \mp 2}{-2} = 3 \pm 1 \)"]),
+    # an operation of the problem: its sign, a letter or a box
+    (r"Let $u$ $\$$ $v$ mean $3u - v$. Find $4$ $\$$ $5$.", [r"$4\ \$\ 5 = 12 - 5 = 7$."]),
+    ("Suppose $(m)$ x $(n) = m^2 + 3n$. Find $(2)$ x $(4)$.", [r"Then $(2)$ x $(4) = 4 + 12 = 16$."]),
+    (r"Write $\boxed{k}$ for the sum of the digits of $k$.", [r"$\boxed{19} + \boxed{21} = 10 + 3 = 13$."]),
+    # cases that a heading or suppositions of several values begin
+    ("", [r"Case 1: $p$ is even.", r"Then $u = 4$.", r"Case 2: $p$ is odd.", r"Then $3u = 9$."]),
+    (
+        "",
+        [
+            r"If $p = 1$, then $2u = 8v$.",
+            r"Hence $u = 4v$.",
+            r"If $p = 2$, then $u = v$.",
+            r"Hence $v = 5$, $u = 5$.",
+        ],
+    ),
+    # brackets that round
+    ("", [r"\( k = \left[ 3m + \frac{8}{5} \right] \implies k = 3m + 2 \)"]),
+    # an equation that is only an operand
+    ("", [r"We have $t^2 - t + 1 = 0$. Multiplying this equation by $t + 1 = 0$, we get $t^3 + 1 = 0$."]),
+    # lines that do not all meet in one point
+    (
+        "What is the area bounded by $v = 1$, $v = u + 2$ and $u + 2v = 10$?",
+        [r"Thus $u + 2(u + 2) = 10$, so $3u = 6$."],
+    ),
+    # two columns of a system
+    ("", [r"\begin{align*} \frac{u}{v} &= 3 & \frac{u + 8}{v + 1} &= 4 \end{align*}", r"So $u = 3v$."]),
+    # an equation that has no solution, and what it is turned into
+    (
+        r"How many $t$ satisfy $\frac{t}{t - 4} = \frac{4}{t - 4} + 2 - 1 + \frac{1}{t - 4}$?",
+        [r"Moving a term, $\frac{t - 4}{t - 4} = 1 + \frac{1}{t - 4}$.", "There is none."],
+    ),
+    # several values
+    ("", [r"We find $p + q = 4, 15$ and $p - q = 2, -7$.", r"So $p = 3$.", r"Then $q = 1 + 11$."]),
+    # edges of a solid: each has its own equations
+    (
+        "",
+        [
+            r"On the edge passing through $A$ we have $v = 0$ and $w = 6$.",
+            r"On the edge passing through $B$, $7 - w = 2$.",
+        ],
+    ),
+    # a part of a number that was stated
+    ("A tank holds 7.5 litres.", [r"10\% = 0.75, so 30\% is 2.25."]),
     ("", [r"[asy] int i; for (i = 0; i < 5; i = i + 1) { x = 3; x = 4; } [/asy]"]),
 ]
 

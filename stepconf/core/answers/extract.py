@@ -30,10 +30,10 @@ _TURN_ENDS = re.compile(
 _BOX = re.compile(r"\\(?:f|frame)?box(?:ed)?\s*(?=[{\s0-9\\-])")
 _BARE_ARGUMENT = re.compile(r"\\[dtc]?frac\s*(?:\{[^{}]*\}|[0-9])\s*(?:\{[^{}]*\}|[0-9])|-?[0-9A-Za-z.,]+")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_JOINT = re.compile(
+_JOINT = re.compile(  # between listed boxes; the second may be escaped twice
     r"(?:[\s$]|\\[,;:! ()\[\]]|\\q?quad)*(?:[a-z]{3,12}\s+(?=and|or))?"
-    r"(?:,|;|\b(?:and|or)\b|,\s*(?:and|or)\b|\\text\{\s*(?:,|and|or|, and)\s*\})?"
-    r"(?:[\s$]|\\[,;:! ()\[\]]|\\q?quad)*(?:\(?[a-h1-9]\)|[A-Za-z](?:_\{?\w\}?)?\s*=)?[\s$]*"
+    r"(?:,|;|([-+*=_~|])\1{2,}|\b(?:and|or)\b|,\s*(?:and|or)\b|\\text\{\s*(?:,|and|or|, and)\s*\})?"
+    r"(?:[\s$]|\\[,;:! ()\[\]]|\\q?quad)*(?:\(?[a-h1-9]\)|[A-Za-z](?:_\{?\w\}?)?\s*=)?[\s$]*\\?"
 )
 _PLACEHOLDERS = ("", "...", "\\ldots", "\\dots", "…", "?", "answer", "your answer", "\\text{answer}")
 _PHRASE = re.compile(

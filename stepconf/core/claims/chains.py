@@ -142,6 +142,8 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
         node, after = parse(tokens, start, limit)
     except NoExpressionError:
         return None
+    if _rounds(tokens, start, after):
+        return None
     rest = next((t for t in tokens[after : after + 10] if t.kind != "break"), None)
     if rest is not None and after < end and tokens[after].kind == "break" and rest.math and rest.kind == "op":
         return None  # the next row goes on: `= 1 + 2 \\ & \quad + 3`
@@ -194,8 +196,18 @@ def _ending_at(tokens: Sequence[Token], low: int, end: int) -> Side | None:
         except NoExpressionError:
             continue
         if after == stop:
-            return Side(node, start, end)
+            return None if _rounds(tokens, start, stop) else Side(node, start, end)
     return None
+
+
+def _rounds(tokens: Sequence[Token], start: int, end: int) -> bool:
+    """Whether square brackets stand around a whole side, where they group nothing: they round, or mean a matrix."""
+    depth = 0
+    for index in range(start, end):
+        depth += {"open": 1, "close": -1}.get(tokens[index].kind, 0)
+        if not depth:
+            return tokens[start].name == "[" and tokens[index].name == "]" and index == end - 1
+    return False
 
 
 def _cut(tokens: Sequence[Token], at: int) -> bool:
@@ -250,7 +262,8 @@ def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
             "for",
         }
         return said or before.kind in ("break", "arrow", "rel", "comma", "open", "annot", "currency")
-    mixed = before.name == "and" and at > low + 1 and tokens[at - 2].kind == "num"  # "12 x 1 and 1/4"
+    # "12 x 1 and 1/4"
+    mixed = token.kind != "var" and before.name == "and" and at > low + 1 and tokens[at - 2].kind == "num"
     if before.kind in _MIDDLES or mixed:
         return False
     return not (before.kind == "close" and (token.kind == "num" or not token.spaced))

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
 
 from stepconf.core.claims.chains import Relation, prefixes, relations, suffixes
 from stepconf.core.claims.claims import (
@@ -16,11 +18,20 @@ from stepconf.core.claims.claims import (
     moved,
 )
 from stepconf.core.claims.context import in_doubt, sentence, words
-from stepconf.core.claims.derivations import Trail
-from stepconf.core.claims.equations import Known, assigns, has_variables, measures, money, polynomial_of
+from stepconf.core.claims.derivations import Trail, is_operand
+from stepconf.core.claims.equations import (
+    Known,
+    assigns,
+    has_variables,
+    lists_values,
+    measures,
+    money,
+    polynomial_of,
+)
 from stepconf.core.claims.facts import number_facts
 from stepconf.core.claims.inequalities import InequalityTrail
 from stepconf.core.claims.meanings import numerals, other_meaning
+from stepconf.core.claims.operations import BOX, UNKNOWN_BOX, own_signs
 from stepconf.core.claims.rewrites import announces, holds_everywhere, is_slip
 from stepconf.core.maths.decide import BALLS, POLYNOMIALS, RATIONALS
 from stepconf.core.maths.polynomials import Polynomial, Ring, is_constant, is_zero
@@ -38,7 +49,6 @@ from stepconf.core.maths.tree import (
 from stepconf.core.maths.vocabulary import (
     CHOICES,
     CONDITIONS,
-    DEFINING,
     DENIALS,
     GIVING,
     PLACES,
@@ -50,7 +60,7 @@ from stepconf.core.records import Label
 
 _ANNOTATION = re.compile(r"<<([^<>\n]{0,100})>>[^<>\n=]{0,3}\Z")
 _CODE = re.compile(r"^[ \t]*(?:def \w+\(|for \w+ in |while .+:$|return\b|print\(|import \w)", re.MULTILINE)
-_STARS = ("*", "\\ast", "∗")
+_OPEN = DENIALS | REFUSALS | {"either", "if", "or", "when"}
 MAX_GIVEN = 30  # equations of a problem
 MAX_SAMPLED = 2_000  # nodes of expressions in one solution that are evaluated at random points
 MAX_EQUATIONS = 200  # of one solution that are compared with each other; long ones count more
@@ -86,25 +96,37 @@ class _Solution:
         self.ring = Ring()
         self.trail = Trail(self.ring)
         self.inequalities = InequalityTrail(self.ring)
-        self.said = numerals(problem)
+        self.said = numerals(problem, tokens)
         self.index = -1  # of the step
         self.by_cases = False
         self.supposing = False
+        self.supposed: dict[str, Fraction] = {}  # the values that variables were supposed to have
         self.equations_left = MAX_EQUATIONS
         self.nodes_left = MAX_SAMPLED
         self.rewrites = False  # all links of the chain so far are identities
         self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
-        self.redefined = _defines_a_star(tokens, problem, said)
+        self.own_signs = own_signs(tokens, problem, said)
         self.known = Known(
             self.ring, given=frozenset(t.name for t in tokens if t.kind == "num" and t.decimals)
         )
         if said & PLACES:
             self.known.several |= {"x", "y"}
+        self.unsolvable = (
+            False  # the problem poses an equation that never holds, and so are those derived from it
+        )
         for relation in relations(tokens)[:MAX_GIVEN]:
-            signed = has_sign_choice(relation.left.node) or has_sign_choice(relation.right.node)
-            if has_variables(relation) and not (signed or relation.spelled or _measured(tokens, relation)):
-                around = sentence(tokens, relation.left.start, relation.right.end)
-                self.known.allows(relation, words(tokens, *around) - GIVING, given=True)
+            self.give(tokens, relation)
+
+    def give(self, tokens: Sequence[Token], relation: Relation) -> None:
+        """Note what the problem states."""
+        signed = has_sign_choice(relation.left.node) or has_sign_choice(relation.right.node)
+        if not has_variables(relation) or signed or relation.spelled or _measured(tokens, relation):
+            return
+        around = sentence(tokens, relation.left.start, relation.right.end)
+        self.known.allows(relation, words(tokens, *around) - GIVING, given=True)
+        polynomial = polynomial_of(relation, self.ring)
+        never = polynomial is not None and is_constant(polynomial) and not is_zero(polynomial)
+        self.unsolvable = self.unsolvable or never
 
     def step(self, text: str) -> StepCheck:
         if _CODE.search(text):
@@ -114,6 +136,7 @@ class _Solution:
         self.index += 1
         if words(tokens, 0, len(tokens)) & SECOND_THOUGHTS:
             self.known.retract()
+        self.by_cases = self.by_cases or _numbers_a_case(tokens)
         stated = [token for token in tokens if token.kind != "annot"]
         claims = self.chain_claims(text, stated)
         claims += [fact_claim(text, stated, fact) for fact in number_facts(stated)]
@@ -129,10 +152,11 @@ class _Solution:
 
     def tokens_of(self, text: str) -> list[Token]:
         """The tokens of a step; a sign that the problem defines anew can stand in no expression."""
-        tokens = tokenize(text)
-        if self.redefined:
-            return [replace(t, kind="other") if text[t.start : t.end] in _STARS else t for t in tokens]
-        return tokens
+        if BOX in self.own_signs:
+            text = text.replace(BOX, UNKNOWN_BOX)
+        return [
+            replace(t, kind="other") if text[t.start : t.end] in self.own_signs else t for t in tokenize(text)
+        ]
 
     def chain_claims(self, text: str, tokens: Sequence[Token]) -> list[Claim]:
         return [
@@ -194,10 +218,12 @@ class _Solution:
             return self.inequality(text, tokens, relation)
         around = sentence(tokens, relation.left.start, relation.right.end)
         said = words(tokens, *around)
-        if said & {"case", "cases"}:
-            self.by_cases = True
+        self.by_cases = self.by_cases or bool(said & {"case", "cases"})
         if self.complex and variables(relation.left.node) | variables(relation.right.node) == {"i"}:
             return complex_equality(text, tokens, relation)
+        if lists_values(tokens, relation.right):
+            self.known.several |= variables(relation.left.node)
+            return None
         self.equations_left -= 1
         if self.equations_left < 0:
             return None
@@ -222,14 +248,17 @@ class _Solution:
         by = POLYNOMIALS if polynomial is not None and is_constant(polynomial) else BALLS
         if identity:
             return claim_of(text, tokens, relation, True, "", by)
-        self.supposing = self.supposing or bool(said & SUPPOSITIONS)
-        if self.by_cases or self.supposing:
+        if said & SUPPOSITIONS:
+            self.suppose(relation)
+        if self.by_cases or self.supposing or is_operand(tokens, relation.left.start):
             return None
         if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
             return None  # a quantity named in words is only followed from line to line
         if identity is False and relation.left.node in walk(relation.right.node):
             return None  # `x = x + 1` sets x anew
-        if identity is False and not said & (DENIALS | REFUSALS | {"either", "if", "or", "when"}):
+        if identity is False and (self.unsolvable or said & _OPEN):
+            return None
+        if identity is False:
             return claim_of(text, tokens, relation, False, "the two sides differ by a constant", by)
         free = not said & (CONDITIONS | DENIALS) and self.known.nothing_of(relation)
         if free and is_slip(relation, announced):
@@ -239,6 +268,12 @@ class _Solution:
             return None
         reason = "" if allowed else "contradicts what was stated before"
         return claim_of(text, tokens, relation, allowed, reason, POLYNOMIALS)
+
+    def suppose(self, relation: Relation) -> None:
+        """Note a supposition; two values of one variable ("If d = 0, ... If d = 1, ...") are cases."""
+        self.supposing = True
+        if said := assigns(relation):
+            self.by_cases = self.by_cases or self.supposed.setdefault(*said) != said[1]
 
     def inequality(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         """An inequality between expressions with a variable: it must follow from what it is derived from."""
@@ -267,14 +302,9 @@ class _Solution:
         return best
 
 
-def _defines_a_star(tokens: Sequence[Token], problem: str, said: frozenset[str]) -> bool:
-    """Whether the problem gives `*` a meaning of its own: it says so, or writes it between two variables."""
-    for before, star, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if problem[star.start : star.end] in _STARS and (
-            said & DEFINING or (before.kind == after.kind == "var" and before.math)
-        ):
-            return True
-    return False
+def _numbers_a_case(tokens: Sequence[Token]) -> bool:
+    """Whether "Case 2" stands in a step."""
+    return any(a.name.lower() == "case" and b.kind == "num" for a, b in pairwise(tokens))
 
 
 def _measured(tokens: Sequence[Token], relation: Relation) -> bool:

@@ -11,6 +11,9 @@ from stepconf.core.maths.tokens import Token
 from stepconf.core.maths.vocabulary import BRANCHING, REWRITING
 
 _KEPT = 8
+_BEFORE_OPERAND = ("by", "from", "to")
+_OPERATION = ("add", "divid", "multipl", "subtract")
+_REACH = 8  # tokens between an operation and its second operand
 _TRANSPARENT = ("break", "arrow", "currency")
 
 
@@ -62,7 +65,12 @@ class Trail:
         between = tokens[self.end if same else 0 : start]
         words = " ".join(token.name.lower() for token in between if token.kind == "word")
         columns = any(token.kind == "word" and token.math and token.name == "or" for token in tokens)
-        if columns or set(words.split()) & BRANCHING or any(token.kind == "comma" for token in between[-1:]):
+        if (
+            columns
+            or is_operand(tokens, start)
+            or set(words.split()) & BRANCHING
+            or any(token.kind == "comma" for token in between[-1:])
+        ):
             return False
         if same and all(token.kind in _TRANSPARENT for token in between):
             return True
@@ -74,3 +82,10 @@ class Trail:
             return after.total_degree() <= 1 and len(before) == 1  # x^2 = 0 and the like say nothing more
         own = self.ring.names(after)
         return any(one.total_degree() > 1 and self.ring.names(one) & own for one in earlier)
+
+
+def is_operand(tokens: Sequence[Token], start: int) -> bool:
+    """Whether the equation at `start` is only named: "multiplying this equation by x + 1 = 0"."""
+    before = tokens[max(0, start - _REACH) : start]
+    said = any(token.kind == "word" and token.name.lower().startswith(_OPERATION) for token in before)
+    return said and before[-1].name in _BEFORE_OPERAND

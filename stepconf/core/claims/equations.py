@@ -56,6 +56,8 @@ class Known:
         if contradictory([*related, polynomial]):
             if self.rounded(relation, related):
                 return None
+            if given:
+                self.several |= own  # equations of different points
             # Which of them is wrong is not known, so none of them may judge what comes next.
             self.facts = [fact for fact in self.facts if fact not in related]
             return False
@@ -181,6 +183,17 @@ def _inexact(relation: Relation, names: frozenset[str]) -> bool:
     numbers = [n for side in (relation.left, relation.right) for n in walk(side.node) if isinstance(n, Num)]
     longest = max((n.decimals for n in numbers), default=0)
     return longest > 2 or (longest > 0 and any("(" in name for name in names))
+
+
+def lists_values(tokens: Sequence[Token], right: Side) -> bool:
+    """Whether another value stands behind the right side: `x = 3, -8`, but not `x = 3, 4 = y`."""
+    after = tokens[right.end : right.end + 4]
+    if not after or after[0].kind != "comma" or not after[0].math:
+        return False
+    value = after[2:] if after[1:2] and after[1].name == "-" else after[1:]
+    return (
+        bool(value) and value[0].kind == "num" and value[0].math and all(t.kind != "rel" for t in value[1:2])
+    )
 
 
 def measures(tokens: Sequence[Token], side: Side) -> frozenset[str]:

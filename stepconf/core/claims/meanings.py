@@ -8,7 +8,7 @@ from fractions import Fraction
 from stepconf.core.claims.chains import Relation, Side
 from stepconf.core.maths.numbers import in_base
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.tree import Binary, Node, Num, substitute, walk
+from stepconf.core.maths.tree import Binary, Node, Num, Unary, substitute, walk
 from stepconf.core.maths.values import UndecidableError, evaluate
 
 _OTHER_ARITHMETIC = re.compile(
@@ -34,19 +34,21 @@ def other_arithmetic(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Numerals:
-    """What the numbers of a problem may stand for: residues of `moduli`, numerals in `bases`."""
+    """The numbers of a problem, and what they may stand for: residues of `moduli`, numerals in `bases`."""
 
+    numbers: frozenset[Fraction]
     moduli: tuple[int, ...]
     bases: tuple[int, ...]
 
 
-def numerals(problem: str) -> Numerals:
-    """The divisors that a problem names, ten where it asks for last digits, and its bases."""
+def numerals(problem: str, tokens: Sequence[Token]) -> Numerals:
+    """The numbers of a problem; the divisors that it names, ten where it asks for last digits; its bases."""
     moduli = {int(number) for number in _MODULUS.findall(problem)} | (
         {10} if _DIGITS.search(problem) else set()
     )
     bases = {int(number) for number in _BASE.findall(problem)}
-    return Numerals(tuple(n for n in moduli if n > 2), tuple(b for b in bases if 2 <= b <= 9))
+    numbers = frozenset(token.value for token in tokens if token.kind == "num")
+    return Numerals(numbers, tuple(n for n in moduli if n > 2), tuple(b for b in bases if 2 <= b <= 9))
 
 
 def other_meaning(text: str, tokens: Sequence[Token], relation: Relation, said: Numerals) -> str:
@@ -65,6 +67,8 @@ def other_meaning(text: str, tokens: Sequence[Token], relation: Relation, said: 
         return "other arithmetic than that of numbers"
     if _as_numerals(relation, said):
         return "holds for residues, or in another base"
+    if _is_part(relation, said.numbers | {t.value for t in tokens[: left.start] if t.kind == "num"}):
+        return "a percentage of a number that was stated"
     before = tokens[left.start - 1] if left.start else None
     if before is not None and before.kind == "open" and before.name != "{" and not _closes(tokens, right):
         return "inside a bracket that stays open"
@@ -93,6 +97,14 @@ def _as_numerals(relation: Relation, said: Numerals) -> bool:
     except UndecidableError:
         return False
     return any(right in (a, left) for left, right in rebased)
+
+
+def _is_part(relation: Relation, numbers: frozenset[Fraction]) -> bool:
+    """Whether `10% = 0.55` leaves out what it is a part of: one of `numbers`, 5.5."""
+    match relation.left.node, relation.right.node:
+        case Unary("pct", Num(hundredths)), Num(part) if hundredths:
+            return part * 100 / hundredths in numbers
+    return False
 
 
 def _rebased(node: Node, base: int) -> Node:

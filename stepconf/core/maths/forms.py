@@ -24,9 +24,11 @@ from stepconf.core.maths.tree import (
     Num,
     Quantity,
     Statement,
+    Unary,
     Union,
     Var,
     Words,
+    expressions,
 )
 from stepconf.core.maths.units import measure, unit_after
 from stepconf.core.maths.vocabulary import NOT_UNITS
@@ -57,6 +59,7 @@ _PHRASES: dict[str, Form] = {
     **dict.fromkeys(("no solution", "no solutions", "no real solutions", "empty set"), Const("empty")),
 }
 _JOINS = {"comma": "", ";": "", "and": "", "or": "or"}
+_MIRRORED = str.maketrans("()[]", ")(][")
 _MATCHING = {"(": (")", "]"), "[": ("]", ")"), "{": ("}",), "lbrace": ("}", "rbrace")}
 
 
@@ -249,6 +252,11 @@ class _Reader:
     def part(self, end: int, depth: int) -> Form:
         if self.kind(end) in ("open", "brace") and (bracketed := self.bracketed(end, depth)):
             return bracketed
+        if self.name(end) == "-" and self.kind(end, 1) in ("open", "brace"):
+            self.at += 1
+            if bracketed := self.bracketed(end, depth):
+                return _negated(bracketed)
+            self.at -= 1
         if self.kind(end) == "begin":
             return self.matrix(end, depth)
         currency: tuple[str, ...] = ()
@@ -398,6 +406,16 @@ def _summed(found: Sequence[Form]) -> Form | None:
         return None
     part = Binary("*", Num(other.size / one.size), second.value)
     return Quantity(Binary("+", first.value, part), first.unit)
+
+
+def _negated(form: Form) -> Form:
+    """`-[0, 1)` is `(-1, 0]`; the negative of a set has the negatives of its members."""
+    brackets = form.brackets if isinstance(form, Listing) else ""
+    values = expressions(form.items) if isinstance(form, Listing) else None
+    if values is None or brackets not in ("{}", "[]", "[)", "(]"):
+        raise UnreadableError("-")  # of (1, 2): an interval, or a point?
+    turned = brackets if brackets == "{}" else brackets[::-1].translate(_MIRRORED)
+    return Listing(turned, tuple(Unary("neg", value) for value in values[::-1]))
 
 
 def letters_of(form: Form) -> str:

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from math import factorial
 
 from stepconf.core.maths.notation import (
@@ -51,6 +51,8 @@ _DECIMAL_COMMA = re.compile(r",([0-9]{1,2}|[0-9]{4,12})(?![0-9,])")
 _SIGN_AFTER = re.compile(r"\s*(?:[-+*×·⋅/÷=€%]|\\(?:cdot|times|div)(?![a-z]))")
 _SIGN_BEFORE = re.compile(r"(?:[+*×·⋅/÷]|\\(?:cdot|times|div))\s*\Z")
 _EUROPEAN = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]")  # 1.250,50: points part its thousands
+_SPACING = re.compile(r"(?:[\s&]|\\q?quad(?![a-z])|\\[,;:! ])*")
+_EQUALLED = re.compile(r"\s*([0-9]{1,20})\s*([-+*·×⋅/÷!(]|\\(?:cdot|times|div)(?![a-z]))?")
 _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
 
 
@@ -180,12 +182,22 @@ class _Lexer:
         inside = group == "newline" and self.in_math(start) and piece.count("\n") == 1
         if not (
             inside
-            and (self.last() in ("op", "rel", "open", "comma", "func", "sub", "frac") or self.goes_on(end))
+            and (
+                self.last() in ("op", "rel", "open", "comma", "func", "sub", "frac")
+                or self.goes_on(end)
+                or not self.states()
+            )
         ):
             self.add("break", "\n\n" if piece.count("\n") > 1 else "\n", start, end)
         self.spaced = True
 
+    def states(self) -> bool:
+        """Whether a relation stands in the line at hand."""
+        kinds = (token.kind for token in reversed(self.tokens))
+        return "rel" in takewhile(lambda kind: kind != "break", kinds)
+
     def goes_on(self, at: int) -> bool:
+        """Whether the formula goes on at `at` with a sign between two operands."""
         found = LEX.match(self.text, at)
         return found is not None and (
             str(found.lastgroup) == "op" or OPERATORS.get(found[0]) is not None or found[0] in RELATIONS
@@ -195,14 +207,14 @@ class _Lexer:
         """Whether `!=` is a factorial and an equals sign (`5!=120`)."""
         if self.spaced or self.last() not in ("num", "close", "var"):
             return False
-        last, said = self.tokens[-1], re.match(r"\s*([0-9]{1,20})", self.text[end : end + 24])
-        if last.kind == "num" and said:  # 5!=120, but 3!=5
-            return (
-                last.value.denominator == 1
-                and last.value <= 20
-                and factorial(int(last.value)) == int(said[1])
-            )
-        return last.math
+        last, said = self.tokens[-1], _EQUALLED.match(self.text, end)
+        if last.kind != "num" or not said:
+            return last.math
+        if said[2]:
+            return True  # 3!=3*2*1
+        # 5!=120, but 3!=5
+        whole = last.value.denominator == 1 and last.value <= 20
+        return whole and factorial(int(last.value)) == int(said[1])
 
     def begins_line(self, start: int) -> bool:
         """Whether the sign at `start` is the bullet of a list."""
@@ -240,8 +252,16 @@ class _Lexer:
                 self.spaced = True
                 if self.answer:
                     self.add("amp", piece, start, end)
+                elif self.parts_columns(start, end):
+                    self.add("break", ",", start, end)
             case _:
                 self.add(group, piece, start, end)
+
+    def parts_columns(self, start: int, end: int) -> bool:
+        """Whether `&` parts two formulas: where it aligns one, a sign stands beside it."""
+        after = _SPACING.match(self.text, end)
+        beside = self.last() in ("op", "rel", "arrow", "break", "") or (after and self.goes_on(after.end()))
+        return self.in_math(start) and not beside
 
     def between_digits(self, start: int) -> bool:
         return self.text[max(0, start - 1) : start].isdigit() and self.text[start + 1 : start + 2].isdigit()

@@ -63,8 +63,8 @@ CONDITIONS = _words(
 # In a text with one of these, `x` and `y` are coordinates of many points.
 PLACES = _words(
     """
-    axis circle coordinate coordinates curve domain ellipse function functions graph graphs hyperbola
-    intersect intersection line lines parabola plane planes plot polynomial polynomials range region root
+    axis circle coordinate coordinates curve domain edge edges ellipse function functions graph graphs hyperbola
+    intersect intersection line lines parabola passing plane planes plot polynomial polynomials range region root
     roots sequence slope solution solutions term terms vertex zero zeros
     """
 )
