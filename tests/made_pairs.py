@@ -98,6 +98,7 @@ def make(sample: Sample, index: int, prompt: Sequence[int] = (), wrong_before: b
         "text": text,
         "token_ids": ids,
         "sample_index": 0,
+        "answer_type": "math",
         "finish_reason": sample.finish,
         "answer_correct": sample.answer,
         "model": "m",

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from stepconf.core.branches import TOO_HARD
-from stepconf.core.schema import ADDED, TABLES
+from stepconf.core.schema import ADDED, TABLES, VERSION
 from stepconf.core.statements import STATES_NOTHING
 from stepconf.hub.restore import read_folder
 from stepconf.recipe import TrainRecipe
@@ -174,17 +175,25 @@ def test_sft_learns_from_samples(run: Path) -> None:
     assert {one.key for one in examples} == right
 
 
-# Runs of schema 1.0
+# Runs of older schemas
 
 
-def as_of_old(run: Path) -> None:
-    """The run as version 1.0 of the schema wrote it."""
-    for table, added in ADDED["1.0"].items():
+def as_of_old(run: Path, version: str) -> None:
+    """The run as this version of the schema wrote it."""
+    for table, added in ADDED[version].items():
         for file in sorted((run / table).glob("*.parquet")):
-            held = pq.read_table(file).drop_columns(list(added))
-            rewrite(
-                run, file, held.replace_schema_metadata(held.schema.metadata | {b"stepconf_schema": b"1.0"})
-            )
+            held = pq.read_table(file)
+            if table == "solutions":
+                held = with_types_in_extra(held)
+            held = held.drop_columns(list(added))
+            told = held.schema.metadata | {b"stepconf_schema": version.encode()}
+            rewrite(run, file, held.replace_schema_metadata(told))
+
+
+def with_types_in_extra(solutions: pa.Table) -> pa.Table:
+    rows = solutions.select(["answer_type", "extra"]).to_pylist()
+    extra = [json.dumps(json.loads(row["extra"]) | {"answer_type": row["answer_type"]}) for row in rows]
+    return solutions.set_column(solutions.column_names.index("extra"), "extra", pa.array(extra))
 
 
 @pytest.fixture
@@ -210,10 +219,12 @@ def _without_ages(said: str) -> str:
     return re.sub(r'_ago": [0-9.]+', '_ago": 0', said)
 
 
-def test_runs_of_an_older_schema_are_read_as_before(old: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ADDED)
+def test_runs_of_an_older_schema_are_read_as_before(version: str, old: Path, tmp_path: Path) -> None:
     new = Path(shutil.copytree(old, tmp_path / "new"))
-    as_of_old(old)
-    assert not {"prefix_id", "after_error"} & set(rows_of(old, "steps")[0])
+    as_of_old(old, version)
+    assert "answer_type" not in rows_of(old, "solutions")[0]
+    assert ("prefix_id" in rows_of(old, "steps")[0]) == (version != "1.0")
     for name, command in COMMANDS.items():
         said = {}
         for run in (old, new):
@@ -233,13 +244,16 @@ def test_runs_of_an_older_schema_are_read_as_before(old: Path, tmp_path: Path) -
     }
     known = rows(new)
     for table, held in rows(old).items():
-        unknown = {"prefix_id": None} if table == "steps" else {}
+        unknown = {"prefix_id": None} if table == "steps" and version == "1.0" else {}
         assert held == [row | unknown for row in known[table]]
 
 
-def test_verifying_a_run_of_an_older_schema_makes_one_of_this(old: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ADDED)
+def test_verifying_a_run_of_an_older_schema_makes_one_of_this(
+    version: str, old: Path, tmp_path: Path
+) -> None:
     before = rows(old)
-    as_of_old(old)
+    as_of_old(old, version)
     ok("verify", old, "--verify", "final,symbolic", "--out", tmp_path / "again")
     check_invariants(tmp_path / "again", VOCABULARY)
     assert [row["prefix_id"] for row in rows(tmp_path / "again")["steps"]] == [
@@ -247,4 +261,4 @@ def test_verifying_a_run_of_an_older_schema_makes_one_of_this(old: Path, tmp_pat
     ]
     ok("check", tmp_path / "again")
     metadata = pq.read_schema(tmp_path / "again" / "steps" / "part-00000.parquet").metadata
-    assert metadata[b"stepconf_schema"] == b"1.1" and b"stepconf_upgraded_from" not in metadata
+    assert metadata[b"stepconf_schema"] == VERSION.encode() and b"stepconf_upgraded_from" not in metadata

@@ -51,6 +51,7 @@ def solved(index: int) -> Solved:
         split="",
         problem="?",
         gold_answer=None,
+        answer_type="number",
         model="m",
         model_revision="",
         engine="",
@@ -68,7 +69,7 @@ def solved(index: int) -> Solved:
         n_tokens=4,
         entropy_mean=0.45,
         confidence=0.6,
-        extra={"größe": [1, {"a": None}], "answer_type": "math"},
+        extra={"größe": [1, {"a": None}]},
     )
     return Solved(solution, steps)
 

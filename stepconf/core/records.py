@@ -111,6 +111,7 @@ class Solution:
     split: str
     problem: str
     gold_answer: str | None
+    answer_type: str
     model: str
     model_revision: str
     engine: str
@@ -132,11 +133,6 @@ class Solution:
     parent_solution_id: str | None = None
     branch_step: int | None = None
 
-    @property
-    def answer_type(self) -> str:
-        """How the answer is extracted and compared; carried in `extra`, `math` where nothing is said."""
-        return str(self.extra.get("answer_type", "math"))
-
 
 def bare_solution(problem_id: str, problem: str, gold_answer: str | None, text: str) -> Solution:
     """A solution of which no more is known: not sampled here, without tokens and scores."""
@@ -148,6 +144,7 @@ def bare_solution(problem_id: str, problem: str, gold_answer: str | None, text: 
         split="",
         problem=problem,
         gold_answer=gold_answer,
+        answer_type="math",
         model="",
         model_revision="",
         engine="",

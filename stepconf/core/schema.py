@@ -13,9 +13,15 @@ from stepconf.core.records import Pair, Solution, Step, Verdict
 from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
 
-VERSION = "1.1"
+VERSION = "1.2"
 # Columns that older versions lack; `upgraded` adds them to what was written then.
-ADDED = {"1.0": {"solutions": ("parent_solution_id", "branch_step"), "steps": ("prefix_id", "after_error")}}
+ADDED: dict[str, dict[str, tuple[str, ...]]] = {
+    "1.0": {
+        "solutions": ("answer_type", "parent_solution_id", "branch_step"),
+        "steps": ("prefix_id", "after_error"),
+    },
+    "1.1": {"solutions": ("answer_type",)},
+}
 UPGRADED_FROM = "stepconf_upgraded_from"
 ENTROPY_METADATA = {
     "entropy_estimator": "exact, full vocabulary",
@@ -40,6 +46,9 @@ SOLUTIONS = (
     Field("split", "string", "split of the source"),
     Field("problem", "string", "text of the problem"),
     Field("gold_answer", "string?", "reference answer"),
+    Field(
+        "answer_type", "string", "how it is compared: math, number, choice, yesno, string, literal or code"
+    ),
     Field("model", "string", "model that sampled or scored the solution; empty where none did"),
     Field("model_revision", "string", "Hub revision of the model, if given"),
     Field("engine", "string", "vllm, transformers, or empty"),
@@ -57,7 +66,7 @@ SOLUTIONS = (
     Field("n_tokens", "int32", "tokens in the solution"),
     Field("entropy_mean", "float64?", "mean token entropy in nats"),
     Field("confidence", "float64?", "exp(-entropy_mean), in (0, 1]"),
-    Field("extra", "json", "answer_type, and every column of the source that was not used"),
+    Field("extra", "json", "every column of the source that was not used"),
     Field("parent_solution_id", "string?", "the solution that a branch leaves; null where it is no branch"),
     Field("branch_step", "int32?", "the step of the parent before which a branch leaves it, from 0"),
 )
@@ -172,7 +181,8 @@ def _arrow_type(kind: str) -> Any:
 def upgraded(table: str, rows: Any) -> Any:
     """An Arrow table as this version declares its columns; what an older one lacks is added.
 
-    `after_error` follows from `is_first_error`; the others were not known then, and are null.
+    `after_error` follows from `is_first_error`, and `answer_type` was in `extra`; the others were not known then, and
+    are null.
     """
     import pyarrow as pa
 
@@ -182,16 +192,39 @@ def upgraded(table: str, rows: Any) -> Any:
         return rows
     later = ADDED[version].get(table, ())
     for index, field in enumerate(declared):  # in order, so that those before it are there
-        if field.name in later and field.name not in rows.schema.names:
+        if field.name not in later or field.name in rows.schema.names:
+            continue
+        if field.name == "answer_type":
+            added, extra = _answer_types(rows["extra"].to_pylist())
+            rows = rows.set_column(rows.schema.get_field_index("extra"), declared.field("extra"), extra)
+        else:
             added = _after_error(rows) if field.name == "after_error" else pa.nulls(len(rows), field.type)
-            rows = rows.add_column(min(index, rows.num_columns), field, added)
-    said = {b"stepconf_schema": VERSION.encode(), UPGRADED_FROM.encode(): version.encode()}
-    return rows.replace_schema_metadata({**metadata, **said})
+        rows = rows.add_column(min(index, rows.num_columns), field, added)
+    first = {UPGRADED_FROM.encode(): version.encode()}
+    return rows.replace_schema_metadata({**first, **metadata, b"stepconf_schema": VERSION.encode()})
 
 
-def was_upgraded(rows: Any) -> bool:
-    """Whether an Arrow table was written by an older version, so that what `upgraded` cannot know is null in it."""
-    return UPGRADED_FROM.encode() in (rows.schema.metadata or {})
+def was_unknown(table: str, column: str, rows: Any) -> bool:
+    """Whether the version that first wrote an Arrow table lacked a column, which may therefore be null in it."""
+    version = (rows.schema.metadata or {}).get(UPGRADED_FROM.encode(), b"").decode(errors="replace")
+    return column in ADDED.get(version, {}).get(table, ())
+
+
+def _answer_types(extras: Sequence[str]) -> tuple[Any, Any]:
+    """The answer types that `extra` held before version 1.2, `math` where it held none, and what else it holds."""
+    import pyarrow as pa
+
+    found: list[tuple[str, str]] = []
+    for text in extras:
+        try:
+            held = read_object(text)
+        except ValueError:  # who reads it is told so, with its solution
+            held = {}
+        kind = held.pop("answer_type", None)
+        found.append(("math", text) if kind is None else (str(kind), _json(held)))
+    return pa.array([kind for kind, _ in found], pa.string()), pa.array(
+        [rest for _, rest in found], pa.string()
+    )
 
 
 def _after_error(steps: Any) -> Any:
@@ -234,9 +267,7 @@ def to_columns(table: str, rows: Sequence[Solution | Step | Pair]) -> dict[str, 
     """Rows as columns of plain values, ready for `pyarrow.Table.from_pydict`."""
     columns = {f.name: [_value(row, f.name) for row in rows] for f in TABLES[table]}
     if "extra" in columns:
-        columns["extra"] = [
-            json.dumps(extra, ensure_ascii=False, sort_keys=True) for extra in columns["extra"]
-        ]
+        columns["extra"] = list(map(_json, columns["extra"]))
     if "verdicts" in columns:
         columns["verdicts"] = [[asdict(v) for v in verdicts] for verdicts in columns["verdicts"]]
     return columns
@@ -244,6 +275,10 @@ def to_columns(table: str, rows: Sequence[Solution | Step | Pair]) -> dict[str, 
 
 def _value(row: Solution | Step | Pair, column: str) -> Any:
     return row.signals[column] if isinstance(row, Step) and column in row.signals else getattr(row, column)
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def solution_of(row: dict[str, Any]) -> Solution:

@@ -174,8 +174,8 @@ def _with_gold(one: Solved, golds: dict[str, Problem]) -> Solved:
     problem = golds.get(problem_id(one.solution.problem, None))
     if problem is None:
         return one
-    extra = {"answer_type": problem.answer_type}
-    return Solved(replace(one.solution, gold_answer=problem.gold_answer, extra=extra), one.steps)
+    solution = replace(one.solution, gold_answer=problem.gold_answer, answer_type=problem.answer_type)
+    return Solved(solution, one.steps)
 
 
 def _kind(path: Path) -> Literal["jsonl", "json"]:

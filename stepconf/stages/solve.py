@@ -145,7 +145,8 @@ def _solution(problem: Problem, recipe: Recipe, text: str, index: int) -> Soluti
         model=recipe.model,
         model_revision=recipe.model_revision or "",
         sample_index=index,
-        extra={**problem.extra, "answer_type": problem.answer_type},
+        answer_type=problem.answer_type,
+        extra=problem.extra,
     )
 
 

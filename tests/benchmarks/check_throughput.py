@@ -61,7 +61,7 @@ def base_chunk() -> tuple[pa.Table, pa.Table]:
             }
             steps.append(type(step)(**row))
         solutions.append(
-            Solution(str(j), "", None, "made up", "", "", "1", "m", "", "vllm", [1, 2], text, tokens,
+            Solution(str(j), "", None, "made up", "", "", "1", "math", "m", "", "vllm", [1, 2], text, tokens,
                      0.7, 1.0, j, j % SAMPLES, "stop", None, None, STEPS, n,
                      ENTROPY_MEAN.over(scores), CONFIDENCE.over(scores), {})
         )  # fmt: skip

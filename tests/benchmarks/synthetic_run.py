@@ -263,6 +263,7 @@ def _of_solutions(steps: dict[str, Any], sizes: Any, n: int) -> dict[str, Any]:
     parts = pa.ListArray.from_arrays(pa.array(_bounds(np.full(n, STEPS))), steps["text"])
     return {
         "gold_answer": ["1"] * n,
+        "answer_type": ["math"] * n,
         "text": pc.binary_join(parts, ""),
         "token_ids": _lists(steps["token_ids"].values, _bounds(per_solution)),
         "finish_reason": ["stop"] * n,

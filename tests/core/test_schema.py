@@ -9,7 +9,18 @@ import pyarrow as pa
 import pytest
 
 from stepconf.core.records import Pair, Solution, Step, TokenScores, Verdict
-from stepconf.core.schema import TABLES, VERSION, arrow_schema, json_schema, solution_of, step_of, to_columns
+from stepconf.core.schema import (
+    ADDED,
+    TABLES,
+    VERSION,
+    arrow_schema,
+    json_schema,
+    solution_of,
+    step_of,
+    to_columns,
+    upgraded,
+    was_unknown,
+)
 from stepconf.core.steps import measure
 from stepconf.schema_files import check_schemas
 from tests.test_shards import rounded, solved
@@ -68,6 +79,20 @@ def test_rows_come_back_as_they_went() -> None:
     steps.validate(full=True)
     assert [solution_of(row) for row in solutions.to_pylist()] == [one.solution]
     assert [step_of(row) for row in steps.to_pylist()] == rounded(one).steps
+
+
+@pytest.mark.parametrize("version", ADDED)
+def test_answer_types_of_older_versions_come_out_of_extra(version: str) -> None:
+    held = ['{"a": [1], "answer_type": "number"}', '{"a": 1}', "{}", '{"answer_type": "choice"}', "[broken"]
+    rows = pa.Table.from_pydict(to_columns("solutions", [solved(i).solution for i in range(len(held))]))
+    rows = rows.drop_columns([*ADDED[version]["solutions"], "extra"]).append_column("extra", pa.array(held))
+    new = upgraded("solutions", rows.replace_schema_metadata({"stepconf_schema": version}))
+    assert new["answer_type"].to_pylist() == ["number", "math", "math", "choice", "math"]
+    assert new["extra"].to_pylist() == ['{"a": [1]}', '{"a": 1}', "{}", "{}", "[broken"]
+    assert set(new.column_names) == {field.name for field in TABLES["solutions"]}
+    assert new.schema.metadata[b"stepconf_schema"] == VERSION.encode()
+    assert was_unknown("solutions", "answer_type", new) and not was_unknown("solutions", "text", new)
+    assert upgraded("solutions", new) is new
 
 
 def _check(schema: dict[str, Any], value: Any, where: str) -> None:

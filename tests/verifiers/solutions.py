@@ -25,7 +25,7 @@ def solved(
     steps = build_steps(solution_id, "p", text, spans, ids, token_starts or [])
     solution = Solution(
         solution_id=solution_id, problem_id="p", external_id=None, source="test", split="", problem=problem,
-        gold_answer=gold, model="", model_revision="", engine="", prompt_token_ids=prompt_ids or [],
+        gold_answer=gold, answer_type="math", model="", model_revision="", engine="", prompt_token_ids=prompt_ids or [],
         text=text, token_ids=ids, temperature=None, top_p=None, seed=None, sample_index=0,
         finish_reason=finish_reason,
         predicted_answer=None, answer_correct=None, n_steps=len(steps), n_tokens=len(ids), entropy_mean=None,

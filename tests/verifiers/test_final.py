@@ -58,7 +58,7 @@ def solved(
     solution = Solution(
         solution_id="s", problem_id="p", gold_answer=gold, prompt_token_ids=[], text=text, token_ids=[],
         sample_index=0, finish_reason=finish, predicted_answer=predicted, n_steps=n_steps, n_tokens=0,
-        extra={"answer_type": answer_type}, **unset, **blank,
+        answer_type=answer_type, **unset, **blank,
     )  # fmt: skip
     steps = [
         Step(

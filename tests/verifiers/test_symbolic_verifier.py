@@ -20,8 +20,9 @@ def solved(*texts: str) -> Solved:
     steps = build_steps("s", "p", text, list(pairwise([0, *accumulate(map(len, texts))])))
     solution = Solution(
         solution_id="s", problem_id="p", external_id=None, source="test", split="", problem="What is it?",
-        gold_answer=None, model="", model_revision="", engine="imported", prompt_token_ids=[], text=text,
-        token_ids=[], temperature=None, top_p=None, seed=None, sample_index=0, finish_reason="imported",
+        gold_answer=None, answer_type="math", model="", model_revision="", engine="imported", prompt_token_ids=[],
+        text=text, token_ids=[], temperature=None, top_p=None, seed=None, sample_index=0,
+        finish_reason="imported",
         predicted_answer=None, answer_correct=None, n_steps=len(steps), n_tokens=0, entropy_mean=None,
         confidence=None,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.steps import Grouped, flagged, numbers, one_array, rows_with
 from stepconf.core.ids import prefix_ids
-from stepconf.core.schema import was_upgraded
+from stepconf.core.schema import was_unknown
 
 _HASHED = 200  # solutions of a chunk
 _NEVER = np.iinfo(np.int64).max
@@ -80,7 +80,7 @@ def _prefixes(
     has_tokens = numbers(pc.list_value_length(g.solutions["token_ids"])) > 0
     there = numbers(given.is_valid())
     wrong = there & ~has_tokens[g.code]
-    if not was_upgraded(g.steps):
+    if not was_unknown("steps", "prefix_id", g.steps):
         wrong |= ~there & has_tokens[g.code]
     differ = pc.not_equal(given.take(first), given.take(sibling))
     wrong[first[numbers(differ)]] = True

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stepconf.core.answers import ANSWER_TYPES
 from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.steps import numbers
 from stepconf.core.records import FinishReason, Label, PairKind
@@ -14,8 +15,8 @@ from stepconf.core.schema import ADDED, ENTROPY_METADATA, VERSION, arrow_schema,
 from stepconf.core.signals import CONFIDENCE, SIGNALS
 
 IDS = {"solutions": "solution_id", "steps": "step_id", "pairs": "pair_id"}
-_VALUES = {
-    "solutions": {"finish_reason": get_args(FinishReason)},
+_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
+    "solutions": {"answer_type": ANSWER_TYPES, "finish_reason": get_args(FinishReason)},
     "steps": {"label": get_args(Label)},
     "pairs": {"kind": get_args(PairKind)},
 }
