@@ -192,20 +192,13 @@ def test_answers_are_graded_and_compared() -> None:
 
     def said(name: str, answer: str, samples: list[str | None]) -> Result:
         found = [Sample(one, 0.5, 3) for one in samples]
-        return Result(
-            name, name, "self-consistency", answer, "", answer, [1], [2], [], 0.5, found, Spent(tokens=9)
-        )
+        return Result(name, name, answer, "", answer, [1], [2], [], 0.5, found, Spent(tokens=9))
 
     with Pool(1) as pool:
         results = [
             said("a", "0.5", ["0.5", "\\frac{1}{2}", "3"]),
             said("b", "3", ["3", "3", "1/2"]),
-            failed(
-                Question("c", "c", ([1],)),
-                "self-consistency",
-                "no solution has an answer: 3 cut",
-                Spent(tokens=9),
-            ),
+            failed(Question("c", "c", ([1],)), "no solution has an answer: 3 cut", Spent(tokens=9)),
         ]
         rows = _graded(results[::-1], problems, pool)
         assert [row["correct"] for row in rows] == [True, False, False]

@@ -18,10 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from stepconf.core.records import Solved, Verdict
-from stepconf.problems.load import SolutionOptions, load_solutions
-from stepconf.recipe import Recipe
+from stepconf.problems.load import load_solutions
+from stepconf.recipe import ProblemsRecipe, Recipe
 from stepconf.stages.solve import imported
-from stepconf.verifiers.base import Verifier
+from stepconf.verifiers.base import OpenVerifier
 from stepconf.verifiers.final import FinalVerifier
 from stepconf.verifiers.symbolic import SymbolicVerifier
 from stepconf.workers.pool import Pool
@@ -29,7 +29,7 @@ from tests.shared_data import Row, sample_rows
 from tests.verifiers.hostile import hostile_strings
 
 FOLDER = Path(__file__).parent
-VERIFIERS: dict[str, Callable[[Pool], Verifier]] = {"final": FinalVerifier, "symbolic": SymbolicVerifier}
+VERIFIERS: dict[str, Callable[[Pool], OpenVerifier]] = {"final": FinalVerifier, "symbolic": SymbolicVerifier}
 DEADLINE_S = 120.0  # for a machine that has other things to do
 HOSTILE_CHARS, EVERY_HOSTILE = 5_000, 3
 UNFINISHED = {"? timeout", "? memory"}
@@ -114,7 +114,7 @@ def solutions(given: list[Row]) -> dict[str, Solved]:
             path = Path(folder) / f"{column}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in given if column in row))
             if path.stat().st_size:
-                for item in load_solutions(str(path), SolutionOptions(id_column="id")).rows:
+                for item in load_solutions(str(path), ProblemsRecipe(id_column="id")).rows:
                     solved = imported(item, Recipe())
                     if isinstance(solved, Solved):
                         found[item.external_id or ""] = solved
