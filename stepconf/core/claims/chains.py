@@ -19,21 +19,7 @@ MAX_RELATIONS = 300
 MAX_LINKS = 8  # how far the modulus at the end of a chain is looked for
 _WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
 _ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
-_STARTS = {
-    "num",
-    "vulgar",
-    "var",
-    "const",
-    "open",
-    "frac",
-    "binom",
-    "sqrt",
-    "func",
-    "bar",
-    "floor",
-    "ceil",
-    "currency",
-}
+_STARTS = frozenset("num vulgar var const open frac binom sqrt func bar floor ceil currency".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +155,8 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
     return Side(node, start, after)
 
 
-_ENDS = {"break", "rel", "arrow", "comma", "close", "word", "annot", "currency", "pmod"}
-_UNFINISHED = {"dots", "sub", "frac", "choose", "fact", "num", "other", "open", "colon", "vulgar"}
+_ENDS = frozenset("break rel arrow comma close word annot currency pmod".split())
+_UNFINISHED = frozenset("dots sub frac choose fact num other open colon vulgar".split())
 
 
 def _ending_at(tokens: Sequence[Token], low: int, end: int) -> Side | None:
@@ -269,21 +255,7 @@ def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
     return not (before.kind == "close" and (token.kind == "num" or not token.spaced))
 
 
-_MIDDLES = {
-    "op",
-    "dots",
-    "sub",
-    "frac",
-    "sqrt",
-    "func",
-    "other",
-    "var",
-    "num",
-    "fact",
-    "pct",
-    "colon",
-    "such",
-}
+_MIDDLES = frozenset("op dots sub frac sqrt func other var num fact pct colon such".split())
 
 
 def _is_bullet(tokens: Sequence[Token], at: int) -> bool:

@@ -7,6 +7,7 @@ from stepconf.core.maths.numbers import is_prime
 from stepconf.core.maths.tokens import Token
 
 MAX_NUMBER = 10**12
+_PARTS = frozenset("of by than between from to plus minus".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,7 @@ def _numbers_before(tokens: Sequence[Token], at: int) -> tuple[list[int], int]:
         return [], at
     alone = before is None or before.kind in ("word", "break", "arrow", "comma", "open")
     # "the product of 3 and 7 is prime", "the sum of the digits of 12 is ..." speak of something else.
-    if before is not None and before.name.lower() in (
-        "of",
-        "by",
-        "than",
-        "between",
-        "from",
-        "to",
-        "plus",
-        "minus",
-    ):
+    if before is not None and before.name.lower() in _PARTS:
         return [], at
     return (numbers, start) if alone else ([], at)
 

@@ -26,13 +26,7 @@ CONSTANTS = {
     "\\pi": "pi", "π": "pi", "\\infty": "infinity", "∞": "infinity", "\\emptyset": "empty",
     "\\varnothing": "empty", "∅": "empty", "ℝ": "reals", "ℤ": "integers",
 }  # fmt: skip
-CONSTANT_WORDS = {
-    "pi": "pi",
-    "infinity": "infinity",
-    "oo": "infinity",
-    "inf": "infinity",
-    "infty": "infinity",
-}
+CONSTANT_WORDS = {"pi": "pi", **dict.fromkeys(("infinity", "oo", "inf", "infty"), "infinity")}
 BLACKBOARD = {"R": "reals", "Z": "integers"}
 _GREEK = """alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau
 phi varphi chi psi omega ell Gamma Delta Theta Lambda Sigma Phi Psi Omega"""

@@ -16,37 +16,17 @@ MAX_DEPTH = 40
 
 _POWER, _IMPLICIT, _PRODUCT, _MOD, _SUM = 40, 30, 20, 15, 10
 _BINDING = {
-    "+": _SUM,
-    "-": _SUM,
-    "pm": _SUM,
-    "mp": _SUM,
-    "*": _PRODUCT,
-    "/": _PRODUCT,
+    **dict.fromkeys(("+", "-", "pm", "mp"), _SUM),
+    **dict.fromkeys("*/", _PRODUCT),
     "mod": _MOD,
     "^": _POWER,
 }
 _WORD_OPERATORS = {
-    "plus": "+",
-    "minus": "-",
-    "times": "*",
-    "multiplied": "*",
-    "divided": "/",
-    "x": "*",
-    "X": "*",
-}
+    "plus": "+", "minus": "-", "times": "*", "multiplied": "*", "divided": "/", "x": "*", "X": "*",
+}  # fmt: skip
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-_SKIPPABLE_FRONT = {
-    "about",
-    "approximately",
-    "roughly",
-    "exactly",
-    "around",
-    "nearly",
-    "only",
-    "just",
-    "Rs",
-    "USD",
-}
+_SKIPPABLE_FRONT = frozenset("about approximately roughly exactly around nearly only just Rs USD".split())
+_OWNERS = frozenset("the her his their its those".split())
 _INVERTIBLE = ("sin", "cos", "tan")
 _SHORT = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 
@@ -145,14 +125,7 @@ class _Reader:
                 return spelled
         if token.kind == "word" and token.name == "of" and self.is_part(left):
             self.at += 1
-            while self.kind() == "word" and self.tokens[self.at].name in (
-                "the",
-                "her",
-                "his",
-                "their",
-                "its",
-                "those",
-            ):
+            while self.kind() == "word" and self.tokens[self.at].name in _OWNERS:
                 self.at += 1
             return "of", _PRODUCT
         if self.multiplies(token, left):

@@ -31,24 +31,10 @@ _PI_APPROXIMATIONS = (Fraction(314, 100), Fraction(22, 7), Fraction(31416, 10000
 _CERTAIN = fmpq(10**35 + 1, 10**35)
 # Two-decimal forms of thirds, sixths, sevenths, ninths, pi, e and small roots: rarely meant exactly.
 _FAMILIAR_ROUNDINGS = frozenset(
-    (
-        *(
-            "0.11",
-            "0.14",
-            "0.16",
-            "0.17",
-            "0.29",
-            "0.33",
-            "0.43",
-            "0.57",
-            "0.66",
-            "0.67",
-            "0.71",
-            "0.83",
-            "0.86",
-        ),
-        *("1.41", "1.73", "2.23", "2.24", "2.45", "2.71", "2.72", "3.14"),
-    )
+    """
+    0.11 0.14 0.16 0.17 0.29 0.33 0.43 0.57 0.66 0.67 0.71 0.83 0.86
+    1.41 1.73 2.23 2.24 2.45 2.71 2.72 3.14
+    """.split()
 )
 
 

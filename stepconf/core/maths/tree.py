@@ -1,6 +1,6 @@
 """Expressions and answers as small frozen trees. Only these can be evaluated; text never is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
@@ -191,19 +191,13 @@ def has_sign_choice(node: Node) -> bool:
 
 def with_sign(node: Node, upper: bool) -> Node:
     """`node` with its upper (+ for ±, - for ∓) or its lower signs."""
-    match node:
-        case Unary(op, arg):
-            inner = with_sign(arg, upper)
-            if op in ("pm", "mp"):
-                return inner if (op == "pm") == upper else Unary("neg", inner)
-            return Unary(op, inner)
-        case Binary(op, left, right):
-            if op in ("pm", "mp"):
-                op = "+" if (op == "pm") == upper else "-"
-            return Binary(op, with_sign(left, upper), with_sign(right, upper))
-        case Call(name, args):
-            return Call(name, tuple(with_sign(arg, upper) for arg in args))
-    return node
+    match _rebuilt(node, lambda part: with_sign(part, upper)):
+        case Unary("pm" | "mp" as op, arg):
+            return arg if (op == "pm") == upper else Unary("neg", arg)
+        case Binary("pm" | "mp" as op, left, right):
+            return Binary("+" if (op == "pm") == upper else "-", left, right)
+        case other:
+            return other
 
 
 def is_literal(node: Node) -> bool:
@@ -239,13 +233,16 @@ def has_operation(node: Node) -> bool:
 
 def substitute(node: Node, old: Node, new: Node) -> Node:
     """`node` with every `old` in it replaced by `new`."""
-    if node == old:
-        return new
+    return new if node == old else _rebuilt(node, lambda part: substitute(part, old, new))
+
+
+def _rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
+    """`node` with `change` applied to the expressions directly inside it."""
     match node:
         case Unary(op, arg):
-            return Unary(op, substitute(arg, old, new))
+            return Unary(op, change(arg))
         case Binary(op, left, right):
-            return Binary(op, substitute(left, old, new), substitute(right, old, new))
+            return Binary(op, change(left), change(right))
         case Call(name, args):
-            return Call(name, tuple(substitute(arg, old, new) for arg in args))
+            return Call(name, tuple(change(arg) for arg in args))
     return node
