@@ -14,8 +14,7 @@ function. The current folder is searched for the module, after everything that i
 import importlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -126,28 +125,19 @@ def is_own(name: str) -> bool:
 @cache
 def _imported(place: str, what: str) -> Any:
     module, _, attribute = place.partition(":")
-    with _current_folder_last():
-        try:
-            found = importlib.import_module(module)
-        except Exception as error:  # a module of one's own may raise anything as it is imported
-            raise StepconfError(
-                f"the {what} {place} cannot be imported: {type(error).__name__}: {error}",
-                f"Type: python -c 'import {module}' in the folder that holds it, or install its package.",
-            ) from error
+    here = str(Path.cwd())
+    if not module.startswith("stepconf.") and here not in sys.path:
+        sys.path.append(here)  # last: its files must not stand in the way of what is installed
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # a module of one's own may raise anything as it is imported
+        raise StepconfError(
+            f"the {what} {place} cannot be imported: {type(error).__name__}: {error}",
+            f"Type: python -c 'import {module}' in the folder that holds it, or install its package.",
+        ) from error
     try:
         return getattr(found, attribute)
     except AttributeError as error:
         raise StepconfError(
             f"there is no {attribute!r} in {module} ({found.__file__}).", f"Give module:name of a {what}."
         ) from error
-
-
-@contextmanager
-def _current_folder_last() -> Iterator[None]:
-    """A file of the current folder must not stand in the way of an installed package."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
