@@ -28,7 +28,7 @@ from stepconf.run.folders import fetch_folder, fetch_run
 from stepconf.run.lease import Lease
 from stepconf.run.shards import Run
 from stepconf.run.tables import read_manifests, read_shards
-from tests.edited_run import command, good_run
+from tests.edited_run import command, edit, good_run
 from tests.s3_server import BUCKET, KEY, S3Server, environment, s3_server
 from tests.test_pipeline import write_jsonl
 from tests.tiny import stepconf, tiny_model
@@ -185,6 +185,7 @@ def test_whatever_arrived_a_reader_sees_whole_chunks_only(
     """After every single change of relabelling (shards replaced in place), pairing and writing chunks."""
     source = tmp_path / "run"
     shutil.copytree(good_run(), source)
+    edit(source, "steps", lambda rows: [row.update(label="unknown", label_source="") for row in rows])
     published(server, tmp_path, source)
     states: list[dict[str, bytes]] = []
 

@@ -85,7 +85,7 @@ def test_killed_at_random_points(verify: str, problems: Path, tmp_path: Path) ->
         if out.exists():
             check_invariants_of_partial(out, whole)
         check_resumes(problems, out, tmp_path, whole, verify)
-    assert set(codes) <= {-9, 0} and codes.count(-9) >= len(codes) // 2, codes
+    assert set(codes) <= {-9, 0} and codes.count(-9) >= len(codes) // 4, codes
 
 
 def check_invariants_of_partial(out: Path, whole: Undisturbed) -> None:

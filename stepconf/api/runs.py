@@ -11,7 +11,7 @@ True
 With `labelled` a run in which a first step is right and a sibling is wrong:
 
 >>> run = stepconf.make_pairs(labelled, {"pairs.tau": 1.0})
->>> run.pairs.select("prompt", "chosen", "rejected").collect().height > 0
+>>> run.pairs.filter(split="train").select("prompt", "chosen", "rejected").collect().height > 0
 True
 >>> summary = stepconf.train(run, model, out / "policy", {"train.max_length": 256})
 >>> summary["examples"] > 0, (out / "policy" / "model" / "config.json").exists()
@@ -59,7 +59,9 @@ class Run:
     @property
     def pairs(self) -> "pl.LazyFrame":
         """One row a preference pair, of both splits (`split`)."""
-        return self._table("pairs")
+        from stepconf.run.scan import scan_pairs
+
+        return scan_pairs(self.folder)
 
     def _table(self, name: str) -> "pl.LazyFrame":
         from stepconf.run.scan import scan

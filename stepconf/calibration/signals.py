@@ -150,8 +150,10 @@ def _decided(
     """
     import polars as pl
 
-    samples = pl.DataFrame(solutions).filter(pl.col("parent_solution_id").is_null())
-    of_samples = pl.DataFrame(steps).join(samples, "solution_id", "semi").sort("solution_id", "step_index")
+    # Without their metadata, which others may have written and Polars takes for text.
+    solutions, steps = (pl.DataFrame(rows.replace_schema_metadata(None)) for rows in (solutions, steps))
+    samples = solutions.filter(pl.col("parent_solution_id").is_null())
+    of_samples = steps.join(samples, "solution_id", "semi").sort("solution_id", "step_index")
     own = of_samples.with_columns(
         pl.col(_LISTS[0]).list.len().alias(LENGTH.name),
         pl.Series(TOPK, [(topk or {}).get(step) for step in of_samples["step_id"]], pl.Float64),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepconf.core.schema import arrow_schema
+from stepconf.errors import StepconfError
 from stepconf.run.parquet import scan_files
 from stepconf.run.tables import shard_files
 
@@ -17,6 +18,27 @@ if TYPE_CHECKING:
 def scan(run: Path, table: str) -> "pl.LazyFrame":
     """The rows of a table that has shards; columns that older versions of the schema lack are null."""
     return scan_files(shard_files(run, table), arrow_schema(table))
+
+
+def scan_pairs(run: Path) -> "pl.LazyFrame":
+    """The pairs of both splits, with the column `split`: train or validation.
+
+    Raises:
+        StepconfError: the run has no pairs.
+    """
+    import polars as pl
+
+    from stepconf.core.pairs.select import SPLITS
+
+    shards = {split: shard_files(run, "pairs", split) for split in SPLITS}
+    parts = [
+        scan_files(files, arrow_schema("pairs")).with_columns(split=pl.lit(split))
+        for split, files in shards.items()
+        if files
+    ]
+    if not parts:
+        raise StepconfError(f"{run} has no pairs.", f"Type: stepconf pairs {run}")
+    return pl.concat(parts)
 
 
 def scan_samples(run: Path, table: str) -> "pl.LazyFrame":

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,8 @@ def test_models_and_evaluations(tmp_path: Path) -> None:
 
 def test_answers_of_a_model() -> None:
     step = StepScore(STORED, [1], 0.1, 0.9, 0.9)
-    result = Result("k", "q", STORED, STORED, "", STORED, [], [], [step], 0.9, [])
-    none = failed(Question("k", "q", ([],)), STORED, STORED, Cost())
+    result = Result("k", "q", STORED, "", STORED, [], [], [step], 0.9, [], strategy=STORED)
+    none = replace(failed(Question("k", "q", ([],)), STORED, Cost()), strategy=STORED)
     out, err = StringIO(), StringIO()
     ui.output.width = ui.console.width = WIDE
     with redirect_stdout(out), redirect_stderr(err):
