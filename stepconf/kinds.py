@@ -14,7 +14,7 @@ function. The current folder is searched for the module, after everything that i
 import importlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,7 +61,7 @@ class Kind:
         if self.wrap and callable(found) and not isinstance(found, type):
             return _imported(self.wrap, self.what)(name, found)
         raise StepconfError(
-            f"{name} is a {type(found).__name__}, not a {self.what}.",
+            f"{name} is of type {type(found).__name__}, and no {self.what}.",
             f"Make it a {self.record.replace(':', '.')}{', or a function' if self.wrap else ''}.",
         )
 
@@ -115,6 +115,16 @@ ENGINES = Kind(
 # All that come with stepconf are computed everywhere (core.signals.SIGNALS): no name of theirs is ever taken.
 SIGNALS = Kind("signal", "stepconf.core.signals:Signal", {})
 KINDS = (VERIFIERS, PAIR_STRATEGIES, STRATEGIES, ENGINES, SIGNALS)
+
+
+def check_own(kind: Kind, names: Iterable[str]) -> None:
+    """Load those of one's own: what is wrong with them is said before hours of sampling, not after.
+
+    Raises:
+        StepconfError: as `Kind.load`.
+    """
+    for name in filter(is_own, names):
+        kind.load(name)
 
 
 def is_own(name: str) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepconf.engines.guard import Guard
+from stepconf.kinds import VERIFIERS, check_own
 from stepconf.problems.load import ImportedSolution, load_problems, load_solutions
 from stepconf.recipe import Recipe, identity, with_branches, with_policy_of
 from stepconf.run.events import Tick
@@ -47,6 +48,7 @@ def generate(
     `engine_of` gives the recipe's model where the caller has it loaded, and keeps it. `repair` makes chunks
     with damaged shards anew, here and in the commands below.
     """
+    check_own(VERIFIERS, recipe.verify.verifiers)
     # Branches can serve pairs alone: who asks for them may have problems without gold answers.
     loaded = load_problems(
         located(recipe.problems.source), recipe.problems, recipe.sampling.seed, not recipe.branch.where
@@ -108,6 +110,7 @@ def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict
 
 def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Verify the solutions of a file or of a run; a run keeps its tokens, scores and other verdicts."""
+    check_own(VERIFIERS, recipe.verify.verifiers)
     source = Path(located(recipe.problems.source))
     if not (source / "recipe.yaml").exists():
         return segment(recipe, out, tick, repair)
@@ -207,6 +210,7 @@ def _commit(run: Run, recipe: Recipe, meter: Meter, chunk: Chunk[T]) -> None:
 
 
 def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
+    check_own(VERIFIERS, recipe.verify.verifiers)
     loaded = load_solutions(located(recipe.problems.source), recipe.problems, recipe.sampling.seed)
     return loaded.rows, loaded.dropped
 

@@ -270,7 +270,7 @@ def test_a_signal_of_ones_own_stands_beside_the_others(run: Path, my_lab: Path) 
         ("my_lab.nothing:tail", "No module named 'my_lab.nothing'"),
         ("my_lab.signals:head", "no 'head' in my_lab.signals"),
         ("my_lab.signals", "module:name"),
-        ("my_lab.signals:mean_of_tail", "is a function, not a signal"),
+        ("my_lab.signals:mean_of_tail", "is of type function, and no signal"),
         ("my_lab.signals:taken", "more than one signal of the name 'perplexity'"),
         ("my_lab.signals:aimless", "higher_is_better is None"),
         ("my_lab.signals:never", "no value on any of"),

@@ -12,6 +12,7 @@ from textwrap import dedent
 import polars as pl
 import pytest
 
+from stepconf import pipeline
 from stepconf.contracts import broken, kind_of
 from stepconf.errors import StepconfError
 from stepconf.kinds import ENGINES, KINDS, PAIR_STRATEGIES, STRATEGIES, VERIFIERS
@@ -180,7 +181,7 @@ def test_names_are_refused_with_what_to_type() -> None:
             kind.load("no_such_module:thing")
         with pytest.raises(StepconfError, match=r"no 'nosuch' in stepconf\.kinds"):
             kind.load("stepconf.kinds:nosuch")
-        with pytest.raises(StepconfError, match="is a Kind, not a"):
+        with pytest.raises(StepconfError, match="is of type Kind, and no"):
             kind.load("stepconf.kinds:ENGINES")
     with pytest.raises(StepconfError, match="nothing is called 'nosuch'"):
         kind_of("nosuch")
@@ -219,6 +220,14 @@ def test_code_of_a_run_or_a_client_is_not_run() -> None:
     }
     with pytest.raises(Refused, match="not served"):
         read_request(json.dumps(asked).encode(), Recipe(), "m")
+
+
+def test_a_verifier_that_is_not_there_costs_no_sampling(tmp_path: Path) -> None:
+    recipe = load_recipe(None, {"problems.source": "nothing.jsonl", "verify.verifiers": ["no_lab:checks"]})
+    for command in (pipeline.generate, pipeline.score, pipeline.segment, pipeline.verify):
+        with pytest.raises(StepconfError, match="no_lab:checks cannot be imported"):
+            command(recipe, tmp_path / "run", lambda stage, n: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_engine_is_named_before_anything_is_loaded() -> None:

@@ -88,7 +88,7 @@ def kind_of(name: str) -> Kind:
             refusals.append(error)
         else:
             return kind
-    if "is a" in refusals[-1].problem:
+    if " is of type " in refusals[-1].problem:
         records = ", ".join(kind.record.replace(":", ".") for kind in KINDS)
         raise StepconfError(f"{name} is of no kind.", f"Make it one of: {records}; or a function.")
     raise refusals[-1]

@@ -16,7 +16,7 @@ def main(
 ) -> None:
     """Check what a verifier, pair strategy, inference strategy or engine promises."""
     try:
-        typer.echo(f"{name}: a {kind_of(name).what}")
+        typer.echo(f"{name} ({kind_of(name).what})")
         kept = True
         for one in checked(name, model):
             kept = kept and not one.fault
