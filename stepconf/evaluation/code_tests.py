@@ -8,6 +8,7 @@ import ast
 import builtins
 import re
 import symtable
+import threading
 from collections.abc import Iterator
 
 from stepconf.core.records import Problem
@@ -192,8 +193,13 @@ def _called(node: ast.AST) -> str:
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
 
 
+# CPython 3.11 counts the depth of a tree that it makes for all threads together, and raises where two make one.
+_PARSING = threading.Lock()
+
+
 def _parsed(text: str) -> ast.Module | None:
     try:
-        return ast.parse(text)
+        with _PARSING:
+            return ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
