@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Literal
 
 from stepconf.contracts import Promise, expect
 from stepconf.core.records import TokenScores
@@ -80,11 +81,13 @@ def _cut(text: str, sampling: Sampling) -> Completion:
     until = cut_behind(pieces, sampling.until)
     keep = min(n for n in (len(pieces), sampling.max_tokens, stop, until) if n is not None)
     ended = keep == len(pieces) and len(pieces) < sampling.max_tokens
-    reason = "until" if keep == until else "stop" if ended or keep == stop else "length"
+    reason: Literal["stop", "length", "until"] = "until" if keep == until else "length"
+    if reason == "length" and (ended or keep == stop):
+        reason = "stop"
     pieces = pieces[:keep]
     entropies = [(ord(piece) % 7 + 1) / 100 for piece in pieces]
     scores = TokenScores([-h for h in entropies], entropies, [1 - h for h in entropies])
-    return Completion([ord(piece) for piece in pieces], pieces, scores, reason, keep + (reason == "stop"))  # type: ignore[arg-type]
+    return Completion([ord(piece) for piece in pieces], pieces, scores, reason, keep + (reason == "stop"))
 
 
 def _asks_well(strategy: Strategy) -> None:

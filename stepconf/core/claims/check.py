@@ -1,7 +1,7 @@
 """What can be checked in the steps of one solution without a model, and what came out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -250,13 +250,7 @@ class _Solution:
             return claim_of(text, tokens, relation, True, "", by)
         if said & SUPPOSITIONS:
             self.suppose(relation)
-        if self.by_cases or self.supposing or is_operand(tokens, relation.left.start):
-            return None
-        if isinstance(relation.left.node, Var) and " " in relation.left.node.name:
-            return None  # a quantity named in words is only followed from line to line
-        if identity is False and relation.left.node in walk(relation.right.node):
-            return None  # `x = x + 1` sets x anew
-        if identity is False and (self.unsolvable or said & _OPEN):
+        if self.is_left_alone(tokens, relation, said, identity):
             return None
         if identity is False:
             return claim_of(text, tokens, relation, False, "the two sides differ by a constant", by)
@@ -268,6 +262,18 @@ class _Solution:
             return None
         reason = "" if allowed else "contradicts what was stated before"
         return claim_of(text, tokens, relation, allowed, reason, POLYNOMIALS)
+
+    def is_left_alone(
+        self, tokens: Sequence[Token], relation: Relation, said: Set[str], identity: bool | None
+    ) -> bool:
+        """Whether a relation that is no identity may be false and still be no error of the step."""
+        left = relation.left.node
+        if self.by_cases or self.supposing or is_operand(tokens, relation.left.start):
+            return True
+        if isinstance(left, Var) and " " in left.name:
+            return True  # a quantity named in words is only followed from line to line
+        sets_anew = left in walk(relation.right.node)  # `x = x + 1`
+        return identity is False and (sets_anew or self.unsolvable or bool(said & _OPEN))
 
     def suppose(self, relation: Relation) -> None:
         """Note a supposition; two values of one variable ("If d = 0, ... If d = 1, ...") are cases."""
