@@ -5,7 +5,7 @@
     solutions ----------> segment -> branch -> verify -> write          stepconf segment | verify FILE
     a run -------------------------> branch -> verify -> write          stepconf verify RUN
 
-A stage (`stages/make.py`) is a function from chunks to an iterator of chunks; the next one pulls. Sampling already
+A stage (`stages/solutions.py`) is a function from chunks to an iterator of chunks; the next one pulls. Sampling already
 yields every token's scores, so `generate` never runs the model twice. Branches (`stages/branch.py`) are completions
 from the steps of solutions, in the same stream of the engine. While an engine makes a chunk, those before are
 verified and written; `Run.commit` makes a chunk part of the run, whole.
@@ -30,10 +30,10 @@ from stepconf.run.summary import summarise
 from stepconf.run.tables import read_ids, read_metadata, read_recipe, read_solved
 from stepconf.stages.branch import Brancher, check_tokens, open_brancher
 from stepconf.stages.chunks import Chunk, T, in_waves, pending
-from stepconf.stages.judge import judge, judged_beside, open_pool, open_verifiers, shares_engine
-from stepconf.stages.make import branch, divide, metadata_of, reread, sample, teacher_force
 from stepconf.stages.models import open_guarded
+from stepconf.stages.solutions import branch, divide, metadata_of, reread, sample, teacher_force
 from stepconf.stages.stream import overlapped
+from stepconf.stages.verify import n_chunks_at_once, open_pool, open_verifiers, shares_engine, verify_chunk
 
 
 def generate(
@@ -161,7 +161,7 @@ def _drive(
     ):
 
         def work(chunk: Chunk[T]) -> None:
-            judge(chunk, verifiers, recipe.verify.policy, meter, clock)
+            verify_chunk(chunk, verifiers, recipe.verify.policy, meter, clock)
 
         def finish(chunk: Chunk[T]) -> None:
             _commit(run, recipe, meter, chunk)
@@ -171,7 +171,7 @@ def _drive(
                 work(chunk)
                 finish(chunk)
         else:
-            overlapped(stage(iter(todo), brancher), work, finish, judged_beside(recipe))
+            overlapped(stage(iter(todo), brancher), work, finish, n_chunks_at_once(recipe))
 
 
 def _drive_cluster(

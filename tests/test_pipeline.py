@@ -23,9 +23,9 @@ from stepconf.pipeline import segment
 from stepconf.recipe import load_recipe
 from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk
-from stepconf.stages.judge import judged_beside
-from stepconf.stages.make import reread
+from stepconf.stages.solutions import reread
 from stepconf.stages.stream import Made, overlapped, through
+from stepconf.stages.verify import n_chunks_at_once
 from tests.core.test_pairs import Sample, make
 from tests.invariants import check_invariants, rows_of
 from tests.shared_data import shared_rows
@@ -414,7 +414,7 @@ def test_what_was_made_before_an_interrupt_is_finished() -> None:
 
 def test_models_judge_one_chunk_at_a_time() -> None:
     def beside(*verifiers: str, workers: int = 3) -> int:
-        return judged_beside(
+        return n_chunks_at_once(
             load_recipe(None, {"verify.verifiers": list(verifiers), "verify.workers": workers})
         )
 

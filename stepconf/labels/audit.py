@@ -26,9 +26,9 @@ from stepconf.recipe import ProblemsRecipe, Recipe, with_branches
 from stepconf.run.events import Tick
 from stepconf.stages.branch import ROLLOUT, Brancher, open_brancher
 from stepconf.stages.chunks import Chunk
-from stepconf.stages.judge import open_pool, open_verifiers
-from stepconf.stages.make import branch
 from stepconf.stages.models import Prompter
+from stepconf.stages.solutions import branch
+from stepconf.stages.verify import open_pool, open_verifiers
 from stepconf.verifiers.base import OpenVerifier
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, with_trust
 from stepconf.run.events import Tick
 from stepconf.stages.models import Prompter, open_guarded, shown_model
-from stepconf.stages.solve import branched, stream_seed
+from stepconf.stages.rows import branched, stream_seed
 from stepconf.verifiers.final import FinalVerifier
 from stepconf.workers.pool import Pool
 

@@ -27,7 +27,7 @@ from stepconf.run.events import warn
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.cluster_connection import connected, from_head
 from stepconf.stages.cluster_work import Command, Parcel, Work, Worker, judging, making
-from stepconf.stages.judge import shares_engine
+from stepconf.stages.verify import shares_engine
 
 LOST = "lost with its worker"
 # Chunks that an engine has at once: the second one fills the batch while the first one runs out.

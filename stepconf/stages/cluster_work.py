@@ -15,9 +15,9 @@ from stepconf.recipe import Recipe
 from stepconf.run.meter import BusyClock
 from stepconf.stages.branch import check_tokens, open_brancher
 from stepconf.stages.chunks import Chunk
-from stepconf.stages.judge import judge, open_pool, open_verifiers, shares_engine
-from stepconf.stages.make import branch, divide, metadata_of, sample, teacher_force
 from stepconf.stages.models import open_guarded
+from stepconf.stages.solutions import branch, divide, metadata_of, sample, teacher_force
+from stepconf.stages.verify import open_pool, open_verifiers, shares_engine, verify_chunk
 
 Command = Literal["generate", "score", "segment", "verify"]
 
@@ -61,7 +61,7 @@ def making(
             yield from ((chunk, metadata) for chunk in made(chunks))
             return
         for chunk in chain.from_iterable(made(iter([one])) for one in chunks):
-            yield judge(chunk, verifiers, recipe.verify.policy, _untold, clock), metadata
+            yield verify_chunk(chunk, verifiers, recipe.verify.policy, _untold, clock), metadata
 
 
 def judging(
@@ -82,7 +82,7 @@ def judging(
             check_tokens({"tokenizer": tokenizer} if tokenizer else {}, brancher)
         metadata = metadata_of(engine, recipe) if engine and command == "segment" else {}
         for chunk in branch(chunks, brancher):
-            yield judge(chunk, verifiers, recipe.verify.policy, _untold, clock), metadata
+            yield verify_chunk(chunk, verifiers, recipe.verify.policy, _untold, clock), metadata
 
 
 def _untold(stage: str, n: int) -> None:

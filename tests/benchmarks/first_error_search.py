@@ -16,9 +16,9 @@ from stepconf.recipe import Recipe, recipe_of, with_branches
 from stepconf.run.tables import read_recipe, read_solved
 from stepconf.stages.branch import ROLLOUT, Brancher
 from stepconf.stages.chunks import Chunk
-from stepconf.stages.judge import open_pool
-from stepconf.stages.make import branch
 from stepconf.stages.models import open_guarded
+from stepconf.stages.solutions import branch
+from stepconf.stages.verify import open_pool
 
 
 def main() -> None:

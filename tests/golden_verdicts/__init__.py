@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from stepconf.core.records import Solved, Verdict
 from stepconf.problems.load import load_solutions
 from stepconf.recipe import ProblemsRecipe, Recipe
-from stepconf.stages.solve import imported
+from stepconf.stages.rows import imported
 from stepconf.verifiers.base import OpenVerifier
 from stepconf.verifiers.final import FinalVerifier
 from stepconf.verifiers.symbolic import SymbolicVerifier

@@ -14,10 +14,10 @@ from stepconf.problems.load import ImportedSolution
 from stepconf.recipe import load_recipe, with_branches
 from stepconf.stages.branch import Brancher
 from stepconf.stages.chunks import Chunk
-from stepconf.stages.judge import open_pool
-from stepconf.stages.make import branch
 from stepconf.stages.models import Prompter
-from stepconf.stages.solve import imported
+from stepconf.stages.rows import imported
+from stepconf.stages.solutions import branch
+from stepconf.stages.verify import open_pool
 from tests.engines.reference import token_numbers
 from tests.invariants import Row, check_invariants, rows_of
 from tests.scripted_engine import ArithmeticEngine, branched_run, generate

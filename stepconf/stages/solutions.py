@@ -18,7 +18,7 @@ from stepconf.run.events import Tick
 from stepconf.stages.branch import Brancher
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import Prompter
-from stepconf.stages.solve import imported, sampled, stream_seed
+from stepconf.stages.rows import imported, sampled, stream_seed
 from stepconf.stages.stream import Made, Task, through
 
 # A tokenizer may have more tokens than its model has embeddings; on a GPU one such token ends the process.

@@ -58,7 +58,7 @@ def shares_engine(recipe: Recipe) -> bool:
     return any(kind.shares_engine(recipe) for kind in _kinds(recipe).values())
 
 
-def judged_beside(recipe: Recipe) -> int:
+def n_chunks_at_once(recipe: Recipe) -> int:
     """How many chunks to judge at a time: while a few hard answers keep workers to their deadline, others want more.
 
     One, where a model verifies: it serves one caller at a time.
@@ -68,16 +68,16 @@ def judged_beside(recipe: Recipe) -> int:
     return min(_BESIDE, recipe.verify.workers or default_workers())
 
 
-def judge(
+def verify_chunk(
     chunk: Chunk[T], verifiers: Sequence[OpenVerifier], policy: str, tick: Tick, clock: BusyClock
 ) -> Chunk[T]:
-    """Fill in the verdicts, labels and answer fields of a chunk's solutions; `clock` is that of all who judge."""
+    """Fill in the verdicts, labels and answer fields of a chunk's solutions; `clock` is shared by all calls."""
     clock.begin()
     paths = whole_paths(chunk.solved)
-    spoken = [_spoken(verifier, chunk.solved, paths) for verifier in verifiers]
+    by_verifier = [_verdicts_of(verifier, chunk.solved, paths) for verifier in verifiers]
     labelled: dict[str, Solved] = {}
     for i, one in enumerate(chunk.solved):
-        verdicts = [[by[i][j] for by in spoken] for j in range(len(one.steps))]
+        verdicts = [[by[i][j] for by in by_verifier] for j in range(len(one.steps))]
         parent = labelled.get(one.solution.parent_solution_id or "")
         error_seen = parent is not None and _has_error(parent, one.solution.branch_step or 0)
         labelled[one.solution.solution_id] = label(one, verdicts, policy, error_seen)
@@ -87,7 +87,7 @@ def judge(
     return chunk
 
 
-def _spoken(
+def _verdicts_of(
     verifier: OpenVerifier, solved: Sequence[Solved], paths: Sequence[Solved]
 ) -> list[list[Verdict | None]]:
     """A verifier's verdicts on the steps of each solution; a branch is judged with the path before it."""
@@ -120,12 +120,12 @@ def _has_error(parent: Solved, node: int) -> bool:
 
 
 def label(
-    one: Solved, spoken: Sequence[Sequence[Verdict | None]], policy: str, error_seen: bool = False
+    one: Solved, new_verdicts: Sequence[Sequence[Verdict | None]], policy: str, error_seen: bool = False
 ) -> Solved:
     """A solution with new verdicts added (a verifier's older one gives way) and its steps labelled anew."""
     verdicts = [
         _merged(step.verdicts, [v for v in new if v is not None])
-        for step, new in zip(one.steps, spoken, strict=True)
+        for step, new in zip(one.steps, new_verdicts, strict=True)
     ]
     steps = [
         replace(
