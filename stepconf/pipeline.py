@@ -46,7 +46,7 @@ def generate(
     """Sample, segment, score and verify solutions of the recipe's problems into the run folder `out`.
 
     `engine_of` gives the recipe's model where the caller has it loaded, and keeps it. `repair` makes chunks
-    with damaged shards anew, here and in the commands below.
+    with damaged shards again, here and in the commands below.
     """
     check_own(VERIFIERS, recipe.verify.verifiers)
     # Branches can serve pairs alone: who asks for them may have problems without gold answers.

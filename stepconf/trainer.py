@@ -160,5 +160,5 @@ def _check_tokenizer(source: Path, tokenizer: Tokenizer) -> None:
         raise StepconfError(
             f"{source} was made with another tokenizer ({made_with}, this model's is {tokenizer.digest}): its token "
             "ids mean something else to this model.",
-            "Give the --model that made the run, or one that was trained from it; or make the run anew with this one.",
+            "Give the --model that made the run, or one that was trained from it; or make the run again with this one.",
         )

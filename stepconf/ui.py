@@ -1,6 +1,6 @@
 """What a person sees: progress while they wait, and the table at the end.
 
-The one way to print. Strings are never markup: `output` and `console` show what is in them, whoever wrote it, and a
+The one way to print. Strings are never markup: `output` and `console` show what is in them, from any source, and a
 style is given beside its text (`styled`).
 """
 

@@ -98,7 +98,7 @@ def generate(
 def make_pairs(
     run: "Run | str | Path", options: Options | None = None, recipe: str | Path | None = None
 ) -> Run:
-    """Make a run's preference pairs anew; as `stepconf pairs`. They are `pairs` of the run that is returned.
+    """Make a run's preference pairs again; as `stepconf pairs`. They are `pairs` of the run that is returned.
 
     Args:
         run: a run, or its folder.

@@ -26,7 +26,7 @@ def segment(text: str) -> list[str]:
 
 
 def verify_answer(gold: str, predicted: str) -> bool | None:
-    r"""Whether two answers are the same; None where that cannot be told.
+    r"""Whether two answers are the same; None where that cannot be decided.
 
     Safe on hostile text: what needs a computer algebra system runs in processes with a deadline, which the
     first call that needs them starts.

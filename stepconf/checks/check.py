@@ -213,7 +213,7 @@ def render(report: Report, run: Path | str) -> list[Any]:
             table.add_row(severity, one.check, f"{one.count:,}", what)
         lines.append(table)
     if any(one.check == "manifest" or one.check.startswith("shard-") for one in report.findings):
-        lines.append("Damaged chunks: the command that made the run makes them anew with --repair.")
+        lines.append("Damaged chunks: the command that made the run makes them again with --repair.")
     errors = sum(one.severity == "error" for one in report.findings)
     warnings = len(report.findings) - errors
     lines.append(

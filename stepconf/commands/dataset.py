@@ -94,7 +94,7 @@ def relabel(
         ),
     ],
 ) -> None:
-    """Label a run's steps anew; no verifier runs.
+    """Label a run's steps again from its verdicts; no verifier runs.
 
     Pairs made before are removed.
     """

@@ -25,7 +25,7 @@ Sets = Annotated[
 SolutionFile = Annotated[
     str, typer.Argument(metavar="FILE", help="JSONL(.gz), Parquet or Hub set of solutions.")
 ]
-Repair = Annotated[bool, typer.Option("--repair", help="Make chunks with damaged or missing shards anew.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Make chunks with damaged or missing shards again.")]
 LogJson = Annotated[
     Path | None,
     typer.Option(

@@ -15,7 +15,7 @@ def content_id(*parts: str | int | bytes | Sequence[int] | None) -> str:
     """The BLAKE2b hash of the parts in order, as 20 hex characters.
 
     Each part goes in with its kind and its length, so that no two different tuples of parts read alike:
-    `("ab", "c")`, `("a", "bc")`, `("abc",)` and `("1", 1, [1], b"1", None)` are all told apart.
+    `("ab", "c")`, `("a", "bc")`, `("abc",)` and `("1", 1, [1], b"1", None)` all have different ids.
 
     Args:
         parts: texts (taken exactly as they are), integers (a bool counts as 0 or 1), bytes, sequences of

@@ -58,7 +58,7 @@ class Level(Generic[D]):
 
     `active`: they go on, the best first. `completed`: they have their answer, in the order of the candidates.
     The other candidates, counted: `merged` said the same as another, `below_tau` had too little confidence,
-    `outranked` were behind the top k, `too_long` had all the steps allowed and no answer.
+    `outranked` were not among the top k, `too_long` had all the steps allowed and no answer.
     """
 
     active: list[Branch[D]]

@@ -218,7 +218,7 @@ def _answer_types(extras: Sequence[str]) -> tuple[Any, Any]:
     for text in extras:
         try:
             held = read_object(text)
-        except ValueError:  # who reads it is told so, with its solution
+        except ValueError:  # `extra_of` reports it, with its solution
             held = {}
         kind = held.pop("answer_type", None)
         found.append(("math", text) if kind is None else (str(kind), _json(held)))
@@ -297,7 +297,7 @@ def extra_of(text: str, solution_id: str) -> dict[str, Any]:
     except ValueError as error:
         raise StepconfError(
             f"the column extra of solution {solution_id} is not an object of JSON: {error}",
-            "The run was changed after it was written: take another copy of it, or make it anew.",
+            "The run was changed after it was written: take another copy of it, or make it again.",
         ) from error
 
 

@@ -34,7 +34,7 @@ _BEFORE_NUMBER = frozenset(
     "no nos nr fig figs eq eqs eqn eqns thm lem prop cor def sec sect ch chap ex p pp vol art ref refs al ca "
     "c jan feb mar apr jun jul aug sep sept oct nov dec".split()
 )
-# Words that show a new sentence behind a lone capital or an acronym: "at point A. The line".
+# Words that show a new sentence after a lone capital or an acronym: "at point A. The line".
 _STARTERS = frozenset(
     "The Then This That These Those There Therefore Thus So Since Hence However He She It Its In If For From "
     "We Let Now Next Note And But By As At To Using Also Finally First Second When Where What Because".split()
@@ -47,7 +47,7 @@ _INITIAL = re.compile(r"\b(?:[A-Z][a-z]++|[A-Z]\.) [A-Z]\Z")
 
 
 def sentence_cuts(masked: str, start: int, end: int) -> Iterator[int]:
-    """Offsets at which a sentence begins behind another on its line, within `masked[start:end]`.
+    """Offsets at which a sentence begins after another on its line, within `masked[start:end]`.
 
     In order within each kind of stop only. The spaces between two sentences belong to the first. Line ends
     are no concern of this function.
@@ -76,7 +76,7 @@ def _plain(word: str) -> str:
 
 
 def _ends_sentence(masked: str, start: int, found: re.Match[str]) -> bool:
-    """Whether this stop, with space and then no small letter behind it, ends a sentence."""
+    """Whether this stop, followed by space and then no small letter, ends a sentence."""
     stop, follows = found.start(), found["next"]
     is_number = follows[0] in (INLINE, "\\", "$") or follows[0].isdigit()
     after_word = stop > start and masked[stop - 1].isalnum()

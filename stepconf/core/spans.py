@@ -74,6 +74,6 @@ def _value(signal: Signal, span: Tokens) -> tuple[float, str]:
     try:
         value = signal.of_tokens(*(column.tolist() for column in span))
         number = np.nan if value is None else float(value)
-    except Exception as error:  # noqa: BLE001  the formula is the user's; what it raises is told
+    except Exception as error:  # noqa: BLE001  the formula is the user's; what it raises is reported
         return np.nan, f"{type(error).__name__}: {error}"
     return number, f"the formula gave {value}" if np.isnan(number) else ""

@@ -68,7 +68,7 @@ def _after_spaces(masked: str, at: int) -> int:
 
 
 def _hard_cut(text: str, regions: list[Span], at: int, reach: int) -> int:
-    """A cut at or before `reach`, or behind the region that fills everything up to it.
+    """A cut at or before `reach`, or after the region that fills everything up to it.
 
     A character and its combining marks stay together, unless there are more than 32 of them.
     """

@@ -70,7 +70,7 @@ def program_of(problem: Problem, code: str) -> str:
     """The answer in its place.
 
     A problem that is code itself (HumanEval: the head of a function) stays in front: the answer may be the
-    rest of it, or the whole function anew, which may need its imports.
+    rest of it, or the whole function again, which may need its imports.
     """
     prompt, asked = problem.text, _asked(problem.text)
     if not asked:

@@ -50,8 +50,8 @@ def infer(
         recipe: its model, prompt, sampling and `infer`.
         source: the question itself, or a file of them.
         out: where the answers are written, .jsonl or .parquet; None writes none.
-        watch: told of every level of a tree.
-        done: told of every result, and how many there will be.
+        watch: called with every level of a tree.
+        done: called with every result, and how many there will be.
 
     Raises:
         StepconfError: no usable question, a model that cannot be loaded, or a file name that says no format.

@@ -1,1 +1,1 @@
-"""Labels from verdicts: made anew (`relabel.py`), compared, and audited against people's."""
+"""Labels from verdicts: decided again (`relabel.py`), compared, and audited against people's."""

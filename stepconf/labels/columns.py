@@ -73,7 +73,7 @@ def _cases(verdicts: Any) -> tuple[np.ndarray, list[list[Verdict]]]:
         word = np.zeros_like(case)
         there = sizes > place
         word[there] = words[starts[there] + place]
-        # Numbered anew at every place, so that nothing overflows.
+        # Numbered again at every place, so that nothing overflows.
         _, first, case = np.unique(case * (words.max() + 1) + word, return_index=True, return_inverse=True)
     rows = verdicts.take(pa.array(first)).to_pylist()
     return case, [[Verdict(**verdict) for verdict in row] for row in rows]

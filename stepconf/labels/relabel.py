@@ -1,6 +1,6 @@
-"""`stepconf relabel`: a run's steps labelled anew from the verdicts that it holds; no verifier runs.
+"""`stepconf relabel`: a run's steps labelled again from its verdicts; no verifier runs.
 
-Order, and what a kill leaves behind:
+Order, and what remains after a kill:
 
 1. The pairs go: they were made of the old labels.
 2. `recipe.yaml` names the new policy. From here on the old command is refused for the key that differs, so

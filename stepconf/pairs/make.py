@@ -34,7 +34,7 @@ from stepconf.run.tables import pairs_manifest, read_manifests, read_metadata, r
 def make_pairs(
     path: Path, options: PairsRecipe, tick: Tick, trust_remote_code: bool = False
 ) -> dict[str, Any]:
-    """Make the run's pairs anew and return its summary with them.
+    """Make the run's pairs again and return its summary with them.
 
     `trust_remote_code`: run Python code that the run's model brings.
 

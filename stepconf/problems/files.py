@@ -56,7 +56,7 @@ def json_rows(path: Path, kind: FileKind) -> Iterator[Row]:
     """The rows of a JSON-lines file (streamed) or of a JSON file (read whole).
 
     Blank lines are skipped; a byte-order mark is allowed. Lone surrogates (`"\\ud800"`) come through as they
-    are: whoever uses a row's text decides about them.
+    are: the reader of a row's text decides about them.
 
     Raises:
         StepconfError: a line is not JSON, not an object or not UTF-8 (with its number and what was seen), or

@@ -45,7 +45,7 @@ __all__ = [
     "load_solutions",
 ]
 
-_HOP = "::"  # in a path to fsspec: what is before it lies in what is behind it
+_HOP = "::"  # in a path to fsspec: what precedes it lies in what follows it
 _PARQUET_ROWS = 1000  # decoded at a time; the default, a row group, may hold a million or none
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 _DATA_SUFFIX = re.compile(r"\.(jsonl|ndjson|json|parquet|gz|csv|tsv|txt)$", re.IGNORECASE)
@@ -247,7 +247,7 @@ def _local_rows(path: Path, split: str | None) -> tuple[Iterable[Row], str]:
 
 
 def _parquet_rows(files: list[Path], where: Path) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory(prefix="stepconf-") as cache:  # datasets leaves lock files behind
+    with tempfile.TemporaryDirectory(prefix="stepconf-") as cache:  # datasets leaves lock files
         names = [_as_pattern(file) for file in files]
         yield from _loaded(
             "parquet", str(where), data_files=names, streaming=True, cache_dir=cache, batch_size=_PARQUET_ROWS

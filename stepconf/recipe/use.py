@@ -180,7 +180,7 @@ class ServeRecipe(Strict):
     max_tokens: int = Field(4096, ge=1)
     """Longest solution in tokens that a request may ask for."""
     max_spent: int = Field(1 << 18, ge=1)
-    """Tokens one request may cost: k solutions must fit, and a tree grows no further level behind it."""
+    """Tokens one request may cost: k solutions must fit, and a tree grows no further level after it."""
     grace_s: float = Field(30.0, ge=0)
     """After SIGTERM, how long requests under way may take to finish; then they are answered 503."""
 

@@ -317,7 +317,7 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
 
 
 def kind_names(bits: int) -> list[str]:
-    """The kinds of pairs behind the bits of `Index.kinds`."""
+    """The kinds of pairs that are the bits of `Index.kinds`."""
     return [kind for place, kind in enumerate(KINDS) if bits >> place & 1]
 
 

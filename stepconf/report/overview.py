@@ -47,16 +47,16 @@ def overview(
     n_resamples = 1000 if len(correct) <= _MANY else 100
     answered = (index.right >= 0) & ~index.is_branch
     labels = np.bincount(index.label[index.of_sample], minlength=len(LABELS))
-    told = summary or {}
+    known = summary or {}
     answers = _by_id(index)[index.owner[answered]], index.right[answered] == 1
     found = measure_columns(steps, answers, n_resamples)
     return {
         "counts": _counts(index, summary),
         "labels": counted(labels),
-        "unlabelled": dict(told.get("unlabelled") or {}),
-        "coverage": told.get("coverage"),
-        "tokens_per_label": told.get("tokens_per_label"),
-        "branches": dict(told.get("branches") or {}),
+        "unlabelled": dict(known.get("unlabelled") or {}),
+        "coverage": known.get("coverage"),
+        "tokens_per_label": known.get("tokens_per_label"),
+        "branches": dict(known.get("branches") or {}),
         "conflicts": int((index.conflict & index.of_sample).sum()),
         "n_resamples": n_resamples,
         "headline": [
@@ -68,10 +68,10 @@ def overview(
         "histogram": _histogram(entropy, correct),
         "risk": _risk(entropy, correct),
         "made": _made(recipe, metadata),
-        "verifiers": dict(told.get("verifiers", {})),
-        "agreement": list(told.get("agreement", [])),
-        "drops": dict(told.get("drops", {})),
-        "pairs": _pairs(told),
+        "verifiers": dict(known.get("verifiers", {})),
+        "agreement": list(known.get("agreement", [])),
+        "drops": dict(known.get("drops", {})),
+        "pairs": _pairs(known),
     }
 
 

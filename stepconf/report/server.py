@@ -42,7 +42,7 @@ class Viewer:
         return Explorer(self._source)
 
     def explorer(self) -> Explorer:
-        """The index, read by whoever asks first; others wait."""
+        """The index: the first request reads it, others wait."""
         with self._once:
             return self._explorer
 
@@ -51,7 +51,7 @@ class Viewer:
         return self.explorer().token_texts()
 
     def texts(self) -> TokenTexts:
-        """The tokenizer, opened by whoever asks first; others wait."""
+        """The tokenizer: the first request opens it, others wait."""
         with self._tokenizer:
             return self._token_texts
 
@@ -148,7 +148,7 @@ class ViewServer(ThreadingHTTPServer):
         try:
             self.viewer.explorer()
         except StepconfError:
-            return  # whoever asks is told
+            return  # each request reports it
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,1 +1,1 @@
-"""`stepconf serve`: the strategies behind an OpenAI-compatible endpoint."""
+"""`stepconf serve`: the strategies as an OpenAI-compatible endpoint."""

@@ -170,7 +170,7 @@ class App:
             self._leave(head.id)
 
     def _refusal(self, event: object) -> Refused | None:
-        """What a client is told of an exception; None where it is a fault of ours."""
+        """What a client reads of an exception; None where it is a fault of ours."""
         if isinstance(event, Refused):
             return event
         if event is self._service.live.fault:
@@ -275,7 +275,7 @@ class _HostCheck:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, whose end by a signal is an ordinary return, so that the engine is closed behind it."""
+    """Uvicorn, whose end by a signal is an ordinary return, so that the engine is closed after it."""
 
     def __init__(
         self, config: uvicorn.Config, started: Callable[[], None], stop: Callable[[bool], None]

@@ -91,7 +91,7 @@ class ChatRequest(InferRecipe):
     stop: str | list[str] | None = None
     answer_type: AnswerType = "math"
     instruction: str | None = None
-    """In place of the server's, behind the question."""
+    """In place of the server's, after the question."""
     n: Literal[1] | None = None
     frequency_penalty: float | None = Field(None, ge=0, le=0)
     presence_penalty: float | None = Field(None, ge=0, le=0)
@@ -235,7 +235,7 @@ class Head:
         return self.chunk({**failure, "stepconf": summary(result)}, finish_reason(result))
 
     def usage(self, result: Result) -> dict[str, Any]:
-        """The chunk behind it, where the client asked for it."""
+        """The last chunk, where the client asked for it."""
         return self._fields("chat.completion.chunk") | {"choices": [], "usage": usage(result)}
 
     def _fields(self, kind: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`stepconf serve`: the strategies behind an OpenAI-compatible endpoint, all requests over one engine.
+"""`stepconf serve`: the strategies as an OpenAI-compatible endpoint, all requests over one engine.
 
 The engine runs in a thread of its own (service.py). app.py speaks HTTP, chat.py has the wire format.
 """
@@ -31,7 +31,7 @@ def serve(recipe: Recipe, ready: Callable[[str, str], None]) -> None:
 
     Args:
         recipe: its model, prompt and sampling, `infer` for what a request leaves open, and `serve`.
-        ready: told of the address and the model's name once clients can come.
+        ready: called with the address and the model's name once clients can connect.
 
     Raises:
         StepconfError: the address cannot be had, or not without a key; the model cannot be loaded, or its engine

@@ -32,7 +32,7 @@ class Service:
         Prompter(engine.tokenizer, recipe.prompt)
 
     def run(self, ended: Callable[[], None]) -> None:
-        """Answer until `live.stop`; `ended` is told of the end."""
+        """Answer until `live.stop`; `ended` is called at the end."""
         self.live.run()
         with suppress(RuntimeError):  # the server has ended before
             ended()

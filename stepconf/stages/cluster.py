@@ -1,13 +1,13 @@
-"""Chunks made and judged on a Ray cluster.
+"""Chunks sampled and verified on a Ray cluster.
 
     chunks -> making (an engine, GPUs) -> judging (verifiers, CPUs) -> this process, which commits them
 
-Ray Data moves the chunks: it starts actors and starts lost ones again, holds makers back when judges fall
-behind, and grows both pools. An actor runs the same stages as one machine does (`cluster_work.py`). Shards and
-manifests are written here alone, so a run may go on with Ray or without.
+Ray Data moves the chunks: it starts actors, restarts lost ones, slows sampling when verification is slower, and
+grows both pools. An actor runs the same stages as one machine does (`cluster_work.py`). Only this process writes
+shards and manifests, so a run continues with Ray or without.
 
-What an actor's or a node's end costs is made again behind all else, `ray.retries` times. Chunks that are lost
-even so are cut into their items, and an item that is lost alone, and once more, is counted.
+Chunks lost with an actor or a node are retried last, `ray.retries` times. If a chunk still fails, its items run
+one at a time; an item that fails twice alone is dropped and counted.
 """
 
 import os
@@ -42,8 +42,8 @@ def on_cluster(
     """The chunks, made and judged, in any order, each with the metadata of the engine that made it.
 
     Args:
-        waves: the chunks, so many at a time as may be in memory; a wave starts its actors anew.
-        tokenizer: digest of the tokenizer behind tokens that the items have already, if they have any.
+        waves: the chunks, so many at a time as may be in memory; each wave starts its own actors.
+        tokenizer: digest of the tokenizer that made the items' tokens, if they have any.
 
     Raises:
         StepconfError: Ray is not installed, its address does not answer, it lacks what an engine asks for, an

@@ -86,7 +86,7 @@ def judging(
 
 
 def _untold(stage: str, n: int) -> None:
-    """Progress is told where the chunks are committed."""
+    """Progress is reported where the chunks are committed."""
 
 
 class Worker:
@@ -148,7 +148,7 @@ class Worker:
 def _sendable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  our own
-    except Exception:  # noqa: BLE001  what cannot travel is told in words
+    except Exception:  # noqa: BLE001  what cannot be pickled is reported as text
         return RuntimeError(repr(error))
     return error
 

@@ -218,7 +218,7 @@ def overlapped(
     """`work` on chunks in threads, on `beside` at a time, while the next are made; then `finish`, on one at a time.
 
     Chunks may change places. Those made before an interrupt, or before the making failed, are still worked on and
-    finished; none is begun behind one that failed.
+    finished; none is begun after one that failed.
     """
     interrupt: KeyboardInterrupt | StepconfError | None = None
     finishing, failed = Lock(), Event()

@@ -122,7 +122,7 @@ def _has_error(parent: Solved, node: int) -> bool:
 def label(
     one: Solved, new_verdicts: Sequence[Sequence[Verdict | None]], policy: str, error_seen: bool = False
 ) -> Solved:
-    """A solution with new verdicts added (a verifier's older one gives way) and its steps labelled anew."""
+    """A solution with new verdicts added (a verifier's older one gives way) and its steps labelled again."""
     verdicts = [
         _merged(step.verdicts, [v for v in new if v is not None])
         for step, new in zip(one.steps, new_verdicts, strict=True)

@@ -169,8 +169,10 @@ def objective(
     """
     if reference is None:
         return -logprobs.sum()
-    behind = reference[torch.tensor(batch.examples)].to(logprobs.device)
-    losses, rewards = dpo_loss(logprobs.view(-1, 2), behind, recipe.beta, recipe.loss, recipe.label_smoothing)
+    of_reference = reference[torch.tensor(batch.examples)].to(logprobs.device)
+    losses, rewards = dpo_loss(
+        logprobs.view(-1, 2), of_reference, recipe.beta, recipe.loss, recipe.label_smoothing
+    )
     chosen, rejected = rewards.double().sum(0).tolist()
     totals.chosen += chosen
     totals.rejected += rejected
@@ -258,7 +260,7 @@ def _note(folder: Path, metrics: dict[str, Any], ranks: Ranks) -> None:
 
 
 def _metrics_until(folder: Path, done: int, ranks: Ranks) -> dict[str, Any]:
-    """Drop the lines behind the checkpoint from the metrics file; the last one that stays."""
+    """Cut the metrics file to its first `done` lines; returns the last of them."""
     file = folder / "metrics.jsonl"
     lines = file.read_text().splitlines()[:done] if file.exists() else []
     ranks.wait()

@@ -3,7 +3,7 @@
 One fresh interpreter (the *server*, started with exec, so nothing of the parent's torch or vLLM comes along)
 imports SymPy and math-verify once and forks a worker on request, so that replacing a killed one costs
 milliseconds. A worker reports after every item; the parent's clock restarts with each report, and a worker
-that overruns is killed by the server and replaced. The items behind the bad one go to the next worker.
+that overruns is killed by the server and replaced. The items after the bad one go to the next worker.
 
 Why not `concurrent.futures` or `multiprocessing.Pool`: they cannot kill one worker. Why not `pebble`, which
 can: measured side by side it killed 0.6 s past the deadline (here 0.1 s), passed a third as many small items

@@ -1,6 +1,6 @@
 """Runs a Python program that nobody has read: solutions of code benchmarks with their tests.
 
-Each run is a process tree of its own behind Linux namespaces: no network, a file system that holds the
+Each run is a process tree of its own in Linux namespaces: no network, a file system that holds the
 interpreter and the system's libraries read-only, one empty folder (/box) to write into, limits on CPU time,
 memory, processes and file sizes, and a wall clock at whose end the whole tree is killed, whatever it forked.
 `sandbox_jail.py` is the other side. Where the kernel does not grant all of it, nothing is run.
@@ -108,7 +108,7 @@ def check_sandbox() -> None:
     """Try the walls once.
 
     Raises:
-        SandboxError: they cannot be had, or the interpreter cannot be used behind them.
+        SandboxError: they cannot be had, or the interpreter cannot be used within them.
     """
     ran = run_program("import json, math, typing")
     if not ran.passed:

@@ -1,4 +1,4 @@
-"""The other side of `sandbox.py`: builds the walls, then runs the program behind them. Standard library only.
+"""The other side of `sandbox.py`: builds the walls, then runs the program within them. Standard library only.
 
 Three processes: this one enters the namespaces; its child, the first of a process namespace and thus the one
 whose end ends all others, builds the file system and waits; the grandchild gives up every right and becomes the

@@ -115,13 +115,13 @@ def _errors(g: Grouped, starts: np.ndarray, parent: np.ndarray, node: np.ndarray
 
 
 def _flat(lists: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The items of lists (m,) one behind the other, where each list begins, and its length."""
+    """The items of lists (m,) one after the other, where each list begins, and its length."""
     size = numbers(pc.list_value_length(lists)).astype(np.int64)
     return numbers(pc.list_flatten(lists)), np.cumsum(size) - size, size
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The numbers from each start on, so many as its size says, one behind the other."""
+    """The numbers from each start on, as many as its size says, one after the other."""
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
     found: np.ndarray = np.arange(total) + np.repeat(starts - ends + sizes, sizes)

@@ -119,7 +119,7 @@ class Findings:
     def add_rows(self, check: str, wrong: np.ndarray, ids: Any, what: str = "") -> None:
         """Count the true values of the mask `wrong` (n,); `ids[i].as_py()` names row i.
 
-        `what` is put behind the id: the column that is wrong, say.
+        `what` is put after the id: the column that is wrong, say.
         """
         rows = np.flatnonzero(wrong)
         if len(rows) == 0:

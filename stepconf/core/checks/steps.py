@@ -48,7 +48,7 @@ def check_chunk(solutions: Any, steps: Any, vocabulary: int | None, found: Findi
     _texts(grouped, found)
     lengths = _list_lengths(grouped, found)
     _token_spans(grouped, lengths, found)
-    if (lengths >= 0).all():  # otherwise the tokens cannot be told apart by step
+    if (lengths >= 0).all():  # otherwise no step's tokens are known
         _token_ranges(grouped.steps, lengths, vocabulary, found)
         _aggregates(grouped, lengths, found)
     _labels(grouped, found)

@@ -61,7 +61,7 @@ class Frames(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What strategies are told; each reads what it needs.
+    """The settings of strategies; each reads what it needs.
 
     Args:
         tau: confidence at or below which a correct step is uncertain.

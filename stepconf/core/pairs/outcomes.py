@@ -39,7 +39,7 @@ def rstar(frames: Frames, rules: Rules) -> Choice:
     worst = graded.sort(_BEST, descending=[False, True, True, True]).unique(PREFIX, keep="first")
     ends = best.join(worst.select(*PREFIX, worst="row", worst_share="share"), on=PREFIX)
     apart = pl.col("share") - pl.col("worst_share") >= rules.margin - _ROUNDING
-    told = (
+    compared = (
         prefixes.join(found.group_by(PREFIX).agg(children=pl.len()), on=PREFIX, how="left")
         .join(graded.group_by(PREFIX).agg(known=pl.len()), on=PREFIX, how="left")
         .join(ends, on=PREFIX, how="left")
@@ -54,10 +54,10 @@ def rstar(frames: Frames, rules: Rules) -> Choice:
             .then(pl.lit(reasons.CLOSE))
         )
     )
-    pairs = told.filter(pl.col("reason").is_null()).with_columns(
+    pairs = compared.filter(pl.col("reason").is_null()).with_columns(
         origin="row", chosen="row", rejected="worst", kind=pl.lit("outcome")
     )
-    return Choice(chosen_pairs(pairs), counts(told["reason"]))
+    return Choice(chosen_pairs(pairs), counts(compared["reason"]))
 
 
 def cgpo(frames: Frames, rules: Rules) -> Choice:
