@@ -193,19 +193,44 @@ def test_metrics_go_to_tensorboard_if_asked(run: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "t" / "tensorboard").glob("events*"))
 
 
+def trained_with(log_to: str, run: Path, folder: Path, **environment: str) -> dict[int, float]:
+    """The losses by step of a training in a process of its own: what is left at its end is sent then."""
+    arguments = ["train", run, "--model", tiny_model(), *FAST, "--set", f"train.log_to={log_to}"]
+    command = [sys.executable, "-m", "stepconf", *map(str, arguments), "--out", str(folder)]
+    subprocess.run(command, env=os.environ | environment, check=True, capture_output=True)
+    lines = (folder / "state/metrics.jsonl").read_text().splitlines()
+    losses = {one["step"]: one["loss"] for one in map(json.loads, lines) if "step" in one}
+    assert losses
+    return losses
+
+
 @pytest.mark.slow
 def test_metrics_go_to_trackio_if_asked(run: Path, tmp_path: Path) -> None:
-    """In a process of its own: what is left at its end is sent then."""
     pytest.importorskip("trackio")
-    arguments = ["train", run, "--model", tiny_model(), *FAST, "--set", "train.log_to=trackio"]
-    command = [sys.executable, "-m", "stepconf", *map(str, arguments), "--out", str(tmp_path / "t")]
-    place = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
-    subprocess.run(command, env=place, check=True, capture_output=True)
+    losses = trained_with("trackio", run, tmp_path / "t", TRACKIO_DIR=str(tmp_path / "trackio"))
     with closing(sqlite3.connect(tmp_path / "trackio/stepconf.db")) as base:
         logged = base.execute("select step, metrics from metrics").fetchall()
-    lines = (tmp_path / "t/state/metrics.jsonl").read_text().splitlines()
-    written = {one["step"]: one["loss"] for one in map(json.loads, lines) if "step" in one}
-    assert written and {step: json.loads(values)["loss"] for step, values in logged} == written
+    assert {step: json.loads(values)["loss"] for step, values in logged} == losses
+
+
+@pytest.mark.slow
+def test_metrics_go_to_mlflow_if_asked(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    place = {"MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    losses = trained_with("mlflow", run, tmp_path / "t", **place)
+    (file,) = (tmp_path / "mlruns").glob("*/*/metrics/loss")
+    lines = [line.split() for line in file.read_text().splitlines()]
+    assert {int(step): float(loss) for _, loss, step, *_ in lines} == losses
+
+
+@pytest.mark.slow
+def test_metrics_go_to_wandb_if_asked(run: Path, tmp_path: Path) -> None:
+    """Offline: its log, which `wandb sync` sends, holds each step."""
+    pytest.importorskip("wandb")
+    losses = trained_with("wandb", run, tmp_path / "t", WANDB_MODE="offline")
+    (file,) = (tmp_path / "t/wandb").glob("offline-run-*/*.wandb")
+    log = file.read_bytes()
+    assert [loss for loss in losses.values() if json.dumps(loss).encode() not in log] == []
 
 
 @pytest.mark.parametrize("limit", [60_000, 200_000, 1_000_000])

@@ -8,6 +8,8 @@ from stepconf.errors import StepconfError
 from stepconf.kinds import PAIR_STRATEGIES, STRATEGIES
 from stepconf.recipe.base import Strict
 
+TrackerName = Literal["none", "tensorboard", "trackio", "wandb", "mlflow"]
+
 
 class PairsRecipe(Strict):
     """How preference pairs are made out of a run."""
@@ -83,7 +85,7 @@ class TrainRecipe(Strict):
     checkpoint_every: int = Field(50, ge=1)
     """Optimiser steps between checkpoints: what a crash may cost."""
     lora: LoraRecipe | None = None
-    log_to: Literal["none", "tensorboard", "trackio"] = "none"
+    log_to: TrackerName = "none"
     """Besides the terminal and state/metrics.jsonl."""
     seed: int = Field(42, ge=0)
 
