@@ -29,8 +29,10 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     *(ROOT / folder / "README.md" for folder in ("schemas", "stepconf", "recipes", "notebooks")),
     ROOT / "tests/benchmarks/README.md",
+    ROOT / "stepconf/EXTENDING.md",
     ROOT / "stepconf/core/maths/README.md",
 ]
+SCRIPTS = sorted((ROOT / "recipes").rglob("*.sbatch"))
 GROUPS = sorted({key.partition(".")[0] for key in known_keys() if "." in key})
 QUICK = "runs/demo"  # the run of the README's first commands
 NAMED = ("runs/gsm8k", QUICK)  # runs that the documents read
@@ -54,8 +56,9 @@ def in_line(file: Path) -> list[str]:
 
 
 def typed(file: Path) -> list[list[str]]:
-    """The arguments of every stepconf command in the file's blocks."""
-    lines = (line for block in blocks(file) for line in block.splitlines())
+    """The arguments of every stepconf command in a document's blocks, or in a script."""
+    texts = [file.read_text("utf-8")] if file in SCRIPTS else blocks(file)
+    lines = (line.strip() for text in texts for line in text.splitlines())
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("stepconf ")]
 
 
@@ -65,7 +68,7 @@ def parsed(arguments: Sequence[str]) -> dict[str, Any]:
     return dict(command.make_context(arguments[0], list(arguments[1:])).params)
 
 
-COMMANDS = sorted({tuple(arguments) for file in DOCUMENTS for arguments in typed(file)})
+COMMANDS = sorted({tuple(arguments) for file in [*DOCUMENTS, *SCRIPTS] for arguments in typed(file)})
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
