@@ -91,6 +91,8 @@ HOME = {
         "calibration/signals.py",
         "checks/chunk.py",
     },
+    "openai": {"engines/client.py"},
+    "httpx2": {"engines/client.py"},
     "ray": {"stages/cluster.py", "stages/cluster_connection.py"},
     "fsspec": {"run/remote.py"},
     "huggingface_hub": {"hub/client.py", "engines/tokenizer.py"},

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -19,7 +20,7 @@ import pytest
 
 from stepconf.core.ids import problem_id
 from stepconf.core.records import Problem
-from stepconf.engines.base import Engine
+from stepconf.engines.base import Engine, SampleRequest, Sampling
 from stepconf.errors import StepconfError
 from stepconf.evaluation.infer import answers, open_pool
 from stepconf.inference.base import Result
@@ -28,6 +29,8 @@ from stepconf.recipe import Recipe, load_recipe
 from stepconf.serving import connection
 from stepconf.serving.access import Access, access_of
 from stepconf.serving.app import App, bind
+from stepconf.serving.chat import Refused
+from stepconf.serving.completions import read_completion
 from stepconf.serving.serve import served_name
 from stepconf.serving.service import Service
 from stepconf.stages.models import open_engine
@@ -512,3 +515,60 @@ def test_what_cannot_be_served() -> None:
     tau = ["--set", "infer.tau_run=no/such/run", "--set", "infer.tau_quantile=0.05"]
     ended = stepconf("serve", "--model", tiny_model(), "--engine", "transformers", "--port", 0, *tau)
     assert ended.code == 1 and "no/such/run" in ended.err
+
+
+RAW = {"model": "tiny", "prompt": [1, 2, 3], "n": 3, "seed": 5, "max_tokens": 9, "temperature": 1.0}
+
+
+def test_raw_completions_are_those_of_the_engine(engine: Engine) -> None:
+    """The same tokens and numbers as from the engine in this process, by the official client."""
+    request = SampleRequest("r", RAW["prompt"], 3, 5, Sampling(1.0, 9, until=("a",)))
+    ((_, expected),) = engine.sample([request])
+    with serving(engine) as (url, _), openai.OpenAI(base_url=url, api_key="none") as client:
+        rest = {"return_token_ids": True, "stepconf": {"until": ["a"]}}
+        given = {name: value for name, value in RAW.items() if name != "prompt"}
+        found = client.completions.create(prompt=RAW["prompt"], **given, extra_body=rest)
+        card = client.models.retrieve("tiny").stepconf  # type: ignore[attr-defined]
+    assert card["tokenizer"] == engine.tokenizer.digest and card["vocabulary"] == engine.info.vocabulary
+    for choice, one in zip(found.choices, expected, strict=True):
+        assert choice.text == "".join(one.pieces)
+        assert choice.token_ids == one.token_ids  # type: ignore[attr-defined]
+        own = choice.stepconf  # type: ignore[attr-defined]
+        assert own["entropies"] == pytest.approx(one.scores.entropies, abs=1e-6)
+        assert own["logprobs"] == pytest.approx(one.scores.logprobs, abs=1e-6)
+        assert own["max_probs"] == pytest.approx(one.scores.max_probs, abs=1e-6)
+        assert (own["finish_reason"], own["n_sampled"]) == (one.finish_reason, one.n_sampled)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "named"),
+    [
+        ({"prompt": []}, 400, "prompt"),
+        ({"prompt": "text"}, 400, "prompt"),
+        ({"prompt": [-1]}, 400, "the model has the tokens 0 to"),
+        ({"prompt": [10**9]}, 400, "the model has the tokens 0 to"),
+        ({"prompt": [1] * 100_000}, 400, "the model's context is"),
+        ({"model": "other"}, 404, "other"),
+        ({"n": 65}, 400, "n: 65 exceeds this server's 64"),
+        ({"max_tokens": 10**6}, 400, "max_tokens"),
+        ({"stop": [""]}, 400, "no empty string"),
+        ({"logprobs": 5}, 400, "logprobs is not supported"),
+        ({"stream": True}, 400, "stream"),
+        ({"stepconf": {"untill": []}}, 400, "stepconf.untill is not supported"),
+    ],
+)
+def test_a_raw_completion_that_is_not_given_says_why(
+    change: dict[str, Any], status: int, named: str, engine: Engine
+) -> None:
+    with pytest.raises(Refused, match=re.escape(named)) as refused:
+        read_completion(json.dumps(RAW | change).encode(), recipe_of(), "tiny", engine.info)
+    assert refused.value.status == status
+
+
+def test_a_client_that_leaves_ends_its_raw_completion(engine: Engine) -> None:
+    with serving(engine, **{"serve.max_tokens": 100_000}) as (url, service):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/completions", json=RAW | {"max_tokens": 400}, timeout=0.3)
+        # The next one is answered: the engine has dropped the first.
+        assert httpx.post(f"{url}/completions", json=RAW, timeout=PATIENCE_S).status_code == 200
+        assert service.live.fault is None

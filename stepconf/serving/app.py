@@ -6,6 +6,7 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from math import ceil
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ from stepconf.inference.base import Result, StepScore
 from stepconf.recipe import Recipe
 from stepconf.serving.access import Access
 from stepconf.serving.chat import Asked, Head, Refused, read_request
+from stepconf.serving.completions import CompletionHead, read_completion
 from stepconf.serving.connection import Connection
 from stepconf.serving.service import Event, Service
 
@@ -86,6 +88,7 @@ class App:
         app.add_api_route("/v1/models", self._models, methods=["GET"])
         app.add_api_route("/v1/models/{name:path}", self._model, methods=["GET"])
         app.add_api_route("/v1/chat/completions", self._chat, methods=["POST"], response_model=None)
+        app.add_api_route("/v1/completions", self._complete, methods=["POST"], response_model=None)
         app.add_exception_handler(Refused, _refused)
         app.add_exception_handler(HTTPException, _no_such_route)
         app.add_exception_handler(Exception, _internal)
@@ -114,7 +117,12 @@ class App:
             "object": "model",
             "created": self._created,
             "owned_by": "stepconf",
-            "max_model_len": self._service.context,
+            "max_model_len": self._service.info.max_model_len,
+            "stepconf": {
+                "tokenizer": self._service.digest,
+                **asdict(self._service.info),
+                "model": self._name,
+            },
         }
 
     async def _chat(self, request: Request) -> Response:
@@ -122,7 +130,7 @@ class App:
         asked = read_request(await self._body(request), self._recipe, self._name)
         self._check_room()
         head = Head(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), self._name)
-        events = self._ask(head.id, asked, request)
+        events = self._waiting_for(head.id, request, lambda tell: self._service.ask(head.id, asked, tell))
         streams = False
         try:
             event = await events.get()
@@ -138,11 +146,27 @@ class App:
         finally:
             if not streams:
                 self._leave(head.id)
-        if event is None:
+        if isinstance(event, Exception):
+            raise self._refusal(event) or event
+        if not isinstance(event, Result):
             return Response(status_code=_CLIENT_GONE)
-        if isinstance(event, Result):
-            return JSONResponse(head.completion(event))
-        raise self._refusal(event) or event
+        return JSONResponse(head.completion(event))
+
+    async def _complete(self, request: Request) -> Response:
+        self._check_key(request)
+        ask = read_completion(await self._body(request), self._recipe, self._name, self._service.info)
+        self._check_room()
+        head = CompletionHead(f"cmpl-{uuid.uuid4().hex}", int(time.time()), self._name)
+        events = self._waiting_for(head.id, request, lambda tell: self._service.complete(head.id, ask, tell))
+        try:
+            event = await events.get()
+        finally:
+            self._leave(head.id)
+        if isinstance(event, Exception):
+            raise self._refusal(event) or event
+        if not isinstance(event, tuple):
+            return Response(status_code=_CLIENT_GONE)
+        return JSONResponse(head.completion(len(ask.prefix_ids), event))
 
     async def _chunks(
         self, head: Head, asked: Asked, events: "asyncio.Queue[Event | None]"
@@ -179,8 +203,10 @@ class App:
             return Refused(400, str(event), "invalid_value", "messages")
         return None
 
-    def _ask(self, key: str, asked: Asked, request: Request) -> "asyncio.Queue[Event | None]":
-        """Hand a request to the service; what it tells arrives in the queue, None if the client has left."""
+    def _waiting_for(
+        self, key: str, request: Request, begin: Callable[[Callable[[Event], None]], None]
+    ) -> "asyncio.Queue[Event | None]":
+        """Begin a request; what the service gives for it arrives in the queue, None if the client has left."""
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._waiting[key] = events
@@ -191,7 +217,7 @@ class App:
         def tell(event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-        self._service.ask(key, asked, tell)
+        begin(tell)
         return events
 
     async def _watch(self, key: str, request: Request) -> None:

@@ -129,7 +129,7 @@ def read_request(body: bytes, recipe: Recipe, served: str) -> Asked:
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _explained(error) from error
+        raise explained(error, ChatRequest) from error
     except StepconfError as error:
         raise Refused(400, str(error), "invalid_value") from error
     if request.model != served:
@@ -188,11 +188,12 @@ def _sampling(request: ChatRequest, recipe: Recipe) -> SamplingRecipe:
     return recipe.sampling.model_copy(update={k: v for k, v in given.items() if v is not None})
 
 
-def _explained(error: ValidationError) -> Refused:
+def explained(error: ValidationError, form: type[BaseModel]) -> Refused:
+    """The first thing that is wrong with a body, and the field of its form that may be meant."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("extra_forbidden", "none_required"):
-        taken = [name for name, field in ChatRequest.model_fields.items() if field.annotation is not NoneType]
+        taken = [name for name, field in form.model_fields.items() if field.annotation is not NoneType]
         near = get_close_matches(where, taken, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         return Refused(400, f"{where} is not supported.{hint}", "unsupported_parameter", where)

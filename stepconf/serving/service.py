@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-from stepconf.engines.base import Engine
+from stepconf.engines.base import Completion, Engine
 from stepconf.errors import StepconfError
 from stepconf.evaluation.infer import equality, prompts_of
-from stepconf.inference.base import Question, Result, Search, Setting, StepScore
+from stepconf.inference.base import Ask, Question, Result, Search, Setting, Spent, StepScore, failed
 from stepconf.inference.live import Live
 from stepconf.inference.strategies import search
 from stepconf.recipe import Recipe
@@ -15,7 +15,8 @@ from stepconf.serving.chat import Asked
 from stepconf.stages.models import Prompter
 from stepconf.workers.pool import Pool
 
-Event = Literal["started"] | StepScore | Result | Exception
+Completions = tuple[Completion, ...]
+Event = Literal["started"] | StepScore | Result | Completions | Exception
 
 
 class Service:
@@ -27,7 +28,7 @@ class Service:
 
     def __init__(self, engine: Engine, pool: Pool, recipe: Recipe) -> None:
         self.live = Live(engine)
-        self.context = engine.info.max_model_len
+        self.info, self.digest = engine.info, engine.tokenizer.digest
         self._engine, self._pool, self._recipe = engine, pool, recipe
         Prompter(engine.tokenizer, recipe.prompt)
 
@@ -48,6 +49,15 @@ class Service:
         """
         self.live.submit(key, lambda: self._begin(key, asked, tell), tell)
 
+    def complete(self, key: str, ask: Ask, tell: Callable[[Event], None]) -> None:
+        """Draw raw completions, which `tell` is given; otherwise as `ask`."""
+
+        def done(event: Result | Exception) -> None:
+            if isinstance(event, Exception):
+                tell(event)
+
+        self.live.submit(key, lambda: _drawn(key, ask, tell), done)
+
     def _begin(self, key: str, asked: Asked, tell: Callable[[Event], None]) -> Search:
         strategy = asked.infer.strategy
         prompters = [
@@ -55,9 +65,9 @@ class Service:
             for how in prompts_of(strategy, asked.prompt, asked.answer_type)
         ]
         prompts = tuple(prompter.conversation_ids(asked.messages) for prompter in prompters)
-        if (length := min(map(len, prompts))) >= self.context:
+        if (length := min(map(len, prompts))) >= self.info.max_model_len:
             raise StepconfError(
-                f"the prompt has {length} tokens, and the model's context is {self.context}.",
+                f"the prompt has {length} tokens, and the model's context is {self.info.max_model_len}.",
                 "Shorten the conversation.",
             )
         setting = Setting(
@@ -65,10 +75,16 @@ class Service:
             asked.sampling,
             self._recipe.segment.options,
             prompters[0].stop + asked.stop,
-            self.context,
+            self.info.max_model_len,
             lambda kind: equality(self._pool, kind),
             settled=tell if asked.stream else None,
         )
         tell("started")
         question = Question(key, asked.messages[-1]["content"], prompts, asked.answer_type)
         return search(strategy, question, setting)
+
+
+def _drawn(key: str, ask: Ask, tell: Callable[[Event], None]) -> Search:
+    (found,) = yield [ask]
+    tell(tuple(found))
+    return failed(Question(key, "", (ask.prefix_ids,)), "", Spent())

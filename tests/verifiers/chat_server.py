@@ -53,6 +53,7 @@ class ChatServer(ThreadingHTTPServer):
     """`bodies`: the requests' bodies as they came; `seen`: their headers; `released` ends those that hang."""
 
     daemon_threads = True
+    request_queue_size = 256
 
     def __init__(self, behave: Behaviour) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
