@@ -110,6 +110,7 @@ ENGINES = Kind(
     {
         "vllm": "stepconf.engines.classes:VLLM",
         "transformers": "stepconf.engines.classes:TRANSFORMERS",
+        "openai": "stepconf.engines.classes:OPENAI",
     },
 )
 # All that come with stepconf are computed everywhere (core.signals.SIGNALS): no name of theirs is ever taken.

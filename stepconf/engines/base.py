@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from stepconf.core.records import TokenScores
+from stepconf.core.topk import TopkScores
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe
@@ -41,7 +42,8 @@ class Completion:
 
     The end-of-sequence token and stop strings are not part of it: `finish_reason` "stop" says that the model
     ended by itself, "length" that the token limit did, "until" that a string of `Sampling.until` was reached.
-    `n_sampled` counts all tokens that were drawn, those that are not part of it too.
+    `n_sampled` counts all tokens that were drawn, those that are not part of it too. `scores` are empty and `topk` is
+    set where a server gives the likeliest tokens only. Of one that gives text alone there are no ids, and one piece.
     """
 
     token_ids: list[int]
@@ -49,6 +51,7 @@ class Completion:
     scores: TokenScores
     finish_reason: Literal["stop", "length", "until"]
     n_sampled: int = 0
+    topk: TopkScores | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,5 +44,12 @@ def open_transformers(model: str, recipe: Recipe) -> "TransformersEngine":
     )
 
 
+def _server(model: str, recipe: Recipe) -> Engine:
+    from stepconf.engines.server import ServerEngine
+
+    return ServerEngine(model, recipe)
+
+
 VLLM = EngineClass(_vllm, on_share=lambda share: {"gpu_memory_utilization": round(0.9 * share, 3)})
 TRANSFORMERS = EngineClass(open_transformers, reproducible=True)
+OPENAI = EngineClass(_server)

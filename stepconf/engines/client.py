@@ -60,11 +60,12 @@ class Servers:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A request: `key` is the caller's and may come several times."""
+    """A request: `key` is the caller's and may come several times, `tag` is the caller's, too."""
 
     key: str
     kind: Literal["completions", "chat"]
     body: dict[str, Any]
+    tag: Any = None
 
 
 @dataclass(frozen=True, slots=True)

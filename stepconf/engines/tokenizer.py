@@ -81,6 +81,16 @@ class Tokenizer:
         """A digest of everything that maps text to ids; equal digests tokenise equally."""
         return _digest(self._backend)
 
+    @cached_property
+    def vocabulary(self) -> int:
+        """Entries of the model's output layer, which may have more than the tokenizer has tokens."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(
+            self._model, revision=self._revision, trust_remote_code=self._trust
+        )
+        return max(int(config.get_text_config().vocab_size), len(self._hf))
+
     @property
     def has_chat_template(self) -> bool:
         """Whether the model comes with a chat template."""

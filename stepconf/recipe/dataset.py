@@ -43,7 +43,7 @@ class EngineRecipe(Strict):
     """How the model is run."""
 
     name: str = "vllm"
-    """What runs the model: vllm, transformers, or module:name."""
+    """What runs the model: vllm, transformers, openai (a server at engine.base_url), or module:name."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto: the checkpoint's own under vLLM, float32 under transformers."""
     max_model_len: int | None = Field(None, ge=16)
@@ -52,6 +52,18 @@ class EngineRecipe(Strict):
     """GPUs that share one model."""
     options: dict[str, Any] = Field({})
     """Further arguments of vLLM's EngineArgs, passed through."""
+    base_url: str | list[str] | None = None
+    """openai: the server, e.g. http://127.0.0.1:8000/v1, or several with the same model."""
+    api_key_env: str | None = None
+    """Environment variable with the server's key; None sends none. The key itself is never stored."""
+    concurrency: int = Field(64, ge=1, le=1024)
+    """Requests in flight at each server."""
+    timeout_s: float = Field(600.0, gt=0)
+    """Wall clock of one attempt."""
+    attempts: int = Field(4, ge=1, le=20)
+    """How often a request is sent at most, but for a server that is away."""
+    patience_s: float = Field(300.0, ge=0)
+    """How long to wait for a server that is down or refuses for the rate, before the run ends."""
     trust_remote_code: bool = False
     """Run the Python code that `model` brings (`auto_map` in its config.json), with your rights. Read it first. Never
     taken from another run's recipe, and not for the model of a critic or a reward model."""

@@ -34,7 +34,7 @@ def sampled(
     solution = _solution(problem, recipe, text, index)
     solution = replace(
         solution,
-        solution_id=content_id(problem.problem_id, recipe.model, completion.token_ids, index),
+        solution_id=content_id(problem.problem_id, recipe.model, completion.token_ids or text, index),
         engine=engine.engine,
         prompt_token_ids=request.prompt_ids,
         token_ids=completion.token_ids,
@@ -45,7 +45,8 @@ def sampled(
         predicted_answer=extract_answer(text, answer_type, guess=guess),
     )
     spans = segment(text, recipe.segment.options)
-    return _with_steps(solution, spans, starts_of(completion.pieces), completion.scores)
+    starts = starts_of(completion.pieces) if completion.token_ids else []
+    return _with_steps(solution, spans, starts, completion.scores if len(completion.scores) else None)
 
 
 def branched(

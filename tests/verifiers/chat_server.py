@@ -18,7 +18,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.seen.append(dict(self.headers))
-        self.send(200 if self.server.welcomes else 401, {"data": []})
+        self.send(200 if self.server.welcomes else 401, {"data": self.server.models})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -63,6 +63,7 @@ class ChatServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.released = threading.Event()
         self.welcomes = True
+        self.models: list[dict[str, Any]] = []
 
     @property
     def url(self) -> str:

@@ -1,0 +1,263 @@
+"""Models at servers: `stepconf serve` against the engine in this process, and servers that misbehave."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepconf.engines.base import Completion, Engine, EngineCrashed, SampleRequest, Sampling, ScoreRequest
+from stepconf.engines.server import ServerEngine
+from stepconf.errors import StepconfError
+from stepconf.recipe import Recipe, load_recipe
+from tests.invariants import rows_of
+from tests.test_pipeline import write_jsonl
+from tests.test_serve import engine, serving
+from tests.tiny import VOCABULARY, stepconf, tiny_model
+from tests.verifiers.chat_server import ChatServer, Handler, chat_server
+
+__all__ = ["engine"]  # fixture
+TINY = str(tiny_model(chat=True))
+GREEDY, HOT = Sampling(0.0, 12), Sampling(1.0, 12, top_p=0.9, stop=("zz",))
+REQUESTS = [
+    SampleRequest("greedy", [1, 2, 3], 1, 0, GREEDY),
+    SampleRequest("hot", [5, 6], 3, 7, HOT),
+    SampleRequest("until", [9], 2, 1, Sampling(1.0, 12, until=("a", "\n"))),
+]
+
+
+def recipe_of(url: str | list[str], **options: Any) -> Recipe:
+    known = {"model": TINY, "engine.name": "openai", "engine.base_url": url, "engine.attempts": 1}
+    return load_recipe(None, known | options)
+
+
+@contextmanager
+def opened(url: str | list[str], **options: Any) -> Iterator[ServerEngine]:
+    with closing(ServerEngine(TINY, recipe_of(url, **{"engine.patience_s": 0, **options}))) as found:
+        yield found
+
+
+def sampled(engine: Engine, requests: list[SampleRequest]) -> dict[str, list[Completion]]:
+    return {request.key: found for request, found in engine.sample(requests)}
+
+
+def test_a_server_of_ours_is_the_engine_it_runs(engine: Engine) -> None:
+    expected = sampled(engine, REQUESTS)
+    with serving(engine) as (url, _), opened(url) as found:
+        assert found.info == engine.info
+        got = sampled(found, [*REQUESTS, None])  # type: ignore[list-item]
+    assert got.keys() == expected.keys()
+    for key, completions in expected.items():
+        for one, other in zip(got[key], completions, strict=True):
+            assert (one.token_ids, one.pieces, one.finish_reason) == (
+                other.token_ids,
+                other.pieces,
+                other.finish_reason,
+            )
+            assert one.n_sampled == other.n_sampled
+            assert one.scores.entropies == pytest.approx(other.scores.entropies, abs=1e-6)
+            assert one.scores.max_probs == pytest.approx(other.scores.max_probs, abs=1e-6)
+
+
+def test_several_servers_are_one_engine(engine: Engine) -> None:
+    with serving(engine) as (one, _), serving(engine) as (other, _), opened([one, other]) as found:
+        assert sampled(found, REQUESTS).keys() == {"greedy", "hot", "until"}
+
+
+def test_a_server_does_not_score(engine: Engine) -> None:
+    with (
+        serving(engine) as (url, _),
+        opened(url) as found,
+        pytest.raises(StepconfError, match="does not score"),
+    ):
+        list(found.score([ScoreRequest("s", [1], [2])]))
+
+
+def test_no_server_is_named() -> None:
+    with pytest.raises(StepconfError, match="needs a server"):
+        ServerEngine(TINY, load_recipe(None, {"model": TINY, "engine.name": "openai"}))
+
+
+# A stand-in for a stock server: the tokens 1, 2, 3, ... with the same five likeliest tokens each time.
+LIKELIEST = [log(0.5), log(0.2), log(0.1), log(0.05), log(0.01)]
+
+
+def choice_of(body: dict[str, Any], **change: Any) -> dict[str, Any]:
+    n = body["max_tokens"]
+    rows = [{f"token_id:{i}": x for i, x in enumerate(LIKELIEST)} for _ in range(n)]
+    logprobs = {"tokens": [""] * n, "token_logprobs": [LIKELIEST[0]] * n, "top_logprobs": rows}
+    ids = list(range(1, n + 1))
+    return {"text": "x" * n, "finish_reason": "length", "token_ids": ids, "logprobs": logprobs} | change
+
+
+@contextmanager
+def stock(
+    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {}, **card: Any
+) -> Iterator[ChatServer]:
+    """A server with one model, whose choices are changed once it has been looked at."""
+
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        first = len(handler.server.bodies) == 1
+        handler.send(200, {"choices": [choice_of(body, **({} if first else change(body)))]})
+
+    with chat_server(behave) as server:
+        server.models = [{"id": "tiny", "max_model_len": 64} | card]
+        yield server
+
+
+def test_the_likeliest_tokens_give_bounds_and_no_entropy() -> None:
+    with stock() as server, opened(server.url) as found:
+        got = sampled(found, REQUESTS[1:2])["hot"]
+    assert sorted(body["seed"] for body in server.bodies[1:]) == [7, 8, 9]
+    assert {(body["n"], body["return_token_ids"], body["top_p"]) for body in server.bodies[1:]} == {
+        (1, True, 0.9)
+    }
+    for one in got:
+        assert one.token_ids == list(range(1, 13)) and len(one.scores) == 0 and one.topk is not None
+        known = -sum(exp(x) * x for x in LIKELIEST)
+        assert one.topk.entropies == pytest.approx([known] * 12)
+        rest = 1 - sum(map(exp, LIKELIEST))
+        high = known - rest * log(rest / (VOCABULARY - 5))
+        assert one.topk.highs == pytest.approx([high] * 12) and one.topk.lows[0] > known
+
+
+def test_a_server_without_token_ids_gives_text() -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        handler.send(200, {"choices": [{"text": "4", "finish_reason": "stop"}]})
+
+    with chat_server(behave) as server:
+        server.models = [{"id": "tiny"}]
+        with opened(server.url, **{"engine.max_model_len": 64}) as found:
+            (one,) = sampled(found, REQUESTS[:1])["greedy"]
+            with pytest.raises(StepconfError, match="cannot be continued from a step"):
+                sampled(found, REQUESTS[2:])
+    assert (one.token_ids, one.pieces, one.finish_reason) == ([], ["4"], "stop")
+    assert server.bodies[-1]["prompt"] == found.tokenizer.decode([1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"token_ids": [VOCABULARY + 5] * 12}, "the tokenizer does not have"),
+        ({"token_ids": [-1] * 12}, "the tokenizer does not have"),
+        ({"token_ids": None}, "the tokenizer does not have"),
+        ({"token_ids": [1, 2]}, "log-probabilities of 12 tokens for 2"),
+        ({"logprobs": None}, "TypeError"),
+        ({"logprobs": {"top_logprobs": [{"a": "high"}] * 12}}, "ValueError"),
+        ({"logprobs": {"top_logprobs": [{"a": float("nan")}] * 12}}, "not finite"),
+    ],
+)
+def test_an_answer_that_lacks_something_ends_the_run(change: dict[str, Any], said: str) -> None:
+    with (
+        stock(lambda body: change) as server,
+        opened(server.url) as found,
+        pytest.raises(StepconfError, match=said) as ended,
+    ):
+        sampled(found, REQUESTS[:1])
+    assert "same command again" in ended.value.hint
+
+
+def test_fewer_choices_than_asked_end_the_run() -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        first = len(handler.server.bodies) == 1
+        handler.send(200, {"choices": [choice_of(body)] if first else []})
+
+    with chat_server(behave) as server:
+        server.models = [{"id": "tiny", "max_model_len": 64}]
+        with opened(server.url) as found, pytest.raises(StepconfError, match="0 choices where 1"):
+            sampled(found, REQUESTS[:1])
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (400, EngineCrashed, "refuses a request: HTTP 400"),
+        (500, StepconfError, "no answer from the server of tiny: HTTP 500"),
+        (429, StepconfError, "no answer from the server of tiny: HTTP 429"),
+        (401, StepconfError, "HTTP 401"),
+    ],
+)
+def test_a_refused_request_is_one_loss_a_server_that_fails_ends_the_run(
+    status: int, error: type[StepconfError], said: str
+) -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        if len(handler.server.bodies) == 1:
+            handler.send(200, {"choices": [choice_of(body)]})
+        else:
+            handler.send(status, {"error": "no"}, Retry_After="0")
+
+    with chat_server(behave) as server:
+        server.models = [{"id": "tiny", "max_model_len": 64}]
+        with opened(server.url) as found, pytest.raises(StepconfError, match=said) as ended:
+            sampled(found, REQUESTS[:1])
+    assert type(ended.value) is error
+
+
+def test_html_is_no_answer() -> None:
+    with chat_server(lambda handler, body: handler.send(200, b"<html>")) as server:
+        server.models = [{"id": "tiny", "max_model_len": 64}]
+        with pytest.raises(StepconfError, match="not an object of JSON"), opened(server.url):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([], "has no model .*: none at all"),
+        ([{"id": "a"}, {"id": "b"}], "has no model .*: a, b"),
+        ([{"id": "tiny"}], "does not say how many tokens"),
+        (
+            [{"id": "tiny", "max_model_len": 64, "stepconf": {"tokenizer": "0"}}],
+            "tokenizer of tiny is not that",
+        ),
+    ],
+)
+def test_a_server_of_other_models_is_refused(models: list[dict[str, Any]], said: str) -> None:
+    with stock() as server:
+        server.models = models
+        with pytest.raises(StepconfError, match=said), opened(server.url):
+            pass
+
+
+def test_a_stock_server_with_another_tokenizer_is_refused() -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        handler.send(200, {"choices": [choice_of(body, prompt_token_ids=[1, 2, 3])]})
+
+    with chat_server(behave) as server:
+        server.models = [{"id": "tiny", "max_model_len": 64}]
+        with pytest.raises(StepconfError, match="tokenizer of tiny is not that"), opened(server.url):
+            pass
+
+
+def test_a_folder_names_the_model_that_is_served(tmp_path: Path) -> None:
+    with stock(id="else") as server, opened(server.url) as found:
+        assert sampled(found, REQUESTS[:1]) and server.bodies[-1]["model"] == "else"
+
+
+def test_a_run_through_a_server_of_ours_has_the_rows_of_a_run_here(engine: Engine, tmp_path: Path) -> None:
+    problems = write_jsonl(
+        tmp_path / "p.jsonl", [{"problem": f"{i} + 2?", "answer": str(i + 2)} for i in range(6)]
+    )
+    common = ["generate", "--problems", problems, "--model", TINY, "--samples", "2", "--max-tokens", "20"]
+    here = stepconf(*common, "--engine", "transformers", "--out", tmp_path / "here")
+    assert here.code == 0, here.err
+    with serving(engine, **{"serve.max_tokens": 64}) as (url, _):
+        server = ["--engine", "openai", "--set", f"engine.base_url={url}"]
+        there = stepconf(*common, *server, "--out", tmp_path / "there")
+    assert there.code == 0, there.err
+    for table, key in (("solutions", "solution_id"), ("steps", "step_id")):
+        one, other = ({row[key]: row for row in rows_of(tmp_path / run, table)} for run in ("here", "there"))
+        assert one.keys() == other.keys() and one
+        for name in one:
+            check_close(other[name], one[name])
+
+
+def check_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Verdicts have times of their own."""
+    for column, value in expected.items():
+        if isinstance(value, float) or (isinstance(value, list) and value and isinstance(value[0], float)):
+            assert found[column] == pytest.approx(value, abs=1e-5), column
+        elif column != "verdicts":
+            assert found[column] == value, column
