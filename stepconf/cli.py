@@ -22,7 +22,7 @@ from stepconf.commands.publish import check, compact, pull, push, status
 from stepconf.commands.upkeep import demo, doctor, schema
 from stepconf.core.printable import printable
 from stepconf.errors import StepconfError
-from stepconf.run.copies import with_urls
+from stepconf.stores.places import with_urls
 from stepconf.version import __version__
 
 # In the order of the pipeline, and so within a group.

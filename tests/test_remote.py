@@ -21,13 +21,13 @@ pytest.importorskip("s3fs")
 
 from stepconf.core.checks.findings import Findings
 from stepconf.errors import StepconfError
-from stepconf.run import lease, remote
-from stepconf.run.copies import local_place
 from stepconf.run.files import check_files
-from stepconf.run.folders import fetch_folder, fetch_run
-from stepconf.run.lease import Lease
 from stepconf.run.shards import Run
 from stepconf.run.tables import read_manifests, read_shards
+from stepconf.stores import lease, remote
+from stepconf.stores.lease import Lease
+from stepconf.stores.opening import fetched
+from stepconf.stores.places import local_place
 from tests.edited_run import command, edit, good_run
 from tests.s3_server import BUCKET, KEY, S3Server, environment, s3_server
 from tests.test_pipeline import write_jsonl
@@ -98,7 +98,7 @@ def test_generate_to_a_store_that_fails_one_request_in_ten(
     assert made.code == 0, made.err
     assert f"Next:  stepconf pairs {URL}" in made.out
     elsewhere()
-    copy = fetch_run(local_place(URL))
+    copy = fetched(local_place(URL))
     assert server.failed.total() > 3
     for table in ("solutions", "steps"):
         assert rows(copy, table) == rows(local, table)
@@ -131,7 +131,7 @@ def test_killed_while_sending_and_continued_from_elsewhere(
     assert child.wait(120) == -signal.SIGKILL
     server.refuse = lambda change: False
     elsewhere()
-    copy = fetch_run(local_place(URL))
+    copy = fetched(local_place(URL))
     sent, cut = manifests[:2]
     assert [m["chunk"] for m in read_manifests(copy)] == [sent]
     assert stray(server) == {f"solutions/part-{cut}.parquet", f"steps/part-{cut}.parquet"}
@@ -170,11 +170,11 @@ def test_a_cut_upload_is_sent_by_the_next_writer(
     before = len(server.log)
     again = stepconf(*segment_command(tmp_path, URL))
     assert again.code == 0, again.err
-    # The chunk was there: its shards go up again before anything else is made.
-    assert [c for c in server.log[before:] if "0000" in c][:2] == [
-        f"PUT {HERE}/solutions/part-00001.parquet",
-        f"PUT {HERE}/steps/part-00001.parquet",
-    ]
+    # The chunk was there: its shards go up again, and then what makes them part of the run.
+    sent = server.log[before:]
+    manifest = sent.index(f"PUT {HERE}/manifests/00001.json")
+    for table in ("solutions", "steps"):
+        assert sent.index(f"PUT {HERE}/{table}/part-00001.parquet") < manifest
     assert not stray(server)
 
 
@@ -206,7 +206,7 @@ def test_whatever_arrived_a_reader_sees_whole_chunks_only(
         server.objects = state
         monkeypatch.setenv("STEPCONF_CACHE", str(tmp_path / f"reader-{number}"))
         found = Findings()
-        manifests = check_files(fetch_run(local_place(URL)), found)
+        manifests = check_files(fetched(local_place(URL)), found)
         assert not found.all(), (number, found.all())
         assert [m["chunk"] for m in manifests if m["chunk"] != "pairs"] == ["00000", "00001", "00002"]
     # And from any of them the same command leads to the same run.
@@ -248,7 +248,7 @@ def test_a_run_is_compacted_at_its_url_and_a_reader_sees_each_row_once(
     for number, state in enumerate(seen):
         server.objects = {name: data for name, data in state.items() if not name.endswith(".lock")}
         monkeypatch.setenv("STEPCONF_CACHE", str(tmp_path / f"reader-{number}"))
-        copy = fetch_run(local_place(URL))
+        copy = fetched(local_place(URL))
         assert {table: rows(copy, table) for table in held} == held, number
         if number % 4 == 1:
             assert stepconf("compact", URL).code == 0
@@ -292,12 +292,12 @@ def test_a_copy_follows_what_others_wrote(
     server: S3Server, tmp_path: Path, elsewhere: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(server, tmp_path, good_run())
-    copy = fetch_run(local_place(URL))
+    copy = fetched(local_place(URL))
     elsewhere()
     assert stepconf("relabel", URL, "--policy", "consensus").code == 0
-    other = fetch_run(local_place(URL))
+    other = fetched(local_place(URL))
     elsewhere("cache")
-    fetch_run(copy)
+    fetched(copy)
     assert rows(copy) == rows(other)
     assert not list((copy / "pairs").glob("*")) and stepconf("check", URL).code == 0
     # A shard that is damaged here is fetched anew; one that the store has lost is sent again by the next writer.
@@ -445,4 +445,4 @@ def test_a_training_goes_on_elsewhere(server: S3Server, tmp_path: Path, elsewher
     kept = {n for n in server.names(f"{BUCKET}/training") if "checkpoint-" in n}
     assert {Path(name).parent.name for name in kept} == {f"checkpoint-{whole['last_step']['step']:06d}"}
     elsewhere("third")
-    assert (fetch_folder(local_place(f"{url}/model")) / "model.safetensors").exists()
+    assert (fetched(local_place(f"{url}/model")) / "model.safetensors").exists()

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from stepconf.commands.command import command
-from stepconf.commands.options import Partial
-from stepconf.run.copies import is_url, local_file, local_place
+from stepconf.commands.options import Opened, Partial
+from stepconf.stores.places import is_url, local_place
 
 
 @command(example="stepconf report runs/gsm8k --out gsm8k.html")
@@ -17,9 +17,10 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            parser=local_file,
+            parser=str,
             help="The HTML file (default: RUN/report.html; for a URL NAME.html).",
         ),
+        Opened("file"),
     ] = None,
     partial: Partial = False,
 ) -> None:
@@ -28,16 +29,14 @@ def report(
     It opens from disk without a network. A run that does not fit into 10 MB is sampled, and the file says so.
     """
     from stepconf.report.write import write_report
-    from stepconf.run.copies import shown
-    from stepconf.run.folders import sent
     from stepconf.ui import StageProgress, say
 
     name = run.rstrip("/").rpartition("/")[2].partition("@")[0]
     target = out or (Path(f"{name}.html") if is_url(run) else Path(run) / "report.html")
     place = _fetched(run)
-    with StageProgress() as tick, sent(target):
+    with StageProgress() as tick:
         written = write_report(place, target, partial, tick)
-    say(f"Report {shown(written.file)} ({written.n_bytes / 1e6:.1f} MB)")
+    say(f"Report {written.file} ({written.n_bytes / 1e6:.1f} MB)")
     for note in written.notes:
         say(note)
 
@@ -73,6 +72,6 @@ def view(
 def _fetched(run: str) -> str:
     """The run's local copy where it is at a URL; what is published on the Hub is read there."""
     from stepconf.report.source import HUB
-    from stepconf.run.folders import fetch_run
+    from stepconf.stores.opening import fetched
 
-    return str(fetch_run(local_place(run))) if is_url(run) and not run.startswith(HUB) else run
+    return str(fetched(local_place(run), run=True)) if is_url(run) and not run.startswith(HUB) else run

@@ -1,4 +1,4 @@
-"""A folder on an object store, through fsspec. Nothing else imports it.
+"""A folder on an object store, through fsspec. Nothing else imports fsspec.
 
 Every request is repeated while what went wrong may pass (5xx, timeouts, cut connections), which is safe because
 each of them has the same effect twice. What does not pass is said in a sentence with what to do.
@@ -7,6 +7,7 @@ each of them has the same effect twice. What does not pass is said in a sentence
 import errno
 import random
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +22,9 @@ _LASTING = (
     ImportError, ValueError, TypeError, AttributeError,
 )  # fmt: skip
 _OWN_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-_STATE = "ETag etag md5Hash crc32c oid blob_id LastModified mtime updated created".split()
+_STATE = (
+    "ETag etag md5Hash crc32c oid blob_id LastModified last_modified modified mtime updated created".split()
+)
 _CREDENTIALS = (
     "Check the credentials and their rights there (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
     "Google: gcloud auth application-default login; the Hub: hf auth login)."
@@ -126,7 +129,7 @@ class Store:
                 raise FileExistsError(name) from None
             self.write(name, data)
 
-    def send(self, file: Path, name: str) -> None:
+    def send(self, file: Path, name: str = "") -> None:
         """Make the object of a file's bytes, in the place of an older one."""
         self._persist(lambda: self._files.put_file(str(file), self._path(name)), "write", name)
 
@@ -191,7 +194,9 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def _entry(facts: dict[str, Any]) -> Entry:
-    return Entry(int(facts.get("size") or 0), next((str(facts[key]) for key in _STATE if facts.get(key)), ""))
+    """What cannot be told to be the same is taken for another each time."""
+    state = next((str(facts[key]) for key in _STATE if facts.get(key)), None)
+    return Entry(int(facts.get("size") or 0), uuid.uuid4().hex if state is None else state)
 
 
 def _may_pass(error: Exception) -> bool:

@@ -9,6 +9,7 @@ when a dead owner's is taken over, a writer that was overtaken finds out before 
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.documents import read_json
+from stepconf.core.printable import printable
 from stepconf.errors import StepconfError
-from stepconf.run.events import warn
-from stepconf.run.remote import ATTEMPTS, Store
+from stepconf.stores.remote import ATTEMPTS, Store
 
 LOCK = ".lock"
 LOST_S = 120.0
@@ -99,7 +100,7 @@ class Lease:
                 f"{LOST_S:.0f} s after its last sign of life.",
             )
         if not dead_here:
-            warn(
+            tell(
                 "lock",
                 f"{self._store.url}: the lock of {_owner(found)} was not renewed for {age:.0f} s: taken over.",
             )
@@ -117,6 +118,11 @@ class Lease:
 
     def _text(self) -> bytes:
         return json.dumps(self._own | {"time": time.time()}).encode()
+
+
+def tell(event: str, message: str) -> None:
+    """Warn of something that a person should know of, as `run.events.warn` does."""
+    logging.getLogger("stepconf").warning(printable(message), extra={"event": event})
 
 
 def read_lock(store: Store) -> dict[str, Any] | None:
