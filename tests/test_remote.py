@@ -346,7 +346,7 @@ def test_a_lock_is_renewed(server: S3Server, tmp_path: Path, monkeypatch: pytest
     held = Lease(remote.Store(URL), tmp_path)
     assert renewed.wait(30)
     held.check()
-    held.release()
+    held.close()
     assert f"{HERE}/.lock" not in server.objects
 
 
@@ -365,8 +365,8 @@ def test_a_store_that_heeds_no_condition_still_has_one_writer(
     first = Lease(remote.Store("memory://leases/one"), tmp_path / "a")
     with pytest.raises(StepconfError, match="is being written"):
         Lease(remote.Store("memory://leases/one"), tmp_path / "b")
-    first.release()
-    Lease(remote.Store("memory://leases/one"), tmp_path / "b").release()
+    first.close()
+    Lease(remote.Store("memory://leases/one"), tmp_path / "b").close()
 
 
 def test_inputs_at_a_url(server: S3Server, tmp_path: Path) -> None:

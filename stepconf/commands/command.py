@@ -96,8 +96,11 @@ def _with_opened(body: Callable[..., None]) -> Callable[..., None]:
 
         with ExitStack() as stack:
             for name, mark in opened_ones.items():
-                if values.get(name) is not None:
-                    values[name] = stack.enter_context(opened(values[name], mark.use))
+                given = values[name]
+                if isinstance(given, tuple):
+                    values[name] = tuple(stack.enter_context(opened(one, mark.use)) for one in given)
+                elif given is not None:
+                    values[name] = stack.enter_context(opened(given, mark.use))
             body(**values)
 
     return run if opened_ones else body

@@ -7,7 +7,6 @@ import typer
 
 from stepconf.commands.command import command
 from stepconf.commands.options import Opened, Partial
-from stepconf.stores.places import is_url, local_place
 
 
 @command(example="stepconf report runs/gsm8k --out gsm8k.html")
@@ -32,8 +31,8 @@ def report(
     from stepconf.ui import StageProgress, say
 
     name = run.rstrip("/").rpartition("/")[2].partition("@")[0]
-    target = out or (Path(f"{name}.html") if is_url(run) else Path(run) / "report.html")
-    place = _fetched(run)
+    target = out or (Path(run) / "report.html" if Path(run).is_dir() else Path(f"{name}.html"))
+    place = _located(run)
     with StageProgress() as tick:
         written = write_report(place, target, partial, tick)
     say(f"Report {written.file} ({written.n_bytes / 1e6:.1f} MB)")
@@ -59,7 +58,7 @@ def view(
     from stepconf.report.server import ViewServer
     from stepconf.report.source import open_source
 
-    with ViewServer(open_source(_fetched(run), partial), port) as server:
+    with ViewServer(open_source(_located(run), partial), port) as server:
         from stepconf.ui import say  # while the index is being read
 
         say(f"{run}: open {server.address} (Ctrl-C ends)")
@@ -69,9 +68,9 @@ def view(
             say("Ended.")
 
 
-def _fetched(run: str) -> str:
-    """The run's local copy where it is at a URL; what is published on the Hub is read there."""
+def _located(run: str) -> str:
+    """The path of a run; what is published on the Hub is read there."""
     from stepconf.report.source import HUB
-    from stepconf.stores.opening import fetched
+    from stepconf.stores.opening import located
 
-    return str(fetched(local_place(run), run=True)) if is_url(run) and not run.startswith(HUB) else run
+    return run if run.startswith(HUB) else located(run)

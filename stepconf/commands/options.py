@@ -21,7 +21,7 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="RUN",
-        parser=local_place,
+        parser=str,
         help="Run folder or URL (s3://...); the same command again continues it.",
     ),
     Opened("run"),
@@ -45,9 +45,7 @@ LogJson = Annotated[
 Partial = Annotated[bool, typer.Option("--partial", help="The run need not be finished.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 RepoId = Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a data set on the Hub.")]
-Run = Annotated[
-    Path, typer.Argument(metavar="RUN", parser=local_place, help="A run folder or URL."), Opened("run")
-]
+Run = Annotated[Path, typer.Argument(metavar="RUN", parser=str, help="A run folder or URL."), Opened("run")]
 
 
 def place_option(text: str, name: str = "--out", metavar: str = "DIR") -> Any:

@@ -12,7 +12,6 @@ import typer
 from stepconf.commands.command import command
 from stepconf.commands.options import Json, Opened, Run, names_of, place_option
 from stepconf.errors import StepconfError
-from stepconf.stores.places import local_place
 
 if TYPE_CHECKING:
     from stepconf.recipe import Recipe
@@ -134,6 +133,7 @@ def evaluate(
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="Two folders of evaluate, paired by problem; nothing is answered."),
+        Opened("input"),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -142,7 +142,8 @@ def evaluate(
     With --compare A B: two models on the same problems, from what evaluate has written for each.
     """
     if compare is not None:
-        _compare(*compare, out, json_)
+        first, second = map(Path, compare)
+        _compare(first, second, out, json_)
         return
     if benchmark is None or out is None:
         missing = "--benchmark" if benchmark is None else "--out"
@@ -165,14 +166,12 @@ def evaluate(
     say(f"Files: {files}")
 
 
-def _compare(first: str, second: str, out: Path | None, json_: bool) -> None:
+def _compare(first: Path, second: Path, out: Path | None, json_: bool) -> None:
     from stepconf.evaluation.compare import compare
     from stepconf.evaluation.evaluate_view import render_comparison
-    from stepconf.stores.opening import fetched
     from stepconf.ui import output, say
 
-    folders = [fetched(local_place(folder)) for folder in (first, second)]
-    found = compare(folders[0], folders[1], out)
+    found = compare(first, second, out)
     if json_:
         typer.echo(json.dumps(found, indent=1))
         return

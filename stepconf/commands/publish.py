@@ -12,13 +12,13 @@ import typer
 from stepconf.commands.command import command
 from stepconf.commands.options import Json, Opened, Out, Partial, RepoId, Run
 from stepconf.errors import StepconfError
-from stepconf.stores.places import local_place, url_of
+from stepconf.stores.places import url_of
 
 
 @command(example=("stepconf status runs/gsm8k --watch", "stepconf status runs/gsm8k --json"))
 def status(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", parser=local_place, help="A run folder or URL."), Opened("status")
+        Path, typer.Argument(metavar="RUN", parser=str, help="A run folder or URL."), Opened("status")
     ],
     watch: Annotated[bool, typer.Option("--watch", help="Until it ends, or Ctrl-C.")] = False,
     json_: Json = False,

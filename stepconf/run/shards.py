@@ -24,10 +24,11 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from stepconf.core.documents import manifest_checksum
 from stepconf.core.records import Pair
 from stepconf.core.schema import TABLES, arrow_schema, to_columns
 from stepconf.errors import StepconfError
-from stepconf.run.damage import damaged_manifests, live_manifests, manifest_checksum
+from stepconf.run.damage import damaged_manifests, live_manifests
 from stepconf.run.events import warn
 from stepconf.run.new_folder import visible
 from stepconf.run.parquet import parquet_file

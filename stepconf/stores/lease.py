@@ -31,7 +31,7 @@ _BEATS = 3  # between two renewals
 
 
 class Lease:
-    """The right to write at a URL, until `release`.
+    """The right to write at a URL, until `close`.
 
     Args:
         store: the folder.
@@ -66,7 +66,7 @@ class Lease:
                 "It had not been heard of for too long. Let the other one finish.",
             )
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Give the right back."""
         self._ended.set()
         self._thread.join(timeout=BEAT_S)

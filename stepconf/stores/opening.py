@@ -74,7 +74,7 @@ def writer(
     if url is None:
         yield lambda: None
     elif outer is not None:
-        with _leased(url, folder) as lease:
+        with contextlib.closing(Lease(Store(url), folder)) as lease:
 
             def push_all() -> None:
                 lease.check()
@@ -113,39 +113,27 @@ def is_written(folder: Path) -> bool:
 
 
 def located(source: str) -> str:
-    """The path of an input that is named by a URL (`s3://...`, `gsm8k@s3://...`): a file, or a run; else as it is.
+    """The path of an input that is named by a URL (`s3://...`, `gsm8k@s3://...`): a file, or a folder; else as it is.
 
     Raises:
-        StepconfError: there is no such file, or the store fails.
+        StepconfError: there is no such file or folder, or the store fails.
     """
-    if is_url(source):
-        is_run = Store(source).entry("recipe.yaml") is not None
-        return str(fetched(local_place(source)) if is_run else _file(source))
     name, at, file = source.partition("@")
-    return f"{name}@{_file(file)}" if at and is_url(file) else source
-
-
-def _file(url: str) -> Path:
-    """A file at a URL, in the cache; it is fetched again when it has changed."""
-    folder, _, name = url.rpartition("/")
-    store = Store(folder)
-    entry = store.entry(name)
-    if entry is None:
-        raise StepconfError(f"{url}: no such file.", "Check the URL.")
-    version = digest(f"{url}\n{entry.size}\n{entry.state}")
-    file = called(cache_dir().absolute() / "inputs" / version / name, url)
-    if (not file.exists() or file.stat().st_size != entry.size) and not store.fetch(name, file):
-        raise StepconfError(f"{url}: no such file any more.", "Check the URL.")
-    return file
-
-
-@contextmanager
-def _leased(url: str, folder: Path) -> Iterator[Lease]:
-    lease = Lease(Store(url), folder)
-    try:
-        yield lease
-    finally:
-        lease.release()
+    if at and is_url(file):
+        return f"{name}@{located(file)}"
+    if not is_url(source):
+        return source
+    store = Store(source)
+    if entry := store.entry(""):
+        version = cache_dir().absolute() / "inputs" / digest(f"{source}\n{entry}")
+        found = called(version / source.rpartition("/")[2], source)
+        if not found.exists():
+            store.fetch("", found)
+    else:
+        found = fetched(local_place(source))
+    if not found.exists() or (found.is_dir() and not any(found.iterdir())):
+        raise StepconfError(f"{source}: no such file.", "Check the URL.")
+    return str(found)
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from stepconf.errors import StepconfError
 
 ATTEMPTS = 6  # of a request; with the pauses below about 20 s
 FIRST_PAUSE_S = 0.3  # doubled each time, shortened at random so that many writers do not come back together
-_EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "gcs": ("gcsfs", "gs")}
+_PACKAGES = {"s3": "s3fs (or stepconf[s3])", "s3a": "s3fs (or stepconf[s3])"} | dict.fromkeys(
+    ("gs", "gcs"), "gcsfs (or stepconf[gs])"
+)
 _LASTING = (
     FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError,
     ImportError, ValueError, TypeError, AttributeError,
@@ -29,6 +31,7 @@ _CREDENTIALS = (
     "Check the credentials and their rights there (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
     "Google: gcloud auth application-default login; the Hub: hf auth login)."
 )
+_ON = "Nothing is lost: what was made lies in the local copy. The same command again continues it."
 T = TypeVar("T")
 
 
@@ -38,9 +41,14 @@ class Entry(NamedTuple):
     size: int
     state: str
 
+    @property
+    def tag(self) -> str:
+        """Both as one text."""
+        return f"{self.size}:{self.state}"
+
 
 class Store:
-    """The objects below a URL, by their names relative to it.
+    """The objects below a URL, by their names relative to it; the one at the URL itself has the name "".
 
     Raises:
         StepconfError: the protocol is unknown or its package is missing; from each method: the store refuses, or
@@ -56,16 +64,12 @@ class Store:
 
         def ask() -> dict[str, Any]:
             self._files.invalidate_cache()
-            try:
-                found: dict[str, Any] = self._files.find(self._root, detail=True)
-            except FileNotFoundError:
-                return {}
-            return found
+            return dict(self._files.find(self._root, detail=True))
 
         prefix = self._files._strip_protocol(self._root).rstrip("/") + "/"
         return {
             name.removeprefix(prefix): _entry(facts)
-            for name, facts in self._persist(ask, "list").items()
+            for name, facts in (self._persist(ask, "list", absent=True) or {}).items()
             if name.startswith(prefix) and facts.get("type") != "directory"
         }
 
@@ -74,38 +78,26 @@ class Store:
 
         def ask() -> Entry | None:
             self._files.invalidate_cache()
-            try:
-                return _entry(self._files.info(self._path(name)))
-            except FileNotFoundError:
-                return None
+            facts = self._files.info(self._path(name))
+            return None if facts.get("type") == "directory" else _entry(facts)
 
-        return self._persist(ask, "read", name)
+        return self._persist(ask, "read", name, absent=True)
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a small object; None where there is none."""
-
-        def ask() -> bytes | None:
-            try:
-                return bytes(self._files.cat_file(self._path(name)))
-            except FileNotFoundError:
-                return None
-
-        return self._persist(ask, "read", name)
+        return self._persist(lambda: bytes(self._files.cat_file(self._path(name))), "read", name, absent=True)
 
     def fetch(self, name: str, file: Path) -> bool:
         """Write an object to a file, which is there whole or not at all; False where there is no such object."""
         scratch = file.with_name(f".{file.name}.fetched.tmp")
 
         def ask() -> bool:
-            try:
-                self._files.get_file(self._path(name), str(scratch))
-            except FileNotFoundError:
-                return False
+            self._files.get_file(self._path(name), str(scratch))
             return True
 
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            found = self._persist(ask, "read", name)
+            found = self._persist(ask, "read", name, absent=True) or False
             if found:
                 scratch.replace(file)
         finally:
@@ -139,24 +131,20 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Take the object away, if it is there."""
-
-        def ask() -> None:
-            try:
-                self._files.rm_file(self._path(name))
-            except FileNotFoundError:
-                return
-
-        self._persist(ask, "delete", name)
+        self._persist(lambda: self._files.rm_file(self._path(name)), "delete", name, absent=True)
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
-    def _persist(self, ask: Callable[[], T], what: str, name: str = "") -> T:
+    def _persist(self, ask: Callable[[], T], what: str, name: str = "", absent: bool = False) -> T | None:
+        """What `ask` gives, asked until it does; None for what may be `absent` and is."""
         where = f"{self.url}/{name}" if name else self.url
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return ask()
             except Exception as error:  # fsspec's file systems and their clients share no class of errors
+                if absent and isinstance(error, FileNotFoundError):
+                    return None
                 if isinstance(error, OSError) and error.errno in _OWN_DISK:
                     raise
                 if attempt == ATTEMPTS or not _may_pass(error):
@@ -175,19 +163,14 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
-        package, extra = _EXTRAS.get(protocol, (None, None))
-        hint = (
-            f"Type: pip install {package} (or stepconf[{extra}])."
-            if package
-            else "Install it, and type it again."
-        )
+        problem = f"{protocol}:// needs a package that cannot be imported: {_short(error)}"
+        known = protocol in _PACKAGES
         raise StepconfError(
-            f"{protocol}:// needs a package that cannot be imported: {_short(error)}", hint
+            problem, f"Type: pip install {_PACKAGES[protocol]}" if known else "Install it, and type it again."
         ) from error
     except ValueError as error:
-        raise StepconfError(
-            f"{url}: {_short(error)}.", "Give s3://, gs://, hf:// or another one that fsspec has."
-        ) from error
+        hint = "Give s3://, gs://, hf:// or another one that fsspec has."
+        raise StepconfError(f"{url}: {_short(error)}.", hint) from error
     except Exception as error:  # a file system may look for credentials when it is made; as in `_persist`
         raise _explained(error, url, "open") from error
     return files, root
@@ -214,22 +197,16 @@ def _is_credentials(error: Exception) -> bool:
 def _explained(error: Exception, where: str, what: str) -> StepconfError:
     if isinstance(error, PermissionError) or _is_credentials(error):
         return StepconfError(f"you may not {what} {where}: {_short(error)}", _CREDENTIALS)
+    problem, said = f"cannot {what} {where}", f"{type(error).__name__}: {_short(error)}"
     if isinstance(error, FileNotFoundError):
         return StepconfError(
-            f"cannot {what} {where}: there is no such bucket or folder.", "Make it, or give another URL."
+            f"{problem}: there is no such bucket or folder.", "Make it, or give another URL."
         )
     if isinstance(error, ImportError):
-        return StepconfError(
-            f"cannot {what} {where}: {_short(error)}", "Install what is missing, and type it again."
-        )
+        return StepconfError(f"{problem}: {_short(error)}", "Install what is missing, and type it again.")
     if not _may_pass(error):
-        return StepconfError(
-            f"cannot {what} {where}: {type(error).__name__}: {_short(error)}", "Give another URL."
-        )
-    return StepconfError(
-        f"cannot {what} {where}, {ATTEMPTS} times: {type(error).__name__}: {_short(error)}",
-        "Nothing is lost: what was made lies in the local copy. The same command again continues it.",
-    )
+        return StepconfError(f"{problem}: {said}", "Give another URL.")
+    return StepconfError(f"{problem}, {ATTEMPTS} times: {said}", _ON)
 
 
 def _short(error: Exception) -> str:
