@@ -26,11 +26,12 @@ from stepconf.run.shards import Run
 from stepconf.run.tables import read_manifests, read_shards
 from stepconf.stores import lease, remote
 from stepconf.stores.lease import Lease
-from stepconf.stores.opening import fetched
+from stepconf.stores.opening import fetched, writer
 from stepconf.stores.places import local_place
 from tests.edited_run import command, edit, good_run
 from tests.s3_server import BUCKET, KEY, S3Server, environment, s3_server
 from tests.test_pipeline import write_jsonl
+from tests.test_shards import commit
 from tests.tiny import stepconf, tiny_model
 
 URL = f"s3://{BUCKET}/runs/one"
@@ -446,3 +447,60 @@ def test_a_training_goes_on_elsewhere(server: S3Server, tmp_path: Path, elsewher
     assert {Path(name).parent.name for name in kept} == {f"checkpoint-{whole['last_step']['step']:06d}"}
     elsewhere("third")
     assert (fetched(local_place(f"{url}/model")) / "model.safetensors").exists()
+
+
+def test_what_was_made_here_and_not_sent_gives_way_to_what_others_wrote(
+    server: S3Server,
+    tmp_path: Path,
+    elsewhere: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    server.refuse = lambda change: change.endswith("manifests/00001.json")
+    assert stepconf(*segment_command(tmp_path, URL)).code == 1
+    server.refuse = lambda change: False
+    elsewhere()
+    assert stepconf(*segment_command(tmp_path, URL)).code == 0
+    there = tables(server.objects)
+    elsewhere("cache")
+    again = stepconf(*segment_command(tmp_path, URL))
+    assert again.code == 0 and f"{URL} has been written from elsewhere" in caplog.text
+    assert "left out: manifests/00001.json" in caplog.text
+    assert tables(server.objects) == there and stepconf("check", URL).code == 0
+
+
+def test_a_run_within_a_folder_that_is_written_is_sent_and_locked(server: S3Server, elsewhere: Any) -> None:
+    """As rounds make them: each chunk is there when it is committed, and others see that the run is written."""
+    url = f"s3://{BUCKET}/rounds"
+    inner = f"{url}/round-1/run"
+    with writer(local_place(url)), Run(local_place(url) / "round-1" / "run", {"command": "segment"}) as run:
+        commit(run, "00000")
+        assert "round-1/run/manifests/00000.json" in server.names(f"{BUCKET}/rounds")
+        elsewhere()
+        assert "running" in stepconf("status", inner).out
+        refused = stepconf("relabel", inner, "--policy", "majority")
+        assert refused.code == 1 and f"{inner} is being written by process" in refused.err
+        commit(run, "00001")
+    assert not [name for name in server.objects if name.endswith(".lock")]
+    assert [m["chunk"] for m in read_manifests(fetched(local_place(inner)))] == ["00000", "00001"]
+    elsewhere("third")
+    found = {f.name for f in fetched(local_place(url)).rglob("*") if f.is_file()}
+    assert {"00000.json", "00001.json", "recipe.yaml", "part-00000.parquet"} <= found
+
+
+def test_a_foreign_folder_is_not_fetched(server: S3Server) -> None:
+    server.objects[f"{BUCKET}/full/huge.bin"] = b"much"
+    ended = stepconf("status", f"s3://{BUCKET}/full")
+    assert ended.code == 1 and f"s3://{BUCKET}/full is not empty and not a run" in ended.err
+    assert not list(local_place(f"s3://{BUCKET}/full").glob("*"))
+
+
+def test_a_manifest_names_no_file_outside_of_its_run(server: S3Server, tmp_path: Path) -> None:
+    names = ("../../steps/mine.parquet", "steps/../../mine.parquet", "/etc/x.parquet")
+    files = {name: {"blake2b": "0"} for name in names}
+    server.objects[f"{HERE}/recipe.yaml"] = b"command: segment\n"
+    server.objects[f"{HERE}/manifests/00000.json"] = json.dumps({"chunk": "00000", "files": files}).encode()
+    copy = fetched(local_place(URL))
+    assert {f.name for f in copy.parent.rglob("*.parquet")} == set()
+    assert [f.name for f in (copy / "manifests").iterdir()] == ["00000.json"]
