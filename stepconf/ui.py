@@ -43,7 +43,7 @@ class _Console(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(printable(with_urls(text)), **options)
+        return super().render_str(_plain(text), **options)
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -65,9 +65,14 @@ console = _Console(stderr=True)
 output = _Console()
 
 
+def _plain(text: str) -> str:
+    """What may be shown: nothing that a terminal would obey, and what a user named by a URL by that."""
+    return printable(with_urls(text))
+
+
 def styled(*parts: tuple[str, str]) -> Text:
     """Texts, each with its style: the only way to one, as `rich.text.Text` lets control characters through."""
-    return Text.assemble(*((printable(with_urls(text)), style) for text, style in parts))
+    return Text.assemble(*((_plain(text), style) for text, style in parts))
 
 
 def say(line: str, style: str = "") -> None:

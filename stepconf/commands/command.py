@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from stepconf.commands.options import Opened, RecipeFile, Sets, names_of
+from stepconf.stores.places import Use
 
 # Options that are not called as the last part of their key is.
 NAMES = {
@@ -83,8 +84,8 @@ def option_name(key: str) -> str:
 def _with_opened(body: Callable[..., None]) -> Callable[..., None]:
     """A command's function that gets paths, opened, for parameters that are `Opened`."""
     parameters = signature(body).parameters.values()
-    opened_ones = {
-        parameter.name: mark
+    uses = {
+        parameter.name: mark.use
         for parameter in parameters
         for mark in getattr(parameter.annotation, "__metadata__", ())
         if isinstance(mark, Opened)
@@ -95,15 +96,15 @@ def _with_opened(body: Callable[..., None]) -> Callable[..., None]:
         from stepconf.stores.opening import opened
 
         with ExitStack() as stack:
-            for name, mark in opened_ones.items():
-                given = values[name]
-                if isinstance(given, tuple):
-                    values[name] = tuple(stack.enter_context(opened(one, mark.use)) for one in given)
-                elif given is not None:
-                    values[name] = stack.enter_context(opened(given, mark.use))
-            body(**values)
 
-    return run if opened_ones else body
+            def path_of(given: Any, use: Use) -> Any:
+                if isinstance(given, tuple):
+                    return tuple(path_of(one, use) for one in given)
+                return None if given is None else stack.enter_context(opened(given, use))
+
+            body(**values | {name: path_of(values[name], use) for name, use in uses.items()})
+
+    return run if uses else body
 
 
 def _with_options(command: Command) -> Callable[..., None]:

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from stepconf.stores.places import local_place
+from stepconf.stores.places import Use, local_place
 
 
 @dataclass(frozen=True)
 class Opened:
     """Beside the option of a path or URL: the command's function gets the path, opened (`stores.opening.opened`)."""
 
-    use: Literal["run", "status", "folder", "file", "input"]
+    use: Use
 
 
 Out = Annotated[

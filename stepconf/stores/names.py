@@ -7,6 +7,7 @@ from stepconf.core.schema import TABLES
 
 MANIFEST = re.compile(r"(.*/)?manifests/[\w-]+\.json")
 SHARD = re.compile(rf"(.*/)?(?:{'|'.join(TABLES)})/[^/]+\.parquet")
+_CHECKPOINT = re.compile(r"(.*/)?checkpoint-\d{6}")
 _LAST = ("state.json", "summary.json", "report.json", "comparison.json", "rounds.json")
 
 
@@ -53,4 +54,4 @@ def is_part(name: str, names: Container[str]) -> bool:
 def is_cut(name: str, names: Container[str]) -> bool:
     """Whether it is of a checkpoint that lacks what is written last."""
     folder = name.rpartition("/")[0]
-    return folder.rpartition("/")[2].startswith("checkpoint-") and f"{folder}/state.json" not in names
+    return _CHECKPOINT.fullmatch(folder) is not None and f"{folder}/state.json" not in names

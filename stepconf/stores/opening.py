@@ -7,15 +7,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from stepconf.errors import StepconfError
 from stepconf.stores.lease import Lease, is_held
-from stepconf.stores.places import cache_dir, called, digest, is_url, local_place, url_of
+from stepconf.stores.places import Use, cache_dir, called, digest, is_url, local_place, url_of
 from stepconf.stores.remote import Store
 from stepconf.stores.sync import Sync, Tick
 
-Use = Literal["run", "status", "folder", "file", "input"]
 _written: list[Sync] = []  # by this process
 
 

@@ -11,9 +11,11 @@ import os
 import re
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 from stepconf.errors import StepconfError
 
+Use = Literal["run", "status", "folder", "file", "input"]  # of what a user names: see `opening.opened`
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 _LOCAL = "file://"
 _urls: dict[Path, str] = {}  # of the copies that this process works on

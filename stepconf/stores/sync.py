@@ -17,7 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import blake2b, file_digest
@@ -70,7 +70,8 @@ class Sync:
 
     def open(self, tick: Tick) -> None:
         """Become the writer, bring the copy up to date, send what was not sent."""
-        self._lock = self._locked(fcntl.LOCK_EX)
+        with self._alone():  # readers, who try the lock, are in there too
+            self._lock = self._locked(fcntl.LOCK_EX)
         if self._lock is None:
             raise StepconfError(f"another process is writing {self.store.url}.", "Wait for it to end.")
         try:
@@ -100,15 +101,15 @@ class Sync:
             shards: fetch the shards of runs, too.
             run: refuse a folder that holds something, but no run.
         """
-        with (self._beside / ".fetching").open("wb") as alone:
-            fcntl.flock(alone, fcntl.LOCK_EX)
-            reader = None if self._lock else self._locked(fcntl.LOCK_SH)
-            if reader:
-                reader.close()
-            if reader or self._lock:
-                for _ in range(_LOOKS):
-                    if self._is_fetched(tick, shards, run):
-                        return
+        with self._alone():
+            lock = self._lock or self._locked(fcntl.LOCK_SH)
+            if lock is None:
+                return
+            if lock is not self._lock:
+                lock.close()
+            for _ in range(_LOOKS):
+                if self._is_fetched(tick, shards, run):
+                    return
 
     def push(self) -> None:
         """Make what is at the URL what the copy is."""
@@ -280,6 +281,13 @@ class Sync:
         scratch = self._beside / ".synced.tmp"
         scratch.write_text(json.dumps(known), encoding="utf-8")
         scratch.replace(self._beside / ".synced")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process of this machine at a time."""
+        with (self._beside / ".fetching").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _locked(self, kind: int) -> BinaryIO | None:
         """The file that the writer of the copy locks; None where one of another process has it."""
