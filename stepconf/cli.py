@@ -22,7 +22,7 @@ from stepconf.commands.publish import check, compact, pull, push, status
 from stepconf.commands.upkeep import demo, doctor, schema
 from stepconf.core.printable import printable
 from stepconf.errors import StepconfError
-from stepconf.run.copies import with_urls
+from stepconf.stores.places import with_urls
 from stepconf.version import __version__
 
 # In the order of the pipeline, and so within a group.
@@ -154,7 +154,8 @@ _OS_HINTS = {
 
 
 def _fail(problem: str, hint: str, code: int = 1) -> None:
-    typer.secho(f"stepconf: {printable(with_urls(problem))}", fg="red", err=True)
+    problem, hint = (printable(with_urls(text)) for text in (problem, hint))
+    typer.secho(f"stepconf: {problem}", fg="red", err=True)
     if hint:
-        typer.echo(printable(with_urls(hint)), err=True)
+        typer.echo(hint, err=True)
     sys.exit(code)

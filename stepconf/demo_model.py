@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from stepconf.errors import StepconfError
-from stepconf.run.copies import cache_dir, is_url, local_place
-from stepconf.run.folders import fetch_folder
+from stepconf.stores.opening import located
+from stepconf.stores.places import cache_dir
 
 NAME = "demo"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -25,9 +25,7 @@ def resolve_model(model: str) -> str:
     Raises:
         StepconfError: `demo` was asked for and its packages are not installed.
     """
-    if is_url(model):
-        return str(fetch_folder(local_place(model)))
-    return str(demo_model_path()) if model == NAME else model
+    return str(demo_model_path()) if model == NAME else located(model)
 
 
 def demo_model_path() -> Path:

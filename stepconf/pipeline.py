@@ -23,7 +23,6 @@ from stepconf.kinds import VERIFIERS, check_own
 from stepconf.problems.load import ImportedSolution, load_problems, load_solutions
 from stepconf.recipe import Recipe, identity, with_branches, with_policy_of
 from stepconf.run.events import Tick
-from stepconf.run.folders import located
 from stepconf.run.meter import BusyClock, Meter
 from stepconf.run.shards import Run
 from stepconf.run.summary import summarise
@@ -34,6 +33,7 @@ from stepconf.stages.models import open_guarded
 from stepconf.stages.solutions import branch, divide, metadata_of, reread, sample, teacher_force
 from stepconf.stages.stream import overlapped
 from stepconf.stages.verify import n_chunks_at_once, open_pool, open_verifiers, shares_engine, verify_chunk
+from stepconf.stores.opening import located
 
 
 def generate(
@@ -51,7 +51,7 @@ def generate(
     check_own(VERIFIERS, recipe.verify.verifiers)
     # Branches can serve pairs alone: who asks for them may have problems without gold answers.
     loaded = load_problems(
-        located(recipe.problems.source), recipe.problems, recipe.sampling.seed, not recipe.branch.where
+        recipe.problems.source, recipe.problems, recipe.sampling.seed, not recipe.branch.where
     )
     has_gold = any(problem.gold_answer for problem in loaded.problems)
     with Run(out, _command_identity("generate", recipe), repair) as run, Meter(run, tick) as meter:
@@ -211,7 +211,7 @@ def _commit(run: Run, recipe: Recipe, meter: Meter, chunk: Chunk[T]) -> None:
 
 def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
     check_own(VERIFIERS, recipe.verify.verifiers)
-    loaded = load_solutions(located(recipe.problems.source), recipe.problems, recipe.sampling.seed)
+    loaded = load_solutions(recipe.problems.source, recipe.problems, recipe.sampling.seed)
     return loaded.rows, loaded.dropped
 
 

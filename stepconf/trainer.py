@@ -19,10 +19,10 @@ from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, TrainRecipe
-from stepconf.run.copies import shown
-from stepconf.run.folders import mirrored
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import check_is_run, is_file_of_rows, read_metadata, read_shards
+from stepconf.stores.opening import writer
+from stepconf.stores.places import with_urls
 
 Report = Callable[[dict[str, Any]], None]
 _PAIR_COLUMNS = [
@@ -73,13 +73,13 @@ def train(
             report(metrics)
             track(metrics)
 
-    with mirrored(out, ranks.first, ranks.wait) as push:
+    with writer(out, ranks.first, ranks.wait) as push:
         metrics = optimise(policy, examples, recipe.train, out / "state", name, ranks, tell, push)
         save_policy(
             policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks, trust
         )
         summary = {
-            "model": str(shown(out / "model")),
+            "model": with_urls(str(out / "model")),
             "from": recipe.model,
             "examples": len(examples),
             "dropped": dict(dropped),

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from stepconf.core.pairs.reasons import LACKS
 from stepconf.core.printable import printable
+from stepconf.stores.places import with_urls
 
 FEW_PAIRS = 50  # fewer are not worth a training
 _REASONS = 3  # that are named where there are few
@@ -42,7 +43,7 @@ class _Console(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(printable(text), **options)
+        return super().render_str(_plain(text), **options)
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -64,9 +65,14 @@ console = _Console(stderr=True)
 output = _Console()
 
 
+def _plain(text: str) -> str:
+    """What may be shown: nothing that a terminal would obey, and what a user named by a URL by that."""
+    return printable(with_urls(text))
+
+
 def styled(*parts: tuple[str, str]) -> Text:
     """Texts, each with its style: the only way to one, as `rich.text.Text` lets control characters through."""
-    return Text.assemble(*((printable(text), style) for text, style in parts))
+    return Text.assemble(*((_plain(text), style) for text, style in parts))
 
 
 def say(line: str, style: str = "") -> None:

@@ -12,19 +12,20 @@ ROOT = Path(__file__).parents[1] / "stepconf"
 
 # Who may import whom, in the order of the pipeline: each folder builds on those before it. What is not listed
 # (cli, commands, pipeline, rounds, ...) is the shell and may import all.
-BASE = {"core", "errors", "kinds", "recipe", "ui"}
+BASE = {"core", "errors", "kinds", "recipe", "stores", "ui"}
 INWARD = {
     "errors": set(),
     "core": {"errors"},
     "kinds": {"errors"},
     "recipe": {"core", "errors", "kinds"},
+    "stores": {"core", "errors", "ui"},
     "workers": {"core", "errors"},
-    "problems": {"core", "errors", "recipe"},
+    "problems": {"core", "errors", "recipe", "stores"},
     "engines": {"core", "errors", "recipe"},
     "verifiers": {"engines", "workers", "core", "errors", "recipe"},
     "inference": {"engines", "core", "errors", "kinds", "recipe"},
     "training": {"core", "errors", "recipe"},
-    "run": {"workers", "core", "errors", "ui"},
+    "run": {"stores", "workers", "core", "errors", "ui"},
     "stages": BASE | {"problems", "engines", "workers", "verifiers", "run", "demo_model"},
     "labels": BASE | {"problems", "workers", "verifiers", "run", "stages"},
     "pairs": BASE | {"engines", "workers", "verifiers", "run", "stages", "demo_model"},
@@ -94,7 +95,7 @@ HOME = {
     "openai": {"engines/client.py"},
     "httpx2": {"engines/client.py"},
     "ray": {"stages/cluster.py", "stages/cluster_connection.py"},
-    "fsspec": {"run/remote.py"},
+    "fsspec": {"stores/remote.py"},
     "huggingface_hub": {"hub/client.py", "engines/tokenizer.py"},
 }
 # What prints or makes styled text is in stepconf/ui.py; these only hold strings, which its consoles make plain.

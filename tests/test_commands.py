@@ -70,8 +70,8 @@ def test_groups_hold_all_commands_once() -> None:
 
 
 def test_help_alone_does_not_read_the_recipe() -> None:
-    assert imported_by(["--help"], {"pydantic", "stepconf.recipe", "stepconf.run.folders"}) == set()
-    assert imported_by(["status", "--help"], {"stepconf.recipe", "stepconf.run.folders"}) == set()
+    assert imported_by(["--help"], {"pydantic", "stepconf.recipe", "stepconf.stores.opening"}) == set()
+    assert imported_by(["status", "--help"], {"stepconf.recipe", "stepconf.stores.opening"}) == set()
     assert imported_by(["generate", "--help"], {"stepconf.recipe", "stepconf.pipeline"}) == {
         "stepconf.recipe"
     }

@@ -17,7 +17,6 @@ from stepconf.core.records import Pair, Solved, Verdict
 from stepconf.pairs import read
 from stepconf.pairs.make import stage_pairs
 from stepconf.recipe import PairsRecipe
-from stepconf.run.reader import no_tick
 from stepconf.run.shards import Run
 from stepconf.run.tables import read_pairs
 from tests.core import pair_rules as rules
@@ -191,7 +190,7 @@ def test_the_pairs_are_those_of_the_rules(
     ):
         if not at_once:
             patch.setattr(read, "_BATCH_BYTES", 0)
-        dropped = stage_pairs(run, options, tau, WRITER, no_tick)
+        dropped = stage_pairs(run, options, tau, WRITER, lambda stage, n: None)
         run.commit_pairs(ABOUT_PAIRS)
         shards = chain(read_pairs(run.path), read_pairs(run.path, "validation"))
         found = {pair.pair_id: pair for shard in shards for pair in shard}
@@ -208,7 +207,7 @@ def test_a_problem_in_several_chunks_is_paired_whole(tmp_path: Path, monkeypatch
         held = list(read.batches(run.path))
         assert [set(batch.solutions["problem_id"]) for batch in held] == [set(), {"p0"}, {"p1"}]
         assert [(batch.solutions.height, batch.steps.height) for batch in held] == [(0, 0), (3, 3), (3, 3)]
-        dropped = stage_pairs(run, PairsRecipe(validation=0), 0.1, WRITER, no_tick)
+        dropped = stage_pairs(run, PairsRecipe(validation=0), 0.1, WRITER, lambda stage, n: None)
         run.commit_pairs(ABOUT_PAIRS)
         pairs = [pair for shard in read_pairs(run.path) for pair in shard]
     assert {pair.problem_id for pair in pairs} == {"p0", "p1"} and len(pairs) + dropped.total() == 6

@@ -21,16 +21,17 @@ pytest.importorskip("s3fs")
 
 from stepconf.core.checks.findings import Findings
 from stepconf.errors import StepconfError
-from stepconf.run import lease, remote
-from stepconf.run.copies import local_place
 from stepconf.run.files import check_files
-from stepconf.run.folders import fetch_folder, fetch_run
-from stepconf.run.lease import Lease
 from stepconf.run.shards import Run
 from stepconf.run.tables import read_manifests, read_shards
+from stepconf.stores import lease, remote
+from stepconf.stores.lease import Lease
+from stepconf.stores.opening import fetched, writer
+from stepconf.stores.places import local_place
 from tests.edited_run import command, edit, good_run
 from tests.s3_server import BUCKET, KEY, S3Server, environment, s3_server
 from tests.test_pipeline import write_jsonl
+from tests.test_shards import commit
 from tests.tiny import stepconf, tiny_model
 
 URL = f"s3://{BUCKET}/runs/one"
@@ -98,7 +99,7 @@ def test_generate_to_a_store_that_fails_one_request_in_ten(
     assert made.code == 0, made.err
     assert f"Next:  stepconf pairs {URL}" in made.out
     elsewhere()
-    copy = fetch_run(local_place(URL))
+    copy = fetched(local_place(URL))
     assert server.failed.total() > 3
     for table in ("solutions", "steps"):
         assert rows(copy, table) == rows(local, table)
@@ -131,7 +132,7 @@ def test_killed_while_sending_and_continued_from_elsewhere(
     assert child.wait(120) == -signal.SIGKILL
     server.refuse = lambda change: False
     elsewhere()
-    copy = fetch_run(local_place(URL))
+    copy = fetched(local_place(URL))
     sent, cut = manifests[:2]
     assert [m["chunk"] for m in read_manifests(copy)] == [sent]
     assert stray(server) == {f"solutions/part-{cut}.parquet", f"steps/part-{cut}.parquet"}
@@ -170,11 +171,11 @@ def test_a_cut_upload_is_sent_by_the_next_writer(
     before = len(server.log)
     again = stepconf(*segment_command(tmp_path, URL))
     assert again.code == 0, again.err
-    # The chunk was there: its shards go up again before anything else is made.
-    assert [c for c in server.log[before:] if "0000" in c][:2] == [
-        f"PUT {HERE}/solutions/part-00001.parquet",
-        f"PUT {HERE}/steps/part-00001.parquet",
-    ]
+    # The chunk was there: its shards go up again, and then what makes them part of the run.
+    sent = server.log[before:]
+    manifest = sent.index(f"PUT {HERE}/manifests/00001.json")
+    for table in ("solutions", "steps"):
+        assert sent.index(f"PUT {HERE}/{table}/part-00001.parquet") < manifest
     assert not stray(server)
 
 
@@ -206,7 +207,7 @@ def test_whatever_arrived_a_reader_sees_whole_chunks_only(
         server.objects = state
         monkeypatch.setenv("STEPCONF_CACHE", str(tmp_path / f"reader-{number}"))
         found = Findings()
-        manifests = check_files(fetch_run(local_place(URL)), found)
+        manifests = check_files(fetched(local_place(URL)), found)
         assert not found.all(), (number, found.all())
         assert [m["chunk"] for m in manifests if m["chunk"] != "pairs"] == ["00000", "00001", "00002"]
     # And from any of them the same command leads to the same run.
@@ -248,7 +249,7 @@ def test_a_run_is_compacted_at_its_url_and_a_reader_sees_each_row_once(
     for number, state in enumerate(seen):
         server.objects = {name: data for name, data in state.items() if not name.endswith(".lock")}
         monkeypatch.setenv("STEPCONF_CACHE", str(tmp_path / f"reader-{number}"))
-        copy = fetch_run(local_place(URL))
+        copy = fetched(local_place(URL))
         assert {table: rows(copy, table) for table in held} == held, number
         if number % 4 == 1:
             assert stepconf("compact", URL).code == 0
@@ -292,12 +293,12 @@ def test_a_copy_follows_what_others_wrote(
     server: S3Server, tmp_path: Path, elsewhere: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(server, tmp_path, good_run())
-    copy = fetch_run(local_place(URL))
+    copy = fetched(local_place(URL))
     elsewhere()
     assert stepconf("relabel", URL, "--policy", "consensus").code == 0
-    other = fetch_run(local_place(URL))
+    other = fetched(local_place(URL))
     elsewhere("cache")
-    fetch_run(copy)
+    fetched(copy)
     assert rows(copy) == rows(other)
     assert not list((copy / "pairs").glob("*")) and stepconf("check", URL).code == 0
     # A shard that is damaged here is fetched anew; one that the store has lost is sent again by the next writer.
@@ -346,7 +347,7 @@ def test_a_lock_is_renewed(server: S3Server, tmp_path: Path, monkeypatch: pytest
     held = Lease(remote.Store(URL), tmp_path)
     assert renewed.wait(30)
     held.check()
-    held.release()
+    held.close()
     assert f"{HERE}/.lock" not in server.objects
 
 
@@ -365,8 +366,8 @@ def test_a_store_that_heeds_no_condition_still_has_one_writer(
     first = Lease(remote.Store("memory://leases/one"), tmp_path / "a")
     with pytest.raises(StepconfError, match="is being written"):
         Lease(remote.Store("memory://leases/one"), tmp_path / "b")
-    first.release()
-    Lease(remote.Store("memory://leases/one"), tmp_path / "b").release()
+    first.close()
+    Lease(remote.Store("memory://leases/one"), tmp_path / "b").close()
 
 
 def test_inputs_at_a_url(server: S3Server, tmp_path: Path) -> None:
@@ -445,4 +446,61 @@ def test_a_training_goes_on_elsewhere(server: S3Server, tmp_path: Path, elsewher
     kept = {n for n in server.names(f"{BUCKET}/training") if "checkpoint-" in n}
     assert {Path(name).parent.name for name in kept} == {f"checkpoint-{whole['last_step']['step']:06d}"}
     elsewhere("third")
-    assert (fetch_folder(local_place(f"{url}/model")) / "model.safetensors").exists()
+    assert (fetched(local_place(f"{url}/model")) / "model.safetensors").exists()
+
+
+def test_what_was_made_here_and_not_sent_gives_way_to_what_others_wrote(
+    server: S3Server,
+    tmp_path: Path,
+    elsewhere: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    server.refuse = lambda change: change.endswith("manifests/00001.json")
+    assert stepconf(*segment_command(tmp_path, URL)).code == 1
+    server.refuse = lambda change: False
+    elsewhere()
+    assert stepconf(*segment_command(tmp_path, URL)).code == 0
+    there = tables(server.objects)
+    elsewhere("cache")
+    again = stepconf(*segment_command(tmp_path, URL))
+    assert again.code == 0 and f"{URL} has been written from elsewhere" in caplog.text
+    assert "left out: manifests/00001.json" in caplog.text
+    assert tables(server.objects) == there and stepconf("check", URL).code == 0
+
+
+def test_a_run_within_a_folder_that_is_written_is_sent_and_locked(server: S3Server, elsewhere: Any) -> None:
+    """As rounds make them: each chunk is there when it is committed, and others see that the run is written."""
+    url = f"s3://{BUCKET}/rounds"
+    inner = f"{url}/round-1/run"
+    with writer(local_place(url)), Run(local_place(url) / "round-1" / "run", {"command": "segment"}) as run:
+        commit(run, "00000")
+        assert "round-1/run/manifests/00000.json" in server.names(f"{BUCKET}/rounds")
+        elsewhere()
+        assert "running" in stepconf("status", inner).out
+        refused = stepconf("relabel", inner, "--policy", "majority")
+        assert refused.code == 1 and f"{inner} is being written by process" in refused.err
+        commit(run, "00001")
+    assert not [name for name in server.objects if name.endswith(".lock")]
+    assert [m["chunk"] for m in read_manifests(fetched(local_place(inner)))] == ["00000", "00001"]
+    elsewhere("third")
+    found = {f.name for f in fetched(local_place(url)).rglob("*") if f.is_file()}
+    assert {"00000.json", "00001.json", "recipe.yaml", "part-00000.parquet"} <= found
+
+
+def test_a_foreign_folder_is_not_fetched(server: S3Server) -> None:
+    server.objects[f"{BUCKET}/full/huge.bin"] = b"much"
+    ended = stepconf("status", f"s3://{BUCKET}/full")
+    assert ended.code == 1 and f"s3://{BUCKET}/full is not empty and not a run" in ended.err
+    assert not list(local_place(f"s3://{BUCKET}/full").glob("*"))
+
+
+def test_a_manifest_names_no_file_outside_of_its_run(server: S3Server, tmp_path: Path) -> None:
+    names = ("../../steps/mine.parquet", "steps/../../mine.parquet", "/etc/x.parquet")
+    files = {name: {"blake2b": "0"} for name in names}
+    server.objects[f"{HERE}/recipe.yaml"] = b"command: segment\n"
+    server.objects[f"{HERE}/manifests/00000.json"] = json.dumps({"chunk": "00000", "files": files}).encode()
+    copy = fetched(local_place(URL))
+    assert {f.name for f in copy.parent.rglob("*.parquet")} == set()
+    assert [f.name for f in (copy / "manifests").iterdir()] == ["00000.json"]

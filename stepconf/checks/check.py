@@ -180,9 +180,8 @@ def load_against(names: list[str]) -> dict[str, list[str]]:
     """
     from stepconf.problems.load import load_problems
     from stepconf.recipe import ProblemsRecipe
-    from stepconf.run.folders import located
 
-    found = {name: load_problems(located(name), ProblemsRecipe(), require_gold=False) for name in names}
+    found = {name: load_problems(name, ProblemsRecipe(), require_gold=False) for name in names}
     return {name: [problem.text for problem in loaded.problems] for name, loaded in found.items()}
 
 

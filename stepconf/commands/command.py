@@ -6,7 +6,9 @@ asked for, so that `stepconf --help` does not import the recipe.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import wraps
 from inspect import Parameter, Signature, getdoc, signature
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
@@ -14,7 +16,8 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from stepconf.commands.options import RecipeFile, Sets, names_of
+from stepconf.commands.options import Opened, RecipeFile, Sets, names_of
+from stepconf.stores.places import Use
 
 # Options that are not called as the last part of their key is.
 NAMES = {
@@ -70,12 +73,38 @@ def command(
         defaults: as in `Command`.
     """
     examples = (example,) if isinstance(example, str) else example
-    return lambda body: Command(body, keys, examples, defaults or {})
+    return lambda body: Command(_with_opened(body), keys, examples, defaults or {})
 
 
 def option_name(key: str) -> str:
     """The option of a recipe key, e.g. `--max-tokens` of sampling.max_tokens."""
     return "--" + NAMES.get(key, key.rpartition(".")[2]).replace("_", "-")
+
+
+def _with_opened(body: Callable[..., None]) -> Callable[..., None]:
+    """A command's function that gets paths, opened, for parameters that are `Opened`."""
+    parameters = signature(body).parameters.values()
+    uses = {
+        parameter.name: mark.use
+        for parameter in parameters
+        for mark in getattr(parameter.annotation, "__metadata__", ())
+        if isinstance(mark, Opened)
+    }
+
+    @wraps(body)
+    def run(**values: Any) -> None:
+        from stepconf.stores.opening import opened
+
+        with ExitStack() as stack:
+
+            def path_of(given: Any, use: Use) -> Any:
+                if isinstance(given, tuple):
+                    return tuple(path_of(one, use) for one in given)
+                return None if given is None else stack.enter_context(opened(given, use))
+
+            body(**values | {name: path_of(values[name], use) for name, use in uses.items()})
+
+    return run if uses else body
 
 
 def _with_options(command: Command) -> Callable[..., None]:

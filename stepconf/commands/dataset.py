@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stepconf.commands.command import command
-from stepconf.commands.options import Json, LogJson, Out, Repair, Run, SolutionFile, place_option
+from stepconf.commands.options import Json, LogJson, Opened, Out, Repair, Run, SolutionFile, place_option
 from stepconf.errors import StepconfError
-from stepconf.run.copies import shown
 
 if TYPE_CHECKING:
     from stepconf.recipe import Recipe
@@ -99,13 +98,11 @@ def relabel(
     Pairs made before are removed.
     """
     from stepconf.labels.relabel import relabel as run_relabel
-    from stepconf.run.folders import fetch_run
     from stepconf.ui import StageProgress, show_summary
 
-    fetch_run(run)
     with StageProgress() as tick:
         summary = run_relabel(run, policy, tick)
-    show_summary(summary, shown(run))
+    show_summary(summary, run)
 
 
 @command(
@@ -118,10 +115,13 @@ def relabel(
 )
 def audit(
     file: Annotated[
-        str,
+        Path,
         typer.Argument(
-            metavar="FILE", help="JSON lines of ProcessBench or PRM800K, plain or gzipped; or a URL."
+            metavar="FILE",
+            parser=str,
+            help="JSON lines of ProcessBench or PRM800K, plain or gzipped; or a URL.",
         ),
+        Opened("input"),
     ],
     on: Annotated[
         Literal["processbench", "prm800k"],
@@ -141,11 +141,10 @@ def audit(
     if not recipe.verify.verifiers:
         raise StepconfError("no verifier is named.", "Add --verify symbolic, say.")
     from stepconf.labels.audit import audit_file, render
-    from stepconf.run.folders import located
     from stepconf.ui import StageProgress, output
 
     with StageProgress(shown=not json_) as tick:
-        report = audit_file(on, Path(located(file)), recipe, answers and located(answers), tick)
+        report = audit_file(on, file, recipe, answers, tick)
     if json_:
         typer.echo(json.dumps(report.to_dict(), indent=1))
     else:
@@ -169,7 +168,7 @@ def pairs(
             help="Also write them for trl, openrlhf, llamafactory or axolotl; trl-stepwise: labelled steps.",
         ),
     ] = None,
-    out: Annotated[Path | None, place_option("New folder of the export, or URL.")] = None,
+    out: Annotated[Path | None, place_option("New folder of the export, or URL."), Opened("folder")] = None,
     form: Annotated[
         Literal["step", "trajectory"],
         typer.Option(
@@ -193,22 +192,18 @@ def pairs(
         raise StepconfError(f"{given} is given alone.", f"Add {other}.")
     from stepconf.pairs.exports import check_folder, export_pairs
     from stepconf.pairs.make import has_pairs, make_pairs
-    from stepconf.run.folders import fetch_folder, fetch_run, mirrored
     from stepconf.ui import StageProgress, show_export, show_summary
 
-    fetch_run(run)
     if out is not None:
-        fetch_folder(out)
         check_folder(out)
     options = recipe.pairs if recipe.model_fields_set else None
     if export is None or (export != "trl-stepwise" and not has_pairs(run, options)):
         with StageProgress() as tick:
             summary = make_pairs(run, recipe.pairs, tick, recipe.engine.trust_remote_code)
-        show_summary(summary, shown(run))
+        show_summary(summary, run)
     if export is not None and out is not None:
-        with mirrored(out):
-            exported = export_pairs(run, export, out, form, conversational, recipe.pairs.validation)
-        show_export(shown(out), *exported)
+        exported = export_pairs(run, export, out, form, conversational, recipe.pairs.validation)
+        show_export(out, *exported)
 
 
 def _run_stage(
@@ -227,10 +222,8 @@ def _run_stage(
         raise StepconfError("no problems are named.", "Add --problems gsm8k, or a file, or a Hub id.")
     from stepconf import pipeline
     from stepconf.run.events import json_lines
-    from stepconf.run.folders import fetch_run
     from stepconf.ui import StageProgress, show_summary
 
-    fetch_run(out, absent=True)
     with json_lines(log_json), StageProgress(shown=str(log_json) != "-") as tick:
         summary = getattr(pipeline, stage)(recipe, out, tick, repair=repair)
-    show_summary(summary, shown(out))
+    show_summary(summary, out)

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from stepconf.commands.command import command
-from stepconf.commands.options import Partial
-from stepconf.run.copies import is_url, local_file, local_place
+from stepconf.commands.options import Opened, Partial
 
 
 @command(example="stepconf report runs/gsm8k --out gsm8k.html")
@@ -17,9 +16,10 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            parser=local_file,
+            parser=str,
             help="The HTML file (default: RUN/report.html; for a URL NAME.html).",
         ),
+        Opened("file"),
     ] = None,
     partial: Partial = False,
 ) -> None:
@@ -28,16 +28,14 @@ def report(
     It opens from disk without a network. A run that does not fit into 10 MB is sampled, and the file says so.
     """
     from stepconf.report.write import write_report
-    from stepconf.run.copies import shown
-    from stepconf.run.folders import sent
     from stepconf.ui import StageProgress, say
 
     name = run.rstrip("/").rpartition("/")[2].partition("@")[0]
-    target = out or (Path(f"{name}.html") if is_url(run) else Path(run) / "report.html")
-    place = _fetched(run)
-    with StageProgress() as tick, sent(target):
+    target = out or (Path(run) / "report.html" if Path(run).is_dir() else Path(f"{name}.html"))
+    place = _located(run)
+    with StageProgress() as tick:
         written = write_report(place, target, partial, tick)
-    say(f"Report {shown(written.file)} ({written.n_bytes / 1e6:.1f} MB)")
+    say(f"Report {written.file} ({written.n_bytes / 1e6:.1f} MB)")
     for note in written.notes:
         say(note)
 
@@ -60,7 +58,7 @@ def view(
     from stepconf.report.server import ViewServer
     from stepconf.report.source import open_source
 
-    with ViewServer(open_source(_fetched(run), partial), port) as server:
+    with ViewServer(open_source(_located(run), partial), port) as server:
         from stepconf.ui import say  # while the index is being read
 
         say(f"{run}: open {server.address} (Ctrl-C ends)")
@@ -70,9 +68,9 @@ def view(
             say("Ended.")
 
 
-def _fetched(run: str) -> str:
-    """The run's local copy where it is at a URL; what is published on the Hub is read there."""
+def _located(run: str) -> str:
+    """The path of a run; what is published on the Hub is read there."""
     from stepconf.report.source import HUB
-    from stepconf.run.folders import fetch_run
+    from stepconf.stores.opening import located
 
-    return str(fetch_run(local_place(run))) if is_url(run) and not run.startswith(HUB) else run
+    return run if run.startswith(HUB) else located(run)

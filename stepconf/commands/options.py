@@ -1,20 +1,30 @@
 """Options and arguments of several commands that are no recipe keys, declared once."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stepconf.run.copies import local_place
+from stepconf.stores.places import Use, local_place
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Beside the option of a path or URL: the command's function gets the path, opened (`stores.opening.opened`)."""
+
+    use: Use
+
 
 Out = Annotated[
     Path,
     typer.Option(
         "--out",
         metavar="RUN",
-        parser=local_place,
+        parser=str,
         help="Run folder or URL (s3://...); the same command again continues it.",
     ),
+    Opened("run"),
 ]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", metavar="FILE", help="Recipe in YAML, e.g. of recipes/.")
@@ -35,7 +45,7 @@ LogJson = Annotated[
 Partial = Annotated[bool, typer.Option("--partial", help="The run need not be finished.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 RepoId = Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a data set on the Hub.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", parser=local_place, help="A run folder or URL.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", parser=str, help="A run folder or URL."), Opened("run")]
 
 
 def place_option(text: str, name: str = "--out", metavar: str = "DIR") -> Any:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stepconf.commands.command import command
-from stepconf.commands.options import Json, Run, names_of, place_option
+from stepconf.commands.options import Json, Opened, Run, names_of, place_option
 from stepconf.errors import StepconfError
-from stepconf.run.copies import local_file, local_place, shown
 
 if TYPE_CHECKING:
     from stepconf.recipe import Recipe
@@ -32,10 +31,13 @@ def train(
     out: Annotated[Path, place_option(CONTINUED)],
     recipe: "Recipe",
     source: Annotated[
-        str | None,
+        Path | None,
         typer.Argument(
-            metavar="RUN|PAIRS", help="A run, or a Parquet file of pairs; or a URL. Without: rounds."
+            metavar="RUN|PAIRS",
+            parser=str,
+            help="A run, or a Parquet file of pairs; or a URL. Without: rounds.",
         ),
+        Opened("input"),
     ] = None,
 ) -> None:
     """Optimise a model: step-level DPO, SFT, or whole rounds.
@@ -52,21 +54,19 @@ def train(
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     if source is None:
         from stepconf.rounds import train_rounds
-        from stepconf.run.folders import mirrored
+        from stepconf.stores.opening import writer
         from stepconf.ui import LoopProgress, show_rounds
 
-        with mirrored(out), LoopProgress() as progress:
+        with writer(out), LoopProgress() as progress:
             measured = train_rounds(recipe, out, progress.announce, progress.tick, progress.report)
-        show_rounds(measured, shown(out))
+        show_rounds(measured, out)
         return
-    from stepconf.run.folders import located
     from stepconf.trainer import train as run_train
     from stepconf.ui import TrainProgress, show_training
 
-    run = Path(located(source))
     with TrainProgress() as report:
-        summary = run_train(run, recipe, out, report)
-    show_training(summary, shown(out))
+        summary = run_train(source, recipe, out, report)
+    show_training(summary, out)
 
 
 @command(
@@ -85,17 +85,15 @@ def infer(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON lines, and nothing else.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="FILE", parser=local_file, help="FILE.jsonl or FILE.parquet, or a URL."
-        ),
+        typer.Option("--out", metavar="FILE", parser=str, help="FILE.jsonl or FILE.parquet, or a URL."),
+        Opened("file"),
     ] = None,
 ) -> None:
     """Answer questions by tree search (CaT) or another strategy."""
     from stepconf.evaluation.infer import infer as run_infer
     from stepconf.evaluation.infer_view import TreeView, show
-    from stepconf.run.folders import sent
 
-    with sent(out), TreeView() as view:
+    with TreeView() as view:
         answered = run_infer(recipe, question, out, view.grow, view.done)
     if json_:
         for row in answered.rows:
@@ -130,11 +128,12 @@ def evaluate(
     strategy: Annotated[
         str, typer.Option(metavar="STRATEGIES", help="Comma-separated; see infer.")
     ] = "greedy",
-    out: Annotated[Path | None, place_option(CONTINUED)] = None,
+    out: Annotated[Path | None, place_option(CONTINUED), Opened("folder")] = None,
     recipe: "Recipe",
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="Two folders of evaluate, paired by problem; nothing is answered."),
+        Opened("input"),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -143,7 +142,8 @@ def evaluate(
     With --compare A B: two models on the same problems, from what evaluate has written for each.
     """
     if compare is not None:
-        _compare(*compare, out, json_)
+        first, second = map(Path, compare)
+        _compare(first, second, out, json_)
         return
     if benchmark is None or out is None:
         missing = "--benchmark" if benchmark is None else "--out"
@@ -152,36 +152,32 @@ def evaluate(
         )
     from stepconf.evaluation.evaluate import evaluate as run_evaluate
     from stepconf.evaluation.evaluate_view import render
-    from stepconf.run.folders import mirrored
     from stepconf.ui import StageProgress, output, say
 
-    with mirrored(out), StageProgress() as tick:
+    with StageProgress() as tick:
         report = run_evaluate(recipe, names_of(benchmark), names_of(strategy), out, tick)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return
     for table in render(report):
         output.print(table)
-    place = shown(out)
+    place = out
     files = f"{place}/report.json, {place}/answers/, {place}/accuracy-tokens.svg and .png"
     say(f"Files: {files}")
 
 
-def _compare(first: str, second: str, out: Path | None, json_: bool) -> None:
+def _compare(first: Path, second: Path, out: Path | None, json_: bool) -> None:
     from stepconf.evaluation.compare import compare
     from stepconf.evaluation.evaluate_view import render_comparison
-    from stepconf.run.folders import fetch_folder, mirrored
     from stepconf.ui import output, say
 
-    with mirrored(out):
-        folders = [fetch_folder(local_place(folder)) for folder in (first, second)]
-        found = compare(folders[0], folders[1], out)
+    found = compare(first, second, out)
     if json_:
         typer.echo(json.dumps(found, indent=1))
         return
     output.print(render_comparison(found))
     if out is not None:
-        say(f"File: {shown(out)}/comparison.json")
+        say(f"File: {out}/comparison.json")
 
 
 @command(example="stepconf calibrate runs/after --before runs/gsm8k --out runs/calibration")
@@ -190,6 +186,7 @@ def calibrate(
     before: Annotated[
         Path | None,
         place_option("A run of the model before training: the change, with intervals.", "--before", "RUN"),
+        Opened("run"),
     ] = None,
     out: Annotated[
         Path | None, place_option("For calibration.json and figures (default: RUN/calibration).")
@@ -217,12 +214,12 @@ def calibrate(
     Steps and answers, every signal side by side, post-hoc calibration, figures. The run's steps must be scored and
     labelled.
     """
-    from stepconf.run.folders import fetch_run, mirrored
     from stepconf.run.tables import check_is_run
+    from stepconf.stores.opening import writer
 
     for folder in (run, before):
         if folder is not None:
-            check_is_run(fetch_run(folder))
+            check_is_run(folder)
     from stepconf.calibration.calibrate import calibrate as run_calibrate
     from stepconf.calibration.view import render
     from stepconf.kinds import SIGNALS
@@ -230,14 +227,14 @@ def calibrate(
 
     own = [SIGNALS.load(name) for name in signal or ()]
     folder = out or run / "calibration"
-    with mirrored(folder), StageProgress() as tick:
+    with writer(folder), StageProgress() as tick:
         report = run_calibrate(run, before, folder, resamples, seed, tick, top_k, own)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return
     for part in render(report):
         output.print(part)
-    place = shown(folder)
+    place = folder
     say(f"Files: {place}/calibration.json, {place}/*.svg, *.png")
 
 

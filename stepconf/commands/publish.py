@@ -10,29 +10,26 @@ from typing import Annotated
 import typer
 
 from stepconf.commands.command import command
-from stepconf.commands.options import Json, Out, Partial, RepoId, Run
+from stepconf.commands.options import Json, Opened, Out, Partial, RepoId, Run
 from stepconf.errors import StepconfError
-from stepconf.run.copies import shown, url_of
+from stepconf.stores.places import url_of
 
 
 @command(example=("stepconf status runs/gsm8k --watch", "stepconf status runs/gsm8k --json"))
 def status(
-    run: Run,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", parser=str, help="A run folder or URL."), Opened("status")
+    ],
     watch: Annotated[bool, typer.Option("--watch", help="Until it ends, or Ctrl-C.")] = False,
     json_: Json = False,
 ) -> None:
     """How far a run is: stages, rates, time left, drops, engine idle."""
-    from stepconf.run.folders import fetch_run
     from stepconf.run.status import read_status, watch_status
 
-    def refresh() -> None:
-        fetch_run(run, tables=())
-
-    refresh()
     if json_:
         typer.echo(json.dumps(read_status(run), indent=1))
     else:
-        watch_status(run, not watch, refresh)
+        watch_status(run, not watch)
 
 
 @command(example="stepconf check runs/gsm8k --against gsm8k --against math500")
@@ -52,10 +49,9 @@ def check(
 
     Exit code 1 on errors, not on warnings.
     """
-    from stepconf.run.folders import fetch_run
     from stepconf.run.tables import check_is_run
 
-    check_is_run(fetch_run(run))
+    check_is_run(run)
     from stepconf.checks.check import check as run_check
     from stepconf.checks.check import load_against, render
     from stepconf.ui import StageProgress, output
@@ -66,7 +62,7 @@ def check(
     if json_:
         typer.echo(json.dumps(report.to_dict(), indent=1))
     else:
-        for line in render(report, shown(run)):
+        for line in render(report, run):
             output.print(line)
     if not report.ok:
         raise typer.Exit(1)
@@ -78,16 +74,15 @@ def compact(run: Run) -> None:
 
     A shard is at most some 64 MB in memory, a row group 16 MB.
     """
-    from stepconf.run.folders import fetch_run
     from stepconf.run.tables import check_is_run
 
-    check_is_run(fetch_run(run))
+    check_is_run(run)
     from stepconf.run.compact import compact as run_compact
     from stepconf.ui import StageProgress, say
 
     with StageProgress() as tick:
         before, after = run_compact(run, tick)
-    say(f"{shown(run)}: {before:,} shards before, {after:,} now.")
+    say(f"{run}: {before:,} shards before, {after:,} now.")
 
 
 @command(
@@ -113,10 +108,9 @@ def push(
     partial: Partial = False,
 ) -> None:
     """Publish a run on the Hub, with a card, in one commit."""
-    from stepconf.run.folders import fetch_run
     from stepconf.run.tables import check_is_run
 
-    check_is_run(fetch_run(run))
+    check_is_run(run)
     if out is not None and not dry_run:
         raise StepconfError("--out is the folder of --dry-run.", "Add --dry-run, or leave --out.")
     from stepconf.hub import publish
@@ -148,4 +142,4 @@ def pull(
 
     with StageProgress() as tick:
         publish.pull(repo_id, out, revision, tick)
-    say(f"Run {shown(out)}. Next: stepconf check {shown(out)}")
+    say(f"Run {out}. Next: stepconf check {out}")

@@ -5,6 +5,7 @@ say in a line what fills a memory, is plain here: at most `MAX_YAML` characters,
 """
 
 import json
+from hashlib import blake2b
 from typing import Any
 
 import yaml
@@ -37,6 +38,12 @@ def read_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is JSON, but no object")
     return value
+
+
+def manifest_checksum(manifest: dict[str, Any]) -> str:
+    """The BLAKE2b hash (128 bits, hex) of all else in a manifest."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def read_yaml(text: str) -> Any:

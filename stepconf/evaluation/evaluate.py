@@ -39,7 +39,6 @@ from stepconf.inference.run import Clock
 from stepconf.kinds import STRATEGIES
 from stepconf.problems.load import load_problems
 from stepconf.recipe import Recipe, identity
-from stepconf.run.folders import located
 from stepconf.run.shards import write_atomically
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.final import compare
@@ -131,7 +130,7 @@ def answered(
 
 def _problems(name: str, recipe: Recipe) -> tuple[list[Problem], Counter[str]]:
     """The benchmark's problems, and how many of them cannot be graded, by reason."""
-    found = load_problems(located(name), recipe.problems, recipe.sampling.seed).problems
+    found = load_problems(name, recipe.problems, recipe.sampling.seed).problems
     return gradable(found, recipe.verify.workers or default_workers())
 
 

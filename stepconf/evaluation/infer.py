@@ -22,9 +22,9 @@ from stepconf.inference.strategies import search
 from stepconf.kinds import STRATEGIES
 from stepconf.problems.load import load_problems
 from stepconf.recipe import PromptRecipe, Recipe
-from stepconf.run.folders import located
 from stepconf.run.shards import write_rows
 from stepconf.stages.models import Prompter, open_engine
+from stepconf.stores.opening import located
 from stepconf.verifiers.final import compare
 from stepconf.workers.pool import Pool
 
@@ -92,7 +92,7 @@ def with_tau(recipe: Recipe) -> Recipe:
 def questions_of(source: str, recipe: Recipe) -> list[Problem]:
     """The problems of a file, or the one that `source` itself is."""
     if Path(source).exists() or _DATA_FILE.fullmatch(source):
-        return load_problems(located(source), recipe.problems, require_gold=False).problems
+        return load_problems(source, recipe.problems, require_gold=False).problems
     if not source.strip():
         raise StepconfError("the question is empty.", "Type: stepconf infer 'What is 3 + 4?' --model demo")
     kind = recipe.problems.answer_type or "math"

@@ -36,6 +36,7 @@ from stepconf.problems.rows import (
 )
 from stepconf.problems.sets import NAMED_SETS
 from stepconf.recipe import ProblemsRecipe
+from stepconf.stores.opening import located
 
 __all__ = [
     "ImportedSolution",
@@ -176,6 +177,7 @@ def _source(name: str, options: ProblemsRecipe, seed: int) -> Source:
         raise StepconfError(
             f"Unknown answer type {options.answer_type!r}.", f"Choose one of {', '.join(ANSWER_TYPES)}."
         )
+    name = located(name)
     if name in NAMED_SETS:
         return _named_source(name, options.split)
     set_name, at, path_name = name.partition("@")

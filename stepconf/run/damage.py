@@ -1,11 +1,11 @@
 """Is a file what was written: manifests that can be read, and shards that have the bytes they should have."""
 
-import json
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from stepconf.core.documents import manifest_checksum
 from stepconf.errors import StepconfError
 from stepconf.run.facts import from_json, manifest_flaw
 from stepconf.run.parts import superseded
@@ -39,12 +39,6 @@ def read_manifest(file: Path) -> dict[str, Any] | str:
     if manifest.get("checksum", (expected := manifest_checksum(manifest))) != expected:
         return "is not as it was written"
     return dict(manifest)
-
-
-def manifest_checksum(manifest: dict[str, Any]) -> str:
-    """The BLAKE2b hash (128 bits, hex) of all else in a manifest."""
-    rest = {key: value for key, value in manifest.items() if key != "checksum"}
-    return blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def shard_damage(file: Path, facts: dict[str, Any]) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.printable import printable
-from stepconf.run.copies import with_urls
+from stepconf.stores.places import with_urls
 
 # Progress: `tick(stage, n)`: n more done; a negative n announces so many to do.
 Tick = Callable[[str, int], None]

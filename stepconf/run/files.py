@@ -1,5 +1,6 @@
 """A run's files, before anyone reads their rows: manifests, shards as they were written, and what is missing."""
 
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,10 @@ from typing import Any
 from stepconf.core.checks.findings import Findings
 from stepconf.core.documents import read_json
 from stepconf.core.schema import TABLES
-from stepconf.run.copies import url_of
 from stepconf.run.damage import live_manifests, shard_damage
 from stepconf.run.facts import is_count
-from stepconf.run.known import held_here
-from stepconf.run.lease import is_held
 from stepconf.run.parts import PAIRS, chunks_of
-from stepconf.run.remote import Store
+from stepconf.stores.opening import is_written
 from stepconf.workers.ahead import ahead
 
 
@@ -101,8 +99,14 @@ def _summary(run: Path) -> dict[str, Any] | None:
 
 def is_locked(run: Path) -> bool:
     """Whether a process is writing the run, here or, where it lies at a URL, anywhere."""
-    url = url_of(run)
-    return held_here(run) or (url is not None and is_held(Store(url)))
+    try:
+        with (run / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        return True
+    return is_written(run)
 
 
 def _some(names: list[str]) -> str:

@@ -1,6 +1,6 @@
 """The run folder, and the only module that writes data files; `tables.py` reads them.
 
-What is written into a copy goes on to its URL (`mirror.py`).
+What is written into a copy goes on to its URL (`stores/`).
 
 RUN/solutions/part-00003.parquet   one shard per table and chunk of problems, or several (`parts.py`)
 RUN/steps/part-00003.parquet
@@ -24,19 +24,18 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from stepconf.core.documents import manifest_checksum
 from stepconf.core.records import Pair
 from stepconf.core.schema import TABLES, arrow_schema, to_columns
 from stepconf.errors import StepconfError
-from stepconf.run.copies import url_of
-from stepconf.run.damage import damaged_manifests, live_manifests, manifest_checksum
+from stepconf.run.damage import damaged_manifests, live_manifests
 from stepconf.run.events import warn
-from stepconf.run.mirror import Mirror
 from stepconf.run.new_folder import visible
 from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import PAIRS
-from stepconf.run.reader import METRICS
 from stepconf.run.shard import Shard, as_declared, in_parts
-from stepconf.run.tables import read_manifests, read_recipe
+from stepconf.run.tables import METRICS, read_manifests, read_recipe
+from stepconf.stores.opening import writer
 
 _STAGED = ".pairs"
 
@@ -63,16 +62,13 @@ class Run:
         self._staged: dict[Path, dict[str, Any]] = {}
         if path.exists() and not path.is_dir():
             raise StepconfError(f"{path} is a file, not a folder.", "Give another --out.")
-        strange = path.is_dir() and not (path / "recipe.yaml").exists() and any(visible(path))
-        if strange and url_of(path) is None:  # of a copy the mirror says it
+        if path.is_dir() and not (path / "recipe.yaml").exists() and any(visible(path)):
             raise StepconfError(f"{path} is not empty and not a run.", "Give a new folder with --out.")
         path.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
-        self._mirror: Mirror | None = None
+        self._store = contextlib.ExitStack()
         try:
-            if mirror := Mirror.of(path):
-                mirror.open()
-                self._mirror = mirror
+            self._send = self._store.enter_context(writer(path, at_end=False))
             self._settle_recipe(recipe)
             if repair:
                 self._take_out_damaged()
@@ -89,8 +85,7 @@ class Run:
 
     def _close(self) -> None:
         try:
-            if self._mirror:
-                self._mirror.close()
+            self._store.close()
         finally:
             self._lock.close()
 
@@ -192,9 +187,8 @@ class Run:
             (self.path / shard).unlink(missing_ok=True)
 
     def _undo(self, manifest: Path) -> None:
-        if self._mirror:
-            self._mirror.withdraw(f"manifests/{manifest.name}")
         manifest.unlink(missing_ok=True)
+        self._send()
 
     def stage_pairs(self, name: str, pairs: Sequence[Pair]) -> None:
         """Write a shard of pairs (`train-00003`) where no reader looks, until `commit_pairs`."""
@@ -309,8 +303,7 @@ class Run:
         manifest = {"chunk": name, "files": files, **facts}
         manifest["checksum"] = manifest_checksum(manifest)
         write_atomically(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
-        if self._mirror:
-            self._mirror.commit(f"manifests/{name}.json")
+        self._send()
 
     def write_recipe(self, recipe: dict[str, Any]) -> None:
         """Write RUN/recipe.yaml."""
@@ -323,8 +316,7 @@ class Run:
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write RUN/name."""
         write_atomically(self.path / name, data)
-        if self._mirror:
-            self._mirror.put(name)
+        self._send()
 
     def write_metrics(self, value: dict[str, Any]) -> None:
         """Write RUN/metrics.json whole, but unsynced, and not at all where that fails: no run ends for it."""

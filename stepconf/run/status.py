@@ -2,17 +2,17 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from stepconf.core.documents import read_json
-from stepconf.run.copies import shown, url_of
 from stepconf.run.files import is_locked
 from stepconf.run.parts import PAIRS, chunks_of
-from stepconf.run.reader import METRICS
-from stepconf.run.tables import read_manifests, read_recipe
+from stepconf.run.tables import METRICS, read_manifests, read_recipe
+from stepconf.stores.opening import fetched
+from stepconf.stores.places import url_of
 
 _EVERY_S = 1.0
 _EVERY_S_REMOTE = 10.0
@@ -60,11 +60,8 @@ def read_status(run: Path) -> dict[str, Any]:
     }
 
 
-def watch_status(run: Path, once: bool, refresh: Callable[[], None] = lambda: None) -> None:
-    """Show the status; again every second until the run ends, unless `once`.
-
-    `refresh` brings the copy of a run that lies at a URL up to date; that one is looked at less often.
-    """
+def watch_status(run: Path, once: bool) -> None:
+    """Show the status; again until the run ends, unless `once`: every second, at a URL less often."""
     from rich.live import Live
 
     from stepconf.ui import output
@@ -73,16 +70,16 @@ def watch_status(run: Path, once: bool, refresh: Callable[[], None] = lambda: No
         output.print(_table(read_status(run), run))
         return
     with Live(console=output, auto_refresh=False) as live:
-        for found in _until_it_ends(run, refresh):
+        for found in _until_it_ends(run):
             live.update(_table(found, run), refresh=True)
 
 
-def _until_it_ends(run: Path, refresh: Callable[[], None]) -> Iterator[dict[str, Any]]:
+def _until_it_ends(run: Path) -> Iterator[dict[str, Any]]:
     pause = _EVERY_S if url_of(run) is None else _EVERY_S_REMOTE
     while (found := read_status(run))["state"] == "running":
         yield found
         time.sleep(pause)
-        refresh()
+        fetched(run, shards=False)
     yield found
 
 
@@ -98,7 +95,7 @@ def _metrics(run: Path) -> dict[str, Any]:
 def _table(found: dict[str, Any], run: Path) -> Any:
     from rich.table import Table
 
-    table = Table(title=f"Run {shown(run)}", show_header=False, title_justify="left", min_width=60)
+    table = Table(title=f"Run {run}", show_header=False, title_justify="left", min_width=60)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _rows(found):

@@ -16,6 +16,8 @@ from stepconf.run.facts import is_text
 from stepconf.run.parquet import opened
 from stepconf.run.parts import PAIRS, Part, parts_of
 
+METRICS = "metrics.json"
+
 
 def read_manifests(run: Path) -> list[dict[str, Any]]:
     """The manifests of a run folder, in the order of their names.

@@ -9,6 +9,7 @@ when a dead owner's is taken over, a writer that was overtaken finds out before 
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -19,18 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.documents import read_json
+from stepconf.core.printable import printable
 from stepconf.errors import StepconfError
-from stepconf.run.events import warn
-from stepconf.run.remote import ATTEMPTS, Store
+from stepconf.stores.remote import ATTEMPTS, Store
 
 LOCK = ".lock"
 LOST_S = 120.0
-BEAT_S = 10.0  # between two looks at what there is to do
-_BEATS = 3  # between two renewals
+BEAT_S = 10.0  # between two renewals
 
 
 class Lease:
-    """The right to write at a URL, until `release`.
+    """The right to write at a URL, until `close`.
 
     Args:
         store: the folder.
@@ -59,26 +59,25 @@ class Lease:
         found = read_lock(self._store)
         if found is None:
             self._store.write(LOCK, self._text())
-        elif found.get("id") != self._own["id"]:
+        elif not self._is_own(found):
             raise StepconfError(
                 f"{self._store.url} has been taken over by {_owner(found)}; this writer stops.",
                 "It had not been heard of for too long. Let the other one finish.",
             )
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Give the right back."""
         self._ended.set()
         self._thread.join(timeout=BEAT_S)
         with contextlib.suppress(StepconfError):  # a lock that stays is taken over after LOST_S
-            found = read_lock(self._store)
-            if found is not None and found.get("id") == self._own["id"]:
+            if self._is_own(read_lock(self._store)):
                 self._store.delete(LOCK)
 
     def _take(self) -> None:
         for _ in range(ATTEMPTS):
             # Looked for first: there are servers that heed no condition and would overwrite a living owner's.
             found = read_lock(self._store)
-            if found is not None and found.get("id") == self._own["id"]:
+            if self._is_own(found):
                 return  # also where only the answer was lost
             if found is not None:
                 self._dispossess(found)
@@ -99,24 +98,29 @@ class Lease:
                 f"{LOST_S:.0f} s after its last sign of life.",
             )
         if not dead_here:
-            warn(
+            tell(
                 "lock",
                 f"{self._store.url}: the lock of {_owner(found)} was not renewed for {age:.0f} s: taken over.",
             )
         self._store.delete(LOCK)
 
     def _keep(self) -> None:
-        turn = 0
         while not self._ended.wait(BEAT_S):
-            turn += 1
             with contextlib.suppress(StepconfError, OSError):  # `check` decides, before the next commit
                 self._beat()
-                found = read_lock(self._store) if turn % _BEATS == 0 else None
-                if found is not None and found.get("id") == self._own["id"] and not self._ended.is_set():
+                if self._is_own(read_lock(self._store)) and not self._ended.is_set():
                     self._store.write(LOCK, self._text())
+
+    def _is_own(self, found: dict[str, Any] | None) -> bool:
+        return found is not None and found.get("id") == self._own["id"]
 
     def _text(self) -> bytes:
         return json.dumps(self._own | {"time": time.time()}).encode()
+
+
+def tell(event: str, message: str) -> None:
+    """Warn of something that a person should know of, as `run.events.warn` does."""
+    logging.getLogger("stepconf").warning(printable(message), extra={"event": event})
 
 
 def read_lock(store: Store) -> dict[str, Any] | None:
