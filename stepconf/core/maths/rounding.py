@@ -47,24 +47,22 @@ class Outcome:
     by: str = ""
 
 
-def relation_holds(relation: str, left: Node, right: Node, rounded: frozenset[str], env: Env) -> Outcome:
+def relation_holds(relation: str, left: Node, right: Node, env: Env | None = None) -> Outcome:
     """Decide `left relation right`.
 
     Args:
         relation: one of `= ~ < > <= >= !=`, where `~` is "approximately".
         left, right: its sides.
-        rounded: digits of numbers that stand for values rounded earlier.
         env: values of the variables.
     """
+    env = env or {}
     worst: Outcome | None = None
     reason = ""
     for left_reading, right_reading in _readings(left, right):
         try:
             a, b = evaluate(left, env, left_reading), evaluate(right, env, right_reading)
             with flint.ctx.workprec(PRECISION):
-                outcome = _decide(
-                    relation, a, b, _Slack(left, right, rounded, env, left_reading, right_reading)
-                )
+                outcome = _decide(relation, a, b, _Slack(left, right, env, left_reading, right_reading))
         except UndecidableError as undecided:
             reason = str(undecided)
             continue
@@ -115,23 +113,17 @@ class _Slack:
 
     left: Node
     right: Node
-    rounded: frozenset[str]
     env: Env
     left_reading: Reading
     right_reading: Reading
 
     def total(self) -> arb:
         seen = {n.name for n in walk(self.left) if isinstance(n, Num)}
-        left = _sensitivity(self.left, self.env, self.left_reading, self.is_rounded)
+        left = _sensitivity(self.left, self.env, self.left_reading, _is_rounded)
         right = _sensitivity(
-            self.right, self.env, self.right_reading, lambda n: n.name not in seen or self.is_rounded(n)
+            self.right, self.env, self.right_reading, lambda n: n.name not in seen or _is_rounded(n)
         )
         return left + right
-
-    def is_rounded(self, number: Num) -> bool:
-        if not number.decimals:
-            return number.name in self.rounded
-        return number.name in self.rounded or number.name in _FAMILIAR_ROUNDINGS or number.decimals >= 4
 
     def right_number(self) -> Num | None:
         node = self.right
@@ -140,19 +132,20 @@ class _Slack:
         return node if isinstance(node, Num) else None
 
 
+def _is_rounded(number: Num) -> bool:
+    """Whether a decimal is never meant exactly."""
+    return number.name in _FAMILIAR_ROUNDINGS or number.decimals >= 4
+
+
 def _sensitivity(node: Node, env: Env, reading: Reading, moves: Callable[[Num], bool]) -> arb:
     """How much the value changes when each moving decimal changes by one in its last digit, summed."""
     centre = ball(evaluate(node, env, reading))
     total = arb(0)
-    numbers = {n for n in walk(node) if isinstance(n, Num) and moves(n) and (n.decimals or not _is_whole(n))}
+    numbers = {n for n in walk(node) if isinstance(n, Num) and n.decimals and moves(n)}
     for number in list(numbers)[:12]:
         shifted = Num(number.value + Fraction(1, 10**number.decimals), number.decimals, number.name)
         total += abs(ball(evaluate(substitute(node, number, shifted), env, reading)) - centre)
     return total
-
-
-def _is_whole(number: Num) -> bool:
-    return number.value.denominator == 1
 
 
 def _decide(relation: str, a: Value, b: Value, slack: _Slack) -> Outcome:
@@ -205,7 +198,7 @@ def _needs_rounding(a: Value, slack: _Slack) -> bool:
         return True
     percent = 2 if any(isinstance(n, Unary) and n.op == "pct" for n in walk(slack.right)) else 0
     written = (a * 10 ** (number.decimals + percent)).denominator == 1
-    return not written or any(slack.is_rounded(n) for n in walk(slack.left) if isinstance(n, Num))
+    return not written or any(_is_rounded(n) for n in walk(slack.left) if isinstance(n, Num))
 
 
 def show(value: Value) -> str:
