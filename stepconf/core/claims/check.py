@@ -92,6 +92,7 @@ class _Solution:
         self.ring = Ring()
         self.trail = Trail(self.ring)
         self.inequalities = InequalityTrail(self.ring)
+        self.numbers = {token.value for token in tokens if token.kind == "num"}
         self.moduli = named_moduli(problem)
         self.index = -1  # of the step
         self.by_cases = False
@@ -187,7 +188,7 @@ class _Solution:
             return "stated in doubt"
         if self.annotated(text, tokens[right.start].start):
             return "an annotation says it otherwise"
-        return other_meaning(text, tokens, relation, self.moduli)
+        return other_meaning(text, tokens, relation, self.numbers, self.moduli)
 
     def annotated(self, text: str, start: int) -> bool:
         """Whether a calculator annotation that holds stands before the right side."""

@@ -1,7 +1,7 @@
 """What a relation that fails as arithmetic may mean instead."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
@@ -35,13 +35,16 @@ def named_moduli(problem: str) -> list[int]:
     return [number for number in (*map(int, _MODULUS.findall(problem)), *tens) if number > 2]
 
 
-def other_meaning(text: str, tokens: Sequence[Token], relation: Relation, moduli: Sequence[int]) -> str:
+def other_meaning(
+    text: str, tokens: Sequence[Token], relation: Relation, numbers: Set[Fraction], moduli: Sequence[int]
+) -> str:
     """Why a relation between numbers that fails need not be an error; "" where nothing speaks for that.
 
     Args:
         text: the step.
         tokens: of the step.
         relation: stated in it.
+        numbers: that the problem states.
         moduli: that the problem names.
     """
     left, right = relation.left, relation.right
@@ -53,7 +56,7 @@ def other_meaning(text: str, tokens: Sequence[Token], relation: Relation, moduli
         return "holds for residues"
     match left.node, right.node:
         case Unary("pct", Num(hundredths)), Num(part) if hundredths:  # `10% = 0.55`, of 5.5
-            if part * 100 / hundredths in {token.value for token in tokens[: left.start]}:
+            if part * 100 / hundredths in numbers | {token.value for token in tokens[: left.start]}:
                 return "a percentage of a number that was stated"
     before = tokens[left.start - 1] if left.start else None
     if before is not None and before.kind == "open":
