@@ -51,7 +51,7 @@ def relation_holds(relation: str, left: Node, right: Node, env: Env | None = Non
     """Decide `left relation right`.
 
     Args:
-        relation: one of `= ~ < > <= >= !=`, where `~` is "approximately".
+        relation: one of `= ~ < > <= >=`, where `~` is "approximately".
         left, right: its sides.
         env: values of the variables.
     """
@@ -84,9 +84,9 @@ def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
     percents = product(_percent_readings(sides[0]), _percent_readings(sides[1]))
     flags = {
         "product_of_mixed": any(n.op == "mixed" for n in binary),
-        "loose_implicit": any(n.op == "/" and _has_op(n.right, "implicit") for n in binary),
-        "natural_log": any(isinstance(n, Call) and n.name == "log" and len(n.args) == 1 for n in both),
-        "right_division": any(n.op == "/" and _has_op(n.left, "/") for n in binary),
+        "loose_implicit": any(n.op == "/" and getattr(n.right, "op", "") == "implicit" for n in binary),
+        "natural_log": any(isinstance(n, Call) and n.name == "log" for n in both),
+        "right_division": any(n.op == "/" and getattr(n.left, "op", "") == "/" for n in binary),
         "points_part_thousands": bool(decimals) and set(decimals) == {3},
         "degrees": any(isinstance(n, Unary) and n.op == "deg" for n in both)
         and (any(circles) or any(isinstance(n, Call) and n.name.startswith("arc") for n in both)),
@@ -101,10 +101,6 @@ def _percent_readings(side: Sequence[Node]) -> list[Reading]:
     if any(isinstance(n, Unary) and n.op == "pct" for n in side):
         return [PLAIN, replace(PLAIN, percent_points=True), replace(PLAIN, percent_of_left=True)]
     return [PLAIN]
-
-
-def _has_op(node: Node, op: str) -> bool:
-    return isinstance(node, Binary) and node.op == op
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +151,11 @@ def _decide(relation: str, a: Value, b: Value, slack: _Slack) -> Outcome:
         return Outcome(None, "too close to tell")
     if relation in ("=", "~"):
         return _nearly(relation, a, b, slack, by) if different else Outcome(True, "", by)
-    if relation == "!=":
-        return Outcome(different, "" if different else "the two sides are equal", by)
     x, y = ball(a), ball(b)
     if not (x.imag.contains(0) and y.imag.contains(0)):
         return Outcome(None, "an inequality between complex values")
     less = bool(x.real < y.real)
-    holds = {"<": different and less, ">": different and not less, "<=": less or not different,
-             ">=": not (less and different)}[relation]  # fmt: skip
+    holds = (different and less == (relation[0] == "<")) or (relation[1:] == "=" and not different)
     if not holds and abs(x.real - y.real) <= slack.total() * _CERTAIN:
         return Outcome(None, "within rounding")
     return Outcome(holds, "" if holds else f"{show(a)} {relation} {show(b)} is false", by)
@@ -176,12 +169,8 @@ def _nearly(relation: str, a: Value, b: Value, slack: _Slack, by: str) -> Outcom
     if allowed > 0 and gap <= allowed * _CERTAIN:
         return Outcome(True, "rounded", by)
     number = slack.right_number()
-    if (
-        number is not None
-        and number.decimals == 0
-        and gap < 1
-        and not (isinstance(a, Fraction) and a.denominator == 1)
-    ):
+    whole = isinstance(a, Fraction) and a.denominator == 1
+    if number is not None and number.decimals == 0 and gap < 1 and not whole:
         half = bool(2 * gap <= _CERTAIN)
         return Outcome(True if half and relation == "~" else None, "rounded to a whole number", by)
     if relation == "~" and gap <= size / 10:
