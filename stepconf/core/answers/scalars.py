@@ -76,10 +76,7 @@ class Scalars:
         verdict = self._scalar(a, b)
         if verdict is True:
             return True
-        if kinds.count("pct") == 1:
-            plain = self._scalar(_peeled(a)[1], _peeled(b)[1])
-            return any_of([verdict, plain])
-        if kinds.count("deg") == 1:
+        if kinds.count("pct") == 1 or kinds.count("deg") == 1:
             return any_of([verdict, self._scalar(_peeled(a)[1], _peeled(b)[1])])
         based = ["_" in node.name if isinstance(node, Num) else False for node in (a, b)]
         if based.count(True) == 1:
@@ -102,11 +99,7 @@ class Scalars:
     def _numbers(self, a: Node, b: Node, decimal: bool) -> bool | None:
         verdicts: list[bool | None] = []
         angled = any(isinstance(n, Unary) and n.op == "deg" for side in (a, b) for n in walk(side))
-        logs = any(
-            isinstance(n, Call) and n.name == "log" and len(n.args) == 1
-            for side in (a, b)
-            for n in walk(side)
-        )
+        logs = any(isinstance(n, Call) and n.name == "log" for side in (a, b) for n in walk(side))
         env = {"i": IMAGINARY_UNIT}
         for reading in (_PLAIN, *[_DEGREES] * angled, *[_NATURAL] * logs):
             try:

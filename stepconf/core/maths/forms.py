@@ -25,7 +25,6 @@ from stepconf.core.maths.tree import (
     Statement,
     Unary,
     Union,
-    Var,
     Words,
     expressions,
 )
@@ -367,10 +366,3 @@ def _negated(form: Form) -> Form:
         raise UnreadableError("-")  # of (1, 2): an interval, or a point?
     turned = form.brackets if form.brackets == "{}" else form.brackets[::-1].translate(_MIRRORED)
     return Listing(turned, tuple(Unary("neg", value) for value in values[::-1]))
-
-
-def letters_of(form: Form) -> str:
-    """The letter of a choice, or the one letter that an answer is; "" where it is neither."""
-    if isinstance(form, Choice):
-        return form.letter
-    return form.name if isinstance(form, Var) and len(form.name) == 1 else ""
