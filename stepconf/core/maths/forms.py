@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from stepconf.core.maths.notation import UPRIGHT
 from stepconf.core.maths.numbers import in_base, spoken
 from stepconf.core.maths.parser import NoExpressionError, parse
 from stepconf.core.maths.tokens import Token, tokenize
@@ -36,7 +37,6 @@ MAX_ITEMS = 40
 _CLOCK = re.compile(
     r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?: ?([ap])\.?m\.?)?|(1?[0-9]) ?([ap])\.?m\.?", re.IGNORECASE
 )
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
 _SAID = re.compile(
     r"(?:\\text\{)?\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s*\}?(?=.*[0-9\\])", re.IGNORECASE
 )
@@ -67,24 +67,27 @@ class UnreadableError(Exception):
 def read(answer: str) -> tuple[Form, ...]:
     """The readings of an answer: one, or two where a comma may be a decimal comma.
 
-    Raises:
-        UnreadableError: the text is not wholly inside the grammar.
+    There is none where the grammar does not read it to its last character.
     """
     if len(answer) > MAX_CHARS:
-        raise UnreadableError("too long")
+        return ()
     text = answer if "\\begin" in answer else _TWICE_ESCAPED.sub(r"\\", answer)
     text = _ORDINAL.sub("", _SAID.sub("", text.strip().strip("`").strip(), count=1))
     said = _WHERE.split(text, maxsplit=1)
     text = _GLUED.sub(r" \1 ", said[0].strip("$") if len(said) > 1 else text)
     comma = _DECIMAL_COMMA.match(text)
     if comma and not (len(comma[2]) == 3 and len(comma[1].strip("+-− ")) < 4):
-        decimal = f"{comma[1]}.{comma[2]}{text[comma.end() :]}"
-        return _read(decimal), _read(text)
-    return (_read(text),)
+        texts = [f"{comma[1]}.{comma[2]}{text[comma.end() :]}", text]
+    else:
+        texts = [text]
+    try:
+        return tuple(map(_read, texts))
+    except (UnreadableError, NoExpressionError, RecursionError):
+        return ()
 
 
 def _read(text: str) -> Form:
-    plain = " ".join(_TEXT.sub(r"\1", text).split()).strip("$ .")
+    plain = " ".join(UPRIGHT.sub(r"\1", text).split()).strip("$ .")
     if clock := _CLOCK.fullmatch(plain):
         half = (clock[3] or clock[5] or "").lower()
         return Clock(int(clock[1] or clock[4]), int(clock[2] or 0), half)
@@ -100,10 +103,7 @@ def _read(text: str) -> Form:
         number = spoken(re.findall(r"[A-Za-z]+", plain))
         return _PHRASES.get(plain.lower()) or (Words(plain) if number is None else Num(number, 0, plain))
     reader = _Reader(tokens)
-    try:
-        form = reader.items(len(tokens), 0)
-    except NoExpressionError as error:
-        raise UnreadableError("no expression") from error
+    form = reader.items(len(tokens), 0)
     if reader.at < len(tokens):
         raise UnreadableError(tokens[reader.at].name)
     return form
@@ -115,14 +115,6 @@ def _has_words(tokens: Sequence[Token]) -> bool:
 
 def _only_words(tokens: Sequence[Token]) -> bool:
     return all(t.kind in ("word", "var", "break") or t.name in (",", "-", "/", "(", ")", "'") for t in tokens)
-
-
-def readable(answer: str) -> bool:
-    """Whether the grammar reads an answer to its last character."""
-    try:
-        return bool(read(answer))
-    except (UnreadableError, RecursionError):
-        return False
 
 
 def head(text: str) -> int:
