@@ -16,7 +16,7 @@ from typing import Any
 from stepconf.core.answers import Found, boxed, find_answer, gold_answer, holds_tower, same_answer
 from stepconf.core.maths.algebra import fix_draws
 from stepconf.core.maths.decide import Decision
-from stepconf.core.maths.forms import readable
+from stepconf.core.maths.forms import read
 from stepconf.core.records import Label, Solution, Solved, Verdict
 from stepconf.verifiers.base import Verifier
 from stepconf.workers.pool import Outcome, Pool
@@ -69,7 +69,7 @@ class FinalVerifier:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.version = f"3+math-verify-{importlib.metadata.version('math-verify')}"
+        self.version = f"4+math-verify-{importlib.metadata.version('math-verify')}"
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """One list per solution: None for each step but the last, which carries the verdict."""
@@ -196,10 +196,9 @@ def _second_opinion(pair: Pair) -> Decision:
     )
     if verify(gold, predicted, timeout_seconds=None, allow_set_relation_comp=True):
         return Decision(True, "math-verify")
-    whole = all(_read_to_the_end(text, read) for text, read in zip(pair[:2], (gold, predicted), strict=True))
-    return Decision(
-        False if whole and not all(map(readable, pair[:2])) else None, "math-verify" if whole else ""
-    )
+    parsed = zip(pair[:2], (gold, predicted), strict=True)
+    whole = all(_read_to_the_end(text, objects) for text, objects in parsed)
+    return Decision(False if whole and not all(map(read, pair[:2])) else None, "math-verify" if whole else "")
 
 
 def _read_to_the_end(text: str, parsed: list[Any]) -> bool:

@@ -33,7 +33,6 @@ from stepconf.core.answers.conditions import (
 )
 from stepconf.core.answers.scalars import Scalars, all_of, any_of, value_of
 from stepconf.core.maths.decide import POLYNOMIALS, SYMPY
-from stepconf.core.maths.forms import letters_of
 from stepconf.core.maths.tree import (
     EXPRESSIONS,
     Binary,
@@ -86,51 +85,42 @@ class Comparison:
             return self._clock(a, b)
         if Statement in kinds or REALS in (a, b) or "or" in (_brackets(a), _brackets(b)):
             return self._statement(a, b)
-        if Union in kinds:
-            if isinstance(a, Union) and isinstance(b, Union):
-                return self._unordered(a.parts, b.parts) or None
-            return None
         if Matrix in kinds:
             return self._matrix(a, b)
-        if isinstance(a, Listing) and isinstance(b, Listing) and a.brackets == b.brackets == ":":
-            parts = [
-                [Binary("/", value_of(part), value_of(form.items[0])) for part in form.items]
-                for form in (a, b)
-            ]
-            return self._ordered(parts[0], parts[1])
-        if any(isinstance(form, Listing) and form.brackets != ":" for form in (a, b)):
+        match a, b:
+            case Union(one), Union(other):
+                return self._unordered(one, other) or None
+            case (Union(), _) | (_, Union()):
+                return None
+            case Listing(":", one), Listing(":", other):
+                ratios = [[Binary("/", value_of(p), value_of(s[0])) for p in s] for s in (one, other)]
+                return self._ordered(*ratios)
+        if _items(a) or _items(b):
             return self._listing(a, b)
         return self.scalars.same(a, b)
 
     def _choice(self, a: Form, b: Form) -> bool | None:
-        choice, other = (a, b) if isinstance(a, Choice) else (b, a)
-        if isinstance(choice, Choice) and (letter := letters_of(other)):
-            return choice.letter == letter and (
-                not isinstance(other, Choice) or self.same(choice.value, other.value)
-            )
-        return self.same(choice.value, other) if isinstance(choice, Choice) else None
+        match a, b:
+            case Choice(letter, value), Choice(other, meant):
+                return letter == other and self.same(value, meant)
+            case (Choice(letter, _), Var(name)) | (Var(name), Choice(letter, _)) if len(name) == 1:
+                return letter == name
+            case (Choice(_, value), form) | (form, Choice(_, value)):
+                return self.same(value, form)
+        return None
 
     def _clock(self, a: Form, b: Form) -> bool | None:
-        if isinstance(a, Clock) and isinstance(b, Clock):
-            if a.half and b.half and a.half != b.half:
-                return False
-            times = [{(c.hour, c.minute)} | _day_times(c) for c in (a, b)]
-            return bool(times[0] & times[1])
-        clock, other = (a, b) if isinstance(a, Clock) else (b, a)
-        if not isinstance(clock, Clock):
-            return None
-        if (
-            isinstance(other, Quantity)
-            and (unit := measure(other.unit))
-            and dict(unit.dimension) == {"time": 1}
-        ):
-            minutes = Num(Fraction(60 * clock.hour + clock.minute))
-            return True if self.same(Quantity(minutes, ("minutes",)), other) else None
-        if isinstance(other, Quantity | Statement | Choice):
-            return None
-        if clock.half or not clock.minute or math.gcd(clock.hour, clock.minute) != 1:
-            return False  # 3:15 is no ratio in lowest terms
-        return self.same(Binary("/", Num(Fraction(clock.hour)), Num(Fraction(clock.minute))), other)
+        match a, b:
+            case Clock(), Clock():
+                return not (a.half and b.half and a.half != b.half) and bool(_day_times(a) & _day_times(b))
+            case (Clock(hour, minute, _), Quantity() as time) | (Quantity() as time, Clock(hour, minute, _)):
+                minutes = Quantity(Num(Fraction(60 * hour + minute)), ("minutes",))
+                return (self.same(minutes, time) or None) if measure(time.unit) else None
+            case (Clock(hour, minute, half), other) | (other, Clock(hour, minute, half)):
+                if half or not minute or math.gcd(hour, minute) != 1:
+                    return False  # 3:15 is no ratio in lowest terms
+                return self.same(Binary("/", Num(Fraction(hour)), Num(Fraction(minute))), other)
+        return None
 
     def _statement(self, a: Form, b: Form) -> bool | None:
         if isinstance(a, Statement) and isinstance(b, Statement):
@@ -190,11 +180,7 @@ class Comparison:
                 return False
             return self._ordered([c for row in a.rows for c in row], [c for row in b.rows for c in row])
         matrix, other = (a, b) if isinstance(a, Matrix) else (b, a)
-        if (
-            isinstance(matrix, Matrix)
-            and _brackets(other) == "()"
-            and 1 in (len(matrix.rows), len(matrix.rows[0]))
-        ):
+        if isinstance(matrix, Matrix) and _brackets(other) == "()":
             cells = [cell for row in matrix.rows for cell in row]
             return self._ordered(cells, _items(other)) or None  # a vector, written as a point
         return None
@@ -202,16 +188,13 @@ class Comparison:
     def _listing(self, a: Form, b: Form) -> bool | None:
         if not _items(a) or not _items(b):  # one value, or a union, against several values
             single = a if _items(b) else b
-            return (
-                False if isinstance(single, EXPRESSIONS) and single not in (REALS, Const("empty")) else None
-            )
+            return False if isinstance(single, EXPRESSIONS) and single != Const("empty") else None
         brackets, counts = {_brackets(a), _brackets(b)}, (len(_items(a)), len(_items(b)))
         if counts[0] != counts[1]:
             return False
         named = [s.sides[0] for s in (*_items(a), *_items(b)) if isinstance(s, Statement)]
-        if brackets <= {"", "{}"} and len({str(getattr(n, "name", n))[:1] for n in named}) <= 1:
-            return self._unordered(_items(a), _items(b))
-        if brackets <= {"", "{}"} and all(isinstance(s, Statement) for s in (*_items(a), *_items(b))):
+        one_name = len({str(getattr(n, "name", n))[:1] for n in named}) <= 1
+        if brackets <= {"", "{}"} and (one_name or len(named) == 2 * counts[0]):
             return self._unordered(_items(a), _items(b))
         if "{}" in brackets and len(brackets) > 1 and "" not in brackets:
             return None
@@ -232,13 +215,15 @@ class Comparison:
 
     def _unordered(self, a: Sequence[Form], b: Sequence[Form]) -> bool | None:
         """Whether the parts can be matched one to one."""
-        if len(a) != len(b) or len(a) > MAX_ITEMS:
-            return None if len(a) == len(b) else False
-        labelled = [_labels(side) for side in (a, b)]
+        if len(a) != len(b):
+            return False
+        if len(a) > MAX_ITEMS:
+            return None
+        labelled = _labels(a) and _labels(b)
         rest, certain = list(b), True
         for part in a:
             verdicts = [
-                self.same(part, other) if not all(labelled) or _label(part) == _label(other) else False
+                False if labelled and _label(part) != _label(other) else self.same(part, other)
                 for other in rest
             ]
             if True in verdicts:
@@ -247,7 +232,7 @@ class Comparison:
                 certain = False
             else:
                 return False
-        return True if certain and not rest else None
+        return certain or None
 
 
 def _plain(form: Form) -> Form:
@@ -291,10 +276,9 @@ def _words(a: Form, b: Form) -> bool | None:
 
 
 def _day_times(clock: Clock) -> set[tuple[int, int]]:
-    """The times of 24 hours that a clock time may be."""
-    if clock.half:
-        return {(clock.hour % 12 + 12 * (clock.half == "p"), clock.minute)}
-    return {(clock.hour, clock.minute)}
+    """The times of 24 hours that a clock time may be, and the time as it is written."""
+    half = {(clock.hour % 12 + 12 * (clock.half == "p"), clock.minute)} if clock.half else set()
+    return {(clock.hour, clock.minute)} | half
 
 
 def _label(form: Form) -> str:

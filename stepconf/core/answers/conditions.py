@@ -22,7 +22,6 @@ from stepconf.core.maths.values import UndecidableError
 EQUALS = {"=", "~"}
 TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 INFINITY, REALS = Const("infinity"), Const("reals")
-_RANGES = ("()", "[)", "(]", "[]")
 
 
 def assigns(statement: Statement) -> bool:
@@ -74,25 +73,18 @@ def as_ranges(form: Form) -> Form | None:
         return Union(found) if len(found) == len(parts) else None
     if form == REALS:
         return Listing("()", (Unary("neg", INFINITY), INFINITY))
-    if not isinstance(form, Statement):
-        return (
-            form
-            if isinstance(form, Union) or (isinstance(form, Listing) and form.brackets in _RANGES)
-            else None
-        )
-    signs, sides = form.signs, form.sides
-    if set(signs) <= {">", ">="}:
-        return as_ranges(Statement(tuple(TURNED[s] for s in signs[::-1]), sides[::-1]))
-    if not set(signs) <= {"<", "<="}:
-        return None
-    if len(signs) == 2 and isinstance(sides[1], Var):
-        return Listing(
-            ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]"), (sides[0], sides[2])
-        )
-    if len(signs) == 1 and isinstance(sides[0], Var):
-        return Listing("()" if signs[0] == "<" else "(]", (Unary("neg", INFINITY), sides[1]))
-    if len(signs) == 1 and isinstance(sides[1], Var):
-        return Listing("()" if signs[0] == "<" else "[)", (sides[0], INFINITY))
+    opening, closing = {"<": "(", "<=": "["}, {"<": ")", "<=": "]"}
+    match form:
+        case Union() | Listing("()" | "[)" | "(]" | "[]", _):
+            return form
+        case Statement(signs, sides) if set(signs) <= {">", ">="}:
+            return as_ranges(Statement(tuple(TURNED[s] for s in signs[::-1]), sides[::-1]))
+        case Statement(("<" | "<=" as sign, "<" | "<=" as other), (low, Var(), high)):
+            return Listing(opening[sign] + closing[other], (low, high))
+        case Statement(("<" | "<=" as sign,), (Var(), high)):
+            return Listing("(" + closing[sign], (Unary("neg", INFINITY), high))
+        case Statement(("<" | "<=" as sign,), (low, Var())):
+            return Listing(opening[sign] + ")", (low, INFINITY))
     return None
 
 

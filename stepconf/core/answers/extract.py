@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stepconf.core.answers.literal import literal_answer
-from stepconf.core.maths.forms import UnreadableError, head, read, readable
-from stepconf.core.maths.notation import FUNCTIONS, folded
+from stepconf.core.maths.forms import head, read
+from stepconf.core.maths.notation import FUNCTIONS, UPRIGHT, folded
 from stepconf.core.maths.tree import Num, Var
 
 AnswerType = Literal["math", "number", "choice", "yesno", "string", "literal", "code"]
@@ -68,7 +68,6 @@ _NUMBER = re.compile(
 )
 _GLUED_NUMBER = re.compile(r"[0-9][0-9.,]*")  # between letters of a script that sets no spaces
 _COMMAND = re.compile(r"\\(?:begin|end)\{\w+\*?\}|\\[A-Za-z]+")
-_TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|textbf|operatorname)\s*\{[^{}]*\}")
 _PROSE_WORD = re.compile(r"[a-z]{2,}|[^\W\d_A-Za-z]{2,}")
 _STARTS_WITH_NUMBER = re.compile(r"[-+\u2212]?[$\u20ac\u00a3]?[0-9.]")
 _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
@@ -168,8 +167,7 @@ def _boxes(text: str) -> list[tuple[int, str]]:
     rows: list[tuple[int, list[str]]] = []
     for i, (start, _, content) in enumerate(boxes):
         between = text[boxes[i - 1][1] : start] if i else ""
-        listed = i > 0 and len(between) < 70 and "\n\n" not in between and _JOINT.fullmatch(between)
-        if listed:
+        if i and "\n\n" not in between and _JOINT.fullmatch(between):
             rows[-1] = (start, [*rows[-1][1], content])
         else:
             rows.append((start, [content]))
@@ -178,9 +176,7 @@ def _boxes(text: str) -> list[tuple[int, str]]:
 
 def _argument(text: str, start: int) -> tuple[int, str]:
     """The TeX argument at `start`: where it ends, and what it holds."""
-    if start >= len(text):
-        return start, ""
-    if text[start] != "{":
+    if not text.startswith("{", start):
         bare = _BARE_ARGUMENT.match(text, start)
         return (bare.end(), bare.group()) if bare else (start, "")
     depth = 0
@@ -195,15 +191,14 @@ def _argument(text: str, start: int) -> tuple[int, str]:
 def _marked(text: str, answer_type: str) -> str | None:
     """The last answer that the text marks as such."""
     plain = folded(text)
-    marks = [(start, content) for start, content in _boxes(text)]
-    for _, start in sorted(((start, start) for start in _mark_ends(plain)), reverse=True):
-        boxes = [content for at, content in marks if at >= start]
-        if boxes:
-            return boxes[-1]
+    boxes = _boxes(text)
+    for start in sorted(_mark_ends(plain), reverse=True):
+        if boxes and boxes[-1][0] >= start:
+            break
         answer = _behind_mark(text, start, answer_type)
         if answer is not None:
             return answer
-    return marks[-1][1] if marks else None
+    return boxes[-1][1] if boxes else None
 
 
 def _mark_ends(text: str) -> Iterator[int]:
@@ -236,15 +231,13 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
     if formulas := _formulas_at(rest, 0):
         return None if _goes_on(text, start, formulas, sentence) else formulas
     line = _clean(rest.partition("\n")[0].replace("$ $", " "))
-    if len(line) < _TAIL_CHARS and _is_formula(line):
+    if _is_formula(line):
         return line
     length = head(rest[:400])
     if bold and (not length or _clean(rest[length : rest.find(bold)])):
         return None
     if length:
         return rest[:length].strip()
-    if text.endswith("<answer>", 0, start):
-        return rest.partition("</answer>")[0].strip() or None
     values = _values(sentence)
     if len(values) == 1 and not _VARIABLE.search(values[0]):
         return values[0]
@@ -264,11 +257,11 @@ def _goes_on(text: str, start: int, formulas: str, sentence: str) -> bool:
 
 def _is_formula(line: str) -> bool:
     """Whether a line is TeX, or mathematics that needs none, and no prose."""
-    outside = _COMMAND.sub(" ", _TEXT_ARGUMENT.sub(" ", line))
+    outside = _COMMAND.sub(" ", UPRIGHT.sub(" ", line))
     words = {word for word in _PROSE_WORD.findall(outside) if len(word) > 2 or "\\" not in line}
     if not line or "$" in line or words - FUNCTIONS - {"and", "or", "sqrt", "pi"}:
         return False
-    return "\\" in line or readable(line)
+    return "\\" in line or bool(read(line))
 
 
 def _bare_answer(text: str) -> str | None:
@@ -278,10 +271,9 @@ def _bare_answer(text: str) -> str | None:
         return None
     inside = _FORMULA.fullmatch(line)
     bare = next(group for group in inside.groups() if group) if inside else line
-    if not readable(bare):
-        return None
     spoken = any(isinstance(form, Num) for form in read(bare))  # "one hundred"
-    return line if spoken or _is_formula(bare) or _STARTS_WITH_NUMBER.match(bare) else None
+    formula = _is_formula(bare) or _STARTS_WITH_NUMBER.match(bare)
+    return line if spoken or (read(bare) and formula) else None
 
 
 def _formulas_at(text: str, start: int) -> str:
@@ -316,15 +308,12 @@ def _values(text: str) -> list[str]:
 
 
 def _is_lone_variable(value: str) -> bool:
-    try:
-        return all(isinstance(form, Var) for form in read(value))
-    except UnreadableError:
-        return False
+    forms = read(value)
+    return bool(forms) and all(isinstance(form, Var) for form in forms)
 
 
 def _last_value(text: str) -> str | None:
-    values = _values(text)
-    return values[-1] if values else None
+    return next(reversed(_values(text)), None)
 
 
 def _clean(line: str) -> str:

@@ -1,22 +1,18 @@
 """Whether two answers, as texts, are the same."""
 
 import re
-from collections.abc import Sequence
+from itertools import product
 
 from stepconf.core.answers.compare import Comparison
 from stepconf.core.answers.literal import same_literal
 from stepconf.core.answers.scalars import Scalars, any_of
 from stepconf.core.maths import algebra
 from stepconf.core.maths.decide import WORDS, Decision
-from stepconf.core.maths.forms import MAX_CHARS, UnreadableError, read
-from stepconf.core.maths.notation import folded
+from stepconf.core.maths.forms import MAX_CHARS, read
+from stepconf.core.maths.notation import UPRIGHT, folded
 from stepconf.core.maths.tokens import tokenize
-from stepconf.core.maths.tree import Form, Node, nodes
+from stepconf.core.maths.tree import Node, nodes
 from stepconf.core.maths.values import TooLargeError, UndecidableError, evaluate
-
-_TEXT_COMMAND = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}"
-)
 
 
 def same_answer(gold: str, predicted: str, answer_type: str = "math", deep: bool = False) -> Decision:
@@ -41,24 +37,20 @@ def same_answer(gold: str, predicted: str, answer_type: str = "math", deep: bool
         return Decision(None)
     if len(gold) <= MAX_CHARS and len(predicted) <= MAX_CHARS and _spelling(gold) == _spelling(predicted):
         return Decision(True, WORDS)
-    forms = _forms(gold), _forms(predicted)
-    if not forms[0] or not forms[1]:
-        return Decision(None)
     scalars = Scalars(algebra.equal if deep else None)
     comparison = Comparison(scalars, algebra.solutions if deep else None)
     verdicts: list[bool | None] = []
-    for a in forms[0]:
-        for b in forms[1]:
-            try:
-                verdicts.append(comparison.same(a, b))
-            except (UndecidableError, RecursionError):
-                verdicts.append(None)
+    for a, b in product(read(gold), read(predicted)):
+        try:
+            verdicts.append(comparison.same(a, b))
+        except (UndecidableError, RecursionError):
+            verdicts.append(None)
     return Decision(any_of(verdicts), scalars.by)
 
 
 def holds_tower(answer: str) -> bool:
     """Whether there is a power or factorial in an answer that is too large to be computed."""
-    return any(_is_tower(node) for form in _forms(answer) for node in nodes(form))
+    return any(_is_tower(node) for form in read(answer) for node in nodes(form))
 
 
 def _is_tower(node: Node) -> bool:
@@ -71,19 +63,12 @@ def _is_tower(node: Node) -> bool:
     return False
 
 
-def _forms(answer: str) -> Sequence[Form]:
-    try:
-        return read(answer)
-    except (UnreadableError, RecursionError):
-        return ()
-
-
 def _spelling(answer: str) -> list[tuple[str, str]]:
     """The tokens of an answer, by which it is spelled like another one."""
     return [(t.kind, t.name) for t in tokenize(answer, answer=True) if t.kind != "comma"]
 
 
 def _words(text: str, answer_type: str) -> str:
-    words = _TEXT_COMMAND.sub(r"\1", folded(text)).replace("\\", "").casefold()
+    words = UPRIGHT.sub(r"\1", folded(text)).replace("\\", "").casefold()
     words = " ".join(re.sub(r"[^\w\s.%/:+-]", " ", words).split()).rstrip(".")
     return {"true": "yes", "false": "no"}.get(words, words) if answer_type == "yesno" else words

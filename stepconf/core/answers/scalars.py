@@ -29,7 +29,7 @@ from stepconf.core.maths.tree import (
     walk,
 )
 from stepconf.core.maths.units import measure, measure_of
-from stepconf.core.maths.values import IMAGINARY_UNIT, Reading, TooLargeError, UndecidableError, evaluate
+from stepconf.core.maths.values import IMAGINARY_UNIT, Reading, UndecidableError, evaluate
 
 TOLERANCE = Fraction(1000001, 10**12)  # 0.666666 and 0.666667 are both 2/3
 _STRENGTH = (WORDS, RATIONALS, POLYNOMIALS, BALLS, SYMPY)
@@ -76,10 +76,7 @@ class Scalars:
         verdict = self._scalar(a, b)
         if verdict is True:
             return True
-        if kinds.count("pct") == 1:
-            plain = self._scalar(_peeled(a)[1], _peeled(b)[1])
-            return any_of([verdict, plain])
-        if kinds.count("deg") == 1:
+        if kinds.count("pct") == 1 or kinds.count("deg") == 1:
             return any_of([verdict, self._scalar(_peeled(a)[1], _peeled(b)[1])])
         based = ["_" in node.name if isinstance(node, Num) else False for node in (a, b)]
         if based.count(True) == 1:
@@ -88,31 +85,30 @@ class Scalars:
 
     def _scalar(self, a: Node, b: Node) -> bool | None:
         names = variables(a) - {"i"}, variables(b) - {"i"}
-        if names[0] != names[1] and (not names[0] or not names[1]):
-            return self._with_letter_as_unit(a, b)
-        decimal = any(isinstance(n, Num) and n.decimals for side in (a, b) for n in walk(side))
         if not names[0] and not names[1]:
-            return self._numbers(a, b, decimal)
+            return self._numbers(a, b)
+        match (a, b) if names[0] else (b, a):
+            case Binary("implicit", value, Var(letter)), other if measure_of(letter) and not all(names):
+                return (
+                    self._scalar(value, other) or None
+                )  # 5m and 5: a variable, or a unit without its space?
         decision = same_expression(a, b, _PLAIN)
         self.note(decision.by or BALLS)
         if decision.same is None and names[0] == names[1]:
             return self._by_algebra(a, b)
         return decision.same
 
-    def _numbers(self, a: Node, b: Node, decimal: bool) -> bool | None:
+    def _numbers(self, a: Node, b: Node) -> bool | None:
         verdicts: list[bool | None] = []
+        decimal = any(isinstance(n, Num) and n.decimals for side in (a, b) for n in walk(side))
         angled = any(isinstance(n, Unary) and n.op == "deg" for side in (a, b) for n in walk(side))
-        logs = any(
-            isinstance(n, Call) and n.name == "log" and len(n.args) == 1
-            for side in (a, b)
-            for n in walk(side)
-        )
+        logs = any(isinstance(n, Call) and n.name == "log" for side in (a, b) for n in walk(side))
         env = {"i": IMAGINARY_UNIT}
         for reading in (_PLAIN, *[_DEGREES] * angled, *[_NATURAL] * logs):
             try:
                 x, y = evaluate(a, env, reading), evaluate(b, env, reading)
             except UndecidableError:
-                verdicts.append(_far_apart(a, b))
+                verdicts.append(None)
                 continue
             exact = isinstance(x, Fraction) and isinstance(y, Fraction)
             self.note(RATIONALS if exact else BALLS)
@@ -123,18 +119,6 @@ class Scalars:
         if logs and False in verdicts:
             return None if len(set(verdicts)) > 1 else False
         return any_of(verdicts) if None not in verdicts else self._by_algebra(a, b)
-
-    def _with_letter_as_unit(self, a: Node, b: Node) -> bool | None:
-        """5m and 5: a variable, or a unit without its space?"""
-        lettered, other = (a, b) if variables(a) - {"i"} else (b, a)
-        match lettered:
-            case Binary("implicit", value, Var(letter)) if measure_of(letter) and not variables(value):
-                return self._scalar(value, other) or None
-        if variables(lettered) and not variables(other):
-            constant = same_expression(lettered, other, _PLAIN)
-            self.note(constant.by or BALLS)
-            return constant.same
-        return None
 
     def _by_algebra(self, a: Node, b: Node) -> bool | None:
         if self.algebra is None:
@@ -156,46 +140,6 @@ def any_of(verdicts: Sequence[bool | None]) -> bool | None:
 def all_of(verdicts: Sequence[bool | None]) -> bool | None:
     """Three-valued "and"."""
     return False if False in verdicts else None if None in verdicts else True
-
-
-def _far_apart(a: Node, b: Node) -> bool | None:
-    """False where one side is astronomic and the other has a value."""
-    huge = [_is_huge(node) for node in (a, b)]
-    if huge.count(True) != 1:
-        return None
-    try:
-        evaluate(b if huge[0] else a, {}, _PLAIN)
-    except UndecidableError:
-        return None
-    return False
-
-
-def _is_huge(node: Node) -> bool:
-    """Whether the tree is, up to its sign, a power or factorial that is provably astronomic."""
-    while isinstance(node, Unary) and node.op == "neg":
-        node = node.arg
-    try:
-        evaluate(node, {})
-    except TooLargeError:
-        pass
-    except UndecidableError:
-        return False
-    else:
-        return False
-    if isinstance(node, Unary):
-        return node.op == "fact"
-    if not isinstance(node, Binary) or node.op not in ("^", "^^"):
-        return False
-    try:
-        base = evaluate(node.left, {})
-        return isinstance(base, Fraction) and base >= 2 and (_is_huge(node.right) or _positive(node.right))
-    except UndecidableError:
-        return False
-
-
-def _positive(node: Node) -> bool:
-    value = evaluate(node, {})
-    return isinstance(value, Fraction) and value > 0
 
 
 def value_of(form: Form) -> Node:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from stepconf.core.maths.parser import NoExpressionError, parse
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.tree import Binary, Node, Num, Var, has_operation
+from stepconf.core.maths.tree import Binary, Node, Var
 from stepconf.core.maths.vocabulary import CLAUSE_STARTS
 
 MAX_SIDE_TOKENS = 120
-MAX_NAME_WORDS = 8
 MAX_RELATIONS = 300
 MAX_LINKS = 8  # how far the modulus at the end of a chain is looked for
 _WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
@@ -140,12 +139,7 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
     ):
         closed += 1
     after = closed if closed == end else after
-    if (
-        after < end
-        and tokens[after].kind == "var"
-        and tokens[after].name.isupper()
-        and not tokens[after].math
-    ):
+    if after < end and tokens[after].kind == "var" and tokens[after].name.isupper():
         return None  # "J = 4 N": a factor that prose sets apart
     modulus = after + 1 < end and tokens[after].kind == "open" and tokens[after + 1].name == "mod"
     if after < end and tokens[after].kind in _UNFINISHED and after - start < MAX_SIDE_TOKENS and not modulus:
@@ -198,21 +192,16 @@ def _rounds(tokens: Sequence[Token], start: int, end: int) -> bool:
 
 def _cut(tokens: Sequence[Token], at: int) -> bool:
     """Whether the break at `at` cuts an expression: `.8 + . 84 = 1.64`, or a row that begins with an operator."""
-    after = tokens[at + 1] if at + 1 < len(tokens) else None
-    row = after is not None and after.math and after.kind == "op" and at > 0 and tokens[at - 1].math
-    return (at > 0 and tokens[at - 1].kind == "op") or row
+    before, after = tokens[max(0, at - 1)], tokens[at + 1]
+    return before.kind == "op" or (after.kind == "op" and after.math and before.math)
 
 
 def _quantity(tokens: Sequence[Token], low: int, end: int) -> Side | None:
     """A quantity named in words, from the beginning of its line: "Total earnings = ..."."""
     start = end
-    while start > low and tokens[start - 1].kind == "word" and end - start < MAX_NAME_WORDS:
+    while start > low and tokens[start - 1].kind == "word":
         start -= 1
-    if start == end:
-        return None
-    before = tokens[start - 1] if start else None
-    begins = before is None or before.kind in ("break", "arrow")
-    if not begins and not (before is not None and before.math and tokens[start].name[0].isupper()):
+    if start == end or (start and tokens[start - 1].kind not in ("break", "arrow")):
         return None
     name = " ".join(token.name.lower() for token in tokens[start:end])
     return Side(Var(f"{name} "), start, end)
@@ -241,18 +230,12 @@ def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
         return True
     before = tokens[at - 1]
     if before.math and token.math:
-        said = before.kind == "word" and before.name.lower() in CLAUSE_STARTS | {
-            "or",
-            "and",
-            "if",
-            "for",
-        }
-        return said or before.kind in ("break", "arrow", "rel", "comma", "open", "annot", "currency")
+        return before.kind in ("break", "arrow", "rel", "comma", "open", "annot", "currency")
     # "12 x 1 and 1/4"
     mixed = token.kind != "var" and before.name == "and" and at > low + 1 and tokens[at - 2].kind == "num"
     if before.kind in _MIDDLES or mixed:
         return False
-    return not (before.kind == "close" and (token.kind == "num" or not token.spaced))
+    return not (before.kind == "close" and token.kind == "num")
 
 
 _MIDDLES = frozenset("op dots sub frac sqrt func other var num fact pct colon such".split())
@@ -260,11 +243,8 @@ _MIDDLES = frozenset("op dots sub frac sqrt func other var num fact pct colon su
 
 def _is_bullet(tokens: Sequence[Token], at: int) -> bool:
     """Whether the dash at `at` is punctuation: it begins a line of prose or follows a word."""
-    if tokens[at].math:
-        return False
-    if at == 0 or tokens[at - 1].kind in ("word", "break", "close"):
-        return at + 1 < len(tokens) and tokens[at + 1].spaced
-    return False
+    follows = at == 0 or tokens[at - 1].kind in ("word", "break", "close")
+    return follows and not tokens[at].math and at + 1 < len(tokens) and tokens[at + 1].spaced
 
 
 def prefixes(node: Node) -> list[Node]:
@@ -273,22 +253,4 @@ def prefixes(node: Node) -> list[Node]:
     while isinstance(node, Binary) and node.op in ("+", "-", "*", "/", "implicit", "of"):
         node = node.left
         found.append(node)
-    return found
-
-
-def suffixes(node: Node) -> list[Node]:
-    """What `2 - 3 * 5` may end with where the sign is a dash ("Step 2 - 3 * 5 = 15"): `3 * 5`."""
-    found: list[Node] = []
-    if (
-        isinstance(node, Binary)
-        and node.op == "-"
-        and isinstance(node.left, Num)
-        and has_operation(node.right)
-    ):
-        found.append(node.right)
-    if isinstance(node, Binary) and isinstance(node.left, Binary):
-        inner = node.left
-        found += [Binary(node.op, shorter, node.right) for shorter in suffixes(inner)]
-        if inner.op == "-" and isinstance(inner.left, Num):
-            found.append(Binary(node.op, inner.right, node.right))
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from stepconf.core.claims.chains import Relation, prefixes, relations, suffixes
+from stepconf.core.claims.chains import Relation, prefixes, relations
 from stepconf.core.claims.claims import (
     Claim,
     both_signs,
@@ -23,6 +23,7 @@ from stepconf.core.claims.equations import (
     Known,
     assigns,
     has_variables,
+    holds_everywhere,
     lists_values,
     measures,
     money,
@@ -30,25 +31,21 @@ from stepconf.core.claims.equations import (
 )
 from stepconf.core.claims.facts import number_facts
 from stepconf.core.claims.inequalities import InequalityTrail
-from stepconf.core.claims.meanings import numerals, other_meaning
+from stepconf.core.claims.meanings import named_moduli, other_meaning
 from stepconf.core.claims.operations import BOX, UNKNOWN_BOX, own_signs
-from stepconf.core.claims.rewrites import announces, holds_everywhere, is_slip
 from stepconf.core.maths.decide import BALLS, POLYNOMIALS, RATIONALS
 from stepconf.core.maths.polynomials import Polynomial, Ring, is_constant, is_zero
 from stepconf.core.maths.rounding import Outcome, relation_holds
 from stepconf.core.maths.tokens import Token, tokenize
 from stepconf.core.maths.tree import (
     Binary,
-    Num,
     Var,
     has_sign_choice,
-    is_compound,
     variables,
     walk,
 )
 from stepconf.core.maths.vocabulary import (
     CHOICES,
-    CONDITIONS,
     DENIALS,
     GIVING,
     PLACES,
@@ -92,20 +89,19 @@ class _Solution:
     def __init__(self, problem: str) -> None:
         tokens = tokenize(problem)
         said = words(tokens, 0, len(tokens))
-        self.rounded: set[str] = set()
         self.ring = Ring()
         self.trail = Trail(self.ring)
         self.inequalities = InequalityTrail(self.ring)
-        self.said = numerals(problem, tokens)
+        self.numbers = {token.value for token in tokens if token.kind == "num"}
+        self.moduli = named_moduli(problem)
         self.index = -1  # of the step
         self.by_cases = False
         self.supposing = False
         self.supposed: dict[str, Fraction] = {}  # the values that variables were supposed to have
         self.equations_left = MAX_EQUATIONS
         self.nodes_left = MAX_SAMPLED
-        self.rewrites = False  # all links of the chain so far are identities
         self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
-        self.own_signs = own_signs(tokens, problem, said)
+        self.own_signs = own_signs(tokens, problem)
         self.known = Known(
             self.ring, given=frozenset(t.name for t in tokens if t.kind == "num" and t.decimals)
         )
@@ -119,11 +115,10 @@ class _Solution:
 
     def give(self, tokens: Sequence[Token], relation: Relation) -> None:
         """Note what the problem states."""
-        signed = has_sign_choice(relation.left.node) or has_sign_choice(relation.right.node)
-        if not has_variables(relation) or signed or relation.spelled or _measured(tokens, relation):
+        if not has_variables(relation) or relation.spelled:
             return
         around = sentence(tokens, relation.left.start, relation.right.end)
-        self.known.allows(relation, words(tokens, *around) - GIVING, given=True)
+        self.known.allows(relation, words(tokens, *around) - GIVING)
         polynomial = polynomial_of(relation, self.ring)
         never = polynomial is not None and is_constant(polynomial) and not is_zero(polynomial)
         self.unsolvable = self.unsolvable or never
@@ -167,21 +162,18 @@ class _Solution:
 
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
-        rewrites, self.rewrites = relation.chained and self.rewrites, False
         modulus = relation.modulus
         if has_sign_choice(left.node) or has_sign_choice(right.node):
-            return both_signs(text, tokens, relation, frozenset(self.rounded))
+            return both_signs(text, tokens, relation)
         if relation.name == "===" and isinstance(right.node, Binary) and right.node.op == "mod":
             modulus = right.node.right
         if modulus is not None:
             return congruence(text, tokens, relation, modulus)
         if has_variables(relation):
-            return self.equation(text, tokens, relation, rewrites)
+            return self.equation(text, tokens, relation)
         if not is_numeric_claim(relation, tokens):
             return None
-        outcome = self.decide(relation)
-        if outcome.reason.startswith("rounded"):
-            self.rounded |= {n.name for n in walk(right.node) if isinstance(n, Num)}
+        outcome = _decide(relation)
         if outcome.holds is False and (doubt := self.doubt(text, tokens, relation)):
             outcome = Outcome(None, doubt)
         return claim_of(text, tokens, relation, outcome.holds, outcome.reason, outcome.by)
@@ -196,26 +188,22 @@ class _Solution:
             return "stated in doubt"
         if self.annotated(text, tokens[right.start].start):
             return "an annotation says it otherwise"
-        return other_meaning(text, tokens, relation, self.said)
+        return other_meaning(text, tokens, relation, self.numbers, self.moduli)
 
     def annotated(self, text: str, start: int) -> bool:
         """Whether a calculator annotation that holds stands before the right side."""
         found = _ANNOTATION.search(text, max(0, start - 120), start)
         inside = tokenize(found[1]) if found else []
         stated = relations(inside)
-        return bool(stated) and all(not has_variables(r) and self.decide(r).holds for r in stated)
+        return bool(stated) and all(_decide(r).holds for r in stated)
 
-    def equation(
-        self, text: str, tokens: Sequence[Token], relation: Relation, rewrites: bool
-    ) -> Claim | None:
-        """A relation between variables: it must not contradict what was said before.
-
-        `rewrites`: whether it goes on a chain all links of which are identities.
-        """
+    def equation(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
+        """A relation between variables: it must not contradict what was said before."""
         if relation.spelled or _measured(tokens, relation):
             return None
         if relation.name in ("<", ">", "<=", ">="):
-            return self.inequality(text, tokens, relation)
+            same = self.inequalities.follows(relation, self.index, tokens)
+            return claim_of(text, tokens, relation, True, "", RATIONALS) if same else None
         around = sentence(tokens, relation.left.start, relation.right.end)
         said = words(tokens, *around)
         self.by_cases = self.by_cases or bool(said & {"case", "cases"})
@@ -230,10 +218,6 @@ class _Solution:
         polynomial = polynomial_of(relation, self.ring)
         self.equations_left -= len(polynomial) // 4 if polynomial is not None else 0
         identity = self.identity(relation, polynomial)
-        announced = rewrites or announces(tokens, relation)
-        self.rewrites = (
-            bool(identity) and (rewrites or not relation.chained) and is_compound(relation.left.node)
-        )
         if polynomial is not None and not said & (DENIALS | REFUSALS | CHOICES):
             follows = self.trail.follows(
                 polynomial,
@@ -254,14 +238,9 @@ class _Solution:
             return None
         if identity is False:
             return claim_of(text, tokens, relation, False, "the two sides differ by a constant", by)
-        free = not said & (CONDITIONS | DENIALS) and self.known.nothing_of(relation)
-        if free and is_slip(relation, announced):
-            return claim_of(text, tokens, relation, False, "the two sides are not the same", POLYNOMIALS)
-        allowed = self.known.allows(relation, said)
-        if allowed is None or (identity is None and polynomial is not None and is_constant(polynomial)):
+        if self.known.allows(relation, said):
             return None
-        reason = "" if allowed else "contradicts what was stated before"
-        return claim_of(text, tokens, relation, allowed, reason, POLYNOMIALS)
+        return claim_of(text, tokens, relation, False, "contradicts what was stated before", POLYNOMIALS)
 
     def is_left_alone(
         self, tokens: Sequence[Token], relation: Relation, said: Set[str], identity: bool | None
@@ -281,13 +260,6 @@ class _Solution:
         if said := assigns(relation):
             self.by_cases = self.by_cases or self.supposed.setdefault(*said) != said[1]
 
-    def inequality(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
-        """An inequality between expressions with a variable: it must follow from what it is derived from."""
-        holds, reason = self.inequalities.follows(relation, self.index, tokens)
-        if holds is None or in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
-            return None
-        return claim_of(text, tokens, relation, holds, reason, RATIONALS)
-
     def identity(self, relation: Relation, polynomial: Polynomial | None) -> bool | None:
         """Whether the two sides are the same, or never the same, whatever the variables are."""
         self.nodes_left -= sum(1 for side in (relation.left, relation.right) for _ in walk(side.node))
@@ -295,17 +267,14 @@ class _Solution:
             return holds_everywhere(relation, polynomial, self.ring)
         return is_zero(polynomial) if polynomial is not None and is_constant(polynomial) else None
 
-    def decide(self, relation: Relation) -> Outcome:
-        rounded = frozenset(self.rounded)
-        best = relation_holds(relation.name, relation.left.node, relation.right.node, rounded, {})
-        if best.holds is not False:
-            return best
-        for a in (relation.left.node, *suffixes(relation.left.node)):
-            for b in (relation.right.node, *prefixes(relation.right.node)):
-                other = relation_holds(relation.name, a, b, rounded, {})
-                if other.holds:
-                    return Outcome(None, "holds in another reading")
-        return best
+
+def _decide(relation: Relation) -> Outcome:
+    """Whether a relation between numbers holds: None where it does for the first numbers of its right side."""
+    left, right = relation.left.node, relation.right.node
+    best = relation_holds(relation.name, left, right)
+    if best.holds is False and any(relation_holds(relation.name, left, b).holds for b in prefixes(right)):
+        return Outcome(None, "holds in another reading")
+    return best
 
 
 def _numbers_a_case(tokens: Sequence[Token]) -> bool:

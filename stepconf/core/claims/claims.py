@@ -6,7 +6,6 @@ from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
 from stepconf.core.claims.context import in_doubt
-from stepconf.core.claims.equations import has_variables, measures
 from stepconf.core.claims.facts import Fact
 from stepconf.core.maths.decide import BALLS, RATIONALS
 from stepconf.core.maths.rounding import relation_holds, show
@@ -60,25 +59,22 @@ def fact_claim(text: str, tokens: Sequence[Token], fact: Fact) -> Claim:
     return Claim(start, end, text[start:end], None if doubted else fact.holds, fact.reason, RATIONALS)
 
 
-def both_signs(
-    text: str, tokens: Sequence[Token], relation: Relation, rounded: frozenset[str]
-) -> Claim | None:
+def both_signs(text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
     """`(5 ± sqrt(49)) / 4 = (5 ± 7) / 4`: the values of one side are those of the other."""
     sides = relation.left.node, relation.right.node
-    if relation.name != "=" or has_variables(relation) or not all(map(has_sign_choice, sides)):
+    if relation.name != "=" or not all(map(has_sign_choice, sides)):
         return None
-    if relation.modulus is not None or in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
+    if in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
         return None
     left, right = ([with_sign(side, upper) for upper in (True, False)] for side in sides)
     holds = [
-        [relation_holds("=", a, b, rounded, {}).holds for a, b in zip(left, other, strict=True)]
+        [relation_holds("=", a, b).holds for a, b in zip(left, other, strict=True)]
         for other in (right, right[::-1])
     ]
     if any(all(pair) for pair in holds):
         return claim_of(text, tokens, relation, True, "", BALLS)
-    same_units = measures(tokens, relation.left) == measures(tokens, relation.right)
     single = all(sum(1 for n in walk(side) if getattr(n, "op", "") in ("pm", "mp")) == 1 for side in sides)
-    if single and same_units and all(False in pair for pair in holds):
+    if single and all(False in pair for pair in holds):
         return claim_of(text, tokens, relation, False, "the values differ", BALLS)
     return None
 
@@ -104,10 +100,8 @@ def complex_equality(text: str, tokens: Sequence[Token], relation: Relation) -> 
     """An equality between complex numbers."""
     if relation.name != "=" or not (is_compound(relation.left.node) or relation.chained):
         return None
-    outcome = relation_holds("=", relation.left.node, relation.right.node, frozenset(), {"i": IMAGINARY_UNIT})
-    if outcome.holds is None or (
-        not outcome.holds and in_doubt(tokens, relation.left.start, relation.right.end, DENIALS)
-    ):
+    outcome = relation_holds("=", relation.left.node, relation.right.node, {"i": IMAGINARY_UNIT})
+    if not outcome.holds and in_doubt(tokens, relation.left.start, relation.right.end, DENIALS):
         return None
     return claim_of(text, tokens, relation, outcome.holds, outcome.reason, outcome.by)
 
@@ -116,8 +110,6 @@ def is_numeric_claim(relation: Relation, tokens: Sequence[Token]) -> bool:
     """Whether a relation between numbers states a computation, rather than naming or counting something."""
     left, right = relation.left, relation.right
     if relation.name in ("===", "!="):
-        return False
-    if relation.modulus is not None:
         return False
     if relation.spelled:
         return not is_literal(left.node) and is_literal(right.node)
@@ -134,11 +126,10 @@ def is_numeric_claim(relation: Relation, tokens: Sequence[Token]) -> bool:
         return computes and not units[0] and (not units[1] or relation.chained)
     if relation.chained:
         return True
-    computes = tokens[left.start].math or has_operation(left.node)
-    return computes and not units[0] and not units[1]
+    return tokens[left.start].math and not units[1]
 
 
 def _units(tokens: Sequence[Token], side: Side) -> frozenset[str]:
     """The words, singular and in lower case, that stand among the numbers of a side."""
     inside = tokens[side.start : side.end]
-    return frozenset(t.name.lower().rstrip("s.") for t in inside if t.kind == "word" and t.name != "of")
+    return frozenset(t.name.lower().rstrip("s.") for t in inside if t.kind == "word")

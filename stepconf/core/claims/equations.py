@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
+from stepconf.core.maths.decide import same_everywhere
 from stepconf.core.maths.notation import CURRENCIES
 from stepconf.core.maths.polynomials import (
     Polynomial,
@@ -34,44 +35,32 @@ class Known:
     several: set[str] = field(default_factory=set)  # variables that take more than one value
     given: frozenset[str] = frozenset()  # the decimals that stand in the problem, which are exact
 
-    def allows(self, relation: Relation, words: frozenset[str], given: bool = False) -> bool | None:
-        """Whether the equation `relation` can hold with all that was stated: None if nobody can say.
+    def allows(self, relation: Relation, words: frozenset[str]) -> bool:
+        """Whether the equation `relation` may hold with all that was stated.
 
         It is kept for later where it may hold. `words` are those of its sentence.
         """
         polynomial = polynomial_of(relation, self.ring)
         if polynomial is None:
-            return None
+            return True
         own = self.ring.names(polynomial)
         if words & (CONDITIONS | PLACES):
             self.several |= {name for name in own if len(own) == 1 and assigns(relation)}
-            return None
-        if is_constant(polynomial):
-            return is_zero(polynomial)
+            return True
         if self._has_two_values(relation) or own & self.several:
-            return None
+            return True
         related = self._connected(polynomial)
         if len(own) > 1 and any(is_constant(polynomial - fact) for fact in related):
-            return None  # one of several cases: `a + b = 10`, `a + b = 11`
+            return True  # one of several cases: `a + b = 10`, `a + b = 11`
         if contradictory([*related, polynomial]):
             if self.rounded(relation, related):
-                return None
-            if given:
-                self.several |= own  # equations of different points
+                return True
             # Which of them is wrong is not known, so none of them may judge what comes next.
             self.facts = [fact for fact in self.facts if fact not in related]
             return False
-        if given or not self._branches(own):
+        if not self._branches(own):
             self.facts = [*self.facts[-MAX_FACTS:], polynomial]
-        return None
-
-    def nothing_of(self, relation: Relation) -> bool:
-        """Whether nothing was stated of the variables of `relation` that could make its sides equal."""
-        own = variables(relation.left.node) | variables(relation.right.node)
-        assigned = {name for node in self.literals for name in variables(node)}
-        in_facts = {name for fact in self.facts for name in self.ring.names(fact)}
-        stated = assigned | in_facts | self.several
-        return not any(name in own or "(" in name for name in stated)
+        return True
 
     def rounded(self, relation: Relation, facts: Sequence[Polynomial]) -> bool:
         """Whether the equation may differ from what follows from `facts` only because it is rounded."""
@@ -84,7 +73,7 @@ class Known:
                 value = implied_value(self.ring, facts, one.name)
                 if value is None:
                     return True
-                return relation_holds("=", Num(value), other, frozenset(), {}).holds is not False
+                return relation_holds("=", Num(value), other).holds is not False
         return len(facts) != 1 or self._rounds(relation, facts[0])
 
     def _rounds(self, relation: Relation, fact: Polynomial) -> bool:
@@ -114,15 +103,7 @@ class Known:
     def _has_two_values(self, relation: Relation) -> bool:
         """Note what an expression is said to be, `x = 3`; whether it was plainly given another value before."""
         said = _valued(relation)
-        if said is None:
-            return False
-        node, value = said
-        if self.literals.setdefault(node, value) == value:
-            return False
-        if isinstance(node, Var):
-            self.several.add(node.name)
-            self.facts = [fact for fact in self.facts if node.name not in self.ring.names(fact)]
-        return True
+        return said is not None and self.literals.setdefault(*said) != said[1]
 
     def retract(self) -> None:
         """The solution takes something back: what was stated so far binds it no more."""
@@ -169,31 +150,39 @@ def _valued(relation: Relation) -> tuple[Node, Fraction] | None:
 
 def polynomial_of(relation: Relation, ring: Ring) -> Polynomial | None:
     """What is zero where the equation `relation` holds; None where it is no exact equation."""
-    if relation.name != "=" or relation.modulus is not None:
+    if relation.name != "=":
         return None
     try:
-        top, _ = ring.difference(relation.left.node, relation.right.node)
+        return ring.difference(relation.left.node, relation.right.node)[0]
     except UndecidableError:
         return None
-    return None if _inexact(relation, ring.names(top)) else top
 
 
-def _inexact(relation: Relation, names: frozenset[str]) -> bool:
-    """Whether a number in the equation may be rounded."""
-    numbers = [n for side in (relation.left, relation.right) for n in walk(side.node) if isinstance(n, Num)]
-    longest = max((n.decimals for n in numbers), default=0)
-    return longest > 2 or (longest > 0 and any("(" in name for name in names))
+def holds_everywhere(relation: Relation, polynomial: Polynomial | None, ring: Ring) -> bool | None:
+    """Whether an equation is an identity (True), is never so (False: its sides differ by a constant), or neither.
+
+    Args:
+        relation: the equation.
+        polynomial: what is zero where the equation holds; None if it has none.
+        ring: that of the polynomial.
+    """
+    if polynomial is not None and is_constant(polynomial):
+        return is_zero(polynomial)
+    if relation.name != "=" or (polynomial is not None and not has_opaque(ring.names(polynomial))):
+        return None
+    return True if same_everywhere(relation.left.node, relation.right.node).same else None
+
+
+def has_opaque(names: frozenset[str]) -> bool:
+    """Whether an expression that is no polynomial is among the variables of one."""
+    return any("(" in name for name in names)
 
 
 def lists_values(tokens: Sequence[Token], right: Side) -> bool:
     """Whether another value stands behind the right side: `x = 3, -8`, but not `x = 3, 4 = y`."""
-    after = tokens[right.end : right.end + 4]
-    if not after or after[0].kind != "comma" or not after[0].math:
-        return False
-    value = after[2:] if after[1:2] and after[1].name == "-" else after[1:]
-    return (
-        bool(value) and value[0].kind == "num" and value[0].math and all(t.kind != "rel" for t in value[1:2])
-    )
+    after = [t for t in tokens[right.end : right.end + 4] if t.name != "-"]
+    kinds = [token.kind for token in after]
+    return kinds[:2] == ["comma", "num"] and after[0].math and kinds[2:3] != ["rel"]
 
 
 def measures(tokens: Sequence[Token], side: Side) -> frozenset[str]:
@@ -208,8 +197,7 @@ def measures(tokens: Sequence[Token], side: Side) -> frozenset[str]:
 
 def money(tokens: Sequence[Token], side: Side) -> frozenset[str]:
     """The currency whose sign stands in a side."""
-    signs = (t.name for t in tokens[side.start : side.end] if t.kind == "currency")
-    return frozenset(CURRENCIES[sign] for sign in signs if sign in CURRENCIES)
+    return frozenset(CURRENCIES[t.name] for t in tokens[side.start : side.end] if t.kind == "currency")
 
 
 def has_variables(relation: Relation) -> bool:

@@ -1,12 +1,16 @@
 """Statements about whole numbers in words: "91 is prime", "24 and 1199 are divisible by 3"."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stepconf.core.maths.numbers import is_prime
 from stepconf.core.maths.tokens import Token
 
 MAX_NUMBER = 10**12
+_BEFORE = ("word", "break", "arrow", "comma", "open")
+_MULTIPLES = {("divisible", "by"), ("multiple", "of"), ("multiples", "of")}
+_DIVISORS = {(noun, "of") for noun in ("factor", "divisor", "factors", "divisors")}
+_NO_PRIME = (["factor"], ["divisor"], ["factors"], ["to"], ["power"])  # 4 is prime to 9
 _PARTS = frozenset("of by than between from to plus minus".split())
 
 
@@ -41,16 +45,12 @@ def _numbers_before(tokens: Sequence[Token], at: int) -> tuple[list[int], int]:
     numbers, start = [int(tokens[at - 1].value)], at - 1
     if start >= 2 and tokens[start - 1].name == "and" and _whole(tokens[start - 2]):
         numbers, start = [int(tokens[start - 2].value), *numbers], start - 2
-        if start and tokens[start - 1].kind == "comma":
-            return [], at
     before = tokens[start - 1] if start else None
-    if before is not None and before.kind == "comma" and start >= 2 and tokens[start - 2].kind == "num":
+    # "2, 3, and 4 are", "the product of 3 and 7 is", "the sum of the digits of 12 is" speak of something else
+    listed = start >= 2 and tokens[start - 1].kind == "comma" and tokens[start - 2].kind == "num"
+    if before and (listed or before.name.lower() in _PARTS or before.kind not in _BEFORE):
         return [], at
-    alone = before is None or before.kind in ("word", "break", "arrow", "comma", "open")
-    # "the product of 3 and 7 is prime", "the sum of the digits of 12 is ..." speak of something else.
-    if before is not None and before.name.lower() in _PARTS:
-        return [], at
-    return (numbers, start) if alone else ([], at)
+    return numbers, start
 
 
 def _whole(token: Token) -> bool:
@@ -64,39 +64,21 @@ def _whole(token: Token) -> bool:
 
 def _stated(tokens: Sequence[Token], at: int, numbers: list[int]) -> tuple[int, bool]:
     """(end, holds) of what the words from `at` say of `numbers`; end 0 if nothing that can be checked."""
-    words = [t.name.lower() if t.kind == "word" else "" for t in tokens[at : at + 7]]
-    verb, rest, used = words[0], words[1:], 1
-    if verb == ("is" if len(numbers) == 1 else "are"):
-        truth = True
-        if rest and rest[0] == "not":
-            truth, rest, used = False, rest[1:], used + 1
-        if rest and rest[0] in ("a", "also", "both"):
-            rest, used = rest[1:], used + 1
-        if rest and rest[0] == "prime":
-            noun = rest[1] if len(rest) > 1 else ""
-            if noun in ("factor", "divisor", "factors", "to", "power"):
-                return 0, False
-            return at + used + 1, all(is_prime(n) == truth for n in numbers)
-        if rest[:2] in (["divisible", "by"], ["multiple", "of"], ["multiples", "of"]):
-            return _divisibility(
-                tokens, at + used + 2, lambda n, d: (d != 0 and n % d == 0) == truth, numbers
-            )
-        if rest[:2] in (["factor", "of"], ["divisor", "of"], ["factors", "of"], ["divisors", "of"]):
-            return _divisibility(
-                tokens, at + used + 2, lambda n, d: (n != 0 and d % n == 0) == truth, numbers
-            )
-    return 0, False
-
-
-def _divisibility(
-    tokens: Sequence[Token], at: int, holds: Callable[[int, int], bool], numbers: list[int]
-) -> tuple[int, bool]:
-    if at >= len(tokens) or not _whole(tokens[at]):
+    verb, *rest = [t.name.lower() if t.kind == "word" else "" for t in tokens[at : at + 7]]
+    if verb != ("is" if len(numbers) == 1 else "are"):
         return 0, False
-    after = tokens[at + 1] if at + 1 < len(tokens) else None
-    if after is not None and (
-        after.kind not in ("break", "comma", "word", "close") or after.name in ("and", "or")
-    ):
+    end = at + 1
+    truth = rest[:1] != ["not"]
+    for skipped in (("not",), ("a", "also", "both")):
+        if rest and rest[0] in skipped:
+            rest, end = rest[1:], end + 1
+    if rest[:1] == ["prime"] and rest[1:2] not in _NO_PRIME:
+        return end + 1, all(is_prime(n) == truth for n in numbers)
+    other, *after = tokens[end + 2 : end + 4] or tokens[at : at + 1]
+    ends = all(t.kind in ("break", "comma", "word", "close") and t.name not in ("and", "or") for t in after)
+    if tuple(rest[:2]) not in _MULTIPLES | _DIVISORS or not _whole(other) or not ends:
         return 0, False
-    other = int(tokens[at].value)
-    return at + 1, all(holds(n, other) for n in numbers)
+    pairs = [(n, int(other.value)) for n in numbers]
+    if tuple(rest[:2]) in _DIVISORS:
+        pairs = [(d, n) for n, d in pairs]
+    return end + 3, all((d != 0 and n % d == 0) == truth for n, d in pairs)

@@ -1,14 +1,12 @@
 """What a relation that fails as arithmetic may mean instead."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
 from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
-from stepconf.core.maths.numbers import in_base
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.tree import Binary, Node, Num, Unary, substitute, walk
+from stepconf.core.maths.tree import Binary, Num, Unary, walk
 from stepconf.core.maths.values import UndecidableError, evaluate
 
 _OTHER_ARITHMETIC = re.compile(
@@ -23,7 +21,6 @@ _OTHER_ARITHMETIC = re.compile(
 _RANGE = re.compile(r"[0-9]+[-–][0-9]+(?![0-9.])\s*=")
 _HYPHENATED = re.compile(r"[0-9]+(?:[-–][0-9]+){2,}(?![0-9])")
 _MODULUS = re.compile(r"(?:\bmod(?:ulo)?|\\[pb]?mod\s*\{?|\bdivided by)\s*\$?\s*([0-9]{1,4})")
-_BASE = re.compile(r"(?:\bbase[- ]?\$?|[0-9]_\{?)\s*([0-9]{1,2})\b")
 _DIGITS = re.compile(r"\b(?:last|units?|ones|tens) digits?")
 
 
@@ -32,45 +29,37 @@ def other_arithmetic(text: str) -> bool:
     return _OTHER_ARITHMETIC.search(text) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Numerals:
-    """The numbers of a problem, and what they may stand for: residues of `moduli`, numerals in `bases`."""
-
-    numbers: frozenset[Fraction]
-    moduli: tuple[int, ...]
-    bases: tuple[int, ...]
+def named_moduli(problem: str) -> list[int]:
+    """The divisors that a problem names, ten where it asks for last digits."""
+    tens = [10] if _DIGITS.search(problem) else []
+    return [number for number in (*map(int, _MODULUS.findall(problem)), *tens) if number > 2]
 
 
-def numerals(problem: str, tokens: Sequence[Token]) -> Numerals:
-    """The numbers of a problem; the divisors that it names, ten where it asks for last digits; its bases."""
-    moduli = {int(number) for number in _MODULUS.findall(problem)} | (
-        {10} if _DIGITS.search(problem) else set()
-    )
-    bases = {int(number) for number in _BASE.findall(problem)}
-    numbers = frozenset(token.value for token in tokens if token.kind == "num")
-    return Numerals(numbers, tuple(n for n in moduli if n > 2), tuple(b for b in bases if 2 <= b <= 9))
-
-
-def other_meaning(text: str, tokens: Sequence[Token], relation: Relation, said: Numerals) -> str:
+def other_meaning(
+    text: str, tokens: Sequence[Token], relation: Relation, numbers: Set[Fraction], moduli: Sequence[int]
+) -> str:
     """Why a relation between numbers that fails need not be an error; "" where nothing speaks for that.
 
     Args:
         text: the step.
         tokens: of the step.
         relation: stated in it.
-        said: by the problem, of its numbers.
+        numbers: that the problem states.
+        moduli: that the problem names.
     """
     left, right = relation.left, relation.right
     if any(isinstance(n, Binary) and n.op == "^^" for side in (left, right) for n in walk(side.node)):
         return "an exponent of several digits without braces"
     if other_arithmetic(text):
         return "other arithmetic than that of numbers"
-    if _as_numerals(relation, said):
-        return "holds for residues, or in another base"
-    if _is_part(relation, said.numbers | {t.value for t in tokens[: left.start] if t.kind == "num"}):
-        return "a percentage of a number that was stated"
+    if _congruent(relation, moduli):
+        return "holds for residues"
+    match left.node, right.node:
+        case Unary("pct", Num(hundredths)), Num(part) if hundredths:  # `10% = 0.55`, of 5.5
+            if part * 100 / hundredths in numbers | {token.value for token in tokens[: left.start]}:
+                return "a percentage of a number that was stated"
     before = tokens[left.start - 1] if left.start else None
-    if before is not None and before.kind == "open" and before.name != "{" and not _closes(tokens, right):
+    if before is not None and before.kind == "open":
         return "inside a bracket that stays open"
     if _listed(tokens, left, right):
         return "one of a list"
@@ -84,53 +73,23 @@ def other_meaning(text: str, tokens: Sequence[Token], relation: Relation, said: 
     return ""
 
 
-def _as_numerals(relation: Relation, said: Numerals) -> bool:
-    """Whether the relation holds for residues, or with the numbers of both sides, or of the right one, in a base."""
-    sides = relation.left.node, relation.right.node
+def _congruent(relation: Relation, moduli: Sequence[int]) -> bool:
     try:
-        a, b = (evaluate(side, {}) for side in sides)
-        if not (isinstance(a, Fraction) and isinstance(b, Fraction) and a.denominator == b.denominator == 1):
-            return False
-        if any((a - b) % n == 0 for n in said.moduli):
-            return True
-        rebased = [[evaluate(_rebased(side, base), {}) for side in sides] for base in said.bases]
+        a, b = evaluate(relation.left.node, {}), evaluate(relation.right.node, {})
     except UndecidableError:
         return False
-    return any(right in (a, left) for left, right in rebased)
-
-
-def _is_part(relation: Relation, numbers: frozenset[Fraction]) -> bool:
-    """Whether `10% = 0.55` leaves out what it is a part of: one of `numbers`, 5.5."""
-    match relation.left.node, relation.right.node:
-        case Unary("pct", Num(hundredths)), Num(part) if hundredths:
-            return part * 100 / hundredths in numbers
-    return False
-
-
-def _rebased(node: Node, base: int) -> Node:
-    for number in {n for n in walk(node) if isinstance(n, Num)}:
-        value = in_base(number.name, str(base))
-        node = node if value is None else substitute(node, number, Num(value))
-    return node
-
-
-def _closes(tokens: Sequence[Token], right: Side) -> bool:
-    return any(token.kind == "close" for token in tokens[right.end : right.end + 3])
+    return isinstance(a, Fraction) and isinstance(b, Fraction) and any((a - b) % n == 0 for n in moduli)
 
 
 def _listed(tokens: Sequence[Token], left: Side, right: Side) -> bool:
     """Whether the sides are the last and the first of two lists: `1, 2, 3 = 1, 4/2, 9/3`."""
-    before = tokens[left.start - 1] if left.start else None
-    after = tokens[right.end] if right.end < len(tokens) else None
-    listed = (
-        before is not None and before.kind in ("comma", "dots") and before.math and tokens[left.start].math
-    )
-    return listed and after is not None and after.kind in ("comma", "dots") and after.math
+    beside = *tokens[max(0, left.start - 1) : left.start], *tokens[right.end : right.end + 1]
+    return len(beside) == 2 and all(token.kind in ("comma", "dots") and token.math for token in beside)
 
 
 def _converts(tokens: Sequence[Token], side: Side) -> bool:
     """Whether there is a fraction with different words above and below: `60 minutes / 1 hour`."""
-    if not any(isinstance(n, Binary) and n.op == "/" and isinstance(n.right, Num) for n in walk(side.node)):
+    if not any(isinstance(n, Binary) and n.op == "/" for n in walk(side.node)):
         return False
     words = [t.name.lower().removesuffix("s") for t in tokens[side.start : side.end] if t.kind == "word"]
-    return len(set(words)) > 1 and "per" not in words
+    return len(set(words)) > 1

@@ -3,6 +3,7 @@
 SymPy has no bounds of its own: only workers that can be killed call this module.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,73 +95,63 @@ def expression(node: Node) -> Any:
                 raise UndecidableError(name)
             return constants[name]
         case Unary(op, arg):
-            return _unary(op, expression(arg), node)
+            return _operation(op, node, expression(arg))
+        case Binary("^" | "^^", left, right):
+            return _power(left, right)
         case Binary(op, left, right):
-            return _binary(op, left, right)
+            return _operation(op, node, expression(left), expression(right))
         case Call(name, args):
             return _call(name, [expression(arg) for arg in args])
     raise UndecidableError("no expression")
 
 
-def _unary(op: str, value: Any, node: Node) -> Any:
+def _operation(op: str, node: Node, *values: Any) -> Any:
     import sympy
 
     if op == "fact":
         evaluate(node, {})  # out of bounds, or no natural number: it raises
-    operations: dict[str, Callable[[Any], Any]] = {
-        "neg": lambda x: -x, "pct": lambda x: x / 100, "deg": lambda x: x * sympy.pi / 180, "abs": sympy.Abs,
+    operations: dict[str, Callable[..., Any]] = {
+        "neg": operator.neg, "pct": lambda x: x / 100, "deg": sympy.rad, "abs": sympy.Abs,
         "fact": sympy.factorial, "floor": sympy.floor, "ceil": sympy.ceiling,
+        "+": operator.add, "mixed": operator.add, "-": operator.sub, "/": operator.truediv,
+        **dict.fromkeys(("*", "implicit", "of"), operator.mul),
     }  # fmt: skip
     if op not in operations:
         raise UndecidableError(op)
-    return operations[op](value)
+    return operations[op](*values)
 
 
-def _binary(op: str, left: Node, right: Node) -> Any:
-    import sympy
-
-    a, b = expression(left), expression(right)
-    match op:
-        case "+" | "mixed":
-            return a + b
-        case "-":
-            return a - b
-        case "*" | "implicit" | "of":
-            return a * b
-        case "/":
-            return a / b
-        case "^" | "^^":
-            if b.is_number and not abs(b) <= MAX_EXPONENT:
-                raise TooLargeError("power out of bounds")
-            if a.is_number and b.is_number:
-                evaluate(Binary("^", left, right), {})  # a tower: it raises
-            return sympy.Pow(a, b)
-    raise UndecidableError(op)
+def _power(base: Node, exponent: Node) -> Any:
+    a, b = expression(base), expression(exponent)
+    if b.is_number and not abs(b) <= MAX_EXPONENT:
+        raise TooLargeError("power out of bounds")
+    if a.is_number and b.is_number:
+        evaluate(Binary("^", base, exponent), {})  # a tower: it raises
+    return a**b
 
 
 def _call(name: str, args: Sequence[Any]) -> Any:
     import sympy
 
-    inverse = {"arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan}
+    one = "sin cos tan cot sec csc sinh cosh tanh exp sqrt log".split()
+    renamed = {
+        "arcsin": "asin",
+        "arccos": "acos",
+        "arctan": "atan",
+        "ln": "log",
+        "gcd": "igcd",
+        "lcm": "ilcm",
+    }
     match name, args:
-        case "sqrt", [value]:
-            return sympy.sqrt(value)
         case "root", [value, degree]:
-            return (
-                sympy.real_root(value, degree)
-                if value.is_real and degree.is_odd
-                else sympy.root(value, degree)
-            )
-        case "log" | "ln", [value]:
-            return sympy.log(value)
+            real = value.is_real and degree.is_odd
+            return sympy.real_root(value, degree) if real else sympy.root(value, degree)
         case "lg", [value]:
             return sympy.log(value, 10)
         case "log", [value, base]:
             return sympy.log(value, base)
-        case (("sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "sinh" | "cosh" | "tanh" | "exp"), [value]):
-            return getattr(sympy, name)(value)
-        case _, [value] if name in inverse:
-            return inverse[name](value)
-        case (("gcd" | "lcm"), _) if all(value.is_Integer for value in args):
-            return (sympy.igcd if name == "gcd" else sympy.ilcm)(*args)
-    raise UndecidableError(f"function {name}")
+        case (("gcd" | "lcm"), _) if not all(value.is_Integer for value in args):
+            raise UndecidableError(f"{name} of what is not an integer")
+    if name not in renamed and (name not in one or len(args) > 1):
+        raise UndecidableError(f"function {name}")
+    return getattr(sympy, renamed.get(name, name))(*args)

@@ -75,9 +75,7 @@ def same_everywhere(a: Node, b: Node, reading: Reading = PLAIN) -> Decision:
         top, _ = Ring().difference(a, b)
         if is_zero(top):
             return Decision(True, POLYNOMIALS)
-        if not any(_is_opaque(node) for side in (a, b) for node in walk(side)):
-            return Decision(False, POLYNOMIALS)
-        if is_constant(top):
+        if is_constant(top) or not any(_is_opaque(node) for side in (a, b) for node in walk(side)):
             return Decision(False, POLYNOMIALS)
     except UndecidableError:
         pass

@@ -6,14 +6,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 
+from stepconf.core.maths.notation import UPRIGHT
 from stepconf.core.maths.numbers import in_base, spoken
 from stepconf.core.maths.parser import NoExpressionError, parse
 from stepconf.core.maths.tokens import Token, tokenize
 from stepconf.core.maths.tree import (
-    EXPRESSIONS,
     Binary,
     Choice,
     Clock,
@@ -21,17 +20,16 @@ from stepconf.core.maths.tree import (
     Form,
     Listing,
     Matrix,
+    Node,
     Num,
     Quantity,
     Statement,
     Unary,
     Union,
-    Var,
     Words,
     expressions,
 )
 from stepconf.core.maths.units import measure, unit_after
-from stepconf.core.maths.vocabulary import NOT_UNITS
 
 MAX_CHARS = 600
 MAX_DEPTH = 20
@@ -39,7 +37,6 @@ MAX_ITEMS = 40
 _CLOCK = re.compile(
     r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?: ?([ap])\.?m\.?)?|(1?[0-9]) ?([ap])\.?m\.?", re.IGNORECASE
 )
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
 _SAID = re.compile(
     r"(?:\\text\{)?\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s*\}?(?=.*[0-9\\])", re.IGNORECASE
 )
@@ -53,7 +50,6 @@ _WHERE = re.compile(r"\$?,?\s*(?:\\text\{,?\s*)?\bwhere\b")
 _GLUED = re.compile(r"(?<=[0-9)])(or|and)(?=[A-Za-z\\(])")
 _PLAIN_WORDS = re.compile(r"(?!(?:sin|cos|tan|cot|sec|csc|log|inf)\b)(?:[a-z]{3,}|no)", re.IGNORECASE)
 _SPACED_THOUSANDS = re.compile(r"[-+−]?[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
-_RUPEES = re.compile(r"(?:Rs\.?|USD)\s*(?=[0-9])")
 _PHRASES: dict[str, Form] = {
     **dict.fromkeys(("all real numbers", "all reals", "all real", "any real number"), Const("reals")),
     **dict.fromkeys(("no solution", "no solutions", "no real solutions", "empty set"), Const("empty")),
@@ -71,24 +67,27 @@ class UnreadableError(Exception):
 def read(answer: str) -> tuple[Form, ...]:
     """The readings of an answer: one, or two where a comma may be a decimal comma.
 
-    Raises:
-        UnreadableError: the text is not wholly inside the grammar.
+    There is none where the grammar does not read it to its last character.
     """
     if len(answer) > MAX_CHARS:
-        raise UnreadableError("too long")
+        return ()
     text = answer if "\\begin" in answer else _TWICE_ESCAPED.sub(r"\\", answer)
     text = _ORDINAL.sub("", _SAID.sub("", text.strip().strip("`").strip(), count=1))
     said = _WHERE.split(text, maxsplit=1)
     text = _GLUED.sub(r" \1 ", said[0].strip("$") if len(said) > 1 else text)
     comma = _DECIMAL_COMMA.match(text)
     if comma and not (len(comma[2]) == 3 and len(comma[1].strip("+-− ")) < 4):
-        decimal = f"{comma[1]}.{comma[2]}{text[comma.end() :]}"
-        return _read(decimal), _read(text)
-    return (_read(text),)
+        texts = [f"{comma[1]}.{comma[2]}{text[comma.end() :]}", text]
+    else:
+        texts = [text]
+    try:
+        return tuple(map(_read, texts))
+    except (UnreadableError, NoExpressionError, RecursionError):
+        return ()
 
 
 def _read(text: str) -> Form:
-    plain = " ".join(_TEXT.sub(r"\1", text).split()).strip("$ .")
+    plain = " ".join(UPRIGHT.sub(r"\1", text).split()).strip("$ .")
     if clock := _CLOCK.fullmatch(plain):
         half = (clock[3] or clock[5] or "").lower()
         return Clock(int(clock[1] or clock[4]), int(clock[2] or 0), half)
@@ -104,10 +103,7 @@ def _read(text: str) -> Form:
         number = spoken(re.findall(r"[A-Za-z]+", plain))
         return _PHRASES.get(plain.lower()) or (Words(plain) if number is None else Num(number, 0, plain))
     reader = _Reader(tokens)
-    try:
-        form = reader.items(len(tokens), 0)
-    except NoExpressionError as error:
-        raise UnreadableError("no expression") from error
+    form = reader.items(len(tokens), 0)
     if reader.at < len(tokens):
         raise UnreadableError(tokens[reader.at].name)
     return form
@@ -121,22 +117,11 @@ def _only_words(tokens: Sequence[Token]) -> bool:
     return all(t.kind in ("word", "var", "break") or t.name in (",", "-", "/", "(", ")", "'") for t in tokens)
 
 
-def readable(answer: str) -> bool:
-    """Whether the grammar reads an answer to its last character."""
-    try:
-        return bool(read(answer))
-    except (UnreadableError, RecursionError):
-        return False
-
-
 def head(text: str) -> int:
     """Where the answer ends with which `text`, some prose, begins; 0 where it begins with none."""
     for pattern in (_CLOCK, _SPACED_THOUSANDS):
         if found := pattern.match(text):
             return found.end()
-    if found := _RUPEES.match(text):
-        end = head(text[found.end() :])
-        return found.end() + end if end else 0
     tokens = tokenize(text)
     stop = next((i for i, t in enumerate(tokens) if t.kind == "break" and t.name != "\n"), len(tokens))
     reader = _Reader(tokens, most_words=2)
@@ -177,8 +162,6 @@ class _Reader:
                 rows.append(found)
                 found = []
             try:
-                if self.at == end or (self.most_words and self.kind(end) == "word"):
-                    raise UnreadableError("words")
                 found.append(self.statement(end, depth))
             except (UnreadableError, NoExpressionError):
                 if not self.most_words and not (self.at == end and joint == "comma"):
@@ -197,15 +180,10 @@ class _Reader:
         joint = None
         while self.at < end:
             token = self.tokens[self.at]
-            word = token.name.lower() if token.kind == "word" else ""
-            if token.kind == "comma":
-                joint = joint or "comma"
-            elif token.kind == "break" and token.name == ";" and not self.most_words:
-                joint = ";"
-            elif word in ("and", "or"):
-                joint = word
-            else:
+            name = token.kind if token.kind == "comma" else token.name.lower()
+            if name not in _JOINS:
                 break
+            joint = name
             self.at += 1
         return joint
 
@@ -232,7 +210,7 @@ class _Reader:
         kinds = [t.kind for t in self.tokens[self.at : self.at + 4]]
         if kinds[:1] == ["pmod"]:
             self.at += 4 if kinds[1:2] == ["open"] else 2
-        elif kinds == ["open", "op", "num", "close"] and self.name(end, 1) == "mod":
+        elif kinds == ["open", "op", "num", "close"]:
             self.at += 4
 
     def union(self, end: int, depth: int) -> Form:
@@ -263,20 +241,10 @@ class _Reader:
         if self.kind(end) == "currency" or self.name(end) in ("Rs", "USD"):
             currency, self.at = unit_after(self.tokens, self.at, end, 1)
             self.at += self.name(end) == "."
-        mark = self.at
-        negative = currency == () and self.name(end) == "-" and self.kind(end, 1) == "currency"
-        if negative:
-            currency, self.at = unit_after(self.tokens, self.at + 1, end, 1)
-        try:
-            node, after = parse(self.tokens, self.at, end, answer=True)
-        except NoExpressionError:
-            self.at = mark
-            raise
-        self.at = after
-        value: Form = Binary("-", Num(Fraction(0)), node) if negative else node
-        return self.with_words(value, currency, end)
+        node, self.at = parse(self.tokens, self.at, end, answer=True)
+        return self.with_words(node, currency, end)
 
-    def with_words(self, value: Form, currency: tuple[str, ...], end: int) -> Form:
+    def with_words(self, value: Node, currency: tuple[str, ...], end: int) -> Form:
         """What may stand behind a value: a base, a remainder, a unit, a remark."""
         word = self.name(end).lower() if self.kind(end) in ("word", "var") else ""
         if word == "base" and isinstance(value, Num) and self.kind(end, 1) == "num":
@@ -288,29 +256,17 @@ class _Reader:
             rest = Num(self.tokens[self.at + 1].value, 0, self.name(end, 1))
             self.at += 2
             return Listing("R", (value, rest))
-        if word in ("squared", "cubed") and isinstance(value, EXPRESSIONS):
-            self.at += 1
-            return Binary("^", value, Num(Fraction(2 if word == "squared" else 3)))
-        unit, after = unit_after(self.tokens, self.at, end, self.most_words or 12)
-        stops = [
-            i for i, name in enumerate(unit) if self.most_words and name.lower() in NOT_UNITS - {"cents"}
-        ]
-        if stops:
-            unit, after = unit[: stops[0]], self.at + stops[0]
-        self.at = after
+        unit, self.at = unit_after(self.tokens, self.at, end, self.most_words or 12)
         if not self.most_words:
             self.skip_remark(end)
         return Quantity(value, unit or currency) if unit or currency else value
 
     def skip_remark(self, end: int) -> None:
         """ "for all real x", or words in brackets, behind a value."""
-        if self.name(end) == "for" and self.name(end, 1) in ("all", "any", "every"):
+        if self.name(end) == "for":
             self.at = end
         elif self.kind(end) == "open" and self.kind(end, 1) in ("word", "num"):
-            close = self.closing(end)
-            inside = self.tokens[self.at + 1 : close]
-            if any(t.kind == "word" for t in inside) and not any(t.kind in ("op", "rel") for t in inside):
-                self.at = close + 1
+            self.at = self.closing(end) + 1
 
     def closing(self, end: int) -> int:
         """The index of the bracket that closes the one at hand."""
@@ -325,24 +281,12 @@ class _Reader:
     def bracketed(self, end: int, depth: int) -> Form | None:
         """A list, interval or set in brackets, or the letter of a choice; None where it is an expression."""
         opener, close = self.tokens[self.at], self.closing(end)
-        if (
-            opener.name == "("
-            and close == self.at + 2
-            and close + 1 < end
-            and (choice := self.choice(end, depth))
-        ):
-            return choice
-        inside = range(self.at + 1, close)
-        level = 0
-        parted = False
-        for index in inside:
-            kind = self.tokens[index].kind
-            level += (kind in ("open", "brace")) - (kind in ("close", "endbrace"))
-            parted |= not level and (kind in ("comma", "such") or self.tokens[index].name == ";")
         closer = self.tokens[close].name
         if closer not in _MATCHING.get(opener.name, ("}", "rbrace")):
             raise UnreadableError(closer)
-        if not parted and opener.kind != "brace":
+        if close == self.at + 2 and close + 1 < end and (choice := self.choice(end, depth)):
+            return choice
+        if opener.kind != "brace" and not self.parted(close):
             return None
         self.at += 1
         form = self.set_builder(close, depth) if opener.kind == "brace" else self.items(close, depth + 1)
@@ -352,27 +296,31 @@ class _Reader:
         if opener.kind == "open" and opener.name == "{":
             return form
         brackets = "{}" if opener.kind == "brace" else opener.name + closer
-        bare = isinstance(form, Listing) and form.brackets in ("", "or")
         if isinstance(form, Statement) or (isinstance(form, Listing) and form.brackets == "or"):
             return form
-        return Listing(brackets, form.items if bare and isinstance(form, Listing) else (form,))
+        return Listing(brackets, form.items if isinstance(form, Listing) and not form.brackets else (form,))
+
+    def parted(self, close: int) -> bool:
+        """Whether a comma stands between the bracket at hand and the one that closes it, in no other one."""
+        level = 0
+        for token in self.tokens[self.at + 1 : close]:
+            level += (token.kind in ("open", "brace")) - (token.kind in ("close", "endbrace"))
+            if not level and (token.kind == "comma" or token.name == ";"):
+                return True
+        return False
 
     def set_builder(self, close: int, depth: int) -> Form:
         """What stands between braces: `1, 2`, or the condition of `x : x > 2`."""
-        bar = self.kind(close, 1) in ("such", "bar", "colon")
-        member = self.name(close, 1) == "in" and self.kind(close, 3) in ("such", "bar", "colon")
-        if self.kind(close) == "var" and (bar or member):
-            self.at += 2 if bar else 4
+        if self.kind(close, 1) in ("such", "bar", "colon"):
+            self.at += 2
         return self.items(close, depth + 1)
 
     def choice(self, end: int, depth: int) -> Form | None:
-        letter = self.tokens[self.at + 1]
-        if letter.kind not in ("word", "var") or len(letter.name) != 1 or not "A" <= letter.name <= "J":
-            return None
-        if self.kind(end, 3) in ("op", "rel", "comma", "break"):
+        letter = self.name(end, 1)
+        if letter not in tuple("ABCDEFGHIJ") or self.kind(end, 3) in ("op", "rel", "comma"):
             return None
         self.at += 3
-        return Choice(letter.name, self.statement(end, depth + 1))
+        return Choice(letter, self.statement(end, depth + 1))
 
     def matrix(self, end: int, depth: int) -> Form:
         kind, rows, row = self.name(end), [], []
@@ -394,32 +342,19 @@ class _Reader:
 
 def _summed(found: Sequence[Form]) -> Form | None:
     """ "2 hours and 30 minutes" is one quantity."""
-    if len(found) != 2:
-        return None
-    first, second = found
-    if not (isinstance(first, Quantity) and isinstance(second, Quantity)):
-        return None
-    one, other = measure(first.unit), measure(second.unit)
-    if one is None or other is None or one.dimension != other.dimension or one.size <= other.size:
-        return None
-    if not (isinstance(first.value, Num) and isinstance(second.value, Num)):
-        return None
-    part = Binary("*", Num(other.size / one.size), second.value)
-    return Quantity(Binary("+", first.value, part), first.unit)
+    match found:
+        case [Quantity(Num() as whole, unit), Quantity(Num() as rest, smaller)]:
+            one, other = measure(unit), measure(smaller)
+            if one and other and one.dimension == other.dimension and one.size > other.size:
+                part = Binary("*", Num(other.size / one.size), rest)
+                return Quantity(Binary("+", whole, part), unit)
+    return None
 
 
 def _negated(form: Form) -> Form:
     """`-[0, 1)` is `(-1, 0]`; the negative of a set has the negatives of its members."""
-    brackets = form.brackets if isinstance(form, Listing) else ""
     values = expressions(form.items) if isinstance(form, Listing) else None
-    if values is None or brackets not in ("{}", "[]", "[)", "(]"):
+    if not isinstance(form, Listing) or values is None or form.brackets == "()":
         raise UnreadableError("-")  # of (1, 2): an interval, or a point?
-    turned = brackets if brackets == "{}" else brackets[::-1].translate(_MIRRORED)
+    turned = form.brackets if form.brackets == "{}" else form.brackets[::-1].translate(_MIRRORED)
     return Listing(turned, tuple(Unary("neg", value) for value in values[::-1]))
-
-
-def letters_of(form: Form) -> str:
-    """The letter of a choice, or the one letter that an answer is; "" where it is neither."""
-    if isinstance(form, Choice):
-        return form.letter
-    return form.name if isinstance(form, Var) and len(form.name) == 1 else ""

@@ -55,6 +55,7 @@ TEXTUAL = frozenset(
     r"""\text \textbf \textit \textrm \textnormal \mathrm \mathbf \mbox \operatorname \mathsf \emph \textsf
     \texttt""".split()
 )  # fmt: skip
+UPRIGHT = re.compile(r"\\(?:text\w*|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")  # what stands in it
 ARROWS = frozenset(
     r"""\Rightarrow \implies \to \rightarrow \longrightarrow \Longrightarrow \iff \Leftrightarrow \leftrightarrow
     → ⇒ ⟹ ⇔ => -> --> ==> \therefore ∴ \because \mapsto""".split()
@@ -85,7 +86,7 @@ LEX = re.compile(
     | (?P<degree>\^[ ]*\\circ | \^\{[ ]*\\circ[ ]*\} | ° | \\degree)
     | (?P<command>\\(?:[A-Za-z]+|[^A-Za-z\s]|\ ))
     | (?P<rel>==>|=>|-->|->|==|:=|<=|>=|!=|/=|[=≈≅≃<>≤≥⩽⩾≠≡∈→⇒⟹⇔∴])
-    | (?P<bold>\*\*)
+    | (?P<power>(?<=[\w)])\*\*(?=[\w(-])) | (?P<bold>\*\*)
     | (?P<op>[-+−–*×·⋅∙•∗/÷∕⁄^±∓∪])
     | (?P<super>[⁻⁺]?[²³¹⁰⁴-⁹]+)
     | (?P<vulgar>[¼-¾⅐-⅞])

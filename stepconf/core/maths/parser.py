@@ -31,6 +31,9 @@ _INVERTIBLE = ("sin", "cos", "tan")
 _SHORT = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 
 
+_END = Token("", "", 0, 0, math=False, spaced=False)
+
+
 class NoExpressionError(Exception):
     """No expression begins here."""
 
@@ -57,20 +60,25 @@ class _Reader:
         self.tokens, self.at, self.end, self.answer = tokens, start, end, answer
         self.groups = 0
 
-    def peek(self, ahead: int = 0) -> Token | None:
+    def peek(self, ahead: int = 0) -> Token:
         index = self.at + ahead
-        return self.tokens[index] if index < self.end else None
+        return self.tokens[index] if index < self.end else _END
 
     def kind(self, ahead: int = 0) -> str:
-        token = self.peek(ahead)
-        return token.kind if token else ""
+        return self.peek(ahead).kind
 
-    def expect(self, kind: str, name: str = "") -> Token:
+    def take(self, *kinds: str) -> Token | None:
+        """The next token, consumed if it is of one of these kinds."""
         token = self.peek()
-        if token is None or token.kind != kind or (name and token.name != name):
-            raise NoExpressionError
+        if token.kind not in kinds:
+            return None
         self.at += 1
         return token
+
+    def expect(self, kind: str, name: str = "") -> None:
+        token = self.take(kind)
+        if token is None or (name and token.name != name):
+            raise NoExpressionError
 
     def expression(self, binding: int, depth: int) -> Node:
         if depth > MAX_DEPTH:
@@ -97,25 +105,21 @@ class _Reader:
 
     def is_bare_number(self) -> bool:
         """Whether several digits without braces stand next, in TeX."""
-        token = self.peek()
-        return token is not None and token.kind == "num" and token.math and len(token.name) > 1
+        return self.kind() == "num" and len(self.peek().name) > 1
 
     def exponent(self, depth: int) -> Node:
         """What stands after `^`: a group, one signed factor, or another power (right-associative)."""
-        token = self.peek()
-        if token is not None and token.kind == "op" and token.name == "-":
-            self.at += 1
+        if self.take("op"):
             return Unary("neg", self.exponent(depth + 1))
         return self.expression(_POWER, depth)
 
     def operator(self, left: Node) -> tuple[str, int] | None:
         """Consume the operator after `left`, if there is one: its name and how tightly it binds."""
+        if self.kind(1) == "op":
+            self.take("currency")
         token = self.peek()
-        if token is None:
+        if not token.kind:
             return None
-        if token.kind == "currency" and self.kind(1) == "op":
-            self.at += 1
-            token = self.tokens[self.at]
         if token.kind == "op" and token.name in _BINDING:
             self.at += 1
             return token.name, _BINDING[token.name]
@@ -125,7 +129,7 @@ class _Reader:
                 return spelled
         if token.kind == "word" and token.name == "of" and self.is_part(left):
             self.at += 1
-            while self.kind() == "word" and self.tokens[self.at].name in _OWNERS:
+            while self.peek().name in _OWNERS:
                 self.at += 1
             return "of", _PRODUCT
         if self.multiplies(token, left):
@@ -133,23 +137,17 @@ class _Reader:
         return None
 
     def word_operator(self, token: Token, left: Node) -> tuple[str, int] | None:
+        following = self.peek(1)
         if token.name in ("x", "X"):
-            following = self.peek(1)
-            numeric = following is not None and following.kind in ("num", "open", "currency", "frac")
+            apart = token.spaced and following.spaced if self.answer else not token.math
             if (
-                (token.math and not self.answer)
-                or not numeric
-                or token.kind != "var"
+                not apart
+                or following.kind not in ("num", "open", "currency", "frac")
                 or isinstance(left, Var)
             ):
                 return None
-            if self.answer and not (token.spaced and following is not None and following.spaced):
-                return None
-            if following is not None and following.kind == "open" and not following.spaced:
-                return None
         elif token.name in ("multiplied", "divided"):
-            following = self.peek(1)
-            if following is None or following.name != "by":
+            if following.name != "by":
                 return None
             self.at += 1
         self.at += 1
@@ -157,13 +155,10 @@ class _Reader:
 
     @staticmethod
     def is_part(left: Node) -> bool:
-        if isinstance(left, Unary):
-            return left.op == "pct"
-        return (
-            isinstance(left, Binary)
-            and left.op == "/"
-            and all(isinstance(n, Num) for n in (left.left, left.right))
-        )
+        match left:
+            case Unary("pct", _) | Binary("/", Num(), Num()):
+                return True
+        return False
 
     def multiplies(self, token: Token, left: Node) -> bool:
         """Whether `token` begins a factor that follows `left` without a sign."""
@@ -185,13 +180,9 @@ class _Reader:
         return node
 
     def primary(self, depth: int) -> Node:
-        while self.kind() in ("currency",) or (
-            self.kind() == "word" and self.tokens[self.at].name in _SKIPPABLE_FRONT
-        ):
+        while self.kind() == "currency" or self.peek().name in _SKIPPABLE_FRONT:
             self.at += 1
         token = self.peek()
-        if token is None:
-            raise NoExpressionError
         self.at += 1
         match token.kind:
             case "op" if token.name in "+-":
@@ -231,58 +222,39 @@ class _Reader:
 
     def mixed(self, whole: Num, depth: int) -> Node:
         """`2\\frac{1}{2}` and `2 1/2`; the two-number forms of a product without a sign."""
-        mark = self.at
-        token = self.peek()
-        if token is not None and token.kind == "word" and token.name.lower() in SCALES:
+        mark, token = self.at, self.peek()
+        if token.kind == "word" and token.name.lower() in SCALES:
             self.at += 1
             return Binary("implicit", whole, Num(Fraction(SCALES[token.name.lower()])))
         if whole.decimals or whole.value.denominator != 1:
             return whole
-        if token is not None and token.kind == "vulgar":
-            self.at += 1
+        if self.take("vulgar"):
             return Binary("mixed", whole, Num(token.value))
-        if token is not None and token.kind == "frac":
+        if self.take("frac"):
             try:
-                self.at += 1
                 part = self.fraction(depth + 1)
             except NoExpressionError:
                 self.at = mark
                 return whole
             simple = isinstance(part, Binary) and isinstance(part.left, Num) and isinstance(part.right, Num)
             return Binary("mixed" if simple else "implicit", whole, part)
-        if (
-            self.kind() == "num"
-            and token is not None
-            and token.spaced
-            and self.kind(1) == "op"
-            and self.kind(2) == "num"
-        ):
-            slash, below = self.tokens[self.at + 1], self.tokens[self.at + 2]
-            small = token.decimals == below.decimals == 0 and token.value < below.value <= 100
-            if slash.name == "/" and not slash.spaced and not below.spaced and small:
-                self.at += 3
-                return Binary("mixed", whole, Binary("/", Num(token.value), Num(below.value)))
+        slash, below = self.peek(1), self.peek(2)
+        if token.kind == below.kind == "num" and slash.name == "/" and token.value < below.value <= 100:
+            self.at += 3
+            return Binary("mixed", whole, Binary("/", Num(token.value), Num(below.value)))
         return whole
 
     def variable(self, token: Token, depth: int) -> Node:
-        if token.name == "e" and self.kind() == "op" and self.tokens[self.at].name == "^":
-            return Const("e")
         following = self.peek()
-        applied = (
-            following is not None
-            and following.kind == "open"
-            and following.name == "("
-            and not following.spaced
-        )
+        if token.name == "e" and following.name == "^":
+            return Const("e")
         letter = token.name.split("_")[0]
-        if self.answer:
-            return Var(token.name)
-        functional = letter in "fghFGHPQpq" and token.math
-        if functional and following is not None and (following.name == "^" or following.kind == "open"):
-            raise NoExpressionError
-        if following is not None and applied and (letter not in "abcxyznmkrst" or self.kind(2) == "close"):
-            self.at += 1
-            self.group(following, depth)
+        called = following.kind == "open" and not following.spaced
+        called = called and (letter not in "abcxyznmkrst" or self.kind(2) == "close")
+        function = (
+            letter in "fghFGHPQpq" and token.math and (following.kind == "open" or following.name == "^")
+        )
+        if not self.answer and (called or function):
             raise NoExpressionError
         return Var(token.name)
 
@@ -291,64 +263,45 @@ class _Reader:
         self.groups += 1
         inner = self.expression(0, depth + 1)
         self.groups -= 1
-        if token.name == "{" and self.kind() == "choose":
-            self.at += 1
+        if self.take("choose"):
             inner = Call("binom", (inner, self.expression(0, depth + 1)))
-        while self.kind() == "currency":
-            self.at += 1
+        while self.take("currency"):
+            pass
         self.expect("close", closing)
         return inner
 
     def argument(self, depth: int) -> Node:
         """The argument of a command: a braced group or one token."""
-        token = self.peek()
-        if token is not None and token.kind == "open" and token.name == "{":
-            self.at += 1
+        token = self.take("open", "num", "var")
+        if token is None:
+            raise NoExpressionError
+        if token.kind == "open":
             return self.group(token, depth)
-        if token is not None and token.kind == "num" and len(token.name) == 1:
-            self.at += 1
-            return Num(token.value, 0, token.name)
-        if token is not None and token.kind == "var":
-            self.at += 1
-            return Var(token.name)
-        raise NoExpressionError
+        return Var(token.name) if token.kind == "var" else Num(token.value, token.decimals, token.name)
 
     def fraction(self, depth: int) -> Node:
         return Binary("/", self.argument(depth + 1), self.argument(depth + 1))
 
     def root(self, depth: int) -> Node:
         token = self.peek()
-        if token is not None and token.kind == "open" and token.name == "[":
-            self.at += 1
-            degree = self.expression(0, depth + 1)
-            self.expect("close", "]")
+        if token.name == "[" and self.take("open"):
+            degree = self.group(token, depth)
             return Call("root", (self.argument(depth), degree))
-        if token is not None and token.kind == "open":
-            self.at += 1
-            return Call("sqrt", (self.group(token, depth),))
-        if token is not None and token.kind == "num":
-            self.at += 1
-            return Call("sqrt", (Num(token.value, token.decimals, token.name),))
         return Call("sqrt", (self.argument(depth),))
 
     def function(self, name: str, depth: int) -> Node:
         power: Node | None = None
         base: tuple[Node, ...] = ()
-        if self.kind() == "sub":
-            subscript = self.tokens[self.at].name
-            self.at += 1
-            if len(subscript) != 1 and not (subscript.isdigit() and len(subscript) <= 6):
+        if sub := self.take("sub"):
+            if not sub.name.isascii() or not (len(sub.name) == 1 or sub.name.isdigit()):
                 raise NoExpressionError
-            base = (Num(Fraction(subscript)) if subscript.isdigit() else Var(subscript),)
-        if self.kind() == "op" and self.tokens[self.at].name == "^":
+            base = (Num(Fraction(sub.name)) if sub.name.isdigit() else Var(sub.name),)
+        if self.peek().name == "^":
             self.at += 1
             power = self.exponent(depth + 1)
-        token = self.peek()
-        if token is not None and token.kind == "open" and token.name in "({":
-            self.at += 1
+        if token := self.take("open"):
             arguments = [self.expression(0, depth + 1)]
-            while self.kind() == "comma" and name in ("gcd", "lcm", "max", "min"):
-                self.at += 1
+            while self.take("comma"):
                 arguments.append(self.expression(0, depth + 1))
             self.expect("close", _CLOSING[token.name])
         else:
@@ -369,10 +322,10 @@ class _Reader:
         return node
 
     def postfix(self, node: Node) -> Node:
-        while (token := self.peek()) is not None:
-            kind = "pct" if token.kind == "word" and token.name in ("percent", "pct") else token.kind
+        while True:
+            token = self.peek()
+            kind = "pct" if token.name in ("percent", "pct") else token.kind
             if kind not in ("pct", "deg", "fact"):
-                break
+                return node
             self.at += 1
             node = Unary(kind, node)
-        return node

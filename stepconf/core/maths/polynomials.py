@@ -77,9 +77,6 @@ class Ring:
             case Unary("neg", arg):
                 top, bottom = self.quotient(arg)
                 return -top, bottom
-            case Unary("pct", arg):
-                top, bottom = self.quotient(arg)
-                return top, bottom * 100
             case Binary("^" | "^^", base, exponent):
                 return self._power(base, exponent, node)
             case Binary(op, left, right) if op not in ("mod", "pm", "mp"):

@@ -47,24 +47,22 @@ class Outcome:
     by: str = ""
 
 
-def relation_holds(relation: str, left: Node, right: Node, rounded: frozenset[str], env: Env) -> Outcome:
+def relation_holds(relation: str, left: Node, right: Node, env: Env | None = None) -> Outcome:
     """Decide `left relation right`.
 
     Args:
-        relation: one of `= ~ < > <= >= !=`, where `~` is "approximately".
+        relation: one of `= ~ < > <= >=`, where `~` is "approximately".
         left, right: its sides.
-        rounded: digits of numbers that stand for values rounded earlier.
         env: values of the variables.
     """
+    env = env or {}
     worst: Outcome | None = None
     reason = ""
     for left_reading, right_reading in _readings(left, right):
         try:
             a, b = evaluate(left, env, left_reading), evaluate(right, env, right_reading)
             with flint.ctx.workprec(PRECISION):
-                outcome = _decide(
-                    relation, a, b, _Slack(left, right, rounded, env, left_reading, right_reading)
-                )
+                outcome = _decide(relation, a, b, _Slack(left, right, env, left_reading, right_reading))
         except UndecidableError as undecided:
             reason = str(undecided)
             continue
@@ -86,9 +84,9 @@ def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
     percents = product(_percent_readings(sides[0]), _percent_readings(sides[1]))
     flags = {
         "product_of_mixed": any(n.op == "mixed" for n in binary),
-        "loose_implicit": any(n.op == "/" and _has_op(n.right, "implicit") for n in binary),
-        "natural_log": any(isinstance(n, Call) and n.name == "log" and len(n.args) == 1 for n in both),
-        "right_division": any(n.op == "/" and _has_op(n.left, "/") for n in binary),
+        "loose_implicit": any(n.op == "/" and getattr(n.right, "op", "") == "implicit" for n in binary),
+        "natural_log": any(isinstance(n, Call) and n.name == "log" for n in both),
+        "right_division": any(n.op == "/" and getattr(n.left, "op", "") == "/" for n in binary),
         "points_part_thousands": bool(decimals) and set(decimals) == {3},
         "degrees": any(isinstance(n, Unary) and n.op == "deg" for n in both)
         and (any(circles) or any(isinstance(n, Call) and n.name.startswith("arc") for n in both)),
@@ -105,33 +103,23 @@ def _percent_readings(side: Sequence[Node]) -> list[Reading]:
     return [PLAIN]
 
 
-def _has_op(node: Node, op: str) -> bool:
-    return isinstance(node, Binary) and node.op == op
-
-
 @dataclass(frozen=True, slots=True)
 class _Slack:
     """How far apart the two sides may be because numbers in them are rounded."""
 
     left: Node
     right: Node
-    rounded: frozenset[str]
     env: Env
     left_reading: Reading
     right_reading: Reading
 
     def total(self) -> arb:
         seen = {n.name for n in walk(self.left) if isinstance(n, Num)}
-        left = _sensitivity(self.left, self.env, self.left_reading, self.is_rounded)
+        left = _sensitivity(self.left, self.env, self.left_reading, _is_rounded)
         right = _sensitivity(
-            self.right, self.env, self.right_reading, lambda n: n.name not in seen or self.is_rounded(n)
+            self.right, self.env, self.right_reading, lambda n: n.name not in seen or _is_rounded(n)
         )
         return left + right
-
-    def is_rounded(self, number: Num) -> bool:
-        if not number.decimals:
-            return number.name in self.rounded
-        return number.name in self.rounded or number.name in _FAMILIAR_ROUNDINGS or number.decimals >= 4
 
     def right_number(self) -> Num | None:
         node = self.right
@@ -140,19 +128,20 @@ class _Slack:
         return node if isinstance(node, Num) else None
 
 
+def _is_rounded(number: Num) -> bool:
+    """Whether a decimal is never meant exactly."""
+    return number.name in _FAMILIAR_ROUNDINGS or number.decimals >= 4
+
+
 def _sensitivity(node: Node, env: Env, reading: Reading, moves: Callable[[Num], bool]) -> arb:
     """How much the value changes when each moving decimal changes by one in its last digit, summed."""
     centre = ball(evaluate(node, env, reading))
     total = arb(0)
-    numbers = {n for n in walk(node) if isinstance(n, Num) and moves(n) and (n.decimals or not _is_whole(n))}
+    numbers = {n for n in walk(node) if isinstance(n, Num) and n.decimals and moves(n)}
     for number in list(numbers)[:12]:
         shifted = Num(number.value + Fraction(1, 10**number.decimals), number.decimals, number.name)
         total += abs(ball(evaluate(substitute(node, number, shifted), env, reading)) - centre)
     return total
-
-
-def _is_whole(number: Num) -> bool:
-    return number.value.denominator == 1
 
 
 def _decide(relation: str, a: Value, b: Value, slack: _Slack) -> Outcome:
@@ -162,14 +151,11 @@ def _decide(relation: str, a: Value, b: Value, slack: _Slack) -> Outcome:
         return Outcome(None, "too close to tell")
     if relation in ("=", "~"):
         return _nearly(relation, a, b, slack, by) if different else Outcome(True, "", by)
-    if relation == "!=":
-        return Outcome(different, "" if different else "the two sides are equal", by)
     x, y = ball(a), ball(b)
     if not (x.imag.contains(0) and y.imag.contains(0)):
         return Outcome(None, "an inequality between complex values")
     less = bool(x.real < y.real)
-    holds = {"<": different and less, ">": different and not less, "<=": less or not different,
-             ">=": not (less and different)}[relation]  # fmt: skip
+    holds = (different and less == (relation[0] == "<")) or (relation[1:] == "=" and not different)
     if not holds and abs(x.real - y.real) <= slack.total() * _CERTAIN:
         return Outcome(None, "within rounding")
     return Outcome(holds, "" if holds else f"{show(a)} {relation} {show(b)} is false", by)
@@ -183,12 +169,8 @@ def _nearly(relation: str, a: Value, b: Value, slack: _Slack, by: str) -> Outcom
     if allowed > 0 and gap <= allowed * _CERTAIN:
         return Outcome(True, "rounded", by)
     number = slack.right_number()
-    if (
-        number is not None
-        and number.decimals == 0
-        and gap < 1
-        and not (isinstance(a, Fraction) and a.denominator == 1)
-    ):
+    whole = isinstance(a, Fraction) and a.denominator == 1
+    if number is not None and number.decimals == 0 and gap < 1 and not whole:
         half = bool(2 * gap <= _CERTAIN)
         return Outcome(True if half and relation == "~" else None, "rounded to a whole number", by)
     if relation == "~" and gap <= size / 10:
@@ -205,7 +187,7 @@ def _needs_rounding(a: Value, slack: _Slack) -> bool:
         return True
     percent = 2 if any(isinstance(n, Unary) and n.op == "pct" for n in walk(slack.right)) else 0
     written = (a * 10 ** (number.decimals + percent)).denominator == 1
-    return not written or any(slack.is_rounded(n) for n in walk(slack.left) if isinstance(n, Num))
+    return not written or any(_is_rounded(n) for n in walk(slack.left) if isinstance(n, Num))
 
 
 def show(value: Value) -> str:

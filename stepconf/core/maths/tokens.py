@@ -163,14 +163,16 @@ class _Lexer:
             case "op":
                 self.add("op", OPERATORS[piece], start, end)
             case "bold":
-                self.bold(start, end)
+                self.spaced = True
+            case "power":
+                self.add("op", "^", start, end)
             case "letters":
                 return self.letters(piece, start)
             case "sub":
                 return self.subscript(start)
             case "currency":
-                if piece != "$" or (self.money and not self.delimiter(start)):
-                    self.spaced = True  # no factor continues across money
+                self.spaced = True  # no factor continues across money
+                if self.money and not self.delimiter(start):
                     self.add("currency", piece, start, end)
                 self.spaced = True
             case _:
@@ -180,14 +182,8 @@ class _Lexer:
     def line_end(self, group: str, piece: str, start: int, end: int) -> None:
         """A line break parts statements, but not inside a formula that goes on."""
         inside = group == "newline" and self.in_math(start) and piece.count("\n") == 1
-        if not (
-            inside
-            and (
-                self.last() in ("op", "rel", "open", "comma", "func", "sub", "frac")
-                or self.goes_on(end)
-                or not self.states()
-            )
-        ):
+        open_end = self.last() in ("op", "rel", "open", "comma", "func", "sub", "frac")
+        if not inside or not (open_end or self.goes_on(end) or not self.states()):
             self.add("break", "\n\n" if piece.count("\n") > 1 else "\n", start, end)
         self.spaced = True
 
@@ -199,22 +195,17 @@ class _Lexer:
     def goes_on(self, at: int) -> bool:
         """Whether the formula goes on at `at` with a sign between two operands."""
         found = LEX.match(self.text, at)
-        return found is not None and (
-            str(found.lastgroup) == "op" or OPERATORS.get(found[0]) is not None or found[0] in RELATIONS
-        )
+        return found is not None and (found[0] in OPERATORS or found[0] in RELATIONS)
 
     def is_factorial(self, end: int) -> bool:
         """Whether `!=` is a factorial and an equals sign (`5!=120`)."""
-        if self.spaced or self.last() not in ("num", "close", "var"):
+        if self.spaced or not self.tokens:
             return False
         last, said = self.tokens[-1], _EQUALLED.match(self.text, end)
         if last.kind != "num" or not said:
             return last.math
-        if said[2]:
-            return True  # 3!=3*2*1
-        # 5!=120, but 3!=5
-        whole = last.value.denominator == 1 and last.value <= 20
-        return whole and factorial(int(last.value)) == int(said[1])
+        # 3!=3*2*1 and 5!=120, but 3!=5
+        return bool(said[2]) or (last.value <= 20 and factorial(int(last.value)) == int(said[1]))
 
     def begins_line(self, start: int) -> bool:
         """Whether the sign at `start` is the bullet of a list."""
@@ -234,10 +225,7 @@ class _Lexer:
                 self.add("vulgar", piece, start, end, value)
             case "bang":
                 glued = len(piece) == 1 and not self.spaced
-                after = self.text[end : end + 1]
-                counts = (
-                    self.last() in ("num", "close") or self.in_math(start) or after not in ("", " ", "\n")
-                )
+                counts = self.last() in ("num", "close") or self.in_math(start)
                 self.add("fact" if glued and counts else "break", piece, start, end)
             case "stop":
                 ratio = piece == ":" and (self.in_math(start) or self.between_digits(start))
@@ -272,50 +260,33 @@ class _Lexer:
             and not self.answer
         )
 
-    def bold(self, start: int, end: int) -> None:
-        """`2**3` is a power; elsewhere two stars are bold type and stand for nothing."""
-        before, after = self.text[start - 1 : start], self.text[end : end + 1]
-        if (before.isalnum() or before == ")") and (after.isalnum() or after in "(-") and not self.spaced:
-            self.add("op", "^", start, end)
-        else:
-            self.spaced = True
-
     def number(self, piece: str, start: int) -> int:
-        if "," in piece and self.brackets and self.lists_arguments(piece, start + len(piece)):
+        if "," in piece and self.brackets and self.lists_arguments(piece):
             piece = piece[: piece.index(",")]
         elif self.answer and (spaced := _SPACED_THOUSANDS.match(self.text, start)):
             piece = max(piece, spaced[0], key=len)
         end = start + len(piece)
         if "e" in piece.lower():
-            return self.add(
-                "num", piece, start, end, Fraction(piece), decimals_of(piece.lower().partition("e")[0])
-            )
+            return self.add("num", piece, start, end, Fraction(piece), decimals_of(piece))
         digits = plain_digits(piece).rstrip(".")
         if self.european and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", piece):
             digits = digits.replace(".", "")
         padded = len(digits) > 1 and digits[0] == "0" and digits[1] != "." and not self.answer
         if len(digits) > MAX_DIGITS or padded:
             return self.add("other", piece[:10], start, end)
-        if self.text[end : end + 1] == "." and self.text[end + 1 : end + 2].isalpha() and digits == "0":
-            return self.add("other", digits, start, end + 1)  # "0.abc" has letters for digits
         comma = _DECIMAL_COMMA.match(self.text, end)
-        if comma and digits == piece and "." not in piece and self.is_decimal_comma(start, comma):
-            digits, end = f"{piece}.{comma[1]}", comma.end()
-        decimals = decimals_of(digits)
-        value = Fraction(digits if not digits.startswith(".") else "0" + digits)
+        if comma and digits.isdigit() and self.is_decimal_comma(start, comma):
+            digits, end = f"{digits}.{comma[1]}", comma.end()
+        decimals, value = decimals_of(digits), Fraction(digits)
         if more := repeating(self.text, end, digits):
             return self.add("num", digits, start, more[1], value + more[0], 0)
         return self.add("num", digits, start, end, value, decimals)
 
-    def lists_arguments(self, piece: str, end: int) -> bool:
+    def lists_arguments(self, piece: str) -> bool:
         """Whether a comma in brackets parts two numbers rather than thousands: `gcd(4,100)`, `(28,365)`."""
-        if not piece[-3:].isdigit() or "{" in piece or "\\" in piece or re.search(",0", piece):
+        if "{" in piece or "\\" in piece or ",0" in piece:
             return False
-        if self.answer:
-            return True
-        before = self.tokens[-2].kind if len(self.tokens) > 1 else ""
-        alone = self.text[end : end + 1] in (")", "]", ",") and before not in ("op", "close", "num")
-        return self.last() == "open" and (before == "func" or alone)
+        return self.answer or [token.kind for token in self.tokens[-2:]] == ["func", "open"]
 
     def is_decimal_comma(self, start: int, comma: re.Match[str]) -> bool:
         """Whether a comma between digits is the point of a European number: an operator stands beside it."""
@@ -337,43 +308,33 @@ class _Lexer:
         lower, after, math = piece.lower(), self.text[end : end + 1], self.in_math(start)
         if piece in GREEK_LETTERS:
             return self.add("var", GREEK_LETTERS[piece], start, end)
-        if lower in FUNCTIONS and (
-            math or after in ("(", "_", "^") or self.text[end + 1 : end + 2].isdigit()
-        ):
+        if lower in FUNCTIONS and (math or after in ("(", "_", "^")):
             return self.add("func", lower, start, end)
         if piece == "mod":
             return self.add("op", "mod", start, end)
-        if lower == "sqrt" and after in ("(", "{"):
+        if lower == "sqrt":
             return self.add("sqrt", "sqrt", start, end)
         if piece in CONSTANT_WORDS and (self.answer or piece == "pi"):
             return self.add("const", CONSTANT_WORDS[piece], start, end)
         if not math or not piece.isascii():
             return self.prose(piece, start)
-        counted = self.answer and self.spaced and self.last() in ("num", "word") and len(piece) > 1
-        if (
-            piece in UNITS_OF_LETTERS
-            or (len(piece) >= 4 and not _runs(piece))
-            or counted
-            or piece in ("and", "or", "per")
-        ):
+        behind = self.answer and self.spaced and self.last() in ("num", "word")  # "5 apples", "10 m/s"
+        unit = len(piece) > 1 or (piece in LETTER_UNITS and after in ("", "/"))
+        word = (len(piece) >= 4 and not _runs(piece)) or piece in ("and", "or", "per")
+        if piece in UNITS_OF_LETTERS or word or (behind and unit):
             return self.add("word", piece, start, end)
         if piece.isupper() and not self.answer:
             return self.capitals(piece, start)
         if len(piece) > 1 and piece.isupper():
             return self.add("var", piece, start, end)
-        ends = not after or (after == "/" and self.text[end + 1 : end + 2].isalpha())
-        if self.answer and piece in LETTER_UNITS and self.spaced and self.last() == "num" and ends:
-            return self.add("word", piece, start, end)  # "5 g", "10 m/s"
         for i, letter in enumerate(piece):
             self.add("var", letter, start + i, start + i + 1)
         return end
 
     def capitals(self, piece: str, start: int) -> int:
         """Capitals side by side name a segment, also where a space stands between them: `A B = 5`."""
-        last = self.tokens[-1] if self.tokens else None
-        beside = last is not None and self.spaced and not self.text[last.end : start].strip(" ")
-        short = last is not None and len(last.name) + len(piece) <= 3
-        if last is not None and beside and short and last.kind == "var" and last.name.isupper():
+        last = self.tokens[-1] if self.last() == "var" else None
+        if last and len(last.name) + len(piece) <= 3 and not self.text[last.end : start].strip(" "):
             self.tokens[-1] = replace(last, name=last.name + piece, end=start + len(piece))
             return start + len(piece)
         return self.add("var", piece, start, start + len(piece))
@@ -381,7 +342,7 @@ class _Lexer:
     def prose(self, piece: str, start: int) -> int:
         """Letters outside formulas: one is a variable, so are the capitals that name a line; others are words."""
         single = len(piece) == 1 and piece.isascii() and not (piece in "aI" and self.spaced)
-        line = len(piece) in (2, 3) and piece.isascii() and piece.isupper() and piece not in UNITS_OF_LETTERS
+        line = len(piece) in (2, 3) and piece.isupper() and piece not in UNITS_OF_LETTERS
         return self.add(
             "var" if single or (line and self.last() == "op") else "word", piece, start, start + len(piece)
         )
@@ -396,7 +357,7 @@ class _Lexer:
         if last is not None and last.kind == "var":
             self.tokens[-1] = replace(last, name=f"{last.name}_{name}", end=found.end())
             return found.end()
-        if last is not None and last.kind == "num" and not last.decimals and "_" not in last.name:
+        if last is not None and last.kind == "num":
             value = in_base(last.name, name)
             if value is not None:
                 self.tokens[-1] = replace(last, name=f"{last.name}_{name}", end=found.end(), value=value)
@@ -465,11 +426,10 @@ class _Lexer:
         if not found:
             return self.add("other", "text", start, end)
         inside, self.spaced = found[1].strip(), True
-        digits = inside.replace(" ", "")
-        if piece == "\\mathbf" and len(inside) == 1 and inside.isalpha() and not self.answer:
+        if piece == "\\mathbf" and len(inside) == 1 and not self.answer:
             return self.add("other", inside, start, found.end())  # a vector: its products have two meanings
-        if digits.isdigit() and all(len(part) == 1 for part in inside.split()):
-            self.number(digits, start)
+        if inside.replace(" ", "").isdigit():
+            self.number(inside.replace(" ", ""), start)
             self.tokens[-1] = replace(self.tokens[-1], end=found.end())
         elif inside == "cis":
             self.add("other", inside, start, found.end())
@@ -482,7 +442,7 @@ class _Lexer:
                 self.tokens.append(
                     replace(token, kind=kind, start=token.start + offset, end=token.end + offset, math=True)
                 )
-            if self.tokens and self.tokens[-1].start >= offset:
+            if self.tokens:
                 self.tokens[-1] = replace(self.tokens[-1], end=found.end())
         self.spaced = True
         return found.end()

@@ -111,17 +111,17 @@ def unit_after(
     words: list[str] = []
     while at < end and len(words) < most:
         token, after = tokens[at], tokens[at + 1 : at + 4]
-        power = [t.kind for t in after]
+        power = [t.kind for t in after] if words and token.name == "^" else []
         if token.kind == "currency":
             words.append(CURRENCIES.get(token.name, token.name).split()[0])
-        elif is_unit_word(token, bool(words)) or (words[-1:] == ["/"] and token.kind == "var"):
+        elif is_unit_word(token) or (words[-1:] == ["/"] and token.kind == "var"):
             words.append(token.name)
-        elif words and token.name == "/" and after and after[0].kind in ("word", "var"):
+        elif words and token.name == "/":
             words.append("/")
-        elif words and token.name == "^" and power[:1] == ["num"]:
+        elif power[:1] == ["num"]:
             words.append("^" + after[0].name)
             at += 1
-        elif words and token.name == "^" and power == ["open", "num", "close"]:
+        elif power == ["open", "num", "close"]:
             words.append("^" + after[1].name)
             at += 3
         else:
@@ -130,10 +130,8 @@ def unit_after(
     return tuple(words), at
 
 
-def is_unit_word(token: Token, inside: bool) -> bool:
-    """Whether a word, or a letter set apart, can belong to the unit of an answer."""
-    if token.kind == "var":
-        return token.spaced and (inside or measure_of(token.name) is not None)
+def is_unit_word(token: Token) -> bool:
+    """Whether a word can belong to the unit of an answer."""
     return token.kind == "word" and token.name.lower() not in ("and", "or", "r", "remainder", "base", "for")
 
 
@@ -157,8 +155,7 @@ def _after_one(tokens: Sequence[Token], at: int, end: int, in_brackets: bool) ->
         squared = at + 2 < end and tokens[at + 1].name == "^" and tokens[at + 2].kind == "num"
         return at + 3 if squared else at + 1
     if token.kind == "op" and at + 1 < end and is_unit(tokens[at + 1]):
-        hyphen = token.name == "-" and not token.spaced and not tokens[at + 1].spaced
-        hyphen = hyphen and tokens[at + 1].name.islower() and not in_brackets
+        hyphen = token.name == "-" and not token.spaced and not tokens[at + 1].spaced and not in_brackets
         return at + 2 if token.name == "/" or hyphen else at
     if token.kind == "open" and token.name == "(":
         glued = not token.spaced and all(

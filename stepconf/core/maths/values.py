@@ -7,7 +7,7 @@ before the work is done.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -42,8 +42,8 @@ class Reading:
     loose_implicit: bool = False  # 1/2x is (1/2)x
     pi: Fraction | None = None
     natural_log: bool = False
-    right_division: bool = False  # 2 / 1/4 is 8
     percent_of_left: bool = False  # 50 + 20% is 60
+    right_division: bool = False  # 2 / 1/4 is 8
     points_part_thousands: bool = False  # 1.500 is 1500
     radians: bool = False  # sin(30) is the sine of 30 radians; else it has no value
     degrees: bool = False  # 180 degrees are pi
@@ -150,27 +150,22 @@ def _unary(op: str, value: Value, reading: Reading) -> Value:
 
 
 def _binary(op: str, left: Node, right: Node, env: Env, reading: Reading) -> Value:
-    if op == "/" and reading.loose_implicit and isinstance(right, Binary) and right.op == "implicit":
-        return _apply("*", _binary("/", left, right.left, env, reading), _value(right.right, env, reading))
-    if op == "/" and reading.right_division and isinstance(left, Binary) and left.op == "/":
-        below = _binary("/", left.right, right, env, replace(reading, right_division=False))
-        return _apply("/", _value(left.left, env, reading), below)
-    inverse = op == "^" and isinstance(left, Call) and left.name in ANGLED and isinstance(right, Unary)
-    if inverse:
-        raise UndecidableError("an inverse function or a reciprocal")
+    match op, left, right:
+        case "/", _, Binary("implicit", below, rest) if reading.loose_implicit:
+            return _apply("*", _binary("/", left, below, env, reading), _value(rest, env, reading))
+        case "/", Binary("/", above, below), _ if reading.right_division:
+            return _apply("/", _value(above, env, reading), _binary("/", below, right, env, PLAIN))
+        case "^", Call(name), Unary() if name in ANGLED:
+            raise UndecidableError("an inverse function or a reciprocal")
     a = _value(left, env, reading)
     if op in "+-" and reading.percent_of_left and isinstance(right, Unary) and right.op == "pct":
         return _apply(op, a, _apply("*", a, _value(right, env, reading)))
     b = _value(right, env, reading)
     if op == "of":
-        return _apply("*", a / 100 if reading.percent_points and isinstance(left, Unary) else a, b)
+        return _apply("*", a / 100 if reading.percent_points else a, b)
     if op == "mixed":
-        return _apply("*" if reading.product_of_mixed else "-" if _negative(a) else "+", a, b)
+        return _apply("*" if reading.product_of_mixed else "+", a, b)
     return _apply({"implicit": "*", "^^": "^"}.get(op, op), a, b)
-
-
-def _negative(value: Value) -> bool:
-    return isinstance(value, Fraction) and value < 0
 
 
 def _apply(op: str, a: Value, b: Value) -> Value:
@@ -254,10 +249,8 @@ def exact_root(value: int, degree: int) -> int | None:
 def _call(name: str, values: list[Value], nodes: tuple[Node, ...], reading: Reading) -> Value:
     if name in ("gcd", "lcm", "binom"):
         return _integers(name, values)
-    if name in ("max", "min"):
-        exact = [v for v in values if isinstance(v, Fraction)]
-        if len(exact) < len(values):
-            raise UndecidableError(f"{name} of irrational values")
+    exact = [v for v in values if isinstance(v, Fraction)]
+    if name in ("max", "min") and len(exact) == len(values):
         return max(exact) if name == "max" else min(exact)
     if name in ("sqrt", "root"):
         degree = values[1] if len(values) > 1 else Fraction(2)
@@ -297,8 +290,8 @@ def _function(name: str, value: Value, node: Node, reading: Reading) -> Value:
     angle = ball(value)
     if name in ANGLED:
         degrees = any(isinstance(n, Unary) and n.op == "deg" for n in walk(node))
-        unsaid = not any(isinstance(n, Const | Var) for n in walk(node))
-        if unsaid and not degrees and not reading.radians and value != 0:
+        unsaid = not degrees and not any(isinstance(n, Const | Var) for n in walk(node))
+        if unsaid and not reading.radians and value != 0:
             raise UndecidableError("an angle without its unit")
         angle = angle * acb.pi() / 180 if degrees and not reading.degrees else angle
         if not abs(angle).abs_upper() < 10**6:

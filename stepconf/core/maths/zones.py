@@ -2,11 +2,12 @@
 
 import re
 
+from stepconf.core.maths.notation import UPRIGHT
+
 MAX_ZONE = 8_000  # characters
 _OPENING = re.compile(r"\\\(|\\\[|(?<!\\)\$\$?|\\begin\{(align|aligned|equation|gather|eqnarray|split)\*?\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[ ,]+[A-Za-z]{2,}[ ,.]")
 _COMMAND = re.compile(r"\\[A-Za-z]{2}")
-_TEXT_ARGUMENT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname)\s*\{[^{}]*\}")
 
 
 def math_zones(text: str) -> list[tuple[int, int]]:
@@ -53,4 +54,4 @@ def _is_formula(text: str, start: int, end: int) -> bool:
         return False
     if (inside[0].isspace() or inside[-1].isspace()) and not _COMMAND.search(inside):
         return False
-    return not text[end + 1 : end + 2].isdigit() and not _PROSE.search(_TEXT_ARGUMENT.sub("", inside) + " ")
+    return not text[end + 1 : end + 2].isdigit() and not _PROSE.search(UPRIGHT.sub("", inside) + " ")
