@@ -23,7 +23,7 @@ INWARD = {
     "engines": {"core", "errors", "recipe"},
     "verifiers": {"engines", "workers", "core", "errors", "recipe"},
     "inference": {"engines", "core", "errors", "kinds", "recipe"},
-    "training": {"core", "errors", "recipe"},
+    "training": {"core", "errors", "kinds", "recipe"},
     "run": {"workers", "core", "errors", "ui"},
     "stages": BASE | {"problems", "engines", "workers", "verifiers", "run", "demo_model"},
     "labels": BASE | {"problems", "workers", "verifiers", "run", "stages"},

@@ -35,11 +35,17 @@ def tracker(kind: Literal["none", "tensorboard", "trackio"], folder: Path) -> Re
 
 def _log(log: Callable[..., None], metrics: dict[str, Any]) -> None:
     if "step" in metrics:
-        log({name: value for name, value in metrics.items() if name != "step"}, step=metrics["step"])
+        group = f"{_group(metrics)}/" if "stage" in metrics else ""
+        log({group + name: value for name, value in metrics.items() if name != "step"}, step=metrics["step"])
+
+
+def _group(metrics: dict[str, Any]) -> str:
+    """Every stage counts its own steps."""
+    return f"stage-{metrics['stage']}" if "stage" in metrics else "train"
 
 
 def _write(writer: Any, metrics: dict[str, Any]) -> None:
     if "step" in metrics:
         for name, value in metrics.items():
-            writer.add_scalar(f"train/{name}", value, metrics["step"])
+            writer.add_scalar(f"{_group(metrics)}/{name}", value, metrics["step"])
         writer.flush()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stepconf.core.trees import Example
-from stepconf.training.losses import dpo_loss
+from stepconf.training.objectives.dpo import dpo_loss
 from stepconf.training.policy import Policy
 from tests.tiny import tiny_model
 from tests.training.test_policy import packed
