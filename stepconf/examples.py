@@ -30,8 +30,8 @@ _STEP_COLUMNS = [
 _LACKS = {
     "pairs": "Type: stepconf pairs RUN; or raise --set train.max_length",
     "solutions": "It needs solutions whose answer is right: a run with gold answers, verified by final.",
-    "groups": "It needs several samples a problem, with gold answers, and with the log-probabilities that generate and "
-    "score record.",
+    "groups": "It needs several samples a problem, with the log-probabilities that generate and score record; "
+    "rloo and grpo need right and wrong answers among them, pure needs step labels (stepconf verify).",
     "steps": "It needs labelled steps: stepconf verify RUN --verify symbolic",
 }
 Reads = Callable[[Path, TrainRecipe, int, "Counter[str]"], Iterator[Example]]
@@ -153,7 +153,7 @@ def _solved(source: Path) -> Iterator[_Solved]:
 
 
 def _groups(source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[str]") -> Iterator[Example]:
-    """The samples of each problem whose answers are known, with the credit that the objective gives their steps."""
+    """The samples of each problem, with the credit that the objective gives their steps."""
     from stepconf.training.objectives.base import Sample
 
     objective: Objective = OBJECTIVES.load(recipe.objective)
@@ -165,9 +165,7 @@ def _groups(source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[st
     for one in _solved(source):
         if one.row["parent_solution_id"] is not None:
             continue
-        if one.row["answer_correct"] is None:
-            dropped["of unknown answer"] += 1
-        elif (
+        if (
             sum(len(step["token_logprobs"]) for step in one.steps) != len(one.row["token_ids"])
             or not one.steps
         ):
@@ -175,16 +173,16 @@ def _groups(source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[st
         else:
             groups.setdefault(one.row["problem_id"], []).append(one)
     for group in groups.values():
-        samples = [
-            Sample(float(one.row["answer_correct"]), [_step_reward(step) for step in one.steps])
-            for one in group
-        ]
-        credits, reason = objective.credit(samples, recipe)
-        for one, own in zip(group, credits, strict=True):
-            if own is None:
-                dropped[reason] += 1
+        samples = [Sample(_reward(one.row), [_step_reward(step) for step in one.steps]) for one in group]
+        for one, own in zip(group, objective.credit(samples, recipe), strict=True):
+            if isinstance(own, str):
+                dropped[own] += 1
             else:
                 yield _with_credit(one, own, eos_id)
+
+
+def _reward(row: dict[str, Any]) -> float | None:
+    return None if row["answer_correct"] is None else float(row["answer_correct"])
 
 
 def _with_credit(one: _Solved, credits: list[float], eos_id: int) -> Example:

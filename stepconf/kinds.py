@@ -127,7 +127,7 @@ OBJECTIVES = Kind(
         "step-kto": "stepconf.training.objectives.step_kto:STEP_KTO",
     },
 )
-KINDS = (VERIFIERS, PAIR_STRATEGIES, STRATEGIES, ENGINES, SIGNALS, OBJECTIVES)
+KINDS = (VERIFIERS, OBJECTIVES, PAIR_STRATEGIES, STRATEGIES, ENGINES, SIGNALS)
 
 
 def check_own(kind: Kind, names: Iterable[str]) -> None:

@@ -47,6 +47,7 @@ HOME = {
         "engines/vllm_tap.py",
         "demo_model.py",
         "training/",
+        "contracts/objectives.py",
     },
     "transformers": {
         "engines/transformers.py",

@@ -75,7 +75,7 @@ def samples_of(name: str, recipe: TrainRecipe, model: Any) -> list[Example]:
     found = []
     for group in range(2):
         rewards = REWARDS[3 * group : 3 * group + 3]
-        credits, _ = OBJECTIVES.load(name).credit([Sample(one, (None,)) for one in rewards], recipe)
+        credits = OBJECTIVES.load(name).credit([Sample(one, (None,)) for one in rewards], recipe)
         for i, own in enumerate(credits):
             length = 3 + i
             side = tuple(torch.randint(3, 300, (length,), generator=draw).tolist())

@@ -58,17 +58,18 @@ class Loss(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A sampled solution of a group: its reward (1 for a right final answer, 0 for a wrong one), and its steps'.
+    """A sampled solution of a group.
 
-    step_rewards: from -1 (wrong) to 1 (right), None where nothing is known of the step.
+    reward: 1 for a right final answer, 0 for a wrong one, None for an unknown one.
+    step_rewards: from -1 (wrong) to 1 (right), None where nothing is known of the step; one step or more.
     """
 
-    reward: float
+    reward: float | None
     step_rewards: Sequence[float | None]
 
 
-# Credit of each step of each of a problem's samples, None for a sample that cannot be used, and why.
-Credit = Callable[[Sequence[Sample], TrainRecipe], tuple[list[list[float] | None], str]]
+# Of each of a problem's samples the credit of each step, or the reason why it cannot be used.
+Credit = Callable[[Sequence[Sample], TrainRecipe], list[list[float] | str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,19 @@ from statistics import mean, stdev
 
 from stepconf.recipe import TrainRecipe
 from stepconf.training.objectives.base import Loss, Objective, Sample, Scores, Sides, clipped, divergence
-from stepconf.training.objectives.rloo import ONE_OUTCOME
+from stepconf.training.objectives.rloo import by_outcome
 
 _EPSILON = 1e-4  # as TRL adds it to the deviation
 
 
-def credit(samples: Sequence[Sample], recipe: TrainRecipe) -> tuple[list[list[float] | None], str]:
-    """The same for all steps of a sample: reward minus the group's mean, divided by its standard deviation if asked."""
-    rewards = [sample.reward for sample in samples]
-    if len(set(rewards)) < 2:
-        return [None] * len(samples), ONE_OUTCOME
-    scale = stdev(rewards) + _EPSILON if recipe.divide_by_std else 1.0
-    return [[(sample.reward - mean(rewards)) / scale] * len(sample.step_rewards) for sample in samples], ""
+def credit(samples: Sequence[Sample], recipe: TrainRecipe) -> list[list[float] | str]:
+    """Each reward minus the group's mean, divided by its standard deviation if `divide_by_std`."""
+
+    def advantages(rewards: Sequence[float]) -> list[float]:
+        scale = stdev(rewards) + _EPSILON if recipe.divide_by_std else 1.0
+        return [(reward - mean(rewards)) / scale for reward in rewards]
+
+    return by_outcome(samples, advantages)
 
 
 def loss(scores: Scores, sides: Sides, recipe: TrainRecipe) -> Loss:

@@ -7,7 +7,7 @@ from stepconf.recipe import TrainRecipe
 from stepconf.training.objectives.base import Objective, Sample
 from stepconf.training.objectives.grpo import loss
 
-NO_LABELS = "without a labelled step, or alone with one in its group"
+NO_LABEL, ALONE = "without a labelled step", "whose group has no other sample with a labelled step"
 _TEMPERATURE = 0.1  # of the soft minimum; the paper's
 
 
@@ -28,23 +28,23 @@ def min_form(rewards: Sequence[float | None]) -> list[float]:
     return found[::-1]
 
 
-def credit(samples: Sequence[Sample], recipe: TrainRecipe) -> tuple[list[list[float] | None], str]:
+def credit(samples: Sequence[Sample], recipe: TrainRecipe) -> list[list[float] | str]:
     """Min-form returns minus the others' mean return, of which each step takes an equal share."""
     returns = [
         min_form(sample.step_rewards) if any(r is not None for r in sample.step_rewards) else None
         for sample in samples
     ]
-    known = [one[0] for one in returns if one is not None]
-    if len(known) < 2:
-        return [None] * len(samples), NO_LABELS
-    found: list[list[float] | None] = []
+    wholes = [one[0] for one in returns if one is not None]
+    found: list[list[float] | str] = []
     for own in returns:
         if own is None:
-            found.append(None)
-            continue
-        baseline = (sum(known) - own[0]) / (len(known) - 1)
-        found.append([value - baseline * (len(own) - i) / len(own) for i, value in enumerate(own)])
-    return found, NO_LABELS
+            found.append(NO_LABEL)
+        elif len(wholes) < 2:
+            found.append(ALONE)
+        else:
+            baseline = (sum(wholes) - own[0]) / (len(wholes) - 1)
+            found.append([value - baseline * (len(own) - i) / len(own) for i, value in enumerate(own)])
+    return found
 
 
 PURE = Objective(loss, "groups", credit)

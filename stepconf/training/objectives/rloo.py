@@ -1,11 +1,12 @@
 """`rloo`: REINFORCE with the other samples of a problem as baseline (arXiv 2402.14740), from final answers alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stepconf.recipe import TrainRecipe
 from stepconf.training.objectives.base import Loss, Objective, Sample, Scores, Sides, clipped, divergence
 
 ONE_OUTCOME = "of a group with one outcome, which has no advantage"
+NO_ANSWER = "of unknown answer"
 
 
 def leave_one_out(rewards: Sequence[float]) -> list[float]:
@@ -14,14 +15,23 @@ def leave_one_out(rewards: Sequence[float]) -> list[float]:
     return [reward - (total - reward) / others for reward in rewards]
 
 
-def credit(samples: Sequence[Sample], recipe: TrainRecipe) -> tuple[list[list[float] | None], str]:
-    """The same for all steps of a sample: its advantage over the others."""
-    rewards = [sample.reward for sample in samples]
-    if len(set(rewards)) < 2:
-        return [None] * len(samples), ONE_OUTCOME
+def by_outcome(
+    samples: Sequence[Sample], advantages: Callable[[Sequence[float]], list[float]]
+) -> list[list[float] | str]:
+    """The same credit for all steps of a sample: `advantages` of the rewards that are known and not all the same."""
+    rewards = [sample.reward for sample in samples if sample.reward is not None]
+    own = iter(advantages(rewards) if len(set(rewards)) > 1 else ())
     return [
-        [one] * len(sample.step_rewards) for one, sample in zip(leave_one_out(rewards), samples, strict=True)
-    ], ""
+        NO_ANSWER if sample.reward is None
+        else ONE_OUTCOME if len(set(rewards)) < 2
+        else [next(own)] * len(sample.step_rewards)
+        for sample in samples
+    ]  # fmt: skip
+
+
+def credit(samples: Sequence[Sample], recipe: TrainRecipe) -> list[list[float] | str]:
+    """Each sample's advantage over the others."""
+    return by_outcome(samples, leave_one_out)
 
 
 def loss(scores: Scores, sides: Sides, recipe: TrainRecipe) -> Loss:
