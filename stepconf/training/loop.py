@@ -73,13 +73,15 @@ def optimise(
             metrics = {"step": step + 1, "of": len(steps), **metrics, "learning_rate": rate}
             _note(folder, metrics, ranks)
             report(metrics)
-            stop = ranks.sum(torch.tensor(float(interrupted.is_set()), device=ranks.device)).item() > 0
+            stop = _somewhere(interrupted, ranks)
             if stop or (step + 1) % recipe.checkpoint_every == 0 or step + 1 == len(steps):
                 state = {"step": step + 1, "identity": identity}
                 save_checkpoint(folder, policy, optimiser, state, ranks)
                 saved()
             if stop:
                 raise KeyboardInterrupt
+        if _somewhere(interrupted, ranks):  # while the last checkpoint was written
+            raise KeyboardInterrupt
     return metrics
 
 
@@ -215,6 +217,11 @@ def _last_metrics(folder: Path) -> dict[str, Any]:
         raise StepconfError(
             f"{file}, line {len(lines)} is not JSON of stepconf train: {error}", "Give another --out."
         ) from error
+
+
+def _somewhere(event: threading.Event, ranks: Ranks) -> bool:
+    """Whether it is set in any process."""
+    return ranks.sum(torch.tensor(float(event.is_set()), device=ranks.device)).item() > 0
 
 
 @contextmanager
