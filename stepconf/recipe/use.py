@@ -81,6 +81,8 @@ class StageRecipe(Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     epochs: int = Field(1, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    """Optimiser steps, over as many epochs as they take; None for `epochs`."""
     batch_size: int = Field(64, ge=1)
     """Pairs (or sequences) per optimiser step, over all processes."""
     max_length: int = Field(2048, ge=2)

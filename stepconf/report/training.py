@@ -41,14 +41,18 @@ def _trainings(folder: Path) -> list[tuple[str, Path]]:
     """The trainings in a folder by name: its rounds', or its own."""
     if (folder / "state").is_dir():
         return [("", folder)]
-    rounds = sorted(folder.glob("round-*/training/state"), key=lambda one: int(one.parts[-3].removeprefix("round-")))
+    rounds = sorted(
+        folder.glob("round-*/training/state"), key=lambda one: int(one.parts[-3].removeprefix("round-"))
+    )
     return [(one.parts[-3].replace("-", " "), one.parent) for one in rounds]
 
 
 def _parts(name: str, training: Path) -> list[dict[str, Any]]:
     """The curves of each stage of a training."""
     state = training / "state"
-    files = sorted(state.glob("stage-*/metrics.jsonl"), key=lambda one: int(one.parent.name.removeprefix("stage-")))
+    files = sorted(
+        state.glob("stage-*/metrics.jsonl"), key=lambda one: int(one.parent.name.removeprefix("stage-"))
+    )
     files = files or [state / "metrics.jsonl"]
     objectives = _objectives(training)
     found = []
@@ -82,7 +86,9 @@ def _steps(file: Path) -> list[dict[str, float]]:
         try:
             line = read_object(lines[number])
         except ValueError as error:
-            raise StepconfError(f"{file}, line {number + 1} is not JSON of stepconf train: {error}") from error
+            raise StepconfError(
+                f"{file}, line {number + 1} is not JSON of stepconf train: {error}"
+            ) from error
         own = {name: line[name] for name in _SHOWN if isinstance(line.get(name), int | float)}
         found.append({name: value for name, value in own.items() if isfinite(value)})
     return found[::-1]

@@ -50,11 +50,11 @@ def optimise(
         StepconfError: the loss or the gradient is not finite, or FOLDER holds a checkpoint of something else.
     """
     objective: Objective = OBJECTIVES.load(recipe.objective)
-    steps = steps_of(examples, recipe.batch_size, recipe.epochs, recipe.seed)
+    steps = steps_of(examples, recipe.batch_size, recipe.epochs, recipe.seed, recipe.max_steps)
     identity = identity_of(examples, recipe, model_digest)
     reference = None
     if objective.reference:
-        reference = reference_logprobs(policy, examples, recipe, folder, identity, ranks, report)
+        reference = reference_logprobs(policy, examples, steps, recipe, folder, identity, ranks, report)
     known = Known(examples, reference)
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
@@ -221,7 +221,7 @@ def _last_metrics(folder: Path) -> dict[str, Any]:
 
 def _somewhere(event: threading.Event, ranks: Ranks) -> bool:
     """Whether it is set in any process."""
-    return ranks.sum(torch.tensor(float(event.is_set()), device=ranks.device)).item() > 0
+    return bool(ranks.sum(torch.tensor(float(event.is_set()), device=ranks.device)).item() > 0)
 
 
 @contextmanager

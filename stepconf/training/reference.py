@@ -15,7 +15,6 @@ from stepconf.training.checkpoint import checkpoints, writing
 from stepconf.training.objectives.base import Sides
 from stepconf.training.policy import Policy
 from stepconf.training.ranks import Ranks
-from stepconf.training.schedule import steps_of
 
 
 class Known:
@@ -55,13 +54,14 @@ class Known:
 def reference_logprobs(
     policy: Policy,
     examples: Sequence[Example],
+    steps: Sequence[list[int]],
     recipe: TrainRecipe,
     folder: Path,
     identity: str,
     ranks: Ranks,
     report: Callable[[dict[str, Any]], None],
 ) -> torch.Tensor:
-    """Log-probability of every token of every side, in order, under the policy as it is; nats.
+    """Log-probability of every token of every side, in order, under the policy as it is; nats, 0 where no step has it.
 
     Computed once, kept in FOLDER/reference.safetensors, read from there when training continues: by then the
     policy is no longer the reference.
@@ -76,7 +76,7 @@ def reference_logprobs(
             f"{folder} has checkpoints, but no reference log-probabilities of these examples ({file.name}).",
             "Give another --out, or the options that it was made with.",
         )
-    result = _computed(policy, examples, recipe, ranks, report)
+    result = _computed(policy, examples, steps, recipe, ranks, report)
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         stored = {"logprobs": result, "identity": torch.tensor(list(identity.encode()), dtype=torch.uint8)}
@@ -91,6 +91,7 @@ def reference_logprobs(
 def _computed(
     policy: Policy,
     examples: Sequence[Example],
+    steps: Sequence[list[int]],
     recipe: TrainRecipe,
     ranks: Ranks,
     report: Callable[[dict[str, Any]], None],
@@ -98,7 +99,7 @@ def _computed(
     found: list[torch.Tensor] = [torch.zeros(example.n_targets) for example in examples]
     policy.eval()
     # In the order of training: the same trees, so that reference and policy agree to the bit before step 1.
-    steps = steps_of(examples, recipe.batch_size, 1, recipe.seed)
+    steps = steps[: -(-len(examples) // recipe.batch_size)]  # later epochs have the same examples
     with torch.no_grad():
         for number, indices in enumerate(steps):
             batches = packed(examples, indices, recipe, ranks)
