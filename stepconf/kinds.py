@@ -9,6 +9,7 @@ function. The current folder is searched for the module, after everything that i
     strategy          inference.base.Strategy           infer, evaluate, serve --strategy
     engine            engines.base.EngineClass          --engine
     signal            core.signals.Signal               calibrate --signal
+    objective         training.objectives.base.Objective  train --objective
 """
 
 import importlib
@@ -115,7 +116,19 @@ ENGINES = Kind(
 )
 # All that come with stepconf are computed everywhere (core.signals.SIGNALS): no name of theirs is ever taken.
 SIGNALS = Kind("signal", "stepconf.core.signals:Signal", {})
-KINDS = (VERIFIERS, PAIR_STRATEGIES, STRATEGIES, ENGINES, SIGNALS)
+OBJECTIVES = Kind(
+    "objective",
+    "stepconf.training.objectives.base:Objective",
+    {
+        "dpo": "stepconf.training.objectives.dpo:DPO",
+        "sft": "stepconf.training.objectives.sft:SFT",
+        "rloo": "stepconf.training.objectives.rloo:RLOO",
+        "grpo": "stepconf.training.objectives.grpo:GRPO",
+        "pure": "stepconf.training.objectives.pure:PURE",
+        "step-kto": "stepconf.training.objectives.step_kto:STEP_KTO",
+    },
+)
+KINDS = (VERIFIERS, OBJECTIVES, PAIR_STRATEGIES, STRATEGIES, ENGINES, SIGNALS)
 
 
 def check_own(kind: Kind, names: Iterable[str]) -> None:

@@ -1,23 +1,30 @@
-"""Rewards with TRL's signature: `GRPOTrainer(reward_funcs=[stepconf.rewards.answer, stepconf.rewards.steps])`.
+"""Rewards with TRL's signature: `GRPOTrainer(reward_funcs=[rewards.final_answer, rewards.sound_steps])`.
 
-A reward is None where it does not apply, which is what `unknown` means; TRL leaves such rows out.
+A reward is None where it does not apply, which is what `unknown` means; TRL leaves such rows out. What a completion
+says is read in worker processes that are killed at a deadline, so a text that stalls costs its own reward alone.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from stepconf.api.text import segment, verify_answers
+from stepconf.api.text import pool, segment, verify_answers
 from stepconf.core.claims import check_steps
 
-__all__ = ["answer", "steps"]
+__all__ = ["calibrated", "final_answer", "sound_steps"]
 
 Completion = str | Sequence[dict[str, Any]]  # plain text, or the messages of a conversation
+_STATED = re.compile(
+    r"\bconfidence(?: level| is| of|\W){0,8}?\{?(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s?(\\?%)?", re.IGNORECASE
+)
 
 
-def answer(completions: Sequence[Completion], answer: Sequence[str], **columns: Any) -> list[float | None]:
+def final_answer(
+    completions: Sequence[Completion], answer: Sequence[str], **columns: Any
+) -> list[float | None]:
     r"""1 where a completion's answer is the one of the column `answer`, 0 where it is another, else None.
 
-    >>> answer(["It is \\boxed{4}.", "It is \\boxed{5}."], ["4", "4"])
+    >>> final_answer(["It is \\boxed{4}.", "It is \\boxed{5}."], ["4", "4"])
     [1.0, 0.0]
     """
     texts = [_text(completion) for completion in completions]
@@ -25,23 +32,56 @@ def answer(completions: Sequence[Completion], answer: Sequence[str], **columns: 
     return [None if same is None else float(same) for same in found]
 
 
-def steps(completions: Sequence[Completion], **columns: Any) -> list[float | None]:
+def sound_steps(completions: Sequence[Completion], **columns: Any) -> list[float | None]:
     """The share of a completion's checked steps in which nothing false is stated; None where none can be checked.
 
     `columns` may hold `problem`, the text of the problems.
 
-    >>> steps(["1 + 1 = 2", "1 + 1 = 3", "Hello."])
+    >>> sound_steps(["1 + 1 = 2", "1 + 1 = 3", "Hello."])
     [1.0, 0.0, None]
     """
     problems = columns.get("problem") or [""] * len(completions)
+    items = [(problem, _text(one)) for problem, one in zip(problems, completions, strict=True)]
+    return [outcome.value for outcome in pool().map(_sound_share, items)]
+
+
+def calibrated(
+    completions: Sequence[Completion], answer: Sequence[str], **columns: Any
+) -> list[float | None]:
+    r"""1 - (c - right)^2, a proper score (Brier's) of the confidence c that the answer is right; in [0, 1].
+
+    c is the column `confidence` where there is one, else what the completion states last, as in `Confidence: 85%`
+    or `confidence 0.85`. None without either, and where the answer is neither right nor wrong.
+
+    >>> calibrated(["It is \\boxed{4}. Confidence: 90%", "It is \\boxed{5}. Confidence: 0.5"], ["4", "4"])
+    [0.99, 0.75]
+    """
+    measured = columns.get("confidence") or [stated_confidence(_text(one)) for one in completions]
+    right = final_answer(completions, answer)
     return [
-        _share(check_steps(problem, segment(_text(completion))))
-        for problem, completion in zip(problems, completions, strict=True)
+        None if c is None or y is None or not 0 <= c <= 1 else round(1 - (c - y) ** 2, 12)
+        for c, y in zip(measured, right, strict=True)
     ]
 
 
-def _share(found: Sequence[Any]) -> float | None:
-    labels = [one.label for one in found if one.label != "unknown"]
+def stated_confidence(text: str) -> float | None:
+    """The last confidence that a text states, from 0 to 1; None where there is none in that range.
+
+    >>> stated_confidence("Confidence: 20%. On second thought, my confidence is 0.7"), stated_confidence("I am sure.")
+    (0.7, None)
+    """
+    found = _STATED.findall(text)
+    if not found:
+        return None
+    number, percent = found[-1]
+    value = float(number) / 100 if percent or float(number) > 1 else float(number)
+    return value if value <= 1 else None
+
+
+def _sound_share(item: tuple[str, str]) -> float | None:
+    """Runs in a worker."""
+    problem, text = item
+    labels = [one.label for one in check_steps(problem, segment(text)) if one.label != "unknown"]
     return labels.count("correct") / len(labels) if labels else None
 
 

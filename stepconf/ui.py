@@ -166,6 +166,7 @@ class TrainProgress:
     def __call__(self, metrics: dict[str, Any]) -> None:
         """`metrics` of one step, as `training.loop.optimise` reports them."""
         stage = "reference" if "reference" in metrics else "train"
+        stage += f" {metrics['stage']}" if "stage" in metrics else ""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=metrics["of"], metrics="")
         shown = [
@@ -174,7 +175,7 @@ class TrainProgress:
                 ("loss", "loss", 4),
                 ("accuracy", "accuracy", 2),
                 ("margin", "margin", 3),
-                ("pairs/s", "examples_per_second", 2),
+                ("examples/s", "examples_per_second", 2),
             )
             if key in metrics
         ]
@@ -246,19 +247,28 @@ def show_training(summary: dict[str, Any], out: Path | str) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     last = summary["last_step"]
-    table.add_row("examples", f"{summary['examples']:,} ({summary['recipe']['objective']})")
-    if summary["dropped"]:
-        table.add_row("left out", _reasons(summary["dropped"]))
-    table.add_row("last step", f"{last['step']:,} of {last['of']:,}: loss {last['loss']:.4f}")
-    if "margin" in last:
-        rewards = f"chosen {last['reward_chosen']:.3f}, rejected {last['reward_rejected']:.3f}"
-        table.add_row("rewards", f"{rewards}; accuracy {last['accuracy']:.2f}")
+    for stage in summary["stages"]:
+        table.add_row(stage["objective"], f"{stage['examples']:,} examples")
+        if stage["dropped"]:
+            table.add_row("  left out", _reasons(stage["dropped"]))
+        _add_last_step(table, stage["last_step"])
     table.add_row(
         "speed", f"{last['examples_per_second']:,} examples/s, {last['tokens_per_second']:,} tokens/s"
     )
     output.print(table)
     say(f"Files: {summary['model']}, {out}/state/metrics.jsonl")
     say(f"Next:  stepconf generate --model {summary['model']} ...")
+
+
+def _add_last_step(table: Table, last: dict[str, Any]) -> None:
+    table.add_row("  last step", f"{last['step']:,} of {last['of']:,}: loss {last['loss']:.4f}")
+    if "margin" in last:
+        rewards = f"chosen {last['reward_chosen']:.3f}, rejected {last['reward_rejected']:.3f}"
+        accuracy = f"; accuracy {last['accuracy']:.2f}" if "accuracy" in last else ""
+        table.add_row("  rewards", rewards + accuracy)
+    sides = [side for side in ("chosen", "rejected") if f"entropy_{side}" in last]
+    entropies = ", ".join(f"{side} {last[f'entropy_{side}']:.3f}" for side in sides)
+    table.add_row("  mean entropy, nats", entropies)
 
 
 def show_summary(summary: dict[str, Any], run: Path | str) -> None:

@@ -24,7 +24,7 @@ INWARD = {
     "engines": {"core", "errors", "recipe"},
     "verifiers": {"engines", "workers", "core", "errors", "recipe"},
     "inference": {"engines", "core", "errors", "kinds", "recipe"},
-    "training": {"core", "errors", "recipe"},
+    "training": {"core", "errors", "kinds", "recipe"},
     "run": {"stores", "workers", "core", "errors", "ui"},
     "stages": BASE | {"problems", "engines", "workers", "verifiers", "run", "demo_model"},
     "labels": BASE | {"problems", "workers", "verifiers", "run", "stages"},
@@ -48,6 +48,7 @@ HOME = {
         "engines/vllm_tap.py",
         "demo_model.py",
         "training/",
+        "contracts/objectives.py",
     },
     "transformers": {
         "engines/transformers.py",

@@ -15,10 +15,10 @@ import pytest
 from stepconf.core.branches import TOO_HARD
 from stepconf.core.schema import ADDED, TABLES, VERSION
 from stepconf.core.statements import STATES_NOTHING
+from stepconf.examples import examples_of
 from stepconf.hub.restore import read_folder
 from stepconf.recipe import TrainRecipe
 from stepconf.run.tables import read_shards
-from stepconf.trainer import examples_of
 from tests.edited_run import Row, edit, rewrite
 from tests.invariants import check_invariants, rows_of, samples_of
 from tests.report.test_view import ask, serving

@@ -15,7 +15,7 @@ import pytest
 from stepconf import pipeline
 from stepconf.contracts import broken, kind_of
 from stepconf.errors import StepconfError
-from stepconf.kinds import ENGINES, KINDS, PAIR_STRATEGIES, STRATEGIES, VERIFIERS
+from stepconf.kinds import ENGINES, KINDS, OBJECTIVES, PAIR_STRATEGIES, STRATEGIES, VERIFIERS
 from stepconf.recipe import Recipe, load_recipe, with_policy_of
 from stepconf.serving.chat import Refused, read_request
 from stepconf.verifiers.base import Verifier
@@ -57,7 +57,9 @@ def solutions(folder: Path) -> Path:
 
 
 def test_examples_are_short() -> None:
-    assert set(EXAMPLES) == {f"my_{what}.py" for what in ("checks", "pairs", "signals", "search", "engine")}
+    assert set(EXAMPLES) == {
+        f"my_{what}.py" for what in ("checks", "pairs", "signals", "search", "engine", "loss")
+    }
     for name, code in EXAMPLES.items():
         own = [line for line in code.splitlines()[1:] if line.strip()]
         assert len(own) <= 25, f"{name}: {len(own)} lines"
@@ -109,7 +111,18 @@ def test_an_engine(typed: Typed, tmp_path: Path) -> None:
     assert "FAILS" not in checked and "the same seeds" in checked
 
 
-@pytest.mark.parametrize("name", ["final", "symbolic", *PAIR_STRATEGIES.built_in, *STRATEGIES.built_in])
+def test_an_objective(typed: Typed, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(branched_run(), tmp_path / "run"))
+    typed("pairs", run, "--tau", 1.0)
+    typed("train", run, "--model", tiny_model(), "--objective", "my_loss:SIMPO", "--out", "learnt")
+    assert json.loads((tmp_path / "learnt/summary.json").read_text())["last_step"]["accuracy"] >= 0
+    assert "FAILS" not in typed("-m", "stepconf.contracts", "my_loss:SIMPO").stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["final", "symbolic", *PAIR_STRATEGIES.built_in, *STRATEGIES.built_in, *OBJECTIVES.built_in],
+)
 def test_what_comes_with_stepconf_keeps_its_promises(name: str) -> None:
     assert broken(name) == []
 
@@ -134,6 +147,17 @@ BROKEN = {
     "whatever the text": (
         "units",
         "def units(problem, steps):\n    return [problem[0] == 'W' or None for step in steps]\n",
+    ),
+    "the same in any batch": (
+        "MINE",
+        """\
+        import torch
+        from stepconf.training.objectives.base import Loss, Objective
+        def loss(scores, sides, recipe):
+            values = sides.sums(scores.logprobs)
+            return Loss(values - values.mean(), values > 0)
+        MINE = Objective(loss, "solutions")
+        """,
     ),
     "after one prefix": (
         "MINE",

@@ -87,8 +87,39 @@ def test_rewards_take_conversations_and_columns() -> None:
         [{"role": "assistant", "content": "The answer is 4."}],
         [{"role": "assistant", "content": "He has 3 of them."}],
     ]
-    assert rewards.answer(said, ["4", "4"], prompts=["", ""]) == [1.0, None]
-    assert rewards.steps(["2 + 2 = 4.\n\n2 + 2 = 5."], problem=["What is 2 + 2?"]) == [0.5]
+    assert rewards.final_answer(said, ["4", "4"], prompts=["", ""]) == [1.0, None]
+    assert rewards.sound_steps(["2 + 2 = 4.\n\n2 + 2 = 5."], problem=["What is 2 + 2?"]) == [0.5]
+    assert rewards.calibrated(said, ["4", "4"], confidence=[0.8, 0.5]) == [pytest.approx(0.96), None]
+
+
+@pytest.mark.parametrize(
+    ("said", "confidence"),
+    [
+        ("Confidence: 85%", 0.85), ("My confidence is 0.4.", 0.4), ("confidence = 1", 1.0),
+        (r"**Confidence:** 73\%", 0.73), (r"\confidence{0.25}", 0.25), ("confidence level of 90 %", 0.9),
+        ("Confidence: 0", 0.0), ("confidence: 250%", None), ("I gained confidence in 3 steps", None), ("", None),
+    ],
+)  # fmt: skip
+def test_confidence_is_read_where_it_is_stated(said: str, confidence: float | None) -> None:
+    assert rewards.stated_confidence(said) == confidence
+    (score,) = rewards.calibrated([rf"So it is \boxed{{4}}. {said}"], ["4"])
+    assert score == (None if confidence is None else pytest.approx(1 - (confidence - 1) ** 2))
+
+
+def test_a_proper_score_is_best_at_the_true_share() -> None:
+    def expected(stated: float, share: float = 0.7) -> float:
+        right, wrong = rewards.calibrated(
+            ["The answer is 4.", "The answer is 5."], ["4", "4"], confidence=[stated] * 2
+        )
+        return share * (right or 0.0) + (1 - share) * (wrong or 0.0)
+
+    assert max((i / 20 for i in range(21)), key=expected) == pytest.approx(0.7)
+
+
+def test_hostile_completions_cost_their_own_reward_alone() -> None:
+    bombs = ["9^{9^{9^{9}}} = 1. Confidence: " + "9" * 5000, "(" * 20_000, "1 + 1 = 2"]
+    assert rewards.sound_steps(bombs)[-1] == 1.0
+    assert len(rewards.calibrated(bombs, ["1"] * 3)) == 3
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:

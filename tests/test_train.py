@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from stepconf.engines.tokenizer import Tokenizer
+from stepconf.examples import examples_of, usable
 from stepconf.recipe import TrainRecipe
-from stepconf.trainer import examples_of, usable
 from tests.forked import forked
 from tests.invariants import rows_of
 from tests.test_pipeline import GIVEN, write_jsonl
@@ -80,7 +80,7 @@ def test_a_file_of_pairs_is_as_good_as_its_run(run: Path, tmp_path: Path) -> Non
     a, b = (tmp_path / name / "model" / "model.safetensors" for name in "ab")
     assert a.read_bytes() == b.read_bytes()
     refused = train(file, tmp_path / "c", "--objective", "sft")
-    assert refused.code == 1 and "SFT learns from the solutions" in " ".join(refused.err.split())
+    assert refused.code == 1 and "sft learns from the solutions" in " ".join(refused.err.split())
     other = train(next((run / "steps").glob("*.parquet")), tmp_path / "d")
     assert other.code == 1 and "has no column 'pair_id'" in " ".join(other.err.split())
     absent = train(tmp_path / "no.parquet", tmp_path / "e")

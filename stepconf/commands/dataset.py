@@ -162,10 +162,10 @@ def pairs(
     run: Run,
     recipe: "Recipe",
     export: Annotated[
-        Literal["trl", "trl-stepwise", "openrlhf", "llamafactory", "axolotl"] | None,
+        Literal["trl", "trl-stepwise", "step-kto", "openrlhf", "llamafactory", "axolotl"] | None,
         typer.Option(
             metavar="LIBRARY",
-            help="Also write them for trl, openrlhf, llamafactory or axolotl; trl-stepwise: labelled steps.",
+            help="Also write them for trl, openrlhf, llamafactory, axolotl; labelled steps: trl-stepwise, step-kto.",
         ),
     ] = None,
     out: Annotated[Path | None, place_option("New folder of the export, or URL."), Opened("folder")] = None,
@@ -190,14 +190,14 @@ def pairs(
     if (export is None) != (out is None):
         given, other = ("--out", "--export trl, say") if out else ("--export", "--out FOLDER")
         raise StepconfError(f"{given} is given alone.", f"Add {other}.")
-    from stepconf.pairs.exports import check_folder, export_pairs
+    from stepconf.pairs.exports import STEPS, check_folder, export_pairs
     from stepconf.pairs.make import has_pairs, make_pairs
     from stepconf.ui import StageProgress, show_export, show_summary
 
     if out is not None:
         check_folder(out)
     options = recipe.pairs if recipe.model_fields_set else None
-    if export is None or (export != "trl-stepwise" and not has_pairs(run, options)):
+    if export is None or (export not in STEPS and not has_pairs(run, options)):
         with StageProgress() as tick:
             summary = make_pairs(run, recipe.pairs, tick, recipe.engine.trust_remote_code)
         show_summary(summary, run)

@@ -11,7 +11,7 @@ from stepconf.commands.options import Opened, Partial
 
 @command(example="stepconf report runs/gsm8k --out gsm8k.html")
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or URL (or what view takes).")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, what train made, or what view takes.")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -26,7 +26,9 @@ def report(
     """Write one HTML file: figures, plots, an explorer.
 
     It opens from disk without a network. A run that does not fit into 10 MB is sampled, and the file says so.
+    Of what train made: loss, rewards and entropies of both sides over its steps, by round and stage.
     """
+    from stepconf.report.training import is_training, write_training
     from stepconf.report.write import write_report
     from stepconf.ui import StageProgress, say
 
@@ -34,7 +36,11 @@ def report(
     target = out or (Path(run) / "report.html" if Path(run).is_dir() else Path(f"{name}.html"))
     place = _located(run)
     with StageProgress() as tick:
-        written = write_report(place, target, partial, tick)
+        written = (
+            write_training(Path(place), target)
+            if is_training(Path(place))
+            else write_report(place, target, partial, tick)
+        )
     say(f"Report {written.file} ({written.n_bytes / 1e6:.1f} MB)")
     for note in written.notes:
         say(note)

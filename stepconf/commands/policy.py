@@ -40,11 +40,17 @@ def train(
         Opened("input"),
     ] = None,
 ) -> None:
-    """Optimise a model: step-level DPO, SFT, or whole rounds.
+    """Optimise a model: DPO, SFT, RLOO and others, or rounds.
 
-    With RUN: DPO on its pairs, or SFT on its right solutions. Without: rounds of sampling, pairs and training,
-    each measured on held-out problems (keys problems and loop of the recipe; see recipes/).
-    Several GPUs: torchrun --nproc-per-node 8 -m stepconf train RUN ...
+    More steps right: dpo on pairs of steps, step-kto without pairs, pure by the worst step of each sample.
+
+    More answers right: rloo, or grpo (less over-confident with train.divide_by_std=false).
+
+    Honest confidence: sft on the run's right solutions, also as a last stage:
+    --set "train.stages=[{objective: dpo}, {objective: sft}]"; within dpo, train.nll_weight and train.margin_weight.
+
+    Without RUN: rounds of sampling, pairs and training, each measured on held-out problems (keys problems and loop
+    of the recipe; see recipes/). Several GPUs: torchrun --nproc-per-node 8 -m stepconf train RUN ...
     """
     if source is not None and ctx.params["rounds"] is not None:  # a recipe's file may say it
         raise StepconfError(

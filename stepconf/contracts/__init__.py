@@ -10,7 +10,17 @@ from importlib import import_module
 from typing import NamedTuple
 
 from stepconf.errors import StepconfError
-from stepconf.kinds import ENGINES, KINDS, PAIR_STRATEGIES, SIGNALS, STRATEGIES, VERIFIERS, Kind, is_own
+from stepconf.kinds import (
+    ENGINES,
+    KINDS,
+    OBJECTIVES,
+    PAIR_STRATEGIES,
+    SIGNALS,
+    STRATEGIES,
+    VERIFIERS,
+    Kind,
+    is_own,
+)
 
 _CHECKS = {
     VERIFIERS.what: "stepconf.contracts.verifiers",
@@ -18,6 +28,7 @@ _CHECKS = {
     STRATEGIES.what: "stepconf.contracts.strategies",
     ENGINES.what: "stepconf.contracts.engines",
     SIGNALS.what: "stepconf.contracts.signals",
+    OBJECTIVES.what: "stepconf.contracts.objectives",
 }
 
 

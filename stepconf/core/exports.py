@@ -70,6 +70,22 @@ def stepwise(problem: str, steps: Iterable[tuple[str, str]], dropped: Counter[st
         dropped["no labelled step"] += 1
 
 
+def judged(prompt: str, steps: Iterable[tuple[str, str]]) -> Iterator[Row]:
+    """TRL's unpaired preference rows, as its KTOTrainer reads them: each labelled step after the text before it.
+
+    Args:
+        prompt: everything before the first step.
+        steps: texts and labels; used up to the first wrong one, since what follows it has a wrong prefix.
+    """
+    before = prompt
+    for text, label in steps:
+        if label != "unknown":
+            yield {"prompt": before, "completion": text, "label": label == "correct"}
+        if label == "incorrect":
+            return
+        before += text
+
+
 class Path(NamedTuple):
     """A solution from its problem's prompt on, or a branch with what it goes on from.
 

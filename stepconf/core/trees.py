@@ -16,12 +16,18 @@ class Example:
 
     Two sides are a preference pair, chosen first; one side is a sequence to imitate. An end-of-sequence token,
     where one is due, is part of the side. `group` is what shares prefixes: the problem.
+
+    credits: of each token of each side, the advantage of a sampled solution or the sign of a judged step; empty for
+        preference pairs and sequences to imitate.
+    logprobs: of each token of each side under the policy that sampled it, nats; NaN where none was recorded.
     """
 
     key: str
     group: str
     prompt_ids: tuple[int, ...]
     sides: tuple[tuple[int, ...], ...]
+    credits: tuple[tuple[float, ...], ...] = ()
+    logprobs: tuple[tuple[float, ...], ...] = ()
 
     @property
     def length(self) -> int:

@@ -28,7 +28,8 @@ from stepconf.run.new_folder import check_new, new_folder
 from stepconf.run.shards import write_atomically, write_rows
 from stepconf.run.tables import pairs_manifest, read_pairs, read_recipe
 
-Library = Literal["trl", "trl-stepwise", "openrlhf", "llamafactory", "axolotl"]
+Library = Literal["trl", "trl-stepwise", "step-kto", "openrlhf", "llamafactory", "axolotl"]
+STEPS = ("trl-stepwise", "step-kto")  # made of labelled steps, not of pairs
 Form = Literal["step", "trajectory"]
 _COUNTED = 10_000  # rows whose token ids are looked at: each is encoded five times
 
@@ -62,6 +63,8 @@ def export_pairs(
     rows: dict[Split, list[Row]] = {}
     if library == "trl-stepwise":
         rows = _stepwise(run, validation, dropped)
+    elif library == "step-kto":
+        rows, terminal = _judged(run, validation, dropped), False
     else:
         paths = _by_problem(run) if form == "trajectory" else {}
         of_split: dict[Split, list[Pair]] = {}
@@ -84,12 +87,13 @@ def export_pairs(
     with new_folder(out, _OURS):
         for split, own in rows.items():
             if own:
-                write_rows(out / f"{split}.{'parquet' if library.startswith('trl') else 'jsonl'}", own)
+                write_rows(out / f"{split}.{'parquet' if library in _PARQUET else 'jsonl'}", own)
         _write_beside(out, library, conversational, list(counts))
         write_atomically(out / "README.md", readme.encode())
     return exported
 
 
+_PARQUET = ("trl", *STEPS)
 _OURS = (
     *(f"{split}.{kind}" for split in SPLITS for kind in ("parquet", "jsonl")),
     *("dataset_info.json", "axolotl.yaml", "README.md"),
@@ -144,6 +148,28 @@ def _stepwise(run: Path, validation: float, dropped: Counter[str]) -> dict[Split
             pairs = zip(texts or (), labels or (), strict=True)
             rows[split_of(problem_id, validation)] += forms.stepwise(problem, pairs, dropped)
     dropped += Counter()  # no reason that never came up
+    return rows
+
+
+def _judged(run: Path, validation: float, dropped: Counter[str]) -> dict[Split, list[Row]]:
+    """The labelled steps of solutions and branches, each text after its prompt once."""
+    rows: dict[Split, list[Row]] = {split: [] for split in SPLITS}
+    tokenizer, prompts, seen = open_tokenizer(run), dict[tuple[int, ...], str](), set[tuple[str, str]]()
+    for batch in batches(run):
+        steps = batch.steps.sort("step_index").group_by("solution_id").agg("text", "label")
+        found = batch.solutions.select("solution_id", "problem_id", "prompt_token_ids").join(
+            steps, on="solution_id", how="inner", maintain_order="left"
+        )
+        for _, problem_id, prompt, texts, labels in found.iter_rows():
+            ids = tuple(prompt)
+            before = prompts[ids] if ids in prompts else prompts.setdefault(ids, tokenizer.decode(list(ids)))
+            for row in forms.judged(before, zip(texts, labels, strict=True)):
+                key = (row["prompt"], row["completion"])
+                if key in seen:
+                    dropped["sampled before"] += 1
+                    continue
+                seen.add(key)
+                rows[split_of(problem_id, validation)].append(row)
     return rows
 
 
@@ -208,7 +234,7 @@ def _axolotl(file: str, conversational: bool) -> dict[str, Any]:
 def _readme(run: Path, library: Library, form: Form, conversational: bool, exported: Exported) -> str:
     sizes = ", ".join(f"{n:,} {split}" for split, n in exported.rows.items())
     lines = [f"# {run.name} for {library}", "", f"Made by stepconf: {sizes} rows."]
-    if library != "trl-stepwise":
+    if library not in STEPS:
         style = "conversational" if conversational else "plain text"
         lines += [f"Form: {form}, {style}. Splits are by problem."]
     if exported.warning:
@@ -222,11 +248,13 @@ def _readme(run: Path, library: Library, form: Form, conversational: bool, expor
 
 def _usage(library: Library, conversational: bool, splits: list[str]) -> Iterator[str]:
     """What to type, in the folder that holds the export."""
-    if library.startswith("trl"):
+    if library in _PARQUET:
         files = ", ".join(f'"{split}": "{split}.parquet"' for split in splits)
         yield f'data = datasets.load_dataset("parquet", data_files={{{files}}})'
         if library == "trl":
             yield 'trl.DPOTrainer(model, train_dataset=data["train"], ...)'
+        elif library == "step-kto":
+            yield 'trl.KTOTrainer(model, train_dataset=data["train"], ...)'
         else:
             yield "# TRL's PRMTrainer read this form up to version 1.13; other PRM trainers still do"
     elif library == "openrlhf":

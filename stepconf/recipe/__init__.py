@@ -34,6 +34,7 @@ from stepconf.recipe.use import (
     PairsRecipe,
     RayRecipe,
     ServeRecipe,
+    StageRecipe,
     TrainRecipe,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "SegmentRecipe",
     "ServeRecipe",
     "Shot",
+    "StageRecipe",
     "TrainRecipe",
     "VerifyRecipe",
     "identity",

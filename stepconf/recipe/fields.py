@@ -26,7 +26,8 @@ def first_sentence(key: str) -> str:
     the time that the import takes without.
     """
     model, name = _place_of(key)
-    text = _docstrings(model.__module__)[model.__name__, name]
+    declares = next(base for base in model.__mro__ if name in vars(base).get("__annotations__", {}))
+    text = _docstrings(declares.__module__)[declares.__name__, name]
     return " ".join(text.split()).partition(". ")[0].removesuffix(".") + "."
 
 

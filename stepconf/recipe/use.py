@@ -1,11 +1,11 @@
 """The parts of a recipe that come after the data set: pairs, training, inference, serving; and the cluster."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from stepconf.errors import StepconfError
-from stepconf.kinds import PAIR_STRATEGIES, STRATEGIES
+from stepconf.kinds import OBJECTIVES, PAIR_STRATEGIES, STRATEGIES
 from stepconf.recipe.base import Strict
 
 TrackerName = Literal["none", "tensorboard", "trackio", "wandb", "mlflow"]
@@ -51,15 +51,31 @@ class LoraRecipe(Strict):
     """Names of the modules that get adapters."""
 
 
-class TrainRecipe(Strict):
-    """How a policy is optimised. The defaults are those of arXiv 2605.07353 where it gives them."""
+class StageRecipe(Strict):
+    """One stage of a training. The defaults are those of arXiv 2605.07353 where it gives them."""
 
-    objective: Literal["dpo", "sft"] = "dpo"
-    """dpo: prefer chosen over rejected; sft: imitate right solutions, or the chosen sides."""
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    objective: str = "dpo"
+    """dpo (on pairs), sft (right solutions), rloo, grpo, pure (groups of samples), step-kto (steps), or module:name."""
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """dpo: of the reward margin."""
     beta: float = Field(0.1, gt=0)
-    """Strength of the pull towards the reference."""
+    """dpo, step-kto: strength of the pull towards the reference."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """dpo: share of the pairs whose sides are thought to be swapped."""
+    nll_weight: float = Field(0.0, ge=0)
+    """dpo: weight of the mean -log p of the chosen side's tokens (RPO)."""
+    margin_weight: float = Field(0.0, ge=0)
+    """dpo: weight of the hinge on mean entropy of rejected minus that of chosen."""
+    entropy_margin: float = Field(0.5, ge=0)
+    """dpo: that difference from which on the hinge is 0, in nats."""
+    clip: float = Field(0.2, gt=0, lt=1)
+    """rloo, grpo, pure: how far the ratio to the sampling policy may go from 1 before it has no gradient."""
+    divide_by_std: bool = True
+    """grpo: divide advantages by the standard deviation of their group; False keeps confidence more honest."""
+    kl_weight: float = Field(0.0, ge=0)
+    """rloo, grpo, pure: weight of the divergence from the policy to begin with."""
     learning_rate: float = Field(5e-7, gt=0)
     """Peak; the paper takes 5e-6 for SFT."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
@@ -67,10 +83,26 @@ class TrainRecipe(Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     epochs: int = Field(1, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    """Optimiser steps, over as many epochs as they take; None for `epochs`."""
     batch_size: int = Field(64, ge=1)
     """Pairs (or sequences) per optimiser step, over all processes."""
     max_length: int = Field(2048, ge=2)
     """Tokens of prompt and side; a longer example is left out and counted."""
+    seed: int = Field(42, ge=0)
+
+    @model_validator(mode="after")
+    def _objective_is_known(self) -> Self:
+        OBJECTIVES.check(self.objective)
+        return self
+
+
+class TrainRecipe(StageRecipe):
+    """How a policy is optimised: in one stage, or in several that go on from each other."""
+
+    stages: list[StageRecipe] = Field([])
+    """Stages one after the other, e.g. [{objective: dpo}, {objective: sft, learning_rate: 5.0e-6}]. A key that a stage
+    does not name is as given here; without stages there is one, given here."""
     tokens_per_batch: int | None = Field(None, ge=1)
     """Input tokens of one forward: what fits the memory. Unset: 512 on a CPU, 8192 on a GPU, and a problem of up
     to 2048 and 16384 by itself. Decides the speed, not the result."""
@@ -87,7 +119,21 @@ class TrainRecipe(Strict):
     lora: LoraRecipe | None = None
     log_to: TrackerName = "none"
     """Besides the terminal and state/metrics.jsonl."""
-    seed: int = Field(42, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stages_are_whole(cls, values: Any) -> Any:
+        """Each stage with what it does not name."""
+        if not isinstance(values, dict) or not isinstance(values.get("stages"), list):
+            return values
+        own = {key: value for key, value in values.items() if key in StageRecipe.model_fields}
+        return values | {"stages": [own | one if isinstance(one, dict) else one for one in values["stages"]]}
+
+    def in_order(self) -> list["TrainRecipe"]:
+        """The stages, each as the recipe of a training by itself."""
+        return [self.model_copy(update={**stage.model_dump(), "stages": []}) for stage in self.stages] or [
+            self
+        ]
 
 
 class EvaluationRecipe(Strict):

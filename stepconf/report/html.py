@@ -11,16 +11,17 @@ from typing import Any
 from stepconf.report.rows import SHOWN_SIGNALS
 
 SCRIPTS = ("text.js", "source.js", "charts.js", "overview.js", "steps.js", "explorer.js", "app.js")
+OF_TRAINING = ("text.js", "charts.js", "training.js")
 _PAGE = files("stepconf.report") / "page"
 
 
-def page(data: dict[str, Any]) -> str:
+def page(data: dict[str, Any], scripts: tuple[str, ...] = SCRIPTS) -> str:
     """The page with `data` embedded, which the scripts read as JSON: never as markup.
 
     The policy names the hashes of our own styles and scripts, and forbids writing markup from scripts (Trusted
     Types): what a model wrote stays text even where an escape were forgotten.
     """
-    style, script = _style(), _script()
+    style, script = _style(), _script(scripts)
     talks = "'self'" if data.get("served") else "'none'"
     policy = (
         f"default-src 'none'; script-src '{_hash(_katex())}' '{_hash(script)}'; style-src '{_hash(style)}'; "
@@ -59,9 +60,9 @@ def _katex() -> str:
 
 
 @cache
-def _script() -> str:
+def _script(scripts: tuple[str, ...]) -> str:
     """The scripts as one module, in the order in which they use each other."""
-    return "\n".join(_text(name) for name in SCRIPTS)
+    return "\n".join(_text(name) for name in scripts)
 
 
 @cache

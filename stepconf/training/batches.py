@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from stepconf.core.trees import Tree
+from stepconf.core.trees import Example, Tree, pack, plant
+from stepconf.recipe import TrainRecipe
+from stepconf.training.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +81,15 @@ def collate(trees: Sequence[Tree]) -> Batch:
         n_sides,
         examples,
     )
+
+
+def packed(
+    examples: Sequence[Example], indices: list[int], recipe: TrainRecipe, ranks: Ranks
+) -> list[list[Tree]]:
+    """The micro-batches of one optimiser step."""
+    if recipe.tokens_per_batch is not None:
+        budget = largest = recipe.tokens_per_batch
+    else:
+        # Small batches stay in a CPU's cache; but the halves of a tree would both have its trunk.
+        budget, largest = (8192, 16384) if ranks.device.startswith("cuda") else (512, 2048)
+    return pack(plant(examples, indices, largest), budget)

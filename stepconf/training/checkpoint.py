@@ -100,7 +100,7 @@ def load_checkpoint(
         ) from error
     if state.get("identity") != identity:
         raise StepconfError(
-            f"{found[-1]} is a checkpoint of other pairs, another model or another recipe.",
+            f"{found[-1]} is a checkpoint of other examples, another model or another recipe.",
             "Give another --out, or the options that it was made with.",
         )
     parameters = load_file(found[-1] / "model.safetensors")

@@ -1,4 +1,4 @@
-"""The two ends of the model, which are as large as the vocabulary: embeddings of tokens, log-probabilities of edges.
+"""The two ends of the model, which are as large as the vocabulary: embeddings of tokens, scores of edges.
 
 Never more than a chunk of logits exists. Where it can be, a gradient is added to the parameter's `grad` in place
 rather than handed to autograd, which would make a whole matrix of it for each use: hence `backward()` alone, not
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 _CHUNK_ELEMENTS = 2**25  # logits held at once: 128 MiB in float32
+_ROWS = 16  # distributions whose terms -p ln p are held at once: they stay in a CPU's cache
 
 
 def adds_in_place(weight: torch.Tensor) -> bool:
@@ -56,8 +57,8 @@ class Scratch:
         return out if bias is None else out.add_(bias)
 
 
-class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
-    """log p(token | head) of each edge, with the vocabulary in chunks of heads, forward and backward.
+class EdgeScores(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
+    """log p(token | head) of each edge and the entropy of each head, in chunks of heads, forward and backward.
 
     Backward computes a chunk's logits again, unless there is one chunk and the scratch still holds what forward
     made of it.
@@ -72,9 +73,10 @@ class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is n
         edge_heads: torch.Tensor,
         edge_tokens: torch.Tensor,
         scratch: Scratch,
-    ) -> torch.Tensor:
-        """read [H, D], weight [V, D], bias [V] or None, edge_heads (ascending) and edge_tokens [E] -> [E]."""
-        normaliser = torch.empty(len(read), device=read.device)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """read [H, D], weight [V, D], bias [V] or None, edge_heads (ascending), edge_tokens [E] -> [E], [H]; nats."""
+        ctx.set_materialize_grads(False)
+        normaliser, entropies = (torch.empty(len(read), device=read.device) for _ in range(2))
         out = torch.empty(len(edge_heads), device=read.device)
         chunks = _chunks(len(read), len(weight), edge_heads)
         for rows, edges in chunks:
@@ -84,23 +86,29 @@ class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is n
             top = logits.amax(-1)
             total = logits.sub_(top[:, None]).exp_().sum(-1)
             normaliser[rows] = total.log() + top
+            entropies[rows] = total.log() - _sum_xlogx(logits) / total
             out[edges] = picked - normaliser[heads]
-        ctx.save_for_backward(read, weight, bias, edge_heads, edge_tokens, normaliser)
+        ctx.save_for_backward(read, weight, bias, edge_heads, edge_tokens, normaliser, entropies)
         ctx.scratch, ctx.writes = scratch, scratch.writes
         ctx.in_place = adds_in_place(weight)
         ctx.kept = (logits, total) if len(chunks) == 1 else None
-        return out
+        return out, entropies
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        """d log p(t) / d logits = onehot(t) - softmax, weighted and summed over each head's edges."""
-        read, weight, bias, edge_heads, edge_tokens, normaliser = ctx.saved_tensors
+    def backward(ctx: Any, grad: torch.Tensor | None, grad_entropies: torch.Tensor | None) -> Any:
+        """d log p(t) / d logits = onehot(t) - p, summed over each head's edges; dH / d logits = -p (log p + H)."""
+        read, weight, bias, edge_heads, edge_tokens, normaliser, entropies = ctx.saved_tensors
+        grad = torch.zeros(len(edge_heads), device=read.device) if grad is None else grad
         of_head = torch.zeros_like(normaliser).index_add(0, edge_heads, grad)
         grad_read = torch.empty_like(read)
         grad_bias = None
         grad_weight = weight.grad if ctx.in_place else None
         for rows, edges in _chunks(len(read), len(weight), edge_heads):
-            if ctx.kept is not None and ctx.writes == ctx.scratch.writes:
+            if grad_entropies is not None:
+                logprobs = ctx.scratch.logits(read[rows], weight, bias).float().sub_(normaliser[rows, None])
+                of_entropy = (logprobs + entropies[rows, None]).mul_(grad_entropies[rows, None])
+                slope = of_entropy.add_(of_head[rows, None]).mul_(logprobs.exp_()).neg_()
+            elif ctx.kept is not None and ctx.writes == ctx.scratch.writes:
                 ctx.scratch.writes += 1  # what it holds becomes the slope
                 exponentials, total = ctx.kept
                 slope = exponentials.mul_((-of_head / total)[:, None])
@@ -123,6 +131,11 @@ class EdgeLogprobs(torch.autograd.Function):  # type: ignore[misc]  # torch is n
 def summed(total: torch.Tensor | None, slope: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
     """The gradient of a weight [V, D], to which slope [n, V] and read [n, D] add; `total` is changed in place."""
     return slope.T @ read if total is None else total.addmm_(slope.T, read)
+
+
+def _sum_xlogx(values: torch.Tensor) -> torch.Tensor:
+    """sum of x ln x over each row: [n, V] -> [n]; 0 ln 0 is 0."""
+    return torch.cat([torch.xlogy(rows, rows).sum(-1) for rows in values.split(_ROWS)])
 
 
 def _chunks(n_heads: int, n_vocabulary: int, edge_heads: torch.Tensor) -> list[tuple[slice, slice]]:

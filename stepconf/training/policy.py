@@ -1,4 +1,4 @@
-"""The model as the trainer sees it: packed trees in, log-probabilities of their edges out."""
+"""The model as the trainer sees it: packed trees in, log-probabilities and entropies of their sides' tokens out."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -9,8 +9,9 @@ from torch import nn
 from stepconf.errors import StepconfError
 from stepconf.training.attention import NAME, attend, blocks, sees
 from stepconf.training.batches import Batch
-from stepconf.training.head import EdgeLogprobs, Embedded, Scratch, adds_in_place
+from stepconf.training.head import EdgeScores, Embedded, Scratch, adds_in_place
 from stepconf.training.layers import hidden_states, is_written_out
+from stepconf.training.objectives.base import Scores
 
 
 class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -51,8 +52,8 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         # Under peft, `model` is a wrapper around the model whose body we call.
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Log-probability of each side, [S], nats: the sum over its tokens (float32)."""
+    def forward(self, batch: Batch) -> Scores:
+        """Log-probability of each token of each side, and entropy of the distribution before it (float32)."""
         autocast = (
             torch.autocast(batch.ends.device.type, self._compute)
             if self._compute != torch.float32
@@ -65,9 +66,10 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
             read = hidden[batch.heads].to(self._compute)
             bias = None if head.bias is None else head.bias.to(self._compute)
             weight = head.weight.to(self._compute)
-            edges = EdgeLogprobs.apply(read, weight, bias, batch.edge_heads, batch.edge_tokens, self._scratch)
-        sides = torch.zeros(batch.n_sides, device=edges.device)
-        return sides.index_add(0, batch.use_sides, edges[batch.use_edges])
+            edges, entropies = EdgeScores.apply(
+                read, weight, bias, batch.edge_heads, batch.edge_tokens, self._scratch
+            )
+        return Scores(edges[batch.use_edges], entropies[batch.edge_heads[batch.use_edges]])
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
         """The hidden states of a batch, [N, D]."""

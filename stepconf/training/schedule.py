@@ -8,8 +8,12 @@ from typing import Literal
 from stepconf.core.trees import Example
 
 
-def steps_of(examples: Sequence[Example], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
+def steps_of(
+    examples: Sequence[Example], batch_size: int, epochs: int, seed: int, max_steps: int | None = None
+) -> list[list[int]]:
     """The examples of every optimiser step, as indices; each epoch has every example once.
+
+    With `max_steps` there are so many steps, over as many epochs as they take.
 
     Problems are shuffled, the examples of one problem stay together, so that they share their prefixes. The
     last step of an epoch may be smaller.
@@ -18,13 +22,15 @@ def steps_of(examples: Sequence[Example], batch_size: int, epochs: int, seed: in
     for index, example in enumerate(examples):
         groups.setdefault(example.group, []).append(index)
     ordered = [sorted(group, key=lambda i: (examples[i].prompt_ids, i)) for group in groups.values()]
-    steps = []
+    steps: list[list[int]] = []
+    if max_steps is not None:
+        epochs = ceil(max_steps / ceil(len(examples) / batch_size))
     for epoch in range(epochs):
         shuffled = ordered.copy()
         random.Random(f"{seed}/{epoch}").shuffle(shuffled)  # noqa: S311  not for secrets
         flat = [index for group in shuffled for index in group]
         steps += [flat[i : i + batch_size] for i in range(0, len(flat), batch_size)]
-    return steps
+    return steps[:max_steps]
 
 
 def learning_rate(

@@ -27,7 +27,9 @@ def tracker(name: TrackerName, folder: Path) -> Callable[[dict[str, Any]], None]
 
     def report(metrics: dict[str, Any]) -> None:
         if "step" in metrics:
-            log({key: value for key, value in metrics.items() if key != "step"}, metrics["step"])
+            # Every stage counts its own steps.
+            group = f"stage-{metrics['stage']}/" if "stage" in metrics else ""
+            log({group + key: value for key, value in metrics.items() if key != "step"}, metrics["step"])
 
     return report
 
@@ -43,7 +45,7 @@ def _tensorboard(folder: Path) -> Log:
 
     def log(metrics: dict[str, Any], step: int) -> None:
         for key, value in metrics.items():
-            writer.add_scalar(f"train/{key}", value, step)
+            writer.add_scalar(key if "/" in key else f"train/{key}", value, step)
         writer.flush()
 
     return log

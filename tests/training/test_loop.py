@@ -114,17 +114,17 @@ def test_sft_is_the_mean_negative_log_likelihood_of_the_sides(tmp_path: Path) ->
 def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: Path) -> None:
     with pytest.raises(StepconfError, match=r"the loss is nan|gradient norm (nan|inf)") as error:
         run(tmp_path, learning_rate=1e30, checkpoint_every=1, schedule="constant", warmup_ratio=0.0)
-    assert "pairs" in error.value.problem and "learning_rate" in error.value.hint
+    assert "examples" in error.value.problem and "learning_rate" in error.value.hint
     kept = load_file(next(tmp_path.glob("checkpoint-*")) / "model.safetensors")
     assert kept and len(lines(tmp_path)) == 1
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
-    with pytest.raises(StepconfError, match="no reference log-probabilities of these pairs"):
+    with pytest.raises(StepconfError, match="no reference log-probabilities of these examples"):
         run(tmp_path, epochs=1, beta=0.2)
     run(tmp_path / "sft", objective="sft")
-    with pytest.raises(StepconfError, match="of other pairs, another model or another recipe"):
+    with pytest.raises(StepconfError, match="of other examples, another model or another recipe"):
         run(tmp_path / "sft", objective="sft", data=examples()[:4])
 
 

@@ -13,7 +13,7 @@ from stepconf.demo_model import demo_model_path
 from stepconf.training.attention import attend, blocks, sees, visible
 from stepconf.training.batches import collate
 from stepconf.training.layers import is_written_out
-from stepconf.training.losses import dpo_loss
+from stepconf.training.objectives.dpo import dpo_loss
 from stepconf.training.policy import Policy
 from tests.tiny import needs_demo_model
 
@@ -90,7 +90,9 @@ def packed(policy: Policy, examples: Sequence[Example], budget: int) -> torch.Te
     result = [torch.empty(0)] * len(examples)
     for trees in pack(plant(examples, range(len(examples)), budget), budget):
         batch = collate(trees)
-        for index, sides in zip(batch.examples, policy(batch).view(-1, 2), strict=True):
+        logprobs = policy(batch).logprobs
+        sums = torch.zeros(batch.n_sides).index_add(0, batch.use_sides, logprobs)
+        for index, sides in zip(batch.examples, sums.view(-1, 2), strict=True):
             result[index] = sides
     return torch.stack(result)
 

@@ -28,6 +28,12 @@ def test_epochs_and_seeds_differ_in_order() -> None:
     assert first != second and steps_of(EXAMPLES, len(EXAMPLES), 1, 1)[0] != first
 
 
+@given(st.integers(1, 30), st.integers(1, 60))
+def test_a_number_of_steps_takes_as_many_epochs_as_it_needs(batch: int, n: int) -> None:
+    steps = steps_of(EXAMPLES, batch, 1, 0, max_steps=n)
+    assert len(steps) == n and steps == steps_of(EXAMPLES, batch, 100, 0)[:n]
+
+
 def test_learning_rates() -> None:
     assert [learning_rate(s, 10, 1.0, 0.2, "constant") for s in range(3)] == [0.5, 1, 1]
     linear = [learning_rate(s, 10, 2.0, 0.2, "linear") for s in range(10)]

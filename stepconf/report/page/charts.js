@@ -5,20 +5,22 @@ const HEIGHT = 240;
 const MARGIN = { left: 52, right: 12, top: 12, bottom: 40 };
 
 /** A frame with axes; `draw(x, y)` gives what is inside, in the units of the data. */
-function plot({ title, caption, xLabel, yLabel, xMax = 1, yMax: highest = 1, draw, numbers }) {
-  const yMax = Math.ceil(highest / niceStep(highest) - 1e-9) * niceStep(highest);
+function plot({ title, caption, xLabel, yLabel, xMax = 1, yMin: lowest = 0, yMax: highest = 1, draw, numbers }) {
+  const unit = niceStep(highest - lowest);
+  const yMax = Math.ceil(highest / unit - 1e-9) * unit;
+  const yMin = Math.floor(lowest / unit + 1e-9) * unit;
   const x = (value) => MARGIN.left + (value / xMax) * (WIDTH - MARGIN.left - MARGIN.right);
-  const y = (value) => HEIGHT - MARGIN.bottom - (value / yMax) * (HEIGHT - MARGIN.top - MARGIN.bottom);
+  const y = (value) => HEIGHT - MARGIN.bottom - ((value - yMin) / (yMax - yMin)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
   const axes = svg(
     "g",
     { class: "axes" },
-    ticks(yMax).map((value) => [
+    ticks(yMax - yMin).map((tick) => tick + yMin).map((value) => [
       svg("line", { x1: x(0), x2: x(xMax), y1: y(value), y2: y(value) }),
       svg("text", { x: x(0) - 6, y: y(value) + 4, "text-anchor": "end" }, formatTick(value)),
     ]),
-    ticks(xMax).map((value) => svg("text", { x: x(value), y: y(0) + 16, "text-anchor": "middle" }, formatTick(value))),
+    ticks(xMax).map((value) => svg("text", { x: x(value), y: y(yMin) + 16, "text-anchor": "middle" }, formatTick(value))),
     svg("text", { class: "name", x: x(xMax / 2), y: HEIGHT - 6, "text-anchor": "middle" }, xLabel),
-    svg("text", { class: "name", transform: `translate(11 ${y(yMax / 2)}) rotate(-90)`, "text-anchor": "middle" }, yLabel),
+    svg("text", { class: "name", transform: `translate(11 ${y((yMin + yMax) / 2)}) rotate(-90)`, "text-anchor": "middle" }, yLabel),
   );
   return el(
     "figure",

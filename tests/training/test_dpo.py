@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from stepconf.training.losses import dpo_loss
+from stepconf.training.objectives.dpo import dpo_loss
 
 
 def test_a_policy_at_its_reference_loses_log_2() -> None:

@@ -1,0 +1,311 @@
+"""CASPO beside what it is compared with: each method trains one base model on the same samples, with as many steps.
+
+    python -m tests.studies.caspo demo --out studies/demo --seeds 0,1
+    python -m tests.studies.caspo small --model FOLDER --out studies/small --methods sft,caspo,caspo-sft,rloo
+
+Type the same command again to continue. Every stage is a run folder, or one of `stepconf train`:
+
+OUT/base/{sampled,greedy,tree.json}          the base model on held-out problems
+OUT/seed-S/samples                           what all methods learn from: samples and branches of the base model
+OUT/seed-S/data/NAME                         a copy with the pairs of a strategy, or with labels turned over
+OUT/seed-S/METHOD/{training,sampled,greedy,tree.json}
+OUT/table.md, table.json                     the measures, with intervals and paired differences over problems
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stepconf.demo import RECIPE
+from stepconf.engines.guard import Guard
+from stepconf.evaluation.evaluate import answered
+from stepconf.evaluation.infer import open_pool
+from stepconf.pairs.make import make_pairs
+from stepconf.pipeline import generate
+from stepconf.problems.load import load_problems
+from stepconf.recipe import Recipe, load_recipe
+from stepconf.rounds import evaluation_recipe, round_recipe
+from stepconf.run.shards import write_atomically
+from stepconf.run.tables import pairs_manifest, read_shards
+from stepconf.stages.models import open_guarded
+from stepconf.trainer import train
+from tests.studies.measures import Measured, measure
+
+AGAINST = ("base", "caspo")  # differences are to these
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a policy is made of the samples: keys of `train`, and the pairs and the label noise of its data."""
+
+    keys: dict[str, Any] = field(default_factory=dict)
+    pairs: str = ""
+    noise: float = 0.0
+
+
+SFT = {"objective": "sft", "learning_rate": 2e-5}
+METHODS = {
+    "sft": Method(SFT),
+    "dpo-vp": Method(pairs="dpo-vp"),
+    "pcpo": Method(pairs="pcpo"),
+    "step-dpo": Method(pairs="step-dpo"),
+    "caspo": Method(pairs="caspo"),
+    "caspo+nll": Method({"nll_weight": 1.0}, "caspo"),
+    "caspo+margin": Method({"margin_weight": 1.0, "entropy_margin": 0.5}, "caspo"),
+    "caspo-sft": Method({"stages": [{"objective": "dpo"}, SFT]}, "caspo"),
+    "rstar": Method(pairs="rstar"),
+    "rloo": Method({"objective": "rloo"}),
+    "grpo": Method({"objective": "grpo"}),
+    "pure": Method({"objective": "pure"}),
+    **{f"caspo-noise-{round(100 * x)}": Method(pairs="caspo", noise=x) for x in (0.1, 0.2, 0.3)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything; `recipe`: keys of the base model's recipe. steps: of the optimiser, for every method."""
+
+    recipe: dict[str, Any]
+    train: str
+    held_out: str
+    n_train: int
+    n_held_out: int
+    samples: int
+    steps: int
+    batch: int
+    learning_rate: float
+    tree: int  # held-out problems that CaT answers
+    k: int
+    methods: tuple[str, ...]
+
+
+_CHAINS = "reasoning-gym:chain_sum?min_terms=3&max_terms=4&min_digits=1&max_digits=1&size="
+SIZES = {
+    "demo": Size(
+        {"branch.budget": 2.0, "branch.n": 4}, f"{_CHAINS}96", f"{_CHAINS}32", 24, 24, 8, 8, 12, 1e-5, 8, 4,
+        tuple(METHODS),
+    ),
+    "small": Size(
+        {"branch.budget": 4.0, "engine.dtype": "float32", "engine.max_model_len": 1024, "sampling.max_tokens": 256,
+         "verify.verifiers": ["final", "symbolic", "rollout"]},
+        "svamp", "svamp", 32, 32, 8, 8, 8, 1e-6, 0, 4, ("sft", "caspo", "caspo-sft", "rloo"),
+    ),
+}  # fmt: skip
+
+
+def recipe_of(size: Size, name: str, model: str) -> Recipe:
+    """The base model's recipe; held-out problems are those that the training does not see."""
+    keys = {
+        "model": model,
+        "chunk": 8,
+        "problems.source": size.train,
+        "problems.split": "train" if name == "small" else None,
+        "problems.limit": size.n_train,
+        "sampling.samples": size.samples,
+        "pairs.validation": 0.0,
+        "train.max_steps": size.steps,
+        "train.batch_size": size.batch,
+        "train.learning_rate": size.learning_rate,
+        "train.warmup_ratio": 0.0,
+        "train.checkpoint_every": 4,
+        "infer.k": size.k,
+        "loop.evaluation.source": size.held_out,
+        "loop.evaluation.split": "test" if name == "small" else None,
+        "loop.evaluation.limit": size.n_held_out,
+        "loop.evaluation.samples": size.samples,
+    }
+    return load_recipe(RECIPE if name == "demo" else None, keys | size.recipe)
+
+
+def evaluate(folder: Path, recipe: Recipe, policy: str, size: Size) -> None:
+    """Sample, decode greedily, and answer by CaT what was held out."""
+    with _engine_of(recipe, policy) as engine:
+        sampled = evaluation_recipe(recipe, policy)
+        if "rollout" in recipe.verify.verifiers:  # steps are labelled by completions of the measured policy
+            branch = recipe.branch.model_copy(update={"where": ["first-error"]})
+            sampled = sampled.model_copy(update={"branch": branch})
+        generate(sampled, folder / "sampled", _quiet, engine)
+        one = sampled.sampling.model_copy(update={"samples": 1, "temperature": 0.0})
+        generate(sampled.model_copy(update={"sampling": one}), folder / "greedy", _quiet, engine)
+        if (folder / "tree.json").exists():
+            return
+        rows: list[dict[str, Any]] = []
+        if size.tree:
+            rows = _tree_rows(folder / "sampled", sampled, engine(), size)
+        write_atomically(folder / "tree.json", json.dumps(rows).encode())
+
+
+def _tree_rows(sampled: Path, recipe: Recipe, engine: Guard, size: Size) -> list[dict[str, Any]]:
+    """CaT with the tokens that voting spent on an average problem; its rows by `problem_id`."""
+    counts = [row["n_tokens"] for rows in read_shards(sampled, "solutions", ["n_tokens"]) for row in rows]
+    budget = max(1, sum(counts) * size.samples // max(1, len(counts)))
+    infer = recipe.infer.model_copy(update={"strategy": "cat", "token_budget": budget})
+    problems = load_problems(recipe.problems.source, recipe.problems, recipe.sampling.seed).problems
+    with open_pool(recipe) as pool:
+        how = recipe.model_copy(update={"infer": infer})
+        return answered(engine, pool, "held out", problems[: size.tree], "cat", how, _quiet).rows
+
+
+def data_of(method: Method, seed: Path, recipe: Recipe) -> Path:
+    """The samples, or a copy of them with the pairs and the noise of a method."""
+    if not method.pairs:
+        return seed / "samples"
+    noise = f"-noise-{round(100 * method.noise)}" if method.noise else ""
+    copy = seed / "data" / f"{method.pairs}{noise}"
+    if not copy.exists():
+        scratch = copy.with_name(f".{copy.name}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(seed / "samples", scratch)
+        if method.noise:
+            _typed("relabel", str(scratch), "--noise", str(method.noise), "--seed", "0")
+        scratch.rename(copy)
+    if pairs_manifest(copy) is None:
+        make_pairs(copy, recipe.pairs.model_copy(update={"strategy": method.pairs}), _quiet)
+    return copy
+
+
+def learner(method: Method, recipe: Recipe, number: int) -> Recipe:
+    """The recipe of a method's training; stages share the steps."""
+    keys = {"seed": number, **method.keys}
+    if stages := keys.get("stages"):
+        keys["max_steps"] = (recipe.train.max_steps or 0) // len(stages)
+    values = recipe.model_dump()
+    values["train"] |= keys
+    return Recipe.model_validate(values)
+
+
+def run_seed(out: Path, number: int, recipe: Recipe, size: Size, names: list[str]) -> None:
+    """All stages of one seed."""
+    seed = out / f"seed-{number}"
+    with _engine_of(recipe, recipe.model) as engine:
+        say(f"seed {number}: samples of the base model")
+        generate(round_recipe(recipe, recipe.model, number), seed / "samples", _quiet, engine)
+    held_out = _problem_ids(out / "base" / "sampled")
+    for name in names:
+        folder, method = seed / name, METHODS[name]
+        if not (folder / "training" / "summary.json").exists():
+            say(f"seed {number}: {name}, train")
+            data = data_of(method, seed, recipe)
+            train(data, learner(method, recipe, number), folder / "training", lambda _: None, held_out)
+        say(f"seed {number}: {name}, measure")
+        evaluate(folder, recipe, str(folder / "training" / "model"), size)
+
+
+def tabulate(out: Path, numbers: list[int], names: list[str]) -> None:
+    """Write and print the table: each method by the mean over its seeds, with differences."""
+    found = {"base": [_measures(out / "base")]}
+    for name in names:
+        found[name] = [_measures(out / f"seed-{number}" / name) for number in numbers]
+    mean = {name: {key: _average([one[key] for one in own]) for key in own[0]} for name, own in found.items()}
+    lines, kept = [], {}
+    for key in mean["base"]:
+        lines += [
+            f"\n**{key}**\n",
+            f"| method | 95 % interval | {' | '.join(f'- {one}' for one in AGAINST)} |",
+        ]
+        lines.append("|---|---|" + "---|" * len(AGAINST))
+        for name, own in mean.items():
+            others = [_shown(own[key].minus(mean[other][key])) if other in mean else "" for other in AGAINST]
+            lines.append(f"| {name} | {_shown(own[key])} | {' | '.join(others)} |")
+        kept[key] = {name: [own[key].estimate, own[key].interval] for name, own in mean.items()}
+    text = "\n".join(lines) + "\n"
+    write_atomically(out / "table.md", text.encode())
+    write_atomically(out / "table.json", json.dumps(kept, indent=1).encode())
+    print(text)
+
+
+def _measures(folder: Path) -> dict[str, Measured]:
+    tree = json.loads((folder / "tree.json").read_text())
+    return measure(str(folder / "sampled"), str(folder / "greedy"), tree)
+
+
+def _average(found: list[Measured]) -> Measured:
+    """The mean over seeds, draw by draw; undefined where one of them is."""
+    rows = zip(*[(one.estimate, *one.resamples) for one in found], strict=True)
+    first, *rest = (None if None in row else sum(row) / len(row) for row in rows)  # type: ignore[arg-type]
+    return Measured(first, rest)
+
+
+def _shown(value: Measured) -> str:
+    if value.estimate is None:
+        return "-"
+    bounds = "" if value.interval is None else f" [{value.interval[0]:.3f}, {value.interval[1]:.3f}]"
+    return f"{value.estimate:.3f}{bounds}"
+
+
+def _problem_ids(run: Path) -> set[str]:
+    return {row["problem_id"] for rows in read_shards(run, "solutions", ["problem_id"]) for row in rows}
+
+
+@contextmanager
+def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Guard]]:
+    """The policy's engine, loaded when first asked for."""
+    with ExitStack() as stack:
+
+        @cache
+        def engine() -> Guard:
+            loaded = open_guarded(round_recipe(recipe, policy, 1))
+            stack.callback(loaded.close)
+            return loaded
+
+        yield engine
+
+
+def _typed(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "stepconf", *arguments], check=True)
+
+
+def _quiet(stage: str, n: int) -> None:
+    """No progress within a stage."""
+
+
+def say(text: str) -> None:
+    """A line at once."""
+    print(text, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what is not there yet, then print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="demo", help="the base model: Hub id, folder, or demo")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--methods", help=f"comma-separated: {', '.join(METHODS)}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any recipe key")
+    options = parser.parse_args(arguments)
+    size = SIZES[options.size]
+    names = options.methods.split(",") if options.methods else list(size.methods)
+    unknown = sorted(set(names) - set(METHODS))
+    if unknown:
+        parser.error(f"unknown methods {', '.join(unknown)}; there are {', '.join(METHODS)}")
+    recipe = recipe_of(size, options.size, options.model)
+    if options.set:
+        recipe = _changed(recipe, options.set)
+    numbers = [int(number) for number in options.seeds.split(",")]
+    say("base: measure")
+    evaluate(options.out / "base", recipe, recipe.model, size)
+    for number in numbers:
+        run_seed(options.out, number, recipe, size, names)
+    tabulate(options.out, numbers, names)
+
+
+def _changed(recipe: Recipe, sets: list[str]) -> Recipe:
+    from stepconf.core.documents import read_yaml
+    from stepconf.recipe import with_options
+
+    return with_options(recipe, {one.partition("=")[0]: read_yaml(one.partition("=")[2]) for one in sets})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""What a policy is measured by on held-out problems: figures of its runs, resampled over problems."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stepconf.api.runs import load_run
+from stepconf.core.calibration import auroc, brier, ece
+from stepconf.core.calibration.posthoc import fit_platt
+
+RESAMPLES = 500
+TURNS = re.compile(r"\b(?:Wait|Let's)\b")
+Weights = npt.NDArray[np.int64]  # how often each problem was drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An estimate, and its value on each resample of the problems; None where it is undefined."""
+
+    estimate: float | None
+    resamples: list[float | None]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % percentiles of the resamples that have a value."""
+        known = [value for value in self.resamples if value is not None]
+        if not known:
+            return None
+        low, high = np.quantile(known, [0.025, 0.975])
+        return float(low), float(high)
+
+    def minus(self, other: "Measured") -> "Measured":
+        """The paired difference: both saw the same draws of the same problems."""
+        pairs = zip((self.estimate, *self.resamples), (other.estimate, *other.resamples), strict=True)
+        first, *rest = (None if a is None or b is None else a - b for a, b in pairs)
+        return Measured(first, rest)
+
+
+def measure(sampled: str, greedy: str, tree: list[dict[str, Any]]) -> dict[str, Measured]:
+    """Every measure by name.
+
+    Args:
+        sampled: a run with several samples a problem. greedy: a run with one, at temperature 0.
+        tree: CaT's rows of the same problems or some of them (`problem_id`, `correct`, `tokens`); may be empty.
+    """
+    problems = sorted(set(load_run(sampled).solutions.select("problem_id").collect()["problem_id"]))
+    place = {problem: i for i, problem in enumerate(problems)}
+    statistics = {
+        **_of_answers(sampled, greedy, tree, place),
+        **_of_steps(sampled, place),
+    }
+    draw = np.random.default_rng(0)
+    n = len(problems)
+    draws = [np.bincount(draw.integers(0, n, n), minlength=n) for _ in range(RESAMPLES)]
+    ones = np.ones(n, dtype=np.int64)
+    return {
+        name: Measured(_value(statistic, ones), [_value(statistic, own) for own in draws])
+        for name, statistic in statistics.items()
+    }
+
+
+def _value(statistic: Callable[[Weights], float | None], weights: Weights) -> float | None:
+    value = statistic(weights)
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def _mean(rows: list[tuple[str, float]], place: Mapping[str, int]) -> Callable[[Weights], float | None]:
+    """The mean of values of problems; one without a row counts nowhere."""
+    at = np.array([place[problem] for problem, _ in rows if problem in place], dtype=np.int64)
+    values = np.array([value for problem, value in rows if problem in place], dtype=float)
+
+    def mean(weights: Weights) -> float | None:
+        own = weights[at]
+        return float(np.average(values, weights=own)) if own.sum() else None
+
+    return mean
+
+
+def _of_answers(
+    sampled: str, greedy: str, tree: list[dict[str, Any]], place: Mapping[str, int]
+) -> dict[str, Callable[[Weights], float | None]]:
+    columns = ["problem_id", "predicted_answer", "answer_correct", "n_tokens", "text"]
+    many, one = (
+        load_run(run)
+        .solutions.filter(pl.col("parent_solution_id").is_null())
+        .select(columns)
+        .collect()
+        .to_dicts()
+        for run in (sampled, greedy)
+    )
+    votes: dict[str, list[dict[str, Any]]] = {}
+    for row in many:
+        votes.setdefault(row["problem_id"], []).append(row)
+    inside = [row for row in tree if row["problem_id"] in place]
+    asked = {row["problem_id"] for row in inside}
+    of_votes = [(problem, _vote(rows)) for problem, rows in votes.items()]
+    spent = [(problem, float(sum(row["n_tokens"] for row in rows))) for problem, rows in votes.items()]
+    found = {
+        "pass@1 greedy": [(row["problem_id"], float(row["answer_correct"] is True)) for row in one],
+        "pass@1 sampled": [(row["problem_id"], float(row["answer_correct"] is True)) for row in many],
+        "maj@n": of_votes,
+        "CaT": [(row["problem_id"], float(row["correct"] is True)) for row in inside],
+        "voting, CaT's problems": [row for row in of_votes if row[0] in asked],
+        "CaT tokens": [(row["problem_id"], float(row["tokens"] or 0)) for row in inside],
+        "voting tokens": [row for row in spent if row[0] in asked],
+        "tokens a solution": [(row["problem_id"], float(row["n_tokens"])) for row in many],
+        "turns a solution": [(row["problem_id"], float(len(TURNS.findall(row["text"])))) for row in many],
+    }
+    return {name: _mean(rows, place) for name, rows in found.items()}
+
+
+def _vote(rows: list[dict[str, Any]]) -> float:
+    """Whether the commonest answer is right; the first of those that are as common."""
+    counts = Counter(row["predicted_answer"] for row in rows if row["predicted_answer"] is not None)
+    if not counts:
+        return 0.0
+    winner, _ = counts.most_common(1)[0]
+    return float(any(row["answer_correct"] is True for row in rows if row["predicted_answer"] == winner))
+
+
+def _of_steps(sampled: str, place: Mapping[str, int]) -> dict[str, Callable[[Weights], float | None]]:
+    """Of labelled steps; confidence is exp(-mean entropy)."""
+    rows = (
+        load_run(sampled)
+        .steps.filter(pl.col("label") != "unknown", pl.col("entropy_mean").is_not_null())
+        .join(
+            load_run(sampled).solutions.filter(pl.col("parent_solution_id").is_null()).select("solution_id"),
+            on="solution_id",
+        )
+        .sort("problem_id", "solution_id", "step_index")
+        .select("problem_id", "entropy_mean", "confidence", (pl.col("label") == "correct").alias("right"))
+        .collect()
+    )
+    at = np.array([place[problem] for problem in rows["problem_id"]], dtype=np.int64)
+    entropy, confidence, right = (rows[name].to_numpy() for name in ("entropy_mean", "confidence", "right"))
+    fitted = _fitted(at, -entropy, right)
+
+    def weighted(
+        of: Callable[..., float | None], *columns: npt.NDArray[Any]
+    ) -> Callable[[Weights], float | None]:
+        return lambda weights: of(*columns, weights=weights[at]) if weights[at].sum() else None
+
+    def entropy_of(wanted: bool) -> Callable[[Weights], float | None]:
+        def mean(weights: Weights) -> float | None:
+            own = weights[at] * (right == wanted)
+            return float(np.average(entropy, weights=own)) if own.sum() else None
+
+        return mean
+
+    def gap(weights: Weights) -> float | None:
+        wrong, correct = entropy_of(False)(weights), entropy_of(True)(weights)
+        return None if wrong is None or correct is None else wrong - correct
+
+    return {
+        "step accuracy": lambda weights: (
+            float(np.average(right, weights=weights[at])) if len(at) and weights[at].sum() else None
+        ),
+        "ECE raw": weighted(ece, confidence, right),
+        "ECE fitted": weighted(ece, fitted, right) if fitted is not None else lambda weights: None,
+        "Brier": weighted(brier, confidence, right),
+        "AUROC pooled": weighted(auroc, -entropy, right),
+        "AUROC within": _within(at, entropy, right, len(place)),
+        "entropy right": entropy_of(True),
+        "entropy wrong": entropy_of(False),
+        "entropy gap": gap,
+    }
+
+
+def _fitted(
+    at: npt.NDArray[np.int64], scores: npt.NDArray[Any], right: npt.NDArray[Any]
+) -> npt.NDArray[Any] | None:
+    """Probabilities by Platt scaling, of each half of the problems by a fit on the other; None where one is empty."""
+    half = at % 2 == 0
+    if half.all() or not half.any():
+        return None
+    found = np.empty(len(at))
+    for own in (half, ~half):
+        found[own] = fit_platt(scores[~own], right[~own]).predict(scores[own])
+    return found
+
+
+def _within(
+    at: npt.NDArray[np.int64], entropy: npt.NDArray[Any], right: npt.NDArray[Any], n: int
+) -> Callable[[Weights], float | None]:
+    """The share of pairs of a right and a wrong step of one problem in which the right one has less entropy."""
+    wins, pairs = np.zeros(n), np.zeros(n)
+    for problem in range(n):
+        correct, wrong = entropy[(at == problem) & right], entropy[(at == problem) & ~right]
+        difference = wrong[:, None] - correct[None, :]
+        wins[problem] = (difference > 0).sum() + 0.5 * (difference == 0).sum()
+        pairs[problem] = difference.size
+    return lambda weights: float(wins @ weights / (pairs @ weights)) if pairs @ weights else None
