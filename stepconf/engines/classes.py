@@ -44,5 +44,9 @@ def open_transformers(model: str, recipe: Recipe) -> "TransformersEngine":
     )
 
 
-VLLM = EngineClass(_vllm, on_share=lambda share: {"gpu_memory_utilization": round(0.9 * share, 3)})
+VLLM = EngineClass(
+    _vllm,
+    on_share=lambda share: {"gpu_memory_utilization": round(0.9 * share, 3)},
+    holds_schemas=True,
+)
 TRANSFORMERS = EngineClass(open_transformers, reproducible=True)

@@ -92,7 +92,9 @@ class Recipe(Strict):
 
 GENERATE_BUDGET = 6.0
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
-_CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s"}
+_CRITIC_CONNECTION = {
+    *("base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s", "placement"),
+}
 _NOT_IDENTITY = {
     "engine": {"trust_remote_code"},
     "verify": {"workers": True, "critic": _CRITIC_CONNECTION},
