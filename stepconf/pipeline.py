@@ -289,4 +289,10 @@ def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
 
 
 def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:
+    """What a run of the command contains; raises StepconfError where its labels would have noise."""
+    if recipe.verify.noise:
+        raise StepconfError(
+            f"verify.noise={recipe.verify.noise} is for runs that are there.",
+            "Leave it out, then type: stepconf relabel RUN --noise RATE",
+        )
     return {"command": command, **identity(recipe)}

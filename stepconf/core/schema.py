@@ -168,6 +168,14 @@ def arrow_schema(table: str, metadata: dict[str, str] | None = None) -> Any:
     return pa.schema(fields, metadata=said | {"stepconf_schema": VERSION})
 
 
+def older_verdicts() -> Any:
+    """The Arrow type of the column `verdicts` in the versions of `ADDED`, which lack the field `raw`."""
+    import pyarrow as pa
+
+    kind = _arrow_type("verdict")
+    return pa.list_(pa.field("item", pa.struct([part for part in kind if part.name != "raw"])))
+
+
 def _arrow_type(kind: str) -> Any:
     import pyarrow as pa
 

@@ -226,6 +226,10 @@ class VerifyRecipe(Strict):
     """Comma-separated: final, symbolic, critic, rollout, prm, module:name; or none."""
     policy: str = "error-first"
     """How verdicts become labels; see relabel."""
+    noise: float = Field(0.0, ge=0, le=1)
+    """Share of the labels that `relabel --noise` turned over; no other command does."""
+    noise_seed: int = 0
+    """Which labels they are."""
     deadline_s: float = Field(5.0, gt=0)
     """Longest time one item may take before its worker is killed."""
     memory_gb: float = Field(2.0, gt=0.25)

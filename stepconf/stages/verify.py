@@ -15,6 +15,7 @@ from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.base import OpenVerifier, Setup, Verifier
+from stepconf.verifiers.critic.verifier import Tally
 from stepconf.workers.pool import Pool, default_workers
 
 _BESIDE = 4  # chunks
@@ -107,6 +108,7 @@ class _SamplesOnly:
 
     def __init__(self, verifier: OpenVerifier) -> None:
         self._verifier, self.name, self.version = verifier, verifier.name, verifier.version
+        self.tally: Tally | None = getattr(verifier, "tally", None)
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """As the verifier, on samples."""
