@@ -48,7 +48,8 @@ def line(form: str, k: int, one: Audited, n_solutions: int) -> str:
     f1, balanced = bench.f1_interval, outcomes.balanced_accuracy
     return (
         f"{form} k={k}: F1 {percent(bench.f1)} [{percent(f1.low)}, {percent(f1.high)}] "
-        f"(errors {percent(bench.error_accuracy)}, correct {percent(bench.correct_accuracy)}) on {n_solutions} solutions; "
+        f"(errors {percent(bench.error_accuracy)}, correct {percent(bench.correct_accuracy)}) "
+        f"on {n_solutions} solutions; "
         f"balanced accuracy {percent(balanced.estimate)} [{percent(balanced.low)}, {percent(balanced.high)}]; "
         f"readable {percent(cost.readable)} %, asked again {percent(cost.asked_again)} %; a solution costs "
         f"{cost.tokens_read:.0f} tokens read, {cost.tokens_written:.0f} written, {one.seconds_per_solution:.2f} s"
