@@ -73,9 +73,9 @@ VERIFIERS = Kind(
     {
         "final": "stepconf.verifiers.final:FINAL",
         "symbolic": "stepconf.verifiers.symbolic:SYMBOLIC",
-        "critic": "stepconf.stages.model_verifiers:CRITIC",
+        "critic": "stepconf.verifiers.critic.opening:CRITIC",
         "rollout": "stepconf.verifiers.base:ROLLOUT",
-        "prm": "stepconf.stages.model_verifiers:PRM",
+        "prm": "stepconf.verifiers.prm:PRM",
     },
     wrap="stepconf.verifiers.function:verifier_of",
 )

@@ -11,14 +11,16 @@ from the steps of solutions, in the same stream of the engine. While an engine m
 verified and written; `Run.commit` makes a chunk part of the run, whole.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from stepconf.engines.guard import Guard
+from stepconf.errors import StepconfError
 from stepconf.kinds import VERIFIERS, check_own
 from stepconf.problems.load import ImportedSolution, load_problems, load_solutions
 from stepconf.recipe import Recipe, identity, with_branches, with_policy_of
@@ -28,12 +30,21 @@ from stepconf.run.shards import Run
 from stepconf.run.summary import summarise
 from stepconf.run.tables import read_ids, read_metadata, read_recipe, read_solved
 from stepconf.stages.branch import Brancher, check_tokens, open_brancher
-from stepconf.stages.chunks import Chunk, T, in_waves, pending
+from stepconf.stages.chunks import Chunk, T, in_waves, one_wave, pending
 from stepconf.stages.models import open_guarded
 from stepconf.stages.solutions import branch, divide, metadata_of, reread, sample, teacher_force
 from stepconf.stages.stream import overlapped
-from stepconf.stages.verify import n_chunks_at_once, open_pool, open_verifiers, shares_engine, verify_chunk
+from stepconf.stages.verify import (
+    n_chunks_at_once,
+    open_pool,
+    open_verifiers,
+    shares_engine,
+    verify_chunk,
+    waits_for_engine,
+)
 from stepconf.stores.opening import located
+
+Chunks = Iterator[Chunk[Any]]
 
 
 def generate(
@@ -60,10 +71,14 @@ def generate(
         meter("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
         if recipe.ray.address and engine_of is None:
             _drive_cluster("generate", run, recipe, meter, todo)
-        elif todo:
-            with nullcontext(engine_of()) if engine_of else closing(open_guarded(recipe)) as engine:
+        else:
+
+            def sampled(chunks: Chunks, engine: Guard, brancher: Brancher | None) -> Chunks:
                 run.metadata = metadata_of(engine, recipe)
-                _drive(run, recipe, meter, todo, lambda c, b: sample(c, engine, recipe, meter, b), engine)
+                return sample(chunks, engine, recipe, meter, brancher)
+
+            own = partial(_kept, engine_of) if engine_of else partial(_opened, recipe)
+            _drive(run, recipe, meter, todo, sampled, own, keeps_engine=engine_of is not None)
         return summarise(run, loaded.dropped)
 
 
@@ -76,14 +91,13 @@ def score(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[s
         meter("score", -sum(len(chunk.items) for chunk in todo))
         if recipe.ray.address:
             _drive_cluster("score", run, recipe, meter, todo)
-        elif todo:
-            with closing(open_guarded(recipe)) as engine:
+        else:
+
+            def scored(chunks: Chunks, engine: Guard, brancher: Brancher | None) -> Chunks:
                 run.metadata = metadata_of(engine, recipe)
+                return branch(teacher_force(chunks, engine, recipe, meter), brancher)
 
-                def scored(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
-                    return branch(teacher_force(chunks, engine, recipe, meter), brancher)
-
-                _drive(run, recipe, meter, todo, scored, engine)
+            _drive(run, recipe, meter, todo, scored, partial(_opened, recipe))
         return summarise(run, dropped)
 
 
@@ -98,7 +112,7 @@ def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict
             _drive_cluster("segment", run, recipe, meter, todo)
         else:
 
-            def divided(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
+            def divided(chunks: Chunks, _: None, brancher: Brancher | None) -> Chunks:
                 engine = brancher.engine if brancher else None
                 if engine:
                     run.metadata = metadata_of(engine, recipe)
@@ -129,7 +143,7 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
             _drive_cluster("verify", run, recipe, meter, todo, in_waves(read))
         else:
 
-            def read_again(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
+            def read_again(chunks: Chunks, _: None, brancher: Brancher | None) -> Chunks:
                 check_tokens(run.metadata, brancher)
                 return branch(reread(chunks, solutions, meter), brancher)
 
@@ -137,41 +151,100 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
         return summarise(run, Counter())
 
 
+def _opened(recipe: Recipe) -> AbstractContextManager[Guard]:
+    return closing(open_guarded(recipe))
+
+
+def _kept(engine_of: Callable[[], Guard]) -> AbstractContextManager[Guard]:
+    return nullcontext(engine_of())
+
+
 def _drive(
     run: Run,
     recipe: Recipe,
     meter: Meter,
-    todo: Sequence[Chunk[T]],
-    stage: Callable[[Iterator[Chunk[T]], Brancher | None], Iterator[Chunk[T]]],
-    engine: Guard | None = None,
+    todo: Sequence[Chunk[Any]],
+    stage: Callable[[Chunks, Any, Brancher | None], Chunks],
+    own: Callable[[], AbstractContextManager[Guard | None]] = nullcontext,
+    keeps_engine: bool = False,
 ) -> None:
     """The end of every pipeline: make the chunks, branch, verify and write them.
 
     An engine serves one caller at a time: where a critic runs the model that also makes the chunks, they are made
-    one by one and nothing overlaps.
+    one by one and nothing overlaps. A critic that waits for memory has it once the engine is closed.
+
+    Args:
+        run: where they are written.
+        recipe: with `branch` said.
+        meter: progress.
+        todo: chunks to make.
+        stage: makes them, given the engine, if any, and what branches.
+        own: opens the recipe's model; by default the stage needs none.
+        keeps_engine: the caller has it open, and it stays open.
     """
     if not todo:
         return
+    has_model = own is not nullcontext or bool(recipe.branch.where)
+    if has_model and not keeps_engine and waits_for_engine(recipe):
+        _drive_in_turns(run, recipe, meter, todo, stage, own)
+        return
+    with own() as engine:
+        meter.begin(len(todo))
+        clock = BusyClock()
+        with (
+            open_pool(recipe) as pool,
+            open_brancher(recipe, engine, pool, meter) as brancher,
+            open_verifiers(recipe, pool, engine) as verifiers,
+        ):
+
+            def work(chunk: Chunk[Any]) -> None:
+                verify_chunk(chunk, verifiers, recipe.verify.policy, meter, clock)
+
+            def finish(chunk: Chunk[Any]) -> None:
+                _commit(run, recipe, meter, chunk)
+
+            if engine is not None and shares_engine(recipe):
+                for chunk in chain.from_iterable(stage(iter([one]), engine, brancher) for one in todo):
+                    work(chunk)
+                    finish(chunk)
+            else:
+                overlapped(stage(iter(todo), engine, brancher), work, finish, n_chunks_at_once(recipe))
+
+
+def _drive_in_turns(
+    run: Run,
+    recipe: Recipe,
+    meter: Meter,
+    todo: Sequence[Chunk[Any]],
+    stage: Callable[[Chunks, Any, Brancher | None], Chunks],
+    own: Callable[[], AbstractContextManager[Guard | None]],
+) -> None:
+    """As `_drive`, with one model in memory at a time: chunks are made, in waves, before the verifiers are opened.
+
+    A wave is as many chunks as may be in memory. What was made before an interrupt is still verified and written.
+    """
+    waiting, clock = deque(todo), BusyClock()
     meter.begin(len(todo))
-    clock = BusyClock()
-    with (
-        open_pool(recipe) as pool,
-        open_brancher(recipe, engine, pool, meter) as brancher,
-        open_verifiers(recipe, pool, engine) as verifiers,
-    ):
-
-        def work(chunk: Chunk[T]) -> None:
-            verify_chunk(chunk, verifiers, recipe.verify.policy, meter, clock)
-
-        def finish(chunk: Chunk[T]) -> None:
-            _commit(run, recipe, meter, chunk)
-
-        if engine is not None and shares_engine(recipe):
-            for chunk in chain.from_iterable(stage(iter([one]), brancher) for one in todo):
-                work(chunk)
-                finish(chunk)
-        else:
-            overlapped(stage(iter(todo), brancher), work, finish, n_chunks_at_once(recipe))
+    interrupt: KeyboardInterrupt | StepconfError | None = None
+    while waiting and not interrupt:
+        made: list[Chunk[Any]] = []
+        with (
+            own() as engine,
+            open_pool(recipe) as pool,
+            open_brancher(recipe, engine, pool, meter) as brancher,
+        ):
+            try:
+                for chunk in stage(one_wave(waiting, made), engine, brancher):
+                    made.append(chunk)  # noqa: PERF402  one_wave looks at it meanwhile
+            except (KeyboardInterrupt, StepconfError) as error:
+                interrupt = error
+        if made:
+            with open_pool(recipe) as pool, open_verifiers(recipe, pool) as verifiers:
+                for chunk in made:
+                    verify_chunk(chunk, verifiers, recipe.verify.policy, meter, clock)
+                    _commit(run, recipe, meter, chunk)
+    if interrupt:
+        raise interrupt
 
 
 def _drive_cluster(
@@ -216,4 +289,10 @@ def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
 
 
 def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:
+    """What a run of the command contains; raises StepconfError where its labels would have noise."""
+    if recipe.verify.noise:
+        raise StepconfError(
+            f"verify.noise={recipe.verify.noise} is for runs that are there.",
+            "Leave it out, then type: stepconf relabel RUN --noise RATE",
+        )
     return {"command": command, **identity(recipe)}

@@ -24,6 +24,7 @@ from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import pairs_manifest, read_shards
 from stepconf.stages.models import open_guarded
+from stepconf.stages.verify import waits_for_engine
 from stepconf.trainer import Report, train
 
 Announce = Callable[[str], None]
@@ -103,8 +104,14 @@ def _revision(recipe: Recipe, policy: str) -> str | None:
 
 
 @contextmanager
-def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Guard]]:
-    """The policy's engine, loaded when first asked for: a stage that is done already needs none."""
+def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Guard] | None]:
+    """The policy's engine, loaded when first asked for: a stage that is done already needs none.
+
+    None where a verifier waits for its memory: then each stage loads and closes it.
+    """
+    if waits_for_engine(round_recipe(recipe, policy, 1)):
+        yield None
+        return
     with ExitStack() as stack:
 
         @cache

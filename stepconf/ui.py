@@ -271,6 +271,12 @@ def _add_last_step(table: Table, last: dict[str, Any]) -> None:
     table.add_row("  mean entropy, nats", entropies)
 
 
+_CRITIC_WARNING = (
+    "Warning: the critic's verdicts may be chance: it finds errors as often where the answer is right. Measure it "
+    "(stepconf audit), or try another model or --set verify.critic.form=step."
+)
+
+
 def show_summary(summary: dict[str, Any], run: Path | str) -> None:
     """The table at the end of a run: what is in it, where it lies, and what to type next."""
     table = Table(title=f"Run {run}", show_header=False, title_justify="left", min_width=60)
@@ -279,6 +285,8 @@ def show_summary(summary: dict[str, Any], run: Path | str) -> None:
     for name, value in _rows(summary):
         table.add_row(name, value)
     output.print(table)
+    if (summary.get("critic") or {}).get("tells_nothing"):
+        say(_CRITIC_WARNING, style="yellow")
     say(f"Files: {run}/solutions/*.parquet, {run}/steps/*.parquet")
     if summary.get("pairs"):
         say(f"       {run}/pairs/*.parquet")
@@ -312,6 +320,19 @@ def few_pairs(summary: dict[str, Any]) -> str:
     return said if lacking is None else f"{said} The run lacks {lacking}."
 
 
+def _critic(found: dict[str, Any]) -> str:
+    """In how many solutions with a known answer a critic finds an error."""
+    unread = f"; {found['unread']:,} not read" if found["unread"] else ""
+    if "n_wrong" not in found:
+        return unread.removeprefix("; ")
+    wrong, right = found["n_wrong"], found["n_right"]
+    return (
+        f"an error in {wrong - found['wrong_passed']:,} of {wrong:,} with a wrong answer and in "
+        f"{found['right_flagged']:,} of {right:,} with a right one; balanced accuracy "
+        f"{_interval(found['balanced_accuracy'])}{unread}"
+    )
+
+
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     branches = summary.get("branches") or {}
     of = " (samples)" if branches else ""
@@ -333,6 +354,8 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append((f"steps by {name}{of}", _counts(found)))
     if summary["other_verifiers"]:
         rows.append(("other verifiers", f"{summary['other_verifiers']:,}, not compared"))
+    if critic := summary.get("critic"):
+        rows.append(("critic, by the answers", _critic(critic)))
     rows += [(f"{pair['first']} and {pair['second']}", _agreement(pair)) for pair in summary["agreement"]]
     if summary["labels"]:
         rows.append((f"step labels{of}", _counts(summary["labels"])))

@@ -22,7 +22,7 @@ INWARD = {
     "workers": {"core", "errors"},
     "problems": {"core", "errors", "recipe", "stores"},
     "engines": {"core", "errors", "recipe"},
-    "verifiers": {"engines", "workers", "core", "errors", "recipe"},
+    "verifiers": {"engines", "workers", "core", "errors", "kinds", "recipe", "demo_model"},
     "inference": {"engines", "core", "errors", "kinds", "recipe"},
     "training": {"core", "errors", "kinds", "recipe"},
     "run": {"stores", "workers", "core", "errors", "ui"},
@@ -105,7 +105,7 @@ RICH_ELSEWHERE = {"rich.table.Table", "rich.tree.Tree", "rich.live.Live", "rich.
 UNBOUNDED = {
     "core/documents.py",
     "problems/files.py",  # gives the place of what is wrong; `rows.jsonable` has the bound
-    "verifiers/critic_prompt.py",  # refuses keys that come twice, and what is too deep
+    "verifiers/critic/json_form.py",  # refuses keys that come twice, and what is too deep
     "workers/sandbox_jail.py",  # reads what its parent says
     "engines/tokenizer.py",  # reads what the library of tokenizers writes
     "hub/client.py",  # reads a card that was just written

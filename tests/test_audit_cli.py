@@ -58,9 +58,7 @@ def test_a_critic_is_audited_like_any_other(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
 
     def behave(handler: Handler, body: dict[str, Any]) -> None:
-        steps = body["messages"][0]["content"].count("===== step ")
-        entry = {"verdict": "correct", "reason": "", "reference": None}
-        handler.say(json.dumps({"steps": [{"step": i, **entry} for i in range(steps)]}))
+        handler.say("Nothing is wrong. \\boxed{-1}", usage={"prompt_tokens": 100, "completion_tokens": 7})
 
     with chat_server(behave) as server:
         ended = stepconf(
@@ -71,6 +69,28 @@ def test_a_critic_is_audited_like_any_other(tmp_path: Path) -> None:
     (result,) = json.loads(ended.out)["results"]
     assert result["coverage"] == 1.0 and result["processbench"]["correct_accuracy"] == 1.0
     assert result["processbench"]["error_accuracy"] == 0.0
+    assert result["outcomes"]["wrong_passed"] == result["outcomes"]["n_wrong"] == 1
+    assert result["critic"] == {
+        "readable": 1.0, "asked_again": 0.0, "tokens_read": 100.0, "tokens_written": 7.0,
+    }  # fmt: skip
+
+
+def test_what_a_critic_costs_and_that_it_tells_nothing_are_in_the_table(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
+    with chat_server(lambda h, body: h.say("Nothing is wrong, I think.")) as server:
+        ended = stepconf(
+            "audit", "--on", "processbench", file, "--verify", "critic",
+            "--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge", columns=160,
+        )  # fmt: skip
+    assert ended.code == 0, ended.err
+    (readable,) = (line for line in ended.out.splitlines() if "readable replies" in line)
+    (again,) = (line for line in ended.out.splitlines() if "asked again" in line)
+    assert " 0.0 " in readable and " 100.0 " in again
+    for part in ("tokens read/solution", "tokens written/solution", "balanced accuracy"):
+        assert part in ended.out
+    assert "critic tells nothing here: it finds an error in 0 of 1 wrong solutions and in 0 of 2" in " ".join(
+        (ended.out + ended.err).split()
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,6 +134,32 @@ def test_processbench_as_published(file: str, recall: float, recall_of_sample: f
     least = recall_of_sample if is_sample(file) else recall
     assert found["precision"] >= 0.9 and found["recall"] >= least, found
     assert found["false_alarm_rate"] <= 0.01, found
+
+
+def critic_by_answers(tmp_path: Path, says: Any) -> tuple[dict[str, Any], str]:
+    """What the summary and the table at the end say of a critic, on solutions with gold answers."""
+    file = write_jsonl(tmp_path / "given.jsonl", LABELLED)
+    with chat_server(lambda h, body: h.say(says(body["messages"][0]["content"]))) as server:
+        ended = stepconf(
+            "verify", file, "--verify", "final,critic", "--out", tmp_path / "run",
+            "--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge", columns=160,
+        )  # fmt: skip
+    assert ended.code == 0, ended.err
+    return json.loads((tmp_path / "run" / "summary.json").read_text())["critic"], ended.out + ended.err
+
+
+def test_a_run_says_how_its_critic_did_where_the_answer_is_known(tmp_path: Path) -> None:
+    found, said = critic_by_answers(tmp_path, lambda text: "\\boxed{0}" if "7 - 3" in text else "\\boxed{-1}")
+    assert (found["n_wrong"], found["n_right"], found["unread"]) == (2, 2, 0)
+    assert (found["wrong_passed"], found["right_flagged"]) == (1, 0)
+    assert found["balanced_accuracy"]["estimate"] == 0.75
+    assert "an error in 1 of 2 with a wrong answer and in 0 of 2 with a right one" in " ".join(said.split())
+
+
+def test_a_critic_that_says_the_same_of_all_is_warned_of(tmp_path: Path) -> None:
+    found, said = critic_by_answers(tmp_path, lambda text: "?" if "7 - 3" in text else "\\boxed{-1}")
+    assert found["tells_nothing"] and found["unread"] == 1 and found["balanced_accuracy"]["estimate"] == 0.5
+    assert "the critic's verdicts may be chance" in said and "1 not read" in said
 
 
 def test_the_report_of_a_run(tmp_path: Path) -> None:

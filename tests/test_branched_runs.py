@@ -180,14 +180,25 @@ def test_sft_learns_from_samples(run: Path) -> None:
 
 def as_of_old(run: Path, version: str) -> None:
     """The run as this version of the schema wrote it."""
-    for table, added in ADDED[version].items():
+    for table in ("solutions", "steps"):
+        added = ADDED[version].get(table, ())
         for file in sorted((run / table).glob("*.parquet")):
             held = pq.read_table(file)
             if table == "solutions":
-                held = with_types_in_extra(held)
+                held = with_types_in_extra(held) if "answer_type" in added else held
+            else:
+                held = without_raw_replies(held)
             held = held.drop_columns(list(added))
             told = held.schema.metadata | {b"stepconf_schema": version.encode()}
             rewrite(run, file, held.replace_schema_metadata(told))
+
+
+def without_raw_replies(steps: pa.Table) -> pa.Table:
+    verdicts = [
+        [{name: value for name, value in said.items() if name != "raw"} for said in row]
+        for row in steps["verdicts"].to_pylist()
+    ]
+    return steps.set_column(steps.column_names.index("verdicts"), "verdicts", pa.array(verdicts))
 
 
 def with_types_in_extra(solutions: pa.Table) -> pa.Table:
@@ -223,7 +234,8 @@ def _without_ages(said: str) -> str:
 def test_runs_of_an_older_schema_are_read_as_before(version: str, old: Path, tmp_path: Path) -> None:
     new = Path(shutil.copytree(old, tmp_path / "new"))
     as_of_old(old, version)
-    assert "answer_type" not in rows_of(old, "solutions")[0]
+    assert ("answer_type" in rows_of(old, "solutions")[0]) == (version == "1.2")
+    assert all("raw" not in said for row in rows_of(old, "steps") for said in row["verdicts"])
     assert ("prefix_id" in rows_of(old, "steps")[0]) == (version != "1.0")
     for name, command in COMMANDS.items():
         said = {}

@@ -160,6 +160,7 @@ NOT_IDENTITY = [
     "verify.critic.concurrency=3",
     "verify.critic.timeout_s=9",
     "verify.critic.attempts=2",
+    "verify.critic.placement=beside",
     "pairs.tau=0.3",
     "pairs.after_error=continue",
     "infer.k=3",

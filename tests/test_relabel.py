@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stepconf.core.labels import POLICIES, label_steps
+from stepconf.core.noise import Noise, is_turned, noised
 from stepconf.core.schema import step_of
 from stepconf.labels.relabel import relabel
 from stepconf.run.tables import read_manifests
@@ -192,6 +195,60 @@ def test_pairs_of_the_old_labels_go(tmp_path: Path) -> None:
     assert not (out / "manifests/pairs.json").exists()
     assert [row["token_entropies"] for row in rows_of(out, "steps")] == before
     assert stepconf("pairs", out, "--tau", 0.5).code == 0  # the tokenizer's digest is still there
+
+
+def test_noise_turns_over_a_share_of_the_labels_and_goes_again(run: Path) -> None:
+    before, other = labels(run), rest(run)
+    ended = stepconf("relabel", run, "--noise", 0.4, "--seed", 3)
+    assert ended.code == 0, ended.err
+    ids = {(row["solution_id"], row["step_index"]): row["step_id"] for row in rows_of(run, "steps")}
+    after = labels(run)
+    turned = 0
+    for solution, steps in before.items():
+        first = next((i for i, (label, *_) in enumerate(after[solution]) if label == "incorrect"), None)
+        for i, ((label, source, *_), (new, new_source, is_first, is_after)) in enumerate(
+            zip(steps, after[solution], strict=True)
+        ):
+            is_known = label != "unknown"
+            flips = is_known and is_turned(ids[solution, i], Noise(0.4, 3))
+            assert (new != label) == flips and new_source == (f"{source}+noise" if flips else source)
+            assert (is_first, is_after) == (i == first, first is not None and i > first)
+            turned += flips
+    assert turned > 0 and rest(run) == other
+    check_invariants(run)
+    checked = stepconf("check", run)
+    assert checked.code == 0, checked.out
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["verify"]["noise"] == 0.4
+    again = {file: file.read_bytes() for file in run.glob("s*/*.parquet")}
+    stepconf("relabel", run, "--noise", 0.4, "--seed", 3)
+    assert {file: file.read_bytes() for file in run.glob("s*/*.parquet")} == again
+    stepconf("relabel", run)
+    assert labels(run) == before
+
+
+def test_noise_is_for_runs_that_are_there(run: Path, given_file: Path, tmp_path: Path) -> None:
+    refused = stepconf(*command(given_file, tmp_path / "new"), "--set", "verify.noise=0.2")
+    assert refused.code == 1 and "relabel RUN --noise" in refused.err
+    wrong = stepconf("relabel", run, "--noise", 1.5)
+    assert wrong.code == 1 and "1.5" in wrong.err
+    stepconf("relabel", run, "--noise", 0.2)
+    on = stepconf(*command(given_file, run))
+    assert on.code == 1 and "verify.noise (there 0.2, now 0.0)" in on.err
+
+
+@given(st.lists(st.text(), unique=True, max_size=30), st.integers(0, 9), st.floats(0, 1), st.floats(0, 1))
+def test_more_noise_turns_over_what_less_does(ids: list[str], seed: int, a: float, b: float) -> None:
+    less, more = ({one for one in ids if is_turned(one, Noise(rate, seed))} for rate in sorted((a, b)))
+    assert less <= more
+    assert not any(is_turned(one, Noise(0.0, seed)) for one in ids)
+    assert all(is_turned(one, Noise(1.0, seed)) for one in ids)
+    assert {noised("correct", "s", one, Noise(1.0)) for one in ids} <= {("incorrect", "s+noise")}
+    assert noised("unknown", "", "x", Noise(1.0)) == ("unknown", "")
+
+
+def test_the_rate_of_noise_is_the_one_that_was_asked_for() -> None:
+    turned = sum(is_turned(str(i), Noise(0.2, 1)) for i in range(10_000))
+    assert abs(turned - 2000) < 4 * (10_000 * 0.2 * 0.8) ** 0.5
 
 
 def test_what_cannot_be_relabelled(run: Path, tmp_path: Path) -> None:

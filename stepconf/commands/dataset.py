@@ -82,26 +82,39 @@ def verify(
             output.print(table)
 
 
-@command(example="stepconf relabel runs/gsm8k --policy consensus")
+@command(
+    example=(
+        "stepconf relabel runs/gsm8k --policy consensus",
+        "stepconf relabel runs/gsm8k --noise 0.2 --seed 1",
+    )
+)
 def relabel(
     run: Run,
     policy: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="POLICY",
             help="error-first, first-decided, consensus, majority, critic-first or symbolic-veto.",
         ),
-    ],
+    ] = None,
+    noise: Annotated[
+        float,
+        typer.Option(
+            metavar="RATE", help="Share of the labels to turn over, to see what errors of labels do."
+        ),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which labels --noise turns over.")] = 0,
 ) -> None:
     """Label a run's steps again from its verdicts; no verifier runs.
 
-    Pairs made before are removed.
+    Pairs made before are removed. Without --noise, labels that were turned over are as before.
     """
+    from stepconf.core.noise import Noise
     from stepconf.labels.relabel import relabel as run_relabel
     from stepconf.ui import StageProgress, show_summary
 
     with StageProgress() as tick:
-        summary = run_relabel(run, policy, tick)
+        summary = run_relabel(run, policy, tick, Noise(noise, seed))
     show_summary(summary, run)
 
 
@@ -111,6 +124,7 @@ def relabel(
     example=(
         "stepconf audit --on processbench gsm8k.json",
         "stepconf audit --on processbench gsm8k.json --answers gsm8k --verify rollout --model Qwen/Qwen3-8B",
+        "stepconf audit --on processbench gsm8k.json --verify critic --model Qwen/Qwen3-8B",
     ),
 )
 def audit(
@@ -140,8 +154,8 @@ def audit(
     """
     if not recipe.verify.verifiers:
         raise StepconfError("no verifier is named.", "Add --verify symbolic, say.")
-    from stepconf.labels.audit import audit_file, render
-    from stepconf.ui import StageProgress, output
+    from stepconf.labels.audit import audit_file, render, warnings
+    from stepconf.ui import StageProgress, output, say
 
     with StageProgress(shown=not json_) as tick:
         report = audit_file(on, file, recipe, answers, tick)
@@ -149,6 +163,8 @@ def audit(
         typer.echo(json.dumps(report.to_dict(), indent=1))
     else:
         output.print(render(report))
+        for sentence in warnings(report):
+            say(f"Warning: {sentence}", style="yellow")
 
 
 @command(

@@ -13,6 +13,7 @@ from stepconf.core.steps import build_steps
 from stepconf.errors import StepconfError
 from stepconf.kinds import VERIFIERS
 from stepconf.recipe import load_recipe
+from stepconf.stages.models import open_engine
 from stepconf.verifiers.base import OpenVerifier, Setup, Verifier
 from stepconf.workers.pool import Pool
 
@@ -38,7 +39,7 @@ def promises(name: str, model: str) -> Iterator[Promise]:
     recipe = load_recipe(None, {"verify.verifiers": [name], "model": model})
     with ExitStack() as stack:
         pool = stack.enter_context(Pool(2, recipe.verify.deadline_s))
-        verifier = kind.open(Setup(recipe, pool, None, stack))
+        verifier = kind.open(Setup(recipe, pool, None, stack, open_engine))
         given, hostile = ([_solved(*one) for one in texts] for texts in (_GIVEN, _HOSTILE))
         yield Promise("it bears the name by which it is called", lambda: _has_name(verifier, name))
         yield Promise("it says one thing of each step", lambda: _is_complete(verifier, given))

@@ -18,6 +18,7 @@ from stepconf.core.records import Label, Verdict
 from stepconf.errors import StepconfError
 
 Weights = npt.NDArray[np.int64]
+CHANCE = 0.5  # balanced accuracy of a verifier that guesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,63 @@ class FlagMetrics:
     false_alarm: int
     n_wrong: int
     n_right: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCheck:
+    """How errors that a verifier finds agree with outcomes that are known: right and wrong solutions.
+
+    A chance verdict has a balanced accuracy of 0.5: the mean of the shares of wrong solutions in which it finds an
+    error and of right ones in which it finds none. The interval resamples problems.
+    """
+
+    n_right: int
+    n_wrong: int
+    right_flagged: int
+    wrong_passed: int
+    balanced_accuracy: Interval
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether it may be chance, as far as solutions of both kinds say."""
+        low = self.balanced_accuracy.low
+        return bool(self.n_right and self.n_wrong) and (low is None or low <= CHANCE)
+
+
+def outcome_check(
+    problems: Sequence[str], wrong: Sequence[bool], flagged: Sequence[bool], seed: int = 0
+) -> OutcomeCheck | None:
+    """Compare found errors with known outcomes; None where there is no solution.
+
+    A right answer may hide a wrong step, and a wrong one needs one: the first share is a floor, not a truth.
+
+    Args:
+        problems: per solution, the id of its problem.
+        wrong: per solution, whether it is known to be wrong.
+        flagged: per solution, whether an error was found in it.
+        seed: of the resampling.
+
+    Raises:
+        StepconfError: they differ in length.
+    """
+    _same_length(problems, wrong, flagged)
+    if not problems:
+        return None
+    is_wrong, is_flagged = np.asarray(wrong, bool), np.asarray(flagged, bool)
+    return OutcomeCheck(
+        n_right=int((~is_wrong).sum()),
+        n_wrong=int(is_wrong.sum()),
+        right_flagged=int((is_flagged & ~is_wrong).sum()),
+        wrong_passed=int((~is_flagged & is_wrong).sum()),
+        balanced_accuracy=cluster_bootstrap(_balanced, list(problems), is_flagged, is_wrong, seed=seed),
+    )
+
+
+def _balanced(*arrays: Any, weights: Weights) -> float | None:
+    flagged, wrong = arrays
+    found = _ratio(flagged & wrong, wrong, weights=weights)
+    passed = _ratio(~flagged & ~wrong, ~wrong, weights=weights)
+    return None if found is None or passed is None else (found + passed) / 2
 
 
 def first_error(labels: Sequence[Label]) -> int:

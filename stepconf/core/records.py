@@ -44,6 +44,7 @@ class Verdict:
     """What one verifier says of one step. `score` is its own measure in [0, 1], if it has one.
 
     `reference`: the step as it should read (g_j of arXiv 2605.07353), where the verifier calls it incorrect.
+    `raw`: the replies of a model that it was read from, where they are kept.
     """
 
     verifier: str
@@ -53,6 +54,7 @@ class Verdict:
     reason: str = ""
     seconds: float = 0.0
     reference: str | None = None
+    raw: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

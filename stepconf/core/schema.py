@@ -13,7 +13,7 @@ from stepconf.core.records import Pair, Solution, Step, Verdict
 from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
 
-VERSION = "1.2"
+VERSION = "1.3"
 # Columns that older versions lack; `upgraded` adds them to what was written then.
 ADDED: dict[str, dict[str, tuple[str, ...]]] = {
     "1.0": {
@@ -21,6 +21,7 @@ ADDED: dict[str, dict[str, tuple[str, ...]]] = {
         "steps": ("prefix_id", "after_error"),
     },
     "1.1": {"solutions": ("answer_type",)},
+    "1.2": {},
 }
 UPGRADED_FROM = "stepconf_upgraded_from"
 ENTROPY_METADATA = {
@@ -91,7 +92,11 @@ STEPS = (
     Field(
         "cumulative_confidence", "float64?", "product of the solution's confidences up to this step, [0, 1]"
     ),
-    Field("verdicts", "list<verdict>", "what each verifier said; `reference`: the step put right, if given"),
+    Field(
+        "verdicts",
+        "list<verdict>",
+        "what each verifier said; `reference`: the step put right; `raw`: the replies, if kept",
+    ),
     Field("label", "string", "correct, incorrect or unknown, from the verdicts by the run's policy"),
     Field("label_source", "string", "the verifiers that decided the label"),
     Field("is_first_error", "bool", "the first step of its solution that is labelled incorrect"),
@@ -138,8 +143,9 @@ _VERDICT = (
     ("reason", "string"),
     ("seconds", "float64"),
     ("reference", "string"),
+    ("raw", "string"),
 )
-_NULLABLE = ("score", "reference")
+_NULLABLE = ("score", "reference", "raw")
 _MESSAGE = (("role", "string"), ("content", "string"))
 
 
@@ -160,6 +166,14 @@ def arrow_schema(table: str, metadata: dict[str, str] | None = None) -> Any:
     said = {"stepconf_schema": VERSION, **ENTROPY_METADATA, **(metadata or {})}
     # The version is that of what is written now, not of the rows that the metadata come from.
     return pa.schema(fields, metadata=said | {"stepconf_schema": VERSION})
+
+
+def older_verdicts() -> Any:
+    """The Arrow type of the column `verdicts` in the versions of `ADDED`, which lack the field `raw`."""
+    import pyarrow as pa
+
+    kind = _arrow_type("verdict")
+    return pa.list_(pa.field("item", pa.struct([part for part in kind if part.name != "raw"])))
 
 
 def _arrow_type(kind: str) -> Any:
@@ -190,6 +204,9 @@ def upgraded(table: str, rows: Any) -> Any:
     version = metadata.get(b"stepconf_schema", b"").decode(errors="replace")
     if version not in ADDED:
         return rows
+    if "verdicts" in rows.schema.names and _is_of_structs(rows["verdicts"].type):
+        index = rows.schema.get_field_index("verdicts")
+        rows = rows.set_column(index, declared.field("verdicts"), _with_raw(rows["verdicts"]))
     later = ADDED[version].get(table, ())
     for index, field in enumerate(declared):  # in order, so that those before it are there
         if field.name not in later or field.name in rows.schema.names:
@@ -225,6 +242,33 @@ def _answer_types(extras: Sequence[str]) -> tuple[Any, Any]:
     return pa.array([kind for kind, _ in found], pa.string()), pa.array(
         [rest for _, rest in found], pa.string()
     )
+
+
+def _is_of_structs(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) and pa.types.is_struct(kind.value_type))
+
+
+def _with_raw(verdicts: Any) -> Any:
+    """Verdicts with the field `raw`, null where they lack it, as this version declares them."""
+    import pyarrow as pa
+
+    kind = arrow_schema("steps").field("verdicts").type
+    chunks = []
+    for lists in verdicts.chunks:
+        held = lists.flatten()
+        parts = [
+            held.field(part.name).cast(part.type)
+            if held.type.get_field_index(part.name) >= 0
+            else pa.nulls(len(held), part.type)
+            for part in kind.value_type
+        ]
+        structs = pa.StructArray.from_arrays(parts, fields=list(kind.value_type))
+        sizes = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        ends = pa.array([0, *sizes.cumsum().tolist()], pa.int32())
+        chunks.append(pa.ListArray.from_arrays(ends, structs, type=kind))
+    return pa.chunked_array(chunks, kind)
 
 
 def _after_error(steps: Any) -> Any:

@@ -16,6 +16,7 @@ class Sampling:
     """How to sample. `temperature` 0 is greedy; `stop` strings end a completion and are not part of it.
 
     `until` strings end it too, and the token that completes one is its last: a place to go on from.
+    `json_schema`: a JSON Schema, as JSON, to which the text is held. The scores stay those of the raw distribution.
     """
 
     temperature: float
@@ -23,6 +24,7 @@ class Sampling:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     until: tuple[str, ...] = ()
+    json_schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +142,13 @@ class EngineClass:
         open: loads a model, which is a Hub id or a local folder, as the recipe's `engine` says; raises StepconfError.
         reproducible: the same seeds give the same tokens, whatever else is in the batch.
         on_share: further `engine.options` where it has that share of a GPU, below 1.
+        holds_schemas: it can hold a text to `Sampling.json_schema`; one that cannot raises StepconfError.
     """
 
     open: Callable[[str, Recipe], Engine]
     reproducible: bool = False
     on_share: Callable[[float], dict[str, Any]] = _nothing
+    holds_schemas: bool = False
 
 
 def check_fits(length: int, new_tokens: int, limit: int) -> None:

@@ -50,6 +50,10 @@ def _server(model: str, recipe: Recipe) -> Engine:
     return ServerEngine(model, recipe)
 
 
-VLLM = EngineClass(_vllm, on_share=lambda share: {"gpu_memory_utilization": round(0.9 * share, 3)})
+VLLM = EngineClass(
+    _vllm,
+    on_share=lambda share: {"gpu_memory_utilization": round(0.9 * share, 3)},
+    holds_schemas=True,
+)
 TRANSFORMERS = EngineClass(open_transformers, reproducible=True)
 OPENAI = EngineClass(_server)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from itertools import count
@@ -28,6 +28,7 @@ from stepconf.errors import StepconfError
 
 Messages = list[dict[str, str]]
 MAX_REPLY_BYTES = 4 << 20
+CUT_OFF = "reply cut off at max_tokens"
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 60.0
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -37,12 +38,41 @@ _NETWORK = (OSError, http.client.HTTPException, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A conversation that a critic replies to.
+
+    Args:
+        messages: the conversation.
+        temperature: of sampling; 0 is greedy.
+        seed: of sampling.
+        schema: JSON Schema that the reply is held to.
+    """
+
+    messages: Messages
+    temperature: float = 0.0
+    seed: int = 0
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back: `text`, or the `failure`. `seconds` counts every attempt and wait."""
+    """What came back.
+
+    Args:
+        text: what the model wrote.
+        failure: why no reply came; to ask again would not help.
+        flaw: why a reply that came cannot be used (cut off, a refusal); another seed may help.
+        seconds: of every attempt and wait.
+        tokens_read: tokens of the prompt, 0 where unknown.
+        tokens_written: tokens of the reply, thinking included, 0 where unknown.
+    """
 
     text: str
     failure: str = ""
+    flaw: str = ""
     seconds: float = 0.0
+    tokens_read: int = 0
+    tokens_written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +93,6 @@ class Endpoint:
     base_url: str
     model: str
     api_key_env: str | None = None
-    temperature: float = 0.0
     max_tokens: int = 2048
     timeout_s: float = 120.0
     attempts: int = 4
@@ -92,32 +121,23 @@ class Endpoint:
                 f"Set verify.critic.api_key_env to the variable that holds it (now {self.api_key_env!r}).",
             )
 
-    def ask(self, conversations: Sequence[Messages], schemas: Sequence[dict[str, Any] | None]) -> list[Reply]:
-        """A reply to each conversation, in order; `schemas[i]`, if any, is what the reply is held to."""
+    def ask(self, questions: Sequence[Question]) -> list[Reply]:
+        """A reply to each question, in order."""
         with ThreadPoolExecutor(self.concurrency) as threads:
-            return list(threads.map(self._ask_one, conversations, schemas))
+            return list(threads.map(self._ask_one, questions))
 
-    def _ask_one(self, messages: Messages, schema: dict[str, Any] | None) -> Reply:
+    def _ask_one(self, question: Question) -> Reply:
         started = time.monotonic()
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
-        if schema is not None:
-            form = {"name": "verdicts", "strict": True, "schema": schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": form}
-        data, failure, text = json.dumps(body).encode(), "", ""
+        data, reply = json.dumps(self._body(question)).encode(), Reply("")
         waited = 0.0
         for attempt in count():
             wait = None
             try:
                 status, headers, answer = self._exchange("POST", "/chat/completions", data)
             except _NETWORK as error:
-                failure, away = _named(error), isinstance(error, ConnectionError)
+                reply, away = Reply("", _named(error)), isinstance(error, ConnectionError)
             else:
-                text, failure = _content(status, answer)
+                reply = _content(status, answer)
                 if status not in _AGAIN:
                     self._given_up.clear()
                     break
@@ -127,7 +147,21 @@ class Endpoint:
             pause = _pause(attempt) if wait is None else wait
             waited += max(pause, _LEAST_WAIT_S)
             self.sleep(pause)
-        return Reply(text, failure, time.monotonic() - started)
+        return replace(reply, seconds=time.monotonic() - started)
+
+    def _body(self, question: Question) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": question.messages,
+            "temperature": question.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        if question.temperature > 0:
+            body["seed"] = question.seed
+        if question.schema is not None:
+            form = {"name": "verdicts", "strict": True, "schema": question.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        return body
 
     def _still_waits(self, waited: float) -> bool:
         if waited >= self.patience_s:
@@ -206,24 +240,32 @@ def split_url(base_url: str) -> Any:
     return url
 
 
-def _content(status: int, data: bytes) -> tuple[str, str]:
-    """The text of a chat completion, or why there is none."""
+def _content(status: int, data: bytes) -> Reply:
+    """The reply in a chat completion, or why there is none."""
     if status != 200:
         name = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-        return "", f"HTTP {status} {name}".strip()
+        return Reply("", f"HTTP {status} {name}".strip())
     if len(data) > MAX_REPLY_BYTES:
-        return "", f"reply is larger than {MAX_REPLY_BYTES >> 20} MiB"
+        return Reply("", f"reply is larger than {MAX_REPLY_BYTES >> 20} MiB")
     try:
-        choice = read_json(data)["choices"][0]
+        whole = read_json(data)
+        choice = whole["choices"][0]
         message, ended = choice["message"], choice.get("finish_reason")
-        text, refusal = message.get("content"), message.get("refusal")
+        text, refusal, usage = message.get("content"), message.get("refusal"), whole.get("usage") or {}
+        read, written = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return "", "not a chat completion"
+        return Reply("", "not a chat completion")
+    text = text if isinstance(text, str) else ""
+    flaw = "" if text.strip() else "empty reply"
     if refusal or ended == "content_filter":
-        return "", "refused"
-    if ended == "length":
-        return "", "reply cut off at max_tokens"
-    return (text, "") if isinstance(text, str) and text.strip() else ("", "empty reply")
+        flaw = "refused"
+    elif ended == "length":
+        flaw = CUT_OFF
+    return Reply(text, flaw=flaw, tokens_read=read, tokens_written=written)
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -153,6 +153,11 @@ class TransformersEngine:
         """None where the request was given up."""
         check_fits(len(request.prompt_ids), 1, self.info.max_model_len)
         sampling, n = request.sampling, request.n
+        if sampling.json_schema is not None:
+            raise StepconfError(
+                "the transformers engine cannot hold a text to a JSON Schema.",
+                "Take --engine vllm, or --set verify.critic.structured=false",
+            )
         limit = min(sampling.max_tokens, self.info.max_model_len - len(request.prompt_ids))
         noise = [torch.Generator().manual_seed((request.seed + i) % 2**63) for i in range(n)]
         ids = torch.tensor([request.prompt_ids] * n, device=self._device)
@@ -215,7 +220,10 @@ class TransformersEngine:
             return [x for logits, _ in self._logits(request) for x in topk_entropy(logits, k).tolist()]
 
     def close(self) -> None:
-        """Nothing outlives the object."""
+        """Give the memory of the model back; the engine cannot be used any more."""
+        self._model = self._body = self._head = None
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @contextmanager

@@ -229,6 +229,7 @@ class VllmEngine:
             logprobs=_EXTRA_COLUMNS,
             flat_logprobs=True,
             output_kind=_final_only(),
+            structured_outputs=sampling.json_schema and _held_to(sampling.json_schema),
         )
 
     def _completion(self, output: Any, sampling: Sampling) -> Completion:
@@ -254,6 +255,12 @@ def _final_only() -> Any:
     from vllm.sampling_params import RequestOutputKind
 
     return RequestOutputKind.FINAL_ONLY
+
+
+def _held_to(json_schema: str) -> Any:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return StructuredOutputsParams(json=json_schema)
 
 
 def _scores(flat: list[float]) -> TokenScores:

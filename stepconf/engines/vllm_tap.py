@@ -7,11 +7,13 @@ with the tokens by construction, whatever the scheduler does (chunked prefill, p
 Prompt logprobs go through the same two methods: generated and teacher-forced values are the same function.
 """
 
+import importlib
 import multiprocessing
 import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,12 +27,20 @@ COLUMNS = 3
 RUNNER_MODULE = "vllm.v1.worker.gpu_model_runner"
 
 
+# Logits that a grammar has changed in place, with a copy from before. Only the latest: a step has one batch.
+_masked: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+
 def _keep_logits(logits: torch.Tensor) -> torch.Tensor:
     """Stands for `compute_logprobs`: hand the raw logits on to `_gather_stats`.
 
     The sampler scales float32 logits in place afterwards, so those are copied; it works on a float32 copy of
     half-precision ones, so those stay as they are.
     """
+    if _masked:
+        masked, raw = _masked.pop()
+        if masked is logits:
+            return raw
     return logits.clone() if logits.dtype == torch.float32 else logits
 
 
@@ -44,6 +54,19 @@ def _gather_stats(logits: torch.Tensor, num_logprobs: int, token_ids: torch.Tens
     ids = token_ids.to(torch.int32).unsqueeze(-1).expand(-1, COLUMNS).contiguous()
     ranks = torch.ones(len(token_ids), dtype=torch.int64, device=logits.device)
     return LogprobsTensors(ids, token_stats(logits, token_ids), ranks)
+
+
+def _noting_raw(apply: Callable[..., None]) -> Callable[..., None]:
+    """The function that masks the logits of texts held to a schema, which keeps a copy from before.
+
+    It runs in every step of a batch with such a text, just before the sampler.
+    """
+
+    def noting(scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: torch.Tensor) -> None:
+        _masked[:] = [(logits, logits.clone())]
+        apply(scheduler_output, grammar_output, input_batch, logits)
+
+    return noting
 
 
 class EntropyTap:
@@ -68,6 +91,8 @@ class EntropyTap:
         sampler = self.model_runner.sampler
         sampler.compute_logprobs = _keep_logits
         sampler.gather_logprobs = _gather_stats
+        runner: Any = importlib.import_module(RUNNER_MODULE)
+        runner.apply_grammar_bitmask = _noting_raw(runner.apply_grammar_bitmask)
 
 
 def _end_with(client_pid: int) -> None:

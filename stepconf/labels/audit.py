@@ -1,7 +1,7 @@
 """`stepconf audit`: verifiers against people's step labels, on ProcessBench or PRM800K files."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from stepconf.core.audit import (
     FlagMetrics,
+    OutcomeCheck,
     ProcessBenchMetrics,
     first_error_flags,
+    outcome_check,
     predicted_first_error,
     processbench_metrics,
     step_flags,
@@ -22,7 +24,7 @@ from stepconf.core.steps import build_steps
 from stepconf.errors import StepconfError
 from stepconf.problems.files import Row, file_kind, json_rows
 from stepconf.problems.load import load_problems
-from stepconf.recipe import ProblemsRecipe, Recipe, with_branches
+from stepconf.recipe import ProblemsRecipe, Recipe, with_branches, with_options
 from stepconf.run.events import Tick
 from stepconf.stages.branch import ROLLOUT, Brancher, open_brancher
 from stepconf.stages.chunks import Chunk
@@ -30,6 +32,7 @@ from stepconf.stages.models import Prompter
 from stepconf.stages.solutions import branch
 from stepconf.stages.verify import open_pool, open_verifiers
 from stepconf.verifiers.base import OpenVerifier
+from stepconf.verifiers.critic.verifier import Tally
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,15 +43,34 @@ CHUNK = 64  # solutions per call of a verifier
 
 
 @dataclass(frozen=True, slots=True)
+class CriticCost:
+    """What a critic's replies cost, and how well they could be read.
+
+    `readable`: share of the questions with a reply that was read. `asked_again`: share of those asked twice. Tokens
+    are means per solution.
+    """
+
+    readable: float
+    asked_again: float
+    tokens_read: float
+    tokens_written: float
+
+
+@dataclass(frozen=True, slots=True)
 class Audited:
-    """What one verifier came out with. `coverage`: share of the steps on which it decided."""
+    """What one verifier came out with. `coverage`: share of the steps on which it decided.
+
+    On PRM800K, which labels steps, `processbench` and `outcomes` are None; `critic` is None for other verifiers.
+    """
 
     verifier: str
     version: str
     coverage: float
     seconds_per_solution: float
     flags: FlagMetrics
-    processbench: ProcessBenchMetrics | None  # None on PRM800K
+    processbench: ProcessBenchMetrics | None
+    outcomes: OutcomeCheck | None
+    critic: CriticCost | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +141,8 @@ def _verdict_of(name: str, step: Step, seconds: float) -> Verdict | None:
 
 def audit_file(benchmark: Benchmark, path: Path, recipe: Recipe, answers: str | None, tick: Tick) -> Audit:
     """`audit` with the verifiers and the limit of a recipe; `answers`: a set or file of problems. Raises as they do."""
-    recipe = with_branches(recipe, "audit")
+    # No pairs are made here, so nobody needs the step that should follow.
+    recipe = with_options(with_branches(recipe, "audit"), {"verify.critic.reference": False})
     if recipe.branch.where and not answers:
         raise StepconfError(
             "branches need gold answers, which this file does not hold.", "Add --answers gsm8k, say."
@@ -199,15 +222,34 @@ def _audited(benchmark: Benchmark, rows: Sequence[_Labelled], verifier: OpenVeri
         known = [-1 if label is None else label for label in labels]
         flags = first_error_flags(problems, known, predictions)
         metrics = processbench_metrics(problems, known, predictions)
+        outcomes = outcome_check(problems, [one >= 0 for one in known], [one >= 0 for one in predictions])
     else:
         spoken = [one[-1] for one in verdicts]
         flagged = [verdict is not None and verdict.label == "incorrect" for verdict in spoken]
         flags = step_flags(problems, [None if label is None else label < 0 for label in labels], flagged)
-        metrics = None
+        metrics, outcomes = None, None
+    tally: Tally | None = getattr(verifier, "tally", None)
     seconds = sum(verdict.seconds for one in verdicts for verdict in one if verdict is not None)
     decided = sum(verdict is not None and verdict.label != "unknown" for verdict in spoken)
     return Audited(
-        verifier.name, verifier.version, decided / max(1, len(spoken)), seconds / len(rows), flags, metrics
+        verifier.name,
+        verifier.version,
+        decided / max(1, len(spoken)),
+        seconds / len(rows),
+        flags,
+        metrics,
+        outcomes,
+        _cost(tally, len(rows)) if tally else None,
+    )
+
+
+def _cost(tally: Tally, n_solutions: int) -> CriticCost:
+    asked = max(1, tally.asked)
+    return CriticCost(
+        tally.readable / asked,
+        tally.again / asked,
+        tally.tokens_read / n_solutions,
+        tally.tokens_written / n_solutions,
     )
 
 
@@ -267,7 +309,9 @@ def render(report: Audit) -> "Table":
     if bench:
         table.add_row("error accuracy", *(_percent(one.error_accuracy) for one in bench))
         table.add_row("correct accuracy", *(_percent(one.correct_accuracy) for one in bench))
-        table.add_row("F1", *(_interval(one.f1_interval) for one in bench), end_section=True)
+        table.add_row("F1", *(_interval(one.f1_interval) for one in bench))
+        balanced = [one.outcomes.balanced_accuracy for one in report.results if one.outcomes]
+        table.add_row("balanced accuracy", *map(_interval, balanced), end_section=True)
     table.add_row("precision of flags", *(_interval(one.precision) for one in flags))
     if bench:
         table.add_row("precision, strict", *(_interval(one.strict_precision) for one in flags))
@@ -275,7 +319,31 @@ def render(report: Audit) -> "Table":
     table.add_row("false alarms", *(_interval(one.false_alarm_rate) for one in flags), end_section=True)
     table.add_row("coverage of steps", *(_percent(one.coverage) for one in report.results))
     table.add_row("s/solution", *(f"{one.seconds_per_solution:.4f}" for one in report.results))
+    costs = [one.critic for one in report.results]
+    if any(costs):
+        _add_costs(table, costs)
     return table
+
+
+def _add_costs(table: "Table", costs: Sequence[CriticCost | None]) -> None:
+    def row(title: str, shown: Callable[[CriticCost], str]) -> None:
+        table.add_row(title, *("" if one is None else shown(one) for one in costs))
+
+    row("readable replies", lambda one: _percent(one.readable))
+    row("asked again", lambda one: _percent(one.asked_again))
+    row("tokens read/solution", lambda one: f"{one.tokens_read:,.0f}")
+    row("tokens written/solution", lambda one: f"{one.tokens_written:,.0f}")
+
+
+def warnings(report: Audit) -> list[str]:
+    """A sentence for each verifier whose errors found may be chance."""
+    return [
+        f"{one.verifier} tells nothing here: it finds an error in "
+        f"{one.outcomes.n_wrong - one.outcomes.wrong_passed:,} of {one.outcomes.n_wrong:,} wrong solutions and in "
+        f"{one.outcomes.right_flagged:,} of {one.outcomes.n_right:,} right ones."
+        for one in report.results
+        if one.outcomes and one.outcomes.tells_nothing
+    ]
 
 
 def _percent(value: float | None) -> str:

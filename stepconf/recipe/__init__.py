@@ -97,7 +97,7 @@ GENERATE_BUDGET = 6.0
 _CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s"}
 _NOT_IDENTITY = {
     "engine": {"trust_remote_code", *_CONNECTION},
-    "verify": {"workers": True, "critic": _CONNECTION},
+    "verify": {"workers": True, "critic": {*_CONNECTION, "placement"}},
     "pairs": True,
     "train": True,
     "loop": True,

@@ -136,17 +136,32 @@ class CriticRecipe(Strict):
     model: str = ""
     """Its name at the endpoint; without an endpoint a Hub id, local folder or demo (empty: the run's own)."""
     revision: str | None = None
+    form: Literal["index", "json", "step"] = "index"
+    """index: prose, then the first wrong step in a box, as in ProcessBench; json: an object with a verdict on each
+    step; step: a question for each step up to the first wrong one, for small critics."""
+    k: int = Field(1, ge=1, le=64)
+    """Replies to each question; the majority decides."""
+    soft: bool = False
+    """With form step: the probability of `correct` as the verdict, without prose before it, as label and score."""
+    reference: bool = True
+    """Ask for the step that should follow where one is wrong; pairs use it."""
+    prompt: str = ""
+    """A text file with $problem, $steps and $key in the place of the form's own prompt."""
+    keep_raw: bool = False
+    """Keep the replies as they came, in the field `raw` of verdicts."""
+    temperature: float | None = Field(None, ge=0, le=10)
+    """Of sampling; unset: 0, with k above 1 0.7."""
+    max_tokens: int = Field(2048, ge=1)
+    """Longest reply in tokens; a longer one is cut off and cannot be read."""
+    structured: bool | None = None
+    """Hold replies of form json to their JSON Schema. Unset: in vLLM yes, at an endpoint (response_format) no."""
+    placement: Literal["after", "beside"] = "after"
+    """Another model than the run's, in our engine. after: it is loaded once the run's model is closed; beside: both are
+    loaded at the same time, and work at the same time."""
     base_url: str | None = None
     """OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1; None runs the model in our engine."""
     api_key_env: str | None = None
     """Environment variable with the endpoint's key; None sends none. The key itself is never stored."""
-    prompt: str = "critic"
-    """A prompt that comes with stepconf, or a text file with $problem, $steps, $n_steps and $key."""
-    temperature: float = Field(0.0, ge=0, le=10)
-    max_tokens: int = Field(2048, ge=1)
-    """Longest reply in tokens; a longer one is cut off and counts as unknown."""
-    structured: bool = False
-    """Hold the endpoint to the reply's JSON Schema (response_format)."""
     concurrency: int = Field(16, ge=1, le=1024)
     """Requests in flight."""
     timeout_s: float = Field(120.0, gt=0)
@@ -223,6 +238,10 @@ class VerifyRecipe(Strict):
     """Comma-separated: final, symbolic, critic, rollout, prm, module:name; or none."""
     policy: str = "error-first"
     """How verdicts become labels; see relabel."""
+    noise: float = Field(0.0, ge=0, le=1)
+    """Share of the labels that `relabel --noise` turned over; no other command does."""
+    noise_seed: int = 0
+    """Which labels they are."""
     deadline_s: float = Field(5.0, gt=0)
     """Longest time one item may take before its worker is killed."""
     memory_gb: float = Field(2.0, gt=0.25)

@@ -40,7 +40,10 @@ def opened(file: Path, refused: Callable[[Exception], StepconfError]) -> Iterato
 
 
 def scan_files(files: Sequence[Path], schema: Any) -> "pl.LazyFrame":
-    """The rows of files, in order, for Polars, with the columns of an Arrow schema: null where a file lacks one."""
+    """The rows of files, in order, for Polars, with the columns of an Arrow schema: null where a file lacks one.
+
+    The same holds for a field in a column's structs.
+    """
     import polars as pl
 
     return pl.scan_parquet(
@@ -49,6 +52,7 @@ def scan_files(files: Sequence[Path], schema: Any) -> "pl.LazyFrame":
         hive_partitioning=False,
         schema=pl.DataFrame(schema.empty_table()).schema,
         missing_columns="insert",
+        cast_options=pl.ScanCastOptions(missing_struct_fields="insert"),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.core.agreement import PairAgreement, VerifierSummary, tabulate
+from stepconf.core.audit import outcome_check
 from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc
 from stepconf.core.calibration.large import clustered_auroc
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 RESAMPLES = 1000
 _OF_TABLES = (
     "shards", "problems", "answers", "branches", "verifiers", "other_verifiers", "agreement", "labels", "unlabelled",
-    "coverage", "tokens_per_label", "entropy",
+    "coverage", "tokens_per_label", "entropy", "critic",
 )  # fmt: skip
 LARGE = 200_000  # steps from which a thousand resamples take seconds and a normal interval is as good
 Column = npt.NDArray[Any]
@@ -61,7 +62,7 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     `branches` says how many of the rows are of branches, and what came out of them. `coverage`: see `run.coverage`.
     By verifier: coverage (share of the steps that it decides), incorrect_rate (of those) and seconds (on branches
     too); by two verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
-    `other_verifiers` are how many there are beyond those that are compared.
+    `other_verifiers` are how many there are beyond those that are compared. `critic`: see `_of_critic`.
     """
     manifests = read_manifests(path)
     chunks = [m for m in manifests if "tokens" in m]
@@ -235,7 +236,8 @@ def _of_steps(path: Path, branches: dict[str, Any]) -> dict[str, Any]:
 
     if not shard_files(path, "steps"):
         empty: dict[str, Any] = {"verifiers": {}, "other_verifiers": 0, "agreement": [], "labels": {}}
-        return {**empty, "unlabelled": {}, "coverage": None, "tokens_per_label": None, "entropy": {}}
+        no_labels: dict[str, Any] = {"unlabelled": {}, "coverage": None, "tokens_per_label": None}
+        return {**empty, **no_labels, "entropy": {}, "critic": {}}
     steps = scan_samples(path, "steps")
     hard = too_hard(steps)
     found = coverage(_with_after_error(steps), hard)
@@ -257,7 +259,40 @@ def _of_steps(path: Path, branches: dict[str, Any]) -> dict[str, Any]:
         "coverage": found.share,
         "tokens_per_label": tokens / labelled if tokens and labelled else None,
         "entropy": _entropy(path),
+        "critic": _of_critic(path, steps),
     }
+
+
+def _of_critic(path: Path, steps: "pl.LazyFrame") -> dict[str, Any]:
+    """How the critic did on samples whose answer was decided; {} where it judged none of them.
+
+    It finds an error in a solution, or none, or (`unread`) it leaves a step unknown and finds none. The others are
+    counted as `core.audit.OutcomeCheck` does; `tells_nothing` where that may be chance.
+    """
+    import polars as pl
+
+    verdict = pl.col("verdicts").struct
+    answers = scan_samples(path, "solutions").filter(pl.col("answer_correct").is_not_null())
+    judged = (
+        steps.select("solution_id", pl.col("verdicts"))
+        .explode("verdicts")
+        .filter(verdict.field("verifier") == "critic")
+        .group_by("solution_id")
+        .agg(
+            flagged=(verdict.field("label") == "incorrect").any(),
+            open=(verdict.field("label") == "unknown").any(),
+        )
+        .join(answers.select("solution_id", "problem_id", "answer_correct"), "solution_id")
+        .sort("solution_id")
+        .collect(engine="streaming")
+    )
+    read = judged.filter(pl.col("flagged") | ~pl.col("open"))
+    found = outcome_check(
+        read["problem_id"].to_list(), (~read["answer_correct"]).to_list(), read["flagged"].to_list()
+    )
+    if found is None:
+        return {"unread": len(judged)} if len(judged) else {}
+    return {**asdict(found), "tells_nothing": found.tells_nothing, "unread": len(judged) - len(read)}
 
 
 def _labels(steps: "pl.LazyFrame") -> dict[str, int]:

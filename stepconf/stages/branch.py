@@ -18,8 +18,9 @@ from stepconf.engines.guard import Failed, Guard
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, with_trust
 from stepconf.run.events import Tick
-from stepconf.stages.models import Prompter, open_guarded, shown_model
+from stepconf.stages.models import Prompter, open_guarded
 from stepconf.stages.rows import branched, stream_seed
+from stepconf.verifiers.base import shown_model
 from stepconf.verifiers.final import FinalVerifier
 from stepconf.workers.pool import Pool
 

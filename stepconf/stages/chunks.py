@@ -1,6 +1,6 @@
 """The unit of work: some problems on their way through the stages, committed together or not at all."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -85,6 +85,12 @@ def in_waves(chunks: Iterable[Chunk[T]]) -> Iterator[list[Chunk[T]]]:
             wave, size = [], 0
     if wave:
         yield wave
+
+
+def one_wave(waiting: deque[Chunk[T]], made: Sequence[Chunk[T]]) -> Iterator[Chunk[T]]:
+    """Chunks off the front of `waiting`, as long as those in `made`, which grows, leave room in memory."""
+    while waiting and sum(len(one.solution.text) for chunk in made for one in chunk.solved) < WAVE_CHARS:
+        yield waiting.popleft()
 
 
 def item_id(item: Problem | ImportedSolution | str) -> str:

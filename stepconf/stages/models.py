@@ -1,7 +1,6 @@
 """From the recipe to a loaded engine and to token ids of prompts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from stepconf.core.prompts import PLAIN_STOP, chat_messages, plain_prompt
 from stepconf.demo_model import resolve_model
@@ -24,11 +23,6 @@ def open_engine(recipe: Recipe) -> Engine:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     kind: EngineClass = ENGINES.load(recipe.engine.name)
     return kind.open(resolve_model(recipe.model), recipe)
-
-
-def shown_model(model: str) -> str:
-    """A model's name in a version: a path of this machine means nothing elsewhere."""
-    return Path(model).name if Path(model).is_dir() else model
 
 
 def open_guarded(recipe: Recipe) -> Guard:

@@ -15,6 +15,7 @@ from stepconf.run.meter import BusyClock
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.base import OpenVerifier, Setup, Verifier
+from stepconf.verifiers.critic.verifier import Tally
 from stepconf.workers.pool import Pool, default_workers
 
 _BESIDE = 4  # chunks
@@ -35,7 +36,7 @@ def open_verifiers(recipe: Recipe, pool: Pool, engine: Engine | None = None) -> 
     with ExitStack() as stack:
         if engine is None and shares_engine(recipe):
             engine = stack.enter_context(closing(open_engine(recipe)))
-        setup = Setup(recipe, pool, engine, stack)
+        setup = Setup(recipe, pool, engine, stack, open_engine)
         yield [
             _SamplesOnly(kind.open(setup)) if kind.runs_model else kind.open(setup)
             for kind in _kinds(recipe).values()
@@ -56,6 +57,11 @@ def _kinds(recipe: Recipe) -> dict[str, Verifier]:
 def shares_engine(recipe: Recipe) -> bool:
     """Whether a verifier runs the recipe's own model: sampling must then pause while it does."""
     return any(kind.shares_engine(recipe) for kind in _kinds(recipe).values())
+
+
+def waits_for_engine(recipe: Recipe) -> bool:
+    """Whether a verifier's model is loaded only once the recipe's own is closed."""
+    return any(kind.waits(recipe) for kind in _kinds(recipe).values())
 
 
 def n_chunks_at_once(recipe: Recipe) -> int:
@@ -102,6 +108,7 @@ class _SamplesOnly:
 
     def __init__(self, verifier: OpenVerifier) -> None:
         self._verifier, self.name, self.version = verifier, verifier.name, verifier.version
+        self.tally: Tally | None = getattr(verifier, "tally", None)
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """As the verifier, on samples."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from stepconf.core.records import Solved, Verdict
@@ -36,12 +37,19 @@ class Setup:
         pool: workers that can be killed.
         engine: the recipe's model where it is loaded already, else None.
         stack: closes, after the run, what is entered into it.
+        open_engine: loads the model of a recipe.
     """
 
     recipe: Recipe
     pool: Pool
     engine: Engine | None
     stack: ExitStack
+    open_engine: Callable[[Recipe], Engine]
+
+
+def shown_model(model: str) -> str:
+    """A model's name in a version: a path of this machine means nothing elsewhere."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def _never(recipe: Recipe) -> bool:
@@ -57,11 +65,13 @@ class Verifier:
         runs_model: it runs a model: one thread calls it at a time, and it judges samples alone, since branches
             are many.
         shares_engine: whether, as the recipe has it, it runs the recipe's own model: sampling pauses meanwhile.
+        waits: whether it loads a model of its own, and only once the recipe's is closed.
     """
 
     open: Callable[[Setup], OpenVerifier] | None
     runs_model: bool = False
     shares_engine: Callable[[Recipe], bool] = _never
+    waits: Callable[[Recipe], bool] = _never
 
 
 ROLLOUT = Verifier(None)

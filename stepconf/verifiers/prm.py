@@ -7,11 +7,15 @@ behind its place.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from stepconf.core.records import Label, Solved, Verdict
+from stepconf.demo_model import resolve_model
 from stepconf.errors import StepconfError
+from stepconf.recipe import PrmRecipe
+from stepconf.verifiers.base import Verifier, shown_model
 
 QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 QWEN_SEPARATOR = "<extra_0>"
@@ -162,4 +166,46 @@ def form_of(name: Literal["auto", "qwen", "math-shepherd", "rlhflow"], model: st
             return FORMS[form]
     raise StepconfError(
         f"no form is known for the reward model {model!r}.", f"Add --set verify.prm.form={'|'.join(FORMS)}"
+    )
+
+
+def open_prm(prm: PrmRecipe, stack: ExitStack) -> PrmVerifier:
+    """The process reward model; `stack` ends its engine.
+
+    Raises:
+        StepconfError: none is named, its form is not known or does not fit its engine, or it cannot be loaded.
+    """
+    if not prm.model:
+        raise StepconfError(
+            "no process reward model is named.", "Add --set verify.prm.model=Qwen/Qwen2.5-Math-PRM-7B, say."
+        )
+    form = form_of(prm.form, prm.model)
+    if prm.engine == "vllm" and form.tokens is not None:
+        raise StepconfError(
+            f"the form {form.name!r} reads a language model's logits, which vLLM's pooling does not give.",
+            "Leave out verify.prm.engine, or choose transformers.",
+        )
+    return PrmVerifier(_reader(prm, form, stack), form, shown_model(prm.model), prm.threshold)
+
+
+PRM = Verifier(lambda setup: open_prm(setup.recipe.verify.prm, setup.stack), runs_model=True)
+
+
+def _reader(prm: PrmRecipe, form: Form, stack: ExitStack) -> Reader:
+    model = resolve_model(prm.model)
+    if prm.engine == "vllm":
+        from stepconf.engines.vllm_reward import PooledRewardModel
+
+        pooled = PooledRewardModel(
+            model,
+            revision=prm.revision,
+            dtype=prm.dtype,
+            max_model_len=prm.max_model_len,
+            options=prm.options,
+        )
+        return stack.enter_context(closing(pooled))
+    from stepconf.engines.reward import RewardModel
+
+    return RewardModel(
+        model, form.tokens, revision=prm.revision, dtype=prm.dtype, max_model_len=prm.max_model_len
     )

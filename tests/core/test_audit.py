@@ -13,12 +13,15 @@ from stepconf.core.audit import (
     ProcessBenchMetrics,
     first_error,
     first_error_flags,
+    outcome_check,
     processbench_metrics,
     step_flags,
 )
 from stepconf.core.records import Solved, Verdict
 from stepconf.errors import StepconfError
 from stepconf.labels.audit import audit, render
+from stepconf.verifiers.critic.forms import FORMS
+from stepconf.verifiers.critic.replies import BadReplyError
 
 PAIRS = st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 4)), min_size=1, max_size=40)
 
@@ -49,6 +52,54 @@ def test_the_processbench_metric_is_the_published_one(pairs: list[tuple[int, int
     assert (100 * ours.error_accuracy, 100 * ours.correct_accuracy, 100 * ours.f1) == pytest.approx(
         published(labels, predictions)
     )
+
+
+PREDICTIONS = Path(__file__).parents[1] / "data" / "processbench_predictions.jsonl"
+
+
+def test_the_metric_on_a_file_of_given_predictions() -> None:
+    """Replies as a critic gives them, read and scored: the published numbers of these predictions, by hand."""
+    rows = [json.loads(line) for line in PREDICTIONS.read_text(encoding="utf-8").splitlines()]
+    predictions = []
+    for row in rows:
+        try:
+            found = FORMS["index"].parse(row["reply"], row["n_steps"]).first_error
+        except BadReplyError:
+            # ProcessBench counts a reply without a number as a miss, whatever the label.
+            assert row["prediction"] is None
+            predictions.append(-2)
+            continue
+        assert (-1 if found is None else found) == row["prediction"]
+        predictions.append(row["prediction"])
+    labels = [row["label"] for row in rows]
+    ours = metrics_of(labels, predictions)
+    # Of 10 wrong solutions 6 are predicted, of 8 right ones 5.
+    assert (ours.n_error, ours.n_correct) == (10, 8)
+    assert (ours.error_accuracy, ours.correct_accuracy) == (0.6, 0.625)
+    assert ours.f1 == pytest.approx(2 * 0.6 * 0.625 / (0.6 + 0.625))
+    assert [100 * ours.error_accuracy, 100 * ours.correct_accuracy, 100 * ours.f1] == pytest.approx(
+        published(labels, predictions)
+    )
+
+
+def test_a_critic_that_guesses_tells_nothing() -> None:
+    wrong = [i % 2 == 0 for i in range(200)]
+    problems = [str(i // 2) for i in range(200)]
+    for flagged, nothing in (
+        ([False] * 200, True),
+        ([True] * 200, True),
+        ([i % 3 == 0 for i in range(200)], True),
+        (wrong, False),
+        ([one and i % 10 != 0 for i, one in enumerate(wrong)], False),
+    ):
+        found = outcome_check(problems, wrong, flagged)
+        assert found is not None and found.tells_nothing == nothing
+        assert (found.n_right, found.n_wrong) == (100, 100)
+        assert found.right_flagged == sum(f and not w for f, w in zip(flagged, wrong, strict=True))
+        assert found.wrong_passed == sum(w and not f for f, w in zip(flagged, wrong, strict=True))
+    one_kind = outcome_check(["a", "b"], [True, True], [False, True])
+    assert one_kind is not None and one_kind.balanced_accuracy.estimate is None and not one_kind.tells_nothing
+    assert outcome_check([], [], []) is None
 
 
 def test_the_metric_without_one_kind_of_sample() -> None:

@@ -1,7 +1,7 @@
 """The declared tables: one declaration behind records, Arrow, JSON Schema and the files in schemas/."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from stepconf.schema_files import check_schemas
 from tests.test_shards import rounded, solved
 
 ROOT = Path(__file__).parents[2]
+VERDICT = Verdict("critic", "1", "incorrect", None, "because", 0.5, "better")
 NO_TOKENS = TokenScores([], [], [])
 RECORDS = {"solutions": Solution, "steps": Step, "pairs": Pair}
 
@@ -81,7 +82,7 @@ def test_rows_come_back_as_they_went() -> None:
     assert [step_of(row) for row in steps.to_pylist()] == rounded(one).steps
 
 
-@pytest.mark.parametrize("version", ADDED)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_answer_types_of_older_versions_come_out_of_extra(version: str) -> None:
     held = ['{"a": [1], "answer_type": "number"}', '{"a": 1}', "{}", '{"answer_type": "choice"}', "[broken"]
     rows = pa.Table.from_pydict(to_columns("solutions", [solved(i).solution for i in range(len(held))]))
@@ -93,6 +94,18 @@ def test_answer_types_of_older_versions_come_out_of_extra(version: str) -> None:
     assert new.schema.metadata[b"stepconf_schema"] == VERSION.encode()
     assert was_unknown("solutions", "answer_type", new) and not was_unknown("solutions", "text", new)
     assert upgraded("solutions", new) is new
+
+
+@pytest.mark.parametrize("version", ADDED)
+def test_verdicts_of_older_versions_have_no_raw_replies(version: str) -> None:
+    columns = {name: (values * 3)[:3] for name, values in to_columns("steps", solved(0).steps).items()}
+    new = pa.Table.from_pydict(columns, arrow_schema("steps"))
+    older = [{k: v for k, v in asdict(VERDICT).items() if k != "raw"}]
+    held = pa.array([[], older, older * 2])
+    old = new.set_column(new.schema.get_field_index("verdicts"), "verdicts", held)
+    read = upgraded("steps", old.slice(1).replace_schema_metadata({"stepconf_schema": version}))
+    assert read["verdicts"].to_pylist() == [[asdict(VERDICT)], [asdict(VERDICT)] * 2]
+    assert read["verdicts"].type == arrow_schema("steps").field("verdicts").type
 
 
 def _check(schema: dict[str, Any], value: Any, where: str) -> None:

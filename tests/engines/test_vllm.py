@@ -1,7 +1,9 @@
 """The vLLM engine on the demo model: exact numbers, stable seeds, whatever the scheduler does."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Completion, SampleRequest, Sampling, ScoreRequest
 from stepconf.errors import StepconfError
+from stepconf.verifiers.critic import json_form
 from tests.engines.reference import token_numbers
 from tests.tiny import needs_demo_model
 
@@ -141,3 +144,24 @@ def test_the_other_model_runner_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
     with pytest.raises(StepconfError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
         VllmEngine(resolve_model("demo"))
+
+
+def test_a_text_held_to_a_schema_has_the_entropies_of_the_raw_distribution(engine: VllmEngine) -> None:
+    schema = json_form.schema(2)
+    held = Sampling(0.8, 96, json_schema=json.dumps(schema))
+    free = ask(engine, n=1, max_tokens=16)[:4]  # in one batch with the others
+    requests = [replace(request, key=f"held {request.key}", sampling=held) for request in free]
+    found = run(engine, [*requests, *free])
+    gaps: list[float] = []
+    for request in (*requests, *free):
+        (completion,) = found[request.key]
+        text = "".join(completion.pieces)
+        if request in requests and completion.finish_reason == "stop":
+            assert [step["verdict"] in ("correct", "incorrect") for step in json.loads(text)["steps"]] == [
+                True
+            ] * 2
+        assert request in free or text.lstrip().startswith("{")
+        _, entropies, _ = token_numbers(engine.info.model, request.prompt_ids, completion.token_ids)
+        gaps += [abs(a - b) for a, b in zip(entropies, completion.scores.entropies, strict=True)]
+    assert len(gaps) > 100
+    assert fmean(gaps) <= {"float32": 0.001, "bfloat16": 0.03}[engine.info.dtype], fmean(gaps)

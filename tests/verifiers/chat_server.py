@@ -37,13 +37,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def say(self, text: Any, finish_reason: str = "stop", **message: Any) -> None:
+    def say(
+        self, text: Any, finish_reason: str = "stop", usage: dict[str, int] | None = None, **message: Any
+    ) -> None:
         """Answer with a chat completion."""
         choice = {
             "message": {"role": "assistant", "content": text, **message},
             "finish_reason": finish_reason,
         }
-        self.send(200, {"choices": [choice]})
+        self.send(200, {"choices": [choice]} | ({"usage": usage} if usage else {}))
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -22,33 +22,31 @@ from stepconf.core.records import Verdict
 from stepconf.engines.openai import Endpoint, split_url
 from stepconf.engines.transformers import TransformersEngine
 from stepconf.errors import StepconfError
-from stepconf.stages.model_verifiers import read_prompt
-from stepconf.verifiers.critic import CriticVerifier, asking
-from stepconf.verifiers.critic_prompt import (
-    BadReplyError,
-    check_prompt,
-    defused,
-    parse_reply,
-    render,
-    reply_schema,
-)
+from stepconf.recipe import CriticRecipe
+from stepconf.verifiers.critic import json_form
+from stepconf.verifiers.critic.model import ModelCritic
+from stepconf.verifiers.critic.prompt import check_prompt, defused, read_prompt, render
+from stepconf.verifiers.critic.verifier import CriticVerifier
 from tests.invariants import rows_of
 from tests.tiny import needs_demo_model, stepconf, tiny_model, with_tiny
 from tests.verifiers.chat_server import ChatServer, Handler, chat_server
 from tests.verifiers.solutions import solved
 
-PROMPT = read_prompt("critic")
+PROMPT = read_prompt("critic_json")
 STEPS = ["2 + 3 = 5.\n", "5 + 4 = 8.\n", "The answer is 8."]
 ONE = solved("What is 2 + 3 + 4?", STEPS)
 SECRET = "sk-secret-1234"
 
 
 def reply(verdicts: list[str], **changes: Any) -> str:
-    entries = [
-        {"step": i, "verdict": v, "reason": f"r{i}", "reference": f"better {i}" if v == "incorrect" else None}
-        for i, v in enumerate(verdicts)
-    ]
+    entries = [{"step": i, "verdict": v, "reason": f"r{i}"} for i, v in enumerate(verdicts)]
     return json.dumps({"steps": entries} | changes)
+
+
+def critic(asked: Any, form: str = "json", structured: bool = False, **options: Any) -> CriticVerifier:
+    """A critic of that form, without reference steps unless they are asked for."""
+    recipe = CriticRecipe.model_validate({"form": form, "reference": False, **options})
+    return CriticVerifier(asked, "judge", recipe, structured=structured)
 
 
 GOOD = reply(["correct", "incorrect", "incorrect"])
@@ -60,8 +58,7 @@ def endpoint(server: ChatServer, waits: list[float] | None = None, **options: An
 
 
 def verdicts_of(server: ChatServer, waits: list[float] | None = None, **options: Any) -> list[Verdict]:
-    critic = CriticVerifier(endpoint(server, waits, **options).ask, "judge", PROMPT)
-    (row,) = critic.verify([ONE])
+    (row,) = critic(endpoint(server, waits, **options)).verify([ONE])
     return [verdict for verdict in row if verdict is not None]
 
 
@@ -71,98 +68,6 @@ def only_reason(verdicts: list[Verdict]) -> str:
     assert all(v.reference is None and v.score is None for v in verdicts)
     (reason,) = {v.reason for v in verdicts}
     return reason
-
-
-# Replies
-
-
-def test_a_good_reply_is_read_whole() -> None:
-    found = parse_reply(GOOD, 3)
-    assert [one.label for one in found] == ["correct", "incorrect", "incorrect"]
-    assert [one.reference for one in found] == [None, "better 1", "better 2"]
-    for around in (
-        "```json\n{}\n```",
-        "```\n{}\n```",
-        "<think>maybe {{</think>\n{}",
-        "so.</think>{}",
-        "\n {} \n",
-    ):
-        assert parse_reply(around.replace("{}", GOOD).replace("{{", "{"), 3) == found
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("", "empty"),
-        ("All steps are correct.", "not JSON"),
-        ("I cannot help with that.", "not JSON"),
-        (GOOD + GOOD, "not JSON"),
-        ("Sure! " + GOOD, "not JSON"),
-        (GOOD[:-9], "not JSON"),
-        ("[" * 100_000, "nested too deep"),
-        ("1" * 10_000, "not JSON"),
-        ("null", "not an object"),
-        ("[]", "not an object"),
-        ('{"steps": {}}', "not an object"),
-        (reply(["correct"] * 3, note=1), "not an object"),
-        (reply(["correct"] * 2), "2 steps, not 3"),
-        (reply(["correct"] * 4), "4 steps, not 3"),
-        (reply(["correct", "incorrect", "perhaps"]), "'perhaps'"),
-        (reply(["correct", "correct", "Correct"]), "'Correct'"),
-        (GOOD.replace('"step": 1', '"step": 2'), "numbered 2"),
-        (GOOD.replace('"step": 1', '"step": true'), "numbered True"),
-        (GOOD.replace('"step": 1', '"step": "1"'), "numbered 1"),
-        (GOOD.replace('"step": 1', '"step": NaN'), "NaN"),
-        (GOOD.replace('"step": 1,', '"step": 1, "step": 1,'), "twice"),
-        (GOOD.replace('"r1"', "7"), "no text"),
-        (GOOD.replace('"better 1"', "[]"), "no text"),
-        (GOOD.replace('"reason": "r1"', '"why": "r1"'), "other fields"),
-        (reply(["correct"] * 3).replace('"verdict"', '"Verdict"'), "other fields"),
-    ],
-)
-def test_any_other_reply_is_refused(text: str, part: str) -> None:
-    with pytest.raises(BadReplyError, match=re.escape(part)):
-        parse_reply(text, 3)
-
-
-@given(st.text() | st.binary().map(lambda b: b.decode("latin-1")), st.integers(0, 4))
-def test_no_text_breaks_the_parser(text: str, n_steps: int) -> None:
-    for candidate in (text, "{" + text, GOOD[: len(text)] + text + GOOD[len(text) :]):
-        try:
-            found = parse_reply(candidate, n_steps)
-        except BadReplyError:
-            continue
-        assert len(found) == n_steps
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(),
-        lambda x: (
-            st.lists(x)
-            | st.dictionaries(st.sampled_from(["steps", "step", "verdict", "reason", "reference"]), x)
-        ),
-    )
-)
-def test_no_json_breaks_the_parser(data: Any) -> None:
-    for whole in (data, {"steps": data}, {"steps": [data]}):
-        try:
-            found = parse_reply(json.dumps(whole), 1)
-        except BadReplyError:
-            continue
-        assert found[0].label in ("correct", "incorrect")
-
-
-def test_what_a_reply_carries_can_be_stored() -> None:
-    text = '{"steps": [{"step": 0, "verdict": "incorrect", "reason": "\\ud800", "reference": "x\\udfff"}]}'
-    (found,) = parse_reply(text, 1)
-    assert found.reason.encode() == b"?" and found.reference == "x?"
-    assert parse_reply(reply(["incorrect"]).replace("r0", "r" * 9999), 1)[0].reason == "r" * 500
-    assert parse_reply(reply(["incorrect"]).replace("better", "b" * 9999), 1)[0].reference is None
-    assert parse_reply(reply(["incorrect"]).replace('"better 0"', '" "'), 1)[0].reference is None
-    # A reference to a step that is right would be a pair of two right steps.
-    right = reply(["correct"]).replace('"reference": null', '"reference": "same"')
-    assert parse_reply(right, 1)[0].reference is None
 
 
 # Prompts
@@ -219,8 +124,8 @@ def test_prompts_are_found_by_name_or_path(tmp_path: Path) -> None:
     assert read_prompt(str(file)).startswith("$key")
     with pytest.raises(StepconfError, match="no prompt"):
         read_prompt("nothing")
-    ours = CriticVerifier(lambda c, s: [], "m", PROMPT)
-    assert ours.version != CriticVerifier(lambda c, s: [], "m", file.read_text()).version
+    assert critic(None).version != critic(None, prompt=str(file)).version
+    assert critic(None).version != critic(None, "index").version != critic(None, "index", k=3).version
 
 
 # The endpoint
@@ -229,9 +134,9 @@ def test_prompts_are_found_by_name_or_path(tmp_path: Path) -> None:
 def test_an_endpoint_that_answers() -> None:
     with chat_server(lambda h, body: h.say(GOOD)) as server:
         found = verdicts_of(server)
-    assert [v.label for v in found] == ["correct", "incorrect", "incorrect"]
-    assert [v.reference for v in found] == [None, "better 1", "better 2"]
-    assert [v.reason for v in found] == ["r0", "r1", "r2"]
+    assert [v.label for v in found] == ["correct", "incorrect", "unknown"]
+    assert [v.reason for v in found] == ["r0", "r1", "after the first error"]
+    assert all(v.reference is None and v.score is None and v.raw is None for v in found)
     assert {(v.verifier, v.version) for v in found} == {("critic", found[0].version)}
     assert found[0].seconds > 0
     (body,) = server.bodies
@@ -247,7 +152,7 @@ def test_many_solutions_keep_their_order() -> None:
         handler.say(reply(["correct", "incorrect" if number % 3 else "correct"]))
 
     with chat_server(behave) as server:
-        rows = CriticVerifier(endpoint(server, concurrency=8).ask, "judge", PROMPT).verify(many)
+        rows = critic(endpoint(server, concurrency=8)).verify(many)
     assert [row[1] is not None and row[1].label for row in rows] == [
         "incorrect" if i % 3 else "correct" for i in range(30)
     ]
@@ -317,14 +222,14 @@ def test_a_server_that_stays_away_is_given_up_once() -> None:
     waits: list[float] = []
     with chat_server(lambda h, body: h.send(503, {})) as server:
         gone = endpoint(server, waits, attempts=2, patience_s=100.0)
-        critic = CriticVerifier(gone.ask, "judge", PROMPT)
-        critic.verify([ONE])
+        judge = critic(gone)
+        judge.verify([ONE])
         patient = len(server.bodies)
         assert sum(waits) + 0.1 * len(waits) >= 100
-        critic.verify([ONE])
+        judge.verify([ONE])
         assert len(server.bodies) == patient + 2, "the next one has its attempts only"
         server.behave = lambda h, body: h.say(GOOD)
-        (row,) = critic.verify([ONE])
+        (row,) = judge.verify([ONE])
     assert row[0] is not None and row[0].label == "correct"
     assert not gone._given_up.is_set()
 
@@ -352,10 +257,29 @@ def test_a_server_that_is_not_there_is_unknown() -> None:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
     gone = Endpoint(url, "judge", attempts=2, sleep=lambda s: None)
-    (row,) = CriticVerifier(gone.ask, "judge", PROMPT).verify([ONE])
+    (row,) = critic(gone).verify([ONE])
     assert only_reason([v for v in row if v]) == "connection failed: ConnectionRefusedError"
     with pytest.raises(StepconfError, match="no answer from the critic's endpoint"):
         gone.check()
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [
+        (lambda h, b: h.send(200, b"<html>hello</html>"), "not a chat completion"),
+        (lambda h, b: h.send(200, b"\xff\xfe\x00"), "not a chat completion"),
+        (lambda h, b: h.send(200, b"[" * 200_000), "not a chat completion"),
+        (lambda h, b: h.send(200, {"choices": []}), "not a chat completion"),
+        (lambda h, b: h.send(200, {"choices": [{"message": "hi"}]}), "not a chat completion"),
+        (lambda h, b: h.send(200, [1, 2]), "not a chat completion"),
+        (lambda h, b: h.send(200, b"x" * (5 << 20)), "reply is larger than 4 MiB"),
+        (lambda h, b: h.send(200, b""), "not a chat completion"),
+    ],
+)
+def test_a_server_that_lies_gives_unknown(behave: Any, reason: str) -> None:
+    with chat_server(behave) as server:
+        assert only_reason(verdicts_of(server, attempts=2)) == reason
+    assert len(server.bodies) == 1, "no reply of a model came: asking again would not help"
 
 
 @pytest.mark.parametrize(
@@ -369,20 +293,22 @@ def test_a_server_that_is_not_there_is_unknown() -> None:
         (lambda h, b: h.say("   "), "empty reply"),
         (lambda h, b: h.say([1]), "empty reply"),
         (lambda h, b: h.say("The solution is correct."), "reply is not JSON"),
-        (lambda h, b: h.send(200, b"<html>hello</html>"), "not a chat completion"),
-        (lambda h, b: h.send(200, b"\xff\xfe\x00"), "not a chat completion"),
-        (lambda h, b: h.send(200, b"[" * 200_000), "not a chat completion"),
-        (lambda h, b: h.send(200, {"choices": []}), "not a chat completion"),
-        (lambda h, b: h.send(200, {"choices": [{"message": "hi"}]}), "not a chat completion"),
-        (lambda h, b: h.send(200, [1, 2]), "not a chat completion"),
-        (lambda h, b: h.send(200, b"x" * (5 << 20)), "reply is larger than 4 MiB"),
-        (lambda h, b: h.send(200, b""), "not a chat completion"),
     ],
-)  # fmt: skip
-def test_a_server_that_lies_gives_unknown(behave: Any, reason: str) -> None:
+)
+def test_a_reply_that_cannot_be_read_is_asked_for_once_more(behave: Any, reason: str) -> None:
     with chat_server(behave) as server:
-        assert only_reason(verdicts_of(server, attempts=2)) == reason
-    assert len(server.bodies) == 1  # it did answer: asking again would not mend it
+        judge = critic(endpoint(server))
+        (row,) = judge.verify([ONE])
+        assert only_reason([v for v in row if v]) == reason
+        first, second = server.bodies
+        assert first["temperature"] == 0 and "seed" not in first
+        assert second["temperature"] > 0 and second["seed"] == 1, "greedily it would say the same again"
+        assert (judge.tally.asked, judge.tally.readable, judge.tally.again) == (1, 0, 1)
+
+        server.behave = lambda h, b: h.say(GOOD) if b["temperature"] else behave(h, b)
+        (row,) = judge.verify([ONE])
+        assert [v and v.label for v in row] == ["correct", "incorrect", "unknown"]
+        assert (judge.tally.asked, judge.tally.readable, judge.tally.again) == (2, 1, 2)
 
 
 def test_a_connection_that_breaks_is_tried_again() -> None:
@@ -405,15 +331,15 @@ def test_a_bad_neighbour_harms_nobody() -> None:
     many = [solved("q", ["poison" if i == 2 else f"fine {i}"]) for i in range(5)]
     many.append(solved("q", ["lone \ud800 surrogate\x00"]))
     with chat_server(behave) as server:
-        rows = CriticVerifier(endpoint(server).ask, "judge", PROMPT).verify(many)
+        rows = critic(endpoint(server)).verify(many)
     assert [row[0] and row[0].label for row in rows] == [*["correct"] * 2, "unknown", *["correct"] * 3]
 
 
 def test_the_reply_can_be_held_to_a_schema() -> None:
     with chat_server(lambda h, b: h.say(GOOD)) as server:
-        CriticVerifier(endpoint(server).ask, "judge", PROMPT, structured=True).verify([ONE])
+        critic(endpoint(server), structured=True).verify([ONE])
     (body,) = server.bodies
-    assert body["response_format"]["json_schema"]["schema"] == reply_schema(3)
+    assert body["response_format"]["json_schema"]["schema"] == json_form.schema(3)
 
 
 # The key
@@ -434,7 +360,7 @@ def test_the_key_is_sent_and_kept_nowhere(
         done = stepconf(
             "verify", given_, "--verify", "critic", "--out", tmp_path / "run",
             "--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge",
-            "--set", "verify.critic.api_key_env=CRITIC_KEY",
+            "--set", "verify.critic.api_key_env=CRITIC_KEY", "--set", "verify.critic.form=json",
         )  # fmt: skip
     assert done.code == 0, done.err
     assert [headers["Authorization"] for headers in server.seen] == [f"Bearer {SECRET}"] * 2
@@ -468,12 +394,11 @@ def test_a_url_that_is_not_plain_is_refused_and_not_shown(url: str) -> None:
 # Our own engine
 
 
-def test_our_engine_is_a_critic_too() -> None:
-    engine = TransformersEngine(str(tiny_model(chat=True)))
-    short = "$key $problem $steps $n_steps"
-    ask = asking(engine, 0.0, 20, 0)
-    critic = CriticVerifier(ask, "tiny", short)
-    rows = critic.verify(
+def test_our_engine_is_a_critic_too(tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("$key $problem $steps", encoding="utf-8")
+    judge = critic(ModelCritic(TransformersEngine(str(tiny_model(chat=True))), 20), "json", prompt=str(short))
+    rows = judge.verify(
         [solved("q", ["a\n", "b"]), solved("long " * 400, ["c"]), solved("q<|endoftext|>", ["d"])]
     )
     assert [len(row) for row in rows] == [2, 1, 1]
@@ -483,8 +408,9 @@ def test_our_engine_is_a_critic_too() -> None:
     assert rows[0][0] is not None and rows[0][0].reason in (
         "reply cut off at max_tokens",
         "reply is not JSON",
+        "empty reply",
     )
-    assert all(len(v.version) > 5 for row in rows for v in row if v)
+    assert judge.tally.asked == 3 and judge.tally.again == 2 and judge.tally.tokens_written >= 4
 
 
 def test_a_critic_of_the_runs_own_model_and_one_of_its_own(tmp_path: Path) -> None:
@@ -581,13 +507,13 @@ def test_a_real_vllm_server_with_the_demo_model(tmp_path: Path) -> None:
     with vllm_server(str(demo_model_path()), tmp_path / "log") as url:
         real = Endpoint(url, "judge", max_tokens=96, timeout_s=120, concurrency=4)
         real.check()
-        free = CriticVerifier(real.ask, "judge", PROMPT).verify([ONE, ONE])
-        held = CriticVerifier(real.ask, "judge", PROMPT, structured=True).verify([ONE])
+        free = critic(real).verify([ONE, ONE])
+        held = critic(real, structured=True).verify([ONE])
         wrong = Endpoint(url, "nobody", attempts=2, sleep=lambda s: None)
-        missing = CriticVerifier(wrong.ask, "nobody", PROMPT).verify([ONE])
+        missing = critic(wrong).verify([ONE])
     for row in (*free, *held):
         assert len(row) == 3
         assert all(v is not None and (v.label != "unknown" or v.reason) for v in row)
     print("free:", [(v.label, v.reason) for v in free[0] if v])
-    print("held to the schema:", [(v.label, v.reason, v.reference) for v in held[0] if v])
+    print("held to the schema:", [(v.label, v.reason) for v in held[0] if v])
     assert only_reason([v for v in missing[0] if v]) == "HTTP 404 Not Found"

@@ -33,8 +33,16 @@ from stepconf.engines import reward
 from stepconf.engines.reward import RewardModel
 from stepconf.errors import StepconfError
 from stepconf.recipe import PrmRecipe
-from stepconf.stages.model_verifiers import open_prm
-from stepconf.verifiers.prm import FORMS, QWEN_SYSTEM, PrmVerifier, form_of, math_shepherd, qwen, rlhflow
+from stepconf.verifiers.prm import (
+    FORMS,
+    QWEN_SYSTEM,
+    PrmVerifier,
+    form_of,
+    math_shepherd,
+    open_prm,
+    qwen,
+    rlhflow,
+)
 from tests.tiny import stepconf
 from tests.verifiers.solutions import solved
 

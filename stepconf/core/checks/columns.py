@@ -11,7 +11,7 @@ from stepconf.core.answers import ANSWER_TYPES
 from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.steps import numbers
 from stepconf.core.records import FinishReason, Label, PairKind
-from stepconf.core.schema import ADDED, ENTROPY_METADATA, VERSION, arrow_schema, plain
+from stepconf.core.schema import ADDED, ENTROPY_METADATA, VERSION, arrow_schema, older_verdicts, plain
 from stepconf.core.signals import CONFIDENCE, SIGNALS
 
 IDS = {"solutions": "solution_id", "steps": "step_id", "pairs": "pair_id"}
@@ -47,6 +47,8 @@ def check_schema(table: str, schema: Any, where: str, found: Findings) -> bool:
     fits = True
     for name in dict.fromkeys([*declared.names, *schema.names]):
         there = [s.field(name).type if name in s.names else None for s in (declared, schema)]
+        if name == "verdicts" and version in ADDED and _alike(older_verdicts(), there[1]):
+            continue
         if not _alike(*there) and not (name in later and there[1] is None):
             fits = False
             found.add(

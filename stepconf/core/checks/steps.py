@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepconf.core.checks.findings import Findings
+from stepconf.core.noise import SOURCE
 from stepconf.core.signals import ENTROPY_MEAN, SIGNALS
 from stepconf.core.spans import Tokens, over_spans
 
@@ -191,7 +192,8 @@ def _labels(g: Grouped, found: Findings) -> None:
     found.add_rows("verdict", flagged(rows[wrong_verdict], len(g.code)), g.steps["step_id"])
     backed = numbers(pc.equal(said, g.steps["label"].take(pa.array(rows))))
     unbacked = ~flagged(rows[backed], len(g.code)) & numbers(pc.not_equal(g.steps["label"], "unknown"))
-    found.add_rows("label-source", unbacked, g.steps["step_id"])
+    turned = numbers(pc.ends_with(g.steps["label_source"], SOURCE))  # by `relabel --noise`
+    found.add_rows("label-source", unbacked & ~turned, g.steps["step_id"])
 
 
 def _gaps(start: np.ndarray, end: np.ndarray, whole: np.ndarray, g: Grouped) -> Mask:

@@ -1,0 +1,50 @@
+r"""Form `index`: prose, then the index of the first wrong step, or -1, in a \boxed{}. Pure.
+
+This is the protocol of ProcessBench (arXiv 2412.06559).
+"""
+
+import re
+
+from stepconf.verifiers.critic.replies import (
+    BadReplyError,
+    Opinion,
+    opinion_of,
+    shortened,
+    without_thinking,
+)
+
+_BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_NUMBER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*([-\u2212\u2013]?)\s*(\d{1,9})\s*\}?")
+_DECORATION = " \t\n$*`\u00a0"
+
+
+def parse(reply: str, n_steps: int) -> Opinion:
+    """Read a reply: its last box counts.
+
+    Earlier boxes that hold no index of a step are quotes from the solution. One that does hold an index must hold
+    that of the last box.
+
+    Raises:
+        BadReplyError: there is no box, it holds no index of a step, or two boxes differ.
+    """
+    text = without_thinking(reply)
+    if not text:
+        raise BadReplyError("empty reply")
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        raise BadReplyError("reply has no box")
+    last, value = boxes[-1], _index(boxes[-1][1])
+    if value is None:
+        held = last[1].strip()
+        raise BadReplyError(f"the box holds {held[:40]!r}, not an index" if held else "the box is empty")
+    if not -1 <= value < n_steps:
+        raise BadReplyError(f"the box holds {value}, and the steps are 0 to {n_steps - 1}")
+    for other in (_index(box[1]) for box in boxes[:-1]):
+        if other is not None and other != value and -1 <= other < n_steps:
+            raise BadReplyError(f"two boxes differ: {other} and {value}")
+    return opinion_of(None if value == -1 else value, n_steps, shortened(text[: last.start()]))
+
+
+def _index(content: str) -> int | None:
+    found = _NUMBER.fullmatch(content.strip(_DECORATION))
+    return None if found is None else int(found[2]) * (-1 if found[1] else 1)
