@@ -206,18 +206,18 @@ TAIL = '''"""A signal of one's own: only the least certain tokens count."""
 from stepconf.core.signals import Signal
 
 
-def mean_of_tail(logprobs, entropies, max_probs):
-    largest = sorted(entropies)[-3:]
+def mean_of_tail(scores):
+    largest = sorted(scores.entropies)[-3:]
     return sum(largest) / len(largest)
 
 
-def of_long_steps(logprobs, entropies, max_probs):
-    return entropies[3]
+def of_long_steps(scores):
+    return scores.entropies[3]
 
 
 tail = Signal("tail", "nats", "mean of the three largest token entropies", False, mean_of_tail, low=0)
 long_only = Signal("long_only", "nats", "entropy of the fourth token", False, of_long_steps, low=0)
-never = Signal("never", "", "nothing", True, lambda logprobs, entropies, max_probs: None)
+never = Signal("never", "", "nothing", True, lambda scores: None)
 taken = Signal("perplexity", "", "another one", False, mean_of_tail)
 aimless = Signal("aimless", "", "of no direction", None, mean_of_tail)
 '''
@@ -284,7 +284,13 @@ def test_a_signal_that_is_none_is_refused(name: str, said: str, run: Path, my_la
 
 def test_a_signal_in_the_table_is_a_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     least = Signal(
-        "max_prob_min", "", "least of token_max_probs", True, lambda lp, h, p: min(p), low=0, high=1
+        "max_prob_min",
+        "",
+        "least of token_max_probs",
+        True,
+        lambda scores: min(scores.max_probs),
+        low=0,
+        high=1,
     )
     monkeypatch.setattr("stepconf.calibration.signals.SIGNALS", (*TABLE, least))
     ended = stepconf("calibrate", run, "--resamples", 2, "--out", tmp_path, columns=200)

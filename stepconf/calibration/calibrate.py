@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.calibration import figures
-from stepconf.calibration.signals import TOPK, C, Column, Kind, Units, read_units
+from stepconf.calibration.signals import Column, Kind, Units, read_units
 from stepconf.calibration.truncated import topk_entropies
 from stepconf.core.bootstrap import Resampled, Statistic, difference, interval, resample
 from stepconf.core.calibration import (
@@ -35,7 +35,7 @@ from stepconf.core.calibration import (
     reliability_bins,
     risk_coverage,
 )
-from stepconf.core.signals import ENTROPY_MEAN, LENGTH, SIGNALS, Signal
+from stepconf.core.signals import ENTROPY_MEAN, LENGTH, NOT_OF_TOKENS, SIGNALS, Signal
 from stepconf.errors import StepconfError
 from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
@@ -138,7 +138,7 @@ def calibrate(
 
 
 def _check_own(own: Sequence[Signal]) -> None:
-    taken = {signal.name for signal in SIGNALS} | {C, TOPK}
+    taken = {signal.name for signal in (*SIGNALS, *NOT_OF_TOKENS)}
     for signal in own:
         if signal.name in taken:
             raise StepconfError(
