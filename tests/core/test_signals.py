@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
@@ -55,8 +56,8 @@ def centroid(t: TokenScores) -> float | None:
                 break
             inside.append(i)
     phases = sorted(set(inside))
-    total = sum(h[i] for i in phases)
-    return sum(h[i] * (i + 0.5) / n for i in phases) / total if total > 0 else None
+    total = sum(map(Fraction, (h[i] for i in phases)))
+    return float(sum(Fraction(h[i]) * (2 * i + 1) / (2 * n) for i in phases) / total) if total else None
 
 
 def third(t: TokenScores, which: int) -> float:

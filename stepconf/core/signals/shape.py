@@ -58,6 +58,8 @@ def centroid(scores: TokenScores) -> float | None:
     entropies, n = scores.entropies, len(scores)
     ordered = sorted(entropies)
     high, low = ordered[n - ceil(0.01 * n)], ordered[ceil(0.8 * n) - 1]
+    if ordered[-1] == 0:
+        return None
     inside, total, moment = False, 0.0, 0.0
     for t, entropy in enumerate(entropies):
         if entropy >= high:
@@ -65,9 +67,10 @@ def centroid(scores: TokenScores) -> float | None:
         elif inside and entropy <= low and (t + 1 == n or entropies[t + 1] <= low):
             inside = False
         if inside:
-            total += entropy
-            moment += entropy * (t + 0.5) / n
-    return moment / total if total > 0 else None
+            weight = entropy / ordered[-1]
+            total += weight
+            moment += weight * (t + 0.5) / n
+    return moment / total
 
 
 def early(scores: TokenScores) -> float:
