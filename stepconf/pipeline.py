@@ -18,6 +18,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from stepconf.calibration.fitted import load_confidence
+from stepconf.core.confidence import FittedConfidence
 from stepconf.engines.guard import Guard
 from stepconf.kinds import VERIFIERS, check_own
 from stepconf.problems.load import ImportedSolution, load_problems, load_solutions
@@ -54,28 +56,34 @@ def generate(
         located(recipe.problems.source), recipe.problems, recipe.sampling.seed, not recipe.branch.where
     )
     has_gold = any(problem.gold_answer for problem in loaded.problems)
+    fitted = _fitted(recipe)
     with Run(out, _command_identity("generate", recipe), repair) as run, Meter(run, tick) as meter:
         recipe = with_branches(recipe, "generate", has_gold)
         todo = list(pending(run, loaded.problems, recipe.chunk))
         meter("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
         if recipe.ray.address and engine_of is None:
-            _drive_cluster("generate", run, recipe, meter, todo)
+            _drive_cluster("generate", run, recipe, meter, todo, fitted)
         elif todo:
             with nullcontext(engine_of()) if engine_of else closing(open_guarded(recipe)) as engine:
                 run.metadata = metadata_of(engine, recipe)
-                _drive(run, recipe, meter, todo, lambda c, b: sample(c, engine, recipe, meter, b), engine)
+
+                def drawn(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
+                    return sample(chunks, engine, recipe, meter, brancher)
+
+                _drive(run, recipe, meter, todo, fitted, drawn, engine)
         return summarise(run, loaded.dropped)
 
 
 def score(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Segment, score and verify given solutions with the recipe's model."""
     items, dropped = _given(recipe)
+    fitted = _fitted(recipe)
     with Run(out, _command_identity("score", recipe), repair) as run, Meter(run, tick) as meter:
         recipe = with_branches(recipe, "score")
         todo = list(pending(run, items, recipe.chunk))
         meter("score", -sum(len(chunk.items) for chunk in todo))
         if recipe.ray.address:
-            _drive_cluster("score", run, recipe, meter, todo)
+            _drive_cluster("score", run, recipe, meter, todo, fitted)
         elif todo:
             with closing(open_guarded(recipe)) as engine:
                 run.metadata = metadata_of(engine, recipe)
@@ -83,19 +91,20 @@ def score(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[s
                 def scored(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
                     return branch(teacher_force(chunks, engine, recipe, meter), brancher)
 
-                _drive(run, recipe, meter, todo, scored, engine)
+                _drive(run, recipe, meter, todo, fitted, scored, engine)
         return summarise(run, dropped)
 
 
 def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Segment and verify given solutions; no model, so no tokens, unless they are branched."""
     items, dropped = _given(recipe)
+    fitted = _fitted(recipe)
     with Run(out, _command_identity("segment", recipe), repair) as run, Meter(run, tick) as meter:
         recipe = with_branches(recipe, "segment")
         todo = list(pending(run, items, recipe.chunk))
         meter("segment", -sum(len(chunk.items) for chunk in todo))
         if recipe.ray.address:
-            _drive_cluster("segment", run, recipe, meter, todo)
+            _drive_cluster("segment", run, recipe, meter, todo, fitted)
         else:
 
             def divided(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
@@ -104,7 +113,7 @@ def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict
                     run.metadata = metadata_of(engine, recipe)
                 return branch(divide(chunks, recipe, meter, engine), brancher)
 
-            _drive(run, recipe, meter, todo, divided)
+            _drive(run, recipe, meter, todo, fitted, divided)
         return summarise(run, dropped)
 
 
@@ -118,6 +127,7 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
     branches = with_branches(recipe, "verify").branch.where
     if not recipe.model and (branches or shares_engine(recipe)):
         recipe = with_policy_of(recipe, read_recipe(source))
+    fitted = _fitted(recipe, read_metadata(source).get("model", ""))
     with Run(out, _command_identity("verify", recipe), repair) as run, Meter(run, tick) as meter:
         recipe = with_branches(recipe, "verify")
         todo = list(pending(run, ids, recipe.chunk))
@@ -126,14 +136,14 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
         solutions = chain.from_iterable(part for _, part in read_solved(source))
         if recipe.ray.address:
             read = reread(iter(todo), solutions, lambda stage, n: None)
-            _drive_cluster("verify", run, recipe, meter, todo, in_waves(read))
+            _drive_cluster("verify", run, recipe, meter, todo, fitted, in_waves(read))
         else:
 
             def read_again(chunks: Iterator[Chunk[Any]], brancher: Brancher | None) -> Iterator[Chunk[Any]]:
                 check_tokens(run.metadata, brancher)
                 return branch(reread(chunks, solutions, meter), brancher)
 
-            _drive(run, recipe, meter, todo, read_again)
+            _drive(run, recipe, meter, todo, fitted, read_again)
         return summarise(run, Counter())
 
 
@@ -142,6 +152,7 @@ def _drive(
     recipe: Recipe,
     meter: Meter,
     todo: Sequence[Chunk[T]],
+    fitted: FittedConfidence | None,
     stage: Callable[[Iterator[Chunk[T]], Brancher | None], Iterator[Chunk[T]]],
     engine: Guard | None = None,
 ) -> None:
@@ -164,7 +175,7 @@ def _drive(
             verify_chunk(chunk, verifiers, recipe.verify.policy, meter, clock)
 
         def finish(chunk: Chunk[T]) -> None:
-            _commit(run, recipe, meter, chunk)
+            _commit(run, recipe, meter, chunk, fitted)
 
         if engine is not None and shares_engine(recipe):
             for chunk in chain.from_iterable(stage(iter([one]), brancher) for one in todo):
@@ -180,6 +191,7 @@ def _drive_cluster(
     recipe: Recipe,
     meter: Meter,
     todo: Sequence[Chunk[T]],
+    fitted: FittedConfidence | None,
     waves: Iterable[Sequence[Chunk[T]]] | None = None,
 ) -> None:
     """As `_drive`, with all but the writing done by actors of a Ray cluster. `waves`: as `on_cluster` takes them."""
@@ -197,12 +209,13 @@ def _drive_cluster(
             weight = recipe.sampling.samples if command == "generate" else 1
             meter(stage, weights[parcel.chunk.name] * weight)
             meter("verify", sum(one.solution.parent_solution_id is None for one in parcel.chunk.solved))
-            _commit(run, recipe, meter, parcel.chunk)
+            _commit(run, recipe, meter, parcel.chunk, fitted)
 
 
-def _commit(run: Run, recipe: Recipe, meter: Meter, chunk: Chunk[T]) -> None:
-    solutions = [one.solution for one in chunk.solved]
-    steps = list(chain.from_iterable(one.steps for one in chunk.solved))
+def _commit(run: Run, recipe: Recipe, meter: Meter, chunk: Chunk[T], fitted: FittedConfidence | None) -> None:
+    solved = [fitted.on(one) for one in chunk.solved] if fitted else chunk.solved
+    solutions = [one.solution for one in solved]
+    steps = list(chain.from_iterable(one.steps for one in solved))
     facts = chunk.facts() | {"policy": recipe.verify.policy}
     run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
     chunk.solved = []  # the list of all chunks is kept to the end
@@ -213,6 +226,13 @@ def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
     check_own(VERIFIERS, recipe.verify.verifiers)
     loaded = load_solutions(located(recipe.problems.source), recipe.problems, recipe.sampling.seed)
     return loaded.rows, loaded.dropped
+
+
+def _fitted(recipe: Recipe, model: str = "") -> FittedConfidence | None:
+    """The recipe's fitted confidence, for tokens of its model or, where it names none, of `model`."""
+    if recipe.confidence is None:
+        return None
+    return load_confidence(located(recipe.confidence), recipe.model or model, recipe.confidence_force)
 
 
 def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:

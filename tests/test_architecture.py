@@ -65,6 +65,7 @@ HOME = {
     "uvicorn": {"serving/app.py", "serving/connection.py"},
     "reasoning_gym": {"problems/load.py"},
     "matplotlib": {"calibration/figures.py"},
+    "sklearn": {"calibration/fit.py"},
     "pyarrow": {
         "core/schema.py",
         "core/checks/",
@@ -116,6 +117,7 @@ LIGHT_START = {
     "pyarrow",
     "numpy",
     "matplotlib",
+    "sklearn",
     "fastapi",
     "fsspec",
     "ray",

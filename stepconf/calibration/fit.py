@@ -148,8 +148,7 @@ def _folds(rows: Rows) -> Iterator[tuple[Column, Column]]:
 
 
 def _part(rows: Rows, index: Column) -> Rows:
-    columns = (rows.values, rows.correct, rows.problems, rows.as_is)
-    return Rows(rows.names, *(column[index] for column in columns))
+    return Rows(rows.names, rows.values[index], rows.correct[index], rows.problems[index], rows.as_is[index])
 
 
 def _linear(rows: Rows) -> tuple[Column, Column, Column, float]:
@@ -184,7 +183,9 @@ def _map(rows: Rows) -> FittedMap:
     means, scales, coefficients, intercept = _linear(rows)
     return FittedMap(
         rows.names,
-        *(tuple(map(float, column)) for column in (means, scales, coefficients)),
+        tuple(means.tolist()),
+        tuple(scales.tolist()),
+        tuple(coefficients.tolist()),
         intercept,
         tuple(knots.tolist()),
         tuple(levels[first].tolist()),

@@ -166,7 +166,8 @@ def read_units(
         "positions": row["position"][decided],
         "after_error": row["after_error"][decided].astype(bool),
         "chains": Chains(
-            *(row[name][in_chain] for name in ("problem_id", "solution_id")),
+            row["problem_id"][in_chain],
+            row["solution_id"][in_chain],
             row["is_first_error"][in_chain].astype(bool),
             {name: values[in_chain] for name, values in columns.items()},
         ),
@@ -281,7 +282,8 @@ def _answer_rows(own: "pl.DataFrame", samples: "pl.DataFrame") -> "pl.DataFrame"
     import polars as pl
 
     length = pl.col(LENGTH.name)
-    topk_mean = (pl.col(TOPK.name) * length).sum() / length.sum()
+    is_given = pl.col(TOPK.name).is_not_null().any()
+    topk_mean = pl.when(is_given).then((pl.col(TOPK.name) * length).sum() / length.sum())
     whole = own.group_by("solution_id").agg(
         length.sum(), pl.col(CUMULATIVE.name).min(), topk_mean.alias(TOPK.name), pl.col(TOKEN_LISTS[0])
     )

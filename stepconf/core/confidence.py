@@ -5,13 +5,15 @@ map makes the sum a probability. `calibration/fit.py` fits it; what is here need
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stepconf.core.records import TokenScores
+from stepconf.core.records import Solved, TokenScores
 from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
 
@@ -45,7 +47,8 @@ class FittedMap:
         """Of rows of values (n, k), n probabilities; NaN where a value is NaN."""
         sums = standardised(values, self.means, self.scales) @ np.array(self.coefficients) + self.intercept
         found: Floats = np.interp(sums, self.knots, self.levels)
-        return np.where(np.isnan(sums), np.nan, found)
+        found[np.isnan(sums)] = np.nan
+        return found
 
     def of(self, scores: TokenScores, index: int = 0) -> float | None:
         """Of one span of tokens; None without tokens, or where a signal has no value.
@@ -106,6 +109,19 @@ class FittedConfidence:
         """P(the answer is right) from all tokens of its solution; None as `of_step`."""
         return self.answers.of(scores) if self.answers else None
 
+    def on(self, solved: Solved) -> Solved:
+        """The solution and its steps with their `fitted_confidence`; a branch, part of a solution, has none itself."""
+        first = solved.solution.branch_step or 0
+        steps = [
+            replace(step, fitted_confidence=self.of_step(step.scores, first + step.step_index))
+            for step in solved.steps
+        ]
+        whole = None
+        if solved.solution.parent_solution_id is None:
+            tokens = reduce(add, (step.scores for step in steps), TokenScores([], [], []))
+            whole = self.of_answer(tokens)
+        return Solved(replace(solved.solution, fitted_confidence=whole), steps)
+
     @staticmethod
     def of_document(document: Mapping[str, Any]) -> "FittedConfidence":
         """From the JSON of a file.
@@ -118,7 +134,9 @@ class FittedConfidence:
             raise StepconfError(f"it is no confidence file of version {VERSION} ({seen}).", _REFIT)
         try:
             return FittedConfidence(
-                *(str(document[name]) for name in ("model", "revision", "tokenizer")),
+                model=str(document["model"]),
+                revision=str(document["revision"]),
+                tokenizer=str(document["tokenizer"]),
                 labels=tuple(map(str, document["labels"])),
                 steps=_map_of(document["steps"]),
                 answers=_map_of(document["answers"]),

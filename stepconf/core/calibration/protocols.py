@@ -57,9 +57,9 @@ def within_groups(groups: Ints, scores: npt.ArrayLike, correct: npt.ArrayLike) -
     right = as_correct(correct, values.size)
     n_groups = _n_groups(groups, values.size)
     n_right = np.bincount(groups, right, n_groups)
-    asked = n_right * (np.bincount(groups, minlength=n_groups) - n_right)
+    asked: Floats = n_right * (np.bincount(groups, minlength=n_groups) - n_right)
     ranks = np.bincount(groups, right * _midranks(groups, values), n_groups)
-    return Tally(np.where(asked > 0, ranks - n_right * (n_right + 1) / 2, 0.0), asked)
+    return Tally(ranks - n_right * (n_right + 1) / 2, asked)
 
 
 def permuted_auroc(
@@ -123,10 +123,9 @@ def first_error_rank(
     higher = np.bincount(chains, (values > at[chains]) + 0.5 * (values == at[chains]), n_chains) - 0.5
     others = np.bincount(chains, minlength=n_chains) - 1
     counts = ~np.isnan(at) & (others > 0)
-    return Tally(
-        np.bincount(home[counts], higher[counts] / others[counts], n_groups),
-        np.bincount(home[counts], minlength=n_groups).astype(float),
-    )
+    shares = np.bincount(home[counts], higher[counts] / others[counts], n_groups)
+    n_counted = np.bincount(home[counts], minlength=n_groups)
+    return Tally(shares.astype(np.float64), n_counted.astype(np.float64))
 
 
 def _midranks(groups: Ints, values: Floats) -> Floats:
