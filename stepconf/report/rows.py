@@ -12,7 +12,11 @@ from stepconf.core import schema
 Row = Mapping[str, Any]
 
 # The signals of a step and their units, in the order in which the page shows them.
-SHOWN_SIGNALS = [*((one.name, one.unit) for one in schema.STEP_SIGNALS), ("cumulative_confidence", ""), ("fitted_confidence", "")]
+SHOWN_SIGNALS = [
+    *((one.name, one.unit) for one in schema.STEP_SIGNALS),
+    ("cumulative_confidence", ""),
+    ("fitted_confidence", ""),
+]
 
 SOLUTION_COLUMNS = [
     "solution_id", "problem_id", "external_id", "source", "split", "problem", "gold_answer", "model", "text",

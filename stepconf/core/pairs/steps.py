@@ -25,10 +25,11 @@ def caspo(frames: Frames, rules: Rules) -> Choice:
     """Algorithm 1 of CASPO, arXiv 2605.07353.
 
     A correct step with confidence <= `tau` (`sureness` in the frames) is chosen over the likeliest sibling that is not
-    verified correct (`correct_uncertain`). An incorrect step is rejected for the correct one (`incorrect`): the critic's reference,
-    else the likeliest sibling that is verified correct. A confident correct step is skipped. Where the paper is
-    silent: siblings that are equal but for white space are one step, so that none that reads as a correct one is
-    rejected for it; and with `after_error` "stop" nothing after a wrong step is used, since its prefix is wrong.
+    verified correct (`correct_uncertain`). An incorrect step is rejected for the correct one (`incorrect`): the
+    critic's reference, else the likeliest sibling that is verified correct. A confident correct step is skipped.
+    Where the paper is silent: siblings that are equal but for white space are one step, so that none that reads as a
+    correct one is rejected for it; and with `after_error` "stop" nothing after a wrong step is used, since its prefix
+    is wrong.
     Counted are steps: each is a pair or has a reason.
     """
     steps = frames.steps
