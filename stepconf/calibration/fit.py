@@ -139,7 +139,7 @@ def _check_enough(units: Units) -> None:
             )
 
 
-def _folds(rows: Rows) -> Iterator[tuple[Column, Column]]:
+def folds(rows: Rows) -> Iterator[tuple[Column, Column]]:
     """Rows to fit on and rows kept apart, disjoint by problem."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -172,7 +172,7 @@ def _map(rows: Rows) -> FittedMap:
     from sklearn.isotonic import IsotonicRegression
 
     sums = np.empty(len(rows.correct))
-    for fitting, apart in _folds(rows):
+    for fitting, apart in folds(rows):
         means, scales, coefficients, intercept = _linear(_part(rows, fitting))
         sums[apart] = standardised(rows.values[apart], means, scales) @ coefficients + intercept
     isotonic = IsotonicRegression(out_of_bounds="clip").fit(sums, rows.correct.astype(float))
@@ -200,7 +200,7 @@ def _fitted(rows: Rows) -> dict[str, Any]:
 def held_out_probabilities(rows: Rows) -> Column:
     """Of each row (n,) its probability by a map that was fitted on other problems."""
     found = np.empty(len(rows.correct))
-    for fitting, apart in _folds(rows):
+    for fitting, apart in folds(rows):
         found[apart] = _map(_part(rows, fitting)).probabilities(rows.values[apart])
     return found
 
