@@ -98,6 +98,7 @@ GENERATE_BUDGET = 6.0
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
 _CRITIC_CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s"}
 _NOT_IDENTITY = {
+    "confidence_force": True,
     "engine": {"trust_remote_code"},
     "verify": {"workers": True, "critic": _CRITIC_CONNECTION},
     "pairs": True,

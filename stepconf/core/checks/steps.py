@@ -137,13 +137,17 @@ def _token_ranges(steps: Any, lengths: np.ndarray, vocabulary: int | None, found
     with np.errstate(divide="ignore", invalid="ignore"):
         most_log = np.log(most)
     highest = log(vocabulary) + _SLACK if vocabulary else np.inf
-    # Written so that a NaN, which compares as false, counts as wrong; of the lists that may be null it does not.
+    of_varentropy, of_mean, of_second = (
+        np.repeat(numbers(pc.is_valid(steps[name])), lengths) for name in _MAYBE_GIVEN
+    )
+    # Written so that a NaN, which compares as false, counts as wrong.
     wrong = {
-        "probability-range": ~((most > 0) & (most <= 1 + 1e-6)) | (second < 0) | (second > most + 1e-6),
-        "logprob-range": ~((logprobs <= 0) & (logprobs <= most_log + _SLACK)) | (means > 0),
+        "probability-range": ~((most > 0) & (most <= 1 + 1e-6))
+        | (of_second & ~((second >= 0) & (second <= most + 1e-6))),
+        "logprob-range": ~((logprobs <= 0) & (logprobs <= most_log + _SLACK)) | (of_mean & ~(means <= 0)),
         # The most probable token bounds the entropy from below: H >= -log max p.
         "entropy-range": ~((entropies >= 0) & (entropies <= highest) & (entropies >= -most_log - _SLACK))
-        | (varentropies < 0),
+        | (of_varentropy & ~(varentropies >= 0)),
         "token-range": (ids < 0) | (ids >= vocabulary if vocabulary else False),
     }
     for check, mask in wrong.items():
