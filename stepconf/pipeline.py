@@ -14,11 +14,14 @@ verified and written; `Run.commit` makes a chunk part of the run, whole.
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from stepconf.calibration.fitted import load_confidence
+from stepconf.core.confidence import FittedConfidence
 from stepconf.engines.guard import Guard
 from stepconf.errors import StepconfError
 from stepconf.kinds import VERIFIERS, check_own
@@ -47,6 +50,25 @@ from stepconf.stores.opening import located
 Chunks = Iterator[Chunk[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where chunks end: the run, its progress, and the confidence that is added to steps and solutions, if any."""
+
+    run: Run
+    meter: Meter
+    fitted: FittedConfidence | None
+
+    def commit(self, recipe: Recipe, chunk: Chunk[T]) -> None:
+        """Make a verified chunk part of the run."""
+        solved = [self.fitted.on(one) for one in chunk.solved] if self.fitted else chunk.solved
+        solutions = [one.solution for one in solved]
+        steps = list(chain.from_iterable(one.steps for one in solved))
+        facts = chunk.facts() | {"policy": recipe.verify.policy}
+        self.run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
+        chunk.solved = []  # the list of all chunks is kept to the end
+        self.meter.committed(chunk.name, facts)
+
+
 def generate(
     recipe: Recipe,
     out: Path,
@@ -65,12 +87,14 @@ def generate(
         recipe.problems.source, recipe.problems, recipe.sampling.seed, not recipe.branch.where
     )
     has_gold = any(problem.gold_answer for problem in loaded.problems)
+    fitted = _fitted(recipe)
     with Run(out, _command_identity("generate", recipe), repair) as run, Meter(run, tick) as meter:
+        sink = Sink(run, meter, fitted)
         recipe = with_branches(recipe, "generate", has_gold)
         todo = list(pending(run, loaded.problems, recipe.chunk))
         meter("sample", -sum(len(chunk.items) for chunk in todo) * recipe.sampling.samples)
         if recipe.ray.address and engine_of is None:
-            _drive_cluster("generate", run, recipe, meter, todo)
+            _drive_cluster("generate", sink, recipe, todo)
         else:
 
             def sampled(chunks: Chunks, engine: Guard, brancher: Brancher | None) -> Chunks:
@@ -78,38 +102,42 @@ def generate(
                 return sample(chunks, engine, recipe, meter, brancher)
 
             own = partial(_kept, engine_of) if engine_of else partial(_opened, recipe)
-            _drive(run, recipe, meter, todo, sampled, own, keeps_engine=engine_of is not None)
+            _drive(sink, recipe, todo, sampled, own, keeps_engine=engine_of is not None)
         return summarise(run, loaded.dropped)
 
 
 def score(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Segment, score and verify given solutions with the recipe's model."""
     items, dropped = _given(recipe)
+    fitted = _fitted(recipe)
     with Run(out, _command_identity("score", recipe), repair) as run, Meter(run, tick) as meter:
+        sink = Sink(run, meter, fitted)
         recipe = with_branches(recipe, "score")
         todo = list(pending(run, items, recipe.chunk))
         meter("score", -sum(len(chunk.items) for chunk in todo))
         if recipe.ray.address:
-            _drive_cluster("score", run, recipe, meter, todo)
+            _drive_cluster("score", sink, recipe, todo)
         else:
 
             def scored(chunks: Chunks, engine: Guard, brancher: Brancher | None) -> Chunks:
                 run.metadata = metadata_of(engine, recipe)
                 return branch(teacher_force(chunks, engine, recipe, meter), brancher)
 
-            _drive(run, recipe, meter, todo, scored, partial(_opened, recipe))
+            _drive(sink, recipe, todo, scored, partial(_opened, recipe))
         return summarise(run, dropped)
 
 
 def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[str, Any]:
     """Segment and verify given solutions; no model, so no tokens, unless they are branched."""
     items, dropped = _given(recipe)
+    fitted = _fitted(recipe)
     with Run(out, _command_identity("segment", recipe), repair) as run, Meter(run, tick) as meter:
+        sink = Sink(run, meter, fitted)
         recipe = with_branches(recipe, "segment")
         todo = list(pending(run, items, recipe.chunk))
         meter("segment", -sum(len(chunk.items) for chunk in todo))
         if recipe.ray.address:
-            _drive_cluster("segment", run, recipe, meter, todo)
+            _drive_cluster("segment", sink, recipe, todo)
         else:
 
             def divided(chunks: Chunks, _: None, brancher: Brancher | None) -> Chunks:
@@ -118,7 +146,7 @@ def segment(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict
                     run.metadata = metadata_of(engine, recipe)
                 return branch(divide(chunks, recipe, meter, engine), brancher)
 
-            _drive(run, recipe, meter, todo, divided)
+            _drive(sink, recipe, todo, divided)
         return summarise(run, dropped)
 
 
@@ -132,7 +160,9 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
     branches = with_branches(recipe, "verify").branch.where
     if not recipe.model and (branches or shares_engine(recipe)):
         recipe = with_policy_of(recipe, read_recipe(source))
+    fitted = _fitted(recipe, read_metadata(source).get("model", ""))
     with Run(out, _command_identity("verify", recipe), repair) as run, Meter(run, tick) as meter:
+        sink = Sink(run, meter, fitted)
         recipe = with_branches(recipe, "verify")
         todo = list(pending(run, ids, recipe.chunk))
         meter("read", -sum(len(chunk.items) for chunk in todo))
@@ -140,14 +170,14 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
         solutions = chain.from_iterable(part for _, part in read_solved(source))
         if recipe.ray.address:
             read = reread(iter(todo), solutions, lambda stage, n: None)
-            _drive_cluster("verify", run, recipe, meter, todo, in_waves(read))
+            _drive_cluster("verify", sink, recipe, todo, in_waves(read))
         else:
 
             def read_again(chunks: Chunks, _: None, brancher: Brancher | None) -> Chunks:
                 check_tokens(run.metadata, brancher)
                 return branch(reread(chunks, solutions, meter), brancher)
 
-            _drive(run, recipe, meter, todo, read_again)
+            _drive(sink, recipe, todo, read_again)
         return summarise(run, Counter())
 
 
@@ -160,9 +190,8 @@ def _kept(engine_of: Callable[[], Guard]) -> AbstractContextManager[Guard]:
 
 
 def _drive(
-    run: Run,
+    sink: Sink,
     recipe: Recipe,
-    meter: Meter,
     todo: Sequence[Chunk[Any]],
     stage: Callable[[Chunks, Any, Brancher | None], Chunks],
     own: Callable[[], AbstractContextManager[Guard | None]] = nullcontext,
@@ -174,9 +203,8 @@ def _drive(
     one by one and nothing overlaps. A critic that waits for memory has it once the engine is closed.
 
     Args:
-        run: where they are written.
+        sink: writes them.
         recipe: with `branch` said.
-        meter: progress.
         todo: chunks to make.
         stage: makes them, given the engine, if any, and what branches.
         own: opens the recipe's model; by default the stage needs none.
@@ -186,22 +214,22 @@ def _drive(
         return
     has_model = own is not nullcontext or bool(recipe.branch.where)
     if has_model and not keeps_engine and waits_for_engine(recipe):
-        _drive_in_turns(run, recipe, meter, todo, stage, own)
+        _drive_in_turns(sink, recipe, todo, stage, own)
         return
     with own() as engine:
-        meter.begin(len(todo))
+        sink.meter.begin(len(todo))
         clock = BusyClock()
         with (
             open_pool(recipe) as pool,
-            open_brancher(recipe, engine, pool, meter) as brancher,
+            open_brancher(recipe, engine, pool, sink.meter) as brancher,
             open_verifiers(recipe, pool, engine) as verifiers,
         ):
 
             def work(chunk: Chunk[Any]) -> None:
-                verify_chunk(chunk, verifiers, recipe.verify.policy, meter, clock)
+                verify_chunk(chunk, verifiers, recipe.verify.policy, sink.meter, clock)
 
             def finish(chunk: Chunk[Any]) -> None:
-                _commit(run, recipe, meter, chunk)
+                sink.commit(recipe, chunk)
 
             if engine is not None and shares_engine(recipe):
                 for chunk in chain.from_iterable(stage(iter([one]), engine, brancher) for one in todo):
@@ -212,9 +240,8 @@ def _drive(
 
 
 def _drive_in_turns(
-    run: Run,
+    sink: Sink,
     recipe: Recipe,
-    meter: Meter,
     todo: Sequence[Chunk[Any]],
     stage: Callable[[Chunks, Any, Brancher | None], Chunks],
     own: Callable[[], AbstractContextManager[Guard | None]],
@@ -224,14 +251,14 @@ def _drive_in_turns(
     A wave is as many chunks as may be in memory. What was made before an interrupt is still verified and written.
     """
     waiting, clock = deque(todo), BusyClock()
-    meter.begin(len(todo))
+    sink.meter.begin(len(todo))
     interrupt: KeyboardInterrupt | StepconfError | None = None
     while waiting and not interrupt:
         made: list[Chunk[Any]] = []
         with (
             own() as engine,
             open_pool(recipe) as pool,
-            open_brancher(recipe, engine, pool, meter) as brancher,
+            open_brancher(recipe, engine, pool, sink.meter) as brancher,
         ):
             try:
                 for chunk in stage(one_wave(waiting, made), engine, brancher):
@@ -241,17 +268,16 @@ def _drive_in_turns(
         if made:
             with open_pool(recipe) as pool, open_verifiers(recipe, pool) as verifiers:
                 for chunk in made:
-                    verify_chunk(chunk, verifiers, recipe.verify.policy, meter, clock)
-                    _commit(run, recipe, meter, chunk)
+                    verify_chunk(chunk, verifiers, recipe.verify.policy, sink.meter, clock)
+                    sink.commit(recipe, chunk)
     if interrupt:
         raise interrupt
 
 
 def _drive_cluster(
     command: Literal["generate", "score", "segment", "verify"],
-    run: Run,
+    sink: Sink,
     recipe: Recipe,
-    meter: Meter,
     todo: Sequence[Chunk[T]],
     waves: Iterable[Sequence[Chunk[T]]] | None = None,
 ) -> None:
@@ -262,30 +288,28 @@ def _drive_cluster(
 
     stage = {"generate": "sample", "score": "score", "segment": "segment", "verify": "read"}[command]
     weights = {chunk.name: len(chunk.items) for chunk in todo}
-    before = run.metadata
+    before = sink.run.metadata
     with closing(on_cluster(waves or [todo], command, recipe, before.get("tokenizer", ""))) as parcels:
-        meter.begin(len(todo))
+        sink.meter.begin(len(todo))
         for parcel in parcels:
-            run.metadata = before | parcel.metadata
+            sink.run.metadata = before | parcel.metadata
             weight = recipe.sampling.samples if command == "generate" else 1
-            meter(stage, weights[parcel.chunk.name] * weight)
-            meter("verify", sum(one.solution.parent_solution_id is None for one in parcel.chunk.solved))
-            _commit(run, recipe, meter, parcel.chunk)
-
-
-def _commit(run: Run, recipe: Recipe, meter: Meter, chunk: Chunk[T]) -> None:
-    solutions = [one.solution for one in chunk.solved]
-    steps = list(chain.from_iterable(one.steps for one in chunk.solved))
-    facts = chunk.facts() | {"policy": recipe.verify.policy}
-    run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
-    chunk.solved = []  # the list of all chunks is kept to the end
-    meter.committed(chunk.name, facts)
+            sink.meter(stage, weights[parcel.chunk.name] * weight)
+            sink.meter("verify", sum(one.solution.parent_solution_id is None for one in parcel.chunk.solved))
+            sink.commit(recipe, parcel.chunk)
 
 
 def _given(recipe: Recipe) -> tuple[Sequence[ImportedSolution], Counter[str]]:
     check_own(VERIFIERS, recipe.verify.verifiers)
     loaded = load_solutions(recipe.problems.source, recipe.problems, recipe.sampling.seed)
     return loaded.rows, loaded.dropped
+
+
+def _fitted(recipe: Recipe, model: str = "") -> FittedConfidence | None:
+    """The recipe's fitted confidence, for tokens of its model or, where it names none, of `model`."""
+    if recipe.confidence is None:
+        return None
+    return load_confidence(located(recipe.confidence), recipe.model or model, recipe.confidence_force)
 
 
 def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:

@@ -67,6 +67,7 @@ HOME = {
     "uvicorn": {"serving/app.py", "serving/connection.py"},
     "reasoning_gym": {"problems/load.py"},
     "matplotlib": {"calibration/figures.py"},
+    "sklearn": {"calibration/fit.py"},
     "pyarrow": {
         "core/schema.py",
         "core/checks/",
@@ -120,6 +121,7 @@ LIGHT_START = {
     "pyarrow",
     "numpy",
     "matplotlib",
+    "sklearn",
     "fastapi",
     "fsspec",
     "ray",

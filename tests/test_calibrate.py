@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
+from stepconf.calibration.protocols import protocols
 from stepconf.calibration.signals import read_units
 from stepconf.calibration.truncated import topk_entropies
 from stepconf.core.calibration import problem_split
@@ -22,6 +24,7 @@ from stepconf.run.tables import read_recipe
 from tests.edited_run import Row, edit, good_run
 from tests.engines.reference import top_probabilities
 from tests.invariants import rows_of, samples_of
+from tests.scripted_engine import branched_run
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.tiny import stepconf
 
@@ -67,6 +70,22 @@ def tokens_of(run: Path, kind: str) -> tuple[list[Row], np.ndarray]:
     return rows, np.array([row["answer_correct"] for row in rows])
 
 
+def agreement(run: Path) -> dict[tuple[str, int], float]:
+    """Of each step after which two branches or more go on, the share of the most frequent of their answers."""
+    answers: dict[tuple[str, int], list[str | None]] = {}
+    for row in rows_of(run, "solutions"):
+        if row["parent_solution_id"]:
+            place = (row["parent_solution_id"], row["branch_step"] - 1)
+            answers.setdefault(place, []).append(row["predicted_answer"])
+    known = {place: Counter(one for one in own if one is not None) for place, own in answers.items()}
+    return {
+        place: known[place].most_common(1)[0][1] / len(own)
+        for place, own in answers.items()
+        if len(own) > 1 and known[place]
+    }
+
+
+# Each by its definition; the formulas of the others are tested by themselves.
 SIGNALS: dict[str, Callable[[Row], float]] = {
     "length": lambda row: len(row["token_entropies"]),
     "max_prob_mean": lambda row: float(np.mean(row["token_max_probs"])),
@@ -104,7 +123,13 @@ def test_the_entropy_of_the_likeliest_tokens(run: Path, k: int) -> None:
 def test_signals_are_those_of_the_tokens(run: Path, report: Any, kind: Any) -> None:
     rows, correct = tokens_of(run, kind)
     units = read_units(run, kind)
-    assert set(SIGNALS) == set(units.signals) == set(report[kind]["signals"])
+    ranking = {one.name for one in TABLE if one.higher_is_better is not None} | {"cumulative_confidence"}
+    ranking |= {"picsar"} if kind == "answers" else set()
+    found = set(units.signals)
+    assert found == set(report[kind]["signals"]) == set(report[kind]["protocols"]) == ranking
+    assert units.without_value == (
+        ("entropy_topk", "branch_agreement") if kind == "steps" else ("entropy_topk",)
+    )
     assert report[kind]["n"] == len(rows) == units.correct.size > 10
     assert report[kind]["n"] + report[kind]["left_out"] == len(
         samples_of(run, "steps" if kind == "steps" else "solutions")
@@ -126,6 +151,44 @@ def test_signals_are_those_of_the_tokens(run: Path, report: Any, kind: Any) -> N
         sorted(math.exp(-SIGNALS["entropy_mean"](row)) for row in rows), rel=1e-4
     )
     assert sum(units.correct) == sum(correct)
+
+
+def test_branches_say_how_far_their_answers_agree() -> None:
+    run = branched_run()
+    agreed = agreement(run)
+    labelled = [row for row in samples_of(run, "steps") if row["label"] != "unknown"]
+    places = [(row["solution_id"], row["step_index"]) for row in labelled]
+    expected = [agreed[place] for place in places if place in agreed]
+    found = read_units(run, "steps").signals["branch_agreement"]
+    assert sorted(found[~np.isnan(found)].tolist()) == pytest.approx(sorted(expected))
+    assert len(expected) > 3 and len(found) == len(labelled)
+
+
+def test_first_errors_are_ranked_among_all_scored_steps_of_their_chain() -> None:
+    run = branched_run()
+    chains: dict[str, list[Row]] = {}
+    for row in samples_of(run, "steps"):
+        chains.setdefault(row["solution_id"], []).append(row)
+    ranks = []
+    for steps in chains.values():
+        for error in (step for step in steps if step["is_first_error"] and len(steps) > 1):
+            others = [step["entropy_mean"] for step in steps if step is not error]
+            below = sum((h < error["entropy_mean"]) + (h == error["entropy_mean"]) / 2 for h in others)
+            ranks.append(below / len(others))
+    found = protocols(read_units(run, "steps"), 5, 0)["entropy_mean"]
+    assert len(ranks) > 3 and found["first_error_rank"]["estimate"] == pytest.approx(np.mean(ranks))
+
+
+def test_steps_of_branches_count_where_they_are_asked_for() -> None:
+    run = branched_run()
+    both = read_units(run, "steps", branches=True)
+    labelled = [row for row in rows_of(run, "steps") if row["label"] != "unknown"]
+    assert both.correct.size == len(labelled) > read_units(run, "steps").correct.size
+    leaves = {row["solution_id"]: row["branch_step"] or 0 for row in rows_of(run, "solutions")}
+    expected = [row["step_index"] + leaves[row["solution_id"]] for row in labelled]
+    assert sorted(both.positions.tolist()) == sorted(expected)
+    answers = read_units(run, "answers", branches=True)
+    assert answers.correct.size == read_units(run, "answers").correct.size
 
 
 @pytest.mark.parametrize("kind", ["steps", "answers"])
@@ -206,18 +269,18 @@ TAIL = '''"""A signal of one's own: only the least certain tokens count."""
 from stepconf.core.signals import Signal
 
 
-def mean_of_tail(logprobs, entropies, max_probs):
-    largest = sorted(entropies)[-3:]
+def mean_of_tail(scores):
+    largest = sorted(scores.entropies)[-3:]
     return sum(largest) / len(largest)
 
 
-def of_long_steps(logprobs, entropies, max_probs):
-    return entropies[3]
+def of_long_steps(scores):
+    return scores.entropies[3]
 
 
 tail = Signal("tail", "nats", "mean of the three largest token entropies", False, mean_of_tail, low=0)
 long_only = Signal("long_only", "nats", "entropy of the fourth token", False, of_long_steps, low=0)
-never = Signal("never", "", "nothing", True, lambda logprobs, entropies, max_probs: None)
+never = Signal("never", "", "nothing", True, lambda scores: None)
 taken = Signal("perplexity", "", "another one", False, mean_of_tail)
 aimless = Signal("aimless", "", "of no direction", None, mean_of_tail)
 '''
@@ -284,7 +347,13 @@ def test_a_signal_that_is_none_is_refused(name: str, said: str, run: Path, my_la
 
 def test_a_signal_in_the_table_is_a_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     least = Signal(
-        "max_prob_min", "", "least of token_max_probs", True, lambda lp, h, p: min(p), low=0, high=1
+        "max_prob_min",
+        "",
+        "least of token_max_probs",
+        True,
+        lambda scores: min(scores.max_probs),
+        low=0,
+        high=1,
     )
     monkeypatch.setattr("stepconf.calibration.signals.SIGNALS", (*TABLE, least))
     ended = stepconf("calibrate", run, "--resamples", 2, "--out", tmp_path, columns=200)

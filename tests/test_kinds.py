@@ -136,7 +136,7 @@ BROKEN = {
         "MINE",
         """\
         from stepconf.core.signals import Signal
-        MINE = Signal("worst", "nats", "negative entropy", True, lambda p, h, q: -max(h), low=0)
+        MINE = Signal("worst", "nats", "negative entropy", True, lambda scores: -max(scores.entropies), low=0)
         """,
     ),
     "one thing of each step": ("units", "def units(problem, steps):\n    return [True]\n"),

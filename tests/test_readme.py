@@ -16,6 +16,7 @@ from typer.main import get_command
 
 import stepconf as package
 from stepconf.cli import app
+from stepconf.core.signals import NOT_OF_TOKENS, SIGNALS
 from stepconf.recipe import known_keys, load_recipe
 from tests.edited_run import good_run
 from tests.scripted_engine import PROBLEMS, ArithmeticEngine, branched_run
@@ -235,3 +236,12 @@ def test_the_citation_is_of_this_version() -> None:
     )
     assert cited["authors"] and all(one["title"] and one["authors"] for one in cited["references"])
     assert f"version = {{{package.__version__}}}" in README.read_text("utf-8")
+
+
+def test_the_table_of_signals_is_the_declared_one() -> None:
+    ranking = [one for one in (*SIGNALS, *NOT_OF_TOKENS) if one.higher_is_better is not None]
+    rows = [
+        f"| `{one.name}` | {one.described} | {'high' if one.higher_is_better else 'low'} | {one.source} |"
+        for one in ranking
+    ]
+    assert "\n".join(rows) in (ROOT / "notebooks/README.md").read_text("utf-8")

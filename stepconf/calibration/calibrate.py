@@ -1,6 +1,7 @@
 """`stepconf calibrate`: is the confidence of a run honest, and which signal tells right from wrong?
 
 OUT/calibration.json              every figure of the tables, with intervals over problems
+FILE of --fit                     a fitted confidence, which `--set confidence=FILE` uses
 OUT/reliability-steps.svg, .png   and so on: see `_draw`
 """
 
@@ -15,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.calibration import figures
-from stepconf.calibration.signals import TOPK, C, Column, Kind, Units, read_units
+from stepconf.calibration.fit import fit_confidence, write_confidence
+from stepconf.calibration.protocols import protocols
+from stepconf.calibration.signals import Column, Kind, Units, read_units
 from stepconf.calibration.truncated import topk_entropies
 from stepconf.core.bootstrap import Resampled, Statistic, difference, interval, resample
 from stepconf.core.calibration import (
@@ -35,13 +38,22 @@ from stepconf.core.calibration import (
     reliability_bins,
     risk_coverage,
 )
-from stepconf.core.signals import ENTROPY_MEAN, LENGTH, SIGNALS, Signal
+from stepconf.core.signals import ENTROPY_MEAN, LENGTH, NOT_OF_TOKENS, SIGNALS, Signal
 from stepconf.errors import StepconfError
 from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import read_recipe
 
 KINDS: tuple[Kind, ...] = ("steps", "answers")
+DRAWN = 8  # signals in the plot of risk against coverage: those of the smallest area
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The file of a fitted confidence, and the signals that it is fitted on; None takes all that can be."""
+
+    file: Path
+    signals: Sequence[str] | None = None
 
 
 def _mean(values: npt.ArrayLike, weights: npt.ArrayLike) -> float:
@@ -90,6 +102,8 @@ def calibrate(
     tick: Tick,
     top_k: int | None = None,
     own: Sequence[Signal] = (),
+    fit: Fit | None = None,
+    branches: bool = False,
 ) -> dict[str, Any]:
     """Measure the steps and the answers of a run; write OUT/calibration.json and the figures.
 
@@ -102,16 +116,20 @@ def calibrate(
         tick: progress.
         top_k: also the entropy over so many tokens alone, as a signal of `run`: a forward of its model.
         own: signals beside the built-in ones, of both runs.
+        fit: fit a confidence on `run` and write its file.
+        branches: the steps of branches too.
 
     Raises:
         StepconfError: not a run, its model is gone (`top_k`), neither a step nor an answer of it is both scored and
-            decided, or one of `own` cannot be set beside the others.
+            decided, one of `own` cannot be set beside the others, or a confidence cannot be fitted.
     """
     _check_own(own)
     runs = {"after": run} if before is None else {"after": run, "before": before}
     truncated = None if top_k is None else topk_entropies(run, top_k, tick)
     units = {
-        name: {kind: read_units(path, kind, truncated if path is run else None, own) for kind in KINDS}
+        name: {
+            kind: read_units(path, kind, truncated if path is run else None, own, branches) for kind in KINDS
+        }
         for name, path in runs.items()
     }
     for name, path in runs.items():
@@ -122,6 +140,9 @@ def calibrate(
             )
     bootstrap = Bootstrap(resamples, seed, tick)
     report: dict[str, Any] = {"run": run.resolve().name, "model": read_recipe(run).get("model", "")}
+    if fit is not None:
+        report["fit"] = fit_confidence(run, units["after"], fit.signals, resamples, seed)
+        write_confidence(report["fit"], fit.file)
     report |= {kind: profile(units["after"][kind], bootstrap, seed) for kind in KINDS}
     if before is not None:
         report["before"] = {"run": before.resolve().name, "model": read_recipe(before).get("model", "")}
@@ -130,7 +151,7 @@ def calibrate(
             kind: change(units["after"][kind], units["before"][kind], bootstrap) for kind in KINDS
         }
     report["settings"] = {"resamples": resamples, "seed": seed, "level": 0.95, "top_k": top_k}
-    report["settings"] |= {"signals": [signal.name for signal in own]}
+    report["settings"] |= {"signals": [signal.name for signal in own], "branches": branches}
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "calibration.json", json.dumps(report, indent=1).encode())
     _draw(report, units, out)
@@ -138,7 +159,7 @@ def calibrate(
 
 
 def _check_own(own: Sequence[Signal]) -> None:
-    taken = {signal.name for signal in SIGNALS} | {C, TOPK}
+    taken = {signal.name for signal in (*SIGNALS, *NOT_OF_TOKENS)}
     for signal in own:
         if signal.name in taken:
             raise StepconfError(
@@ -175,6 +196,8 @@ def profile(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
             for name in ("gap", "hedges_g")
         },
         "signals": signals(units, bootstrap),
+        "signals_without_value": list(units.without_value),
+        "protocols": protocols(units, bootstrap.resamples, seed),
         "posthoc": posthoc(units, bootstrap, seed),
         "reliability": reliability(units, bootstrap),
     }
@@ -300,8 +323,14 @@ def _draw(report: dict[str, Any], units: Mapping[str, Mapping[Kind, Units]], out
         figures.save(figures.reliability(curves, kind), out, f"reliability-{kind}")
         figures.save(figures.entropy_histograms(entropies, kind), out, f"entropy-{kind}")
         drawn = {}
-        for name, values in own.scores.items():
-            there = ~np.isnan(values)
-            curve = risk_coverage(values[there], own.correct[there])
+        areas = {name: one["aurc"] for name, one in report[kind]["signals"].items()}
+        for name in sorted(areas, key=lambda name: areas[name])[:DRAWN]:
+            there = ~np.isnan(own.scores[name])
+            curve = risk_coverage(own.scores[name][there], own.correct[there])
             drawn[name] = (curve.coverage, curve.risk)
         figures.save(figures.risk_coverage(drawn, kind), out, f"risk-coverage-{kind}")
+        if fitted := report.get("fit", {}).get(kind):
+            held = fitted["held_out"]
+            curves = {"exp(-mean entropy)": held["as_is"], "fitted, held out": held["fitted"]}
+            bins = {name: one["reliability"] for name, one in curves.items()}
+            figures.save(figures.reliability(bins, kind, "confidence"), out, f"reliability-fitted-{kind}")

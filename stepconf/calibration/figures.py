@@ -67,7 +67,11 @@ def save(figure: Any, folder: Path, name: str, formats: Sequence[str] = ("svg", 
 
 
 @_styled
-def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], what: str) -> Any:
+def reliability(
+    curves: Mapping[str, Sequence[Mapping[str, Any]]],
+    what: str,
+    axis: str = "confidence  exp(−mean entropy)",
+) -> Any:
     """Accuracy against confidence in bins, with the share of the items in each bin below.
 
     Args:
@@ -90,7 +94,7 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], what: str) ->
                   hatch=("", "////")[number % 2], edgecolor="white", linewidth=0)  # fmt: skip
     top.set(ylabel=f"share of {what} correct", ylim=(-0.02, 1.02))
     top.legend(loc="upper left")
-    below.set(xlabel="confidence  exp(−mean entropy)", ylabel="share", xlim=(-0.01, 1.01))
+    below.set(xlabel=axis, ylabel="share", xlim=(-0.01, 1.01))
     for axes in (top, below):
         _grid(axes)
     return figure

@@ -9,8 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.core.schema import STEP_SIGNALS
-from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN, LENGTH, SIGNALS, Signal
-from stepconf.core.spans import Tokens, over_spans
+from stepconf.core.signals import (
+    AGREEMENT,
+    CONFIDENCE,
+    CUMULATIVE,
+    ENTROPY_MEAN,
+    LENGTH,
+    NOT_OF_TOKENS,
+    PICSAR,
+    SIGNALS,
+    TOPK,
+    Signal,
+)
+from stepconf.core.signals.shape import picsar
+from stepconf.core.spans import TOKEN_LISTS, Tokens, over_spans, spread
 from stepconf.errors import StepconfError
 from stepconf.run.scan import scan_samples
 from stepconf.run.summary import polars_reads
@@ -22,18 +34,44 @@ if TYPE_CHECKING:
 Column = npt.NDArray[Any]
 Kind = Literal["steps", "answers"]
 
-# No signals of a span's tokens: C is of the path of steps up to one (CaT ranks by it), the top-k entropy is of another
-# forward of the model (`truncated.py`).
-C, TOPK = "cumulative_confidence", "entropy_topk"
-_LISTS = ("token_logprobs", "token_entropies", "token_max_probs")
 _OF_SOLUTIONS = [
-    *("solution_id", "problem_id", "parent_solution_id", "answer_correct"),
+    *("solution_id", "problem_id", "parent_solution_id", "branch_step", "predicted_answer", "answer_correct"),
     *(ENTROPY_MEAN.name, CONFIDENCE.name),
 ]
 _OF_STEPS = [
-    *("step_id", "solution_id", "problem_id", "step_index", "label", C, *_LISTS),
+    *("step_id", "solution_id", "problem_id", "step_index", "label", "is_first_error", "after_error"),
+    *(CUMULATIVE.name, *TOKEN_LISTS),
     *(signal.name for signal in STEP_SIGNALS),
 ]
+
+
+# Of each row, beside its signals.
+_ROW = (
+    *(
+        "problem_id",
+        "solution_id",
+        "correct",
+        "decided",
+        "in_chain",
+        "position",
+        "is_first_error",
+        "after_error",
+    ),
+    CONFIDENCE.name,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """All scored steps of the solutions whose first error is known (n,): the first error among its own.
+
+    `problems`: ids; `solutions`: ids; `is_first_error`; `signals`: by name, NaN where one has no value.
+    """
+
+    problems: Column
+    solutions: Column
+    is_first_error: Column
+    signals: Mapping[str, Column]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +80,9 @@ class Units:
 
     `problems`: problem ids; `correct`: booleans; `confidence`: exp(-mean entropy), in (0, 1]; `signals`: by name, over
     the step's or the whole solution's tokens, NaN where a signal has no value, and `higher_is_better` of each;
-    `left_out`: rows without a verdict or without scored tokens; `failures`: why a signal first had no value.
+    `left_out`: rows without a verdict or without scored tokens; `failures`: why a signal first had no value;
+    `without_value`: built-in signals that have none on any row. Of steps, `positions` in their solutions, from 0,
+    whether they come `after_error`, and their `chains`.
     """
 
     kind: Kind
@@ -53,37 +93,50 @@ class Units:
     higher_is_better: Mapping[str, bool] = field(default_factory=dict)
     left_out: int = 0
     failures: Mapping[str, str] = field(default_factory=dict)
+    without_value: tuple[str, ...] = ()
+    positions: Column = field(default_factory=lambda: np.empty(0))
+    after_error: Column = field(default_factory=lambda: np.empty(0, bool))
+    chains: Chains | None = None
 
     @property
     def scores(self) -> dict[str, Column]:
         """The signals turned so that higher speaks for correctness."""
-        return {n: values if self.higher_is_better[n] else -values for n, values in self.signals.items()}
+        return self.turned(self.signals)
+
+    def turned(self, signals: Mapping[str, Column]) -> dict[str, Column]:
+        """Values of signals, turned so that higher speaks for correctness: as declared, whatever the labels say."""
+        return {n: values if self.higher_is_better[n] else -values for n, values in signals.items()}
 
 
 def read_units(
-    run: Path, kind: Kind, topk: Mapping[str, float] | None = None, own: Sequence[Signal] = ()
+    run: Path,
+    kind: Kind,
+    topk: Mapping[str, float] | None = None,
+    own: Sequence[Signal] = (),
+    branches: bool = False,
 ) -> Units:
     """The decided steps or answers of a run's samples; none is an empty column, not an error.
+
+    Branches leave samples at chosen steps: with theirs, accuracy is no longer that of the model's own steps.
 
     Args:
         run: a run folder.
         kind: which rows.
         topk: what `truncated.topk_entropies` gives for the run.
         own: signals beside the built-in ones.
+        branches: the steps of branches too, each at its position on the whole path.
 
     Raises:
         StepconfError: the folder is not a run, a shard cannot be read, or one of `own` has no value on any row.
     """
     check_is_run(run)
     signals = [one for one in (*SIGNALS, *own) if one.higher_is_better is not None]
-    higher = {one.name: bool(one.higher_is_better) for one in signals} | {C: True}
-    if topk is not None:
-        higher[TOPK] = False
-    names = ("problem_id", "correct", CONFIDENCE.name, *higher)
+    higher = {one.name: bool(one.higher_is_better) for one in (*signals, *NOT_OF_TOKENS)}
+    names = (*_ROW, *higher)
     found: dict[str, list[Column]] = {name: [np.empty(0)] for name in names}
     left_out, failures = 0, dict[str, str]()
     for _, solutions, steps in read_aligned(run, _OF_SOLUTIONS, _OF_STEPS):
-        rows, tokens, n_undecided = _decided(kind, solutions, steps, topk)
+        rows, tokens, n_undecided = _rows(kind, solutions, steps, topk, branches)
         left_out += n_undecided
         lengths = rows[LENGTH.name].to_numpy().astype(np.int64)
         for name in names:
@@ -95,15 +148,42 @@ def read_units(
                 found[signal.name].append(values)
                 failures |= {signal.name: why} if why and signal.name not in failures else {}
     columns = {name: np.concatenate(parts[1:] or parts) for name, parts in found.items()}
-    problems, correct, confidence = (columns.pop(name) for name in names[:3])
+    row = {name: columns.pop(name) for name in _ROW}
+    # What is of steps alone, or of answers alone, is no column of the others.
+    columns = {name: values for name, values in columns.items() if values.size == row["decided"].size}
+    decided = row["decided"].astype(bool)
+    empty = [name for name, values in columns.items() if decided.any() and np.isnan(values[decided]).all()]
     for signal in own:
-        if correct.size and np.isnan(columns[signal.name]).all():
+        if signal.name in empty:
             raise StepconfError(
-                f"the signal {signal.name!r} has no value on any of {correct.size:,} {kind} of {run}: "
+                f"the signal {signal.name!r} has no value on any of {int(decided.sum()):,} {kind} of {run}: "
                 f"{failures[signal.name]}.",
-                "Its formula takes log-probabilities, entropies and largest probabilities: three lists of floats.",
+                "Its formula takes the scores of a span of tokens: stepconf.core.records.TokenScores.",
             )
-    return Units(kind, problems, correct, confidence, columns, higher, left_out, failures)
+    columns = {name: values.astype(float) for name, values in columns.items() if name not in empty}
+    in_chain = row["in_chain"].astype(bool)
+    of_steps = {
+        "positions": row["position"][decided],
+        "after_error": row["after_error"][decided].astype(bool),
+        "chains": Chains(
+            row["problem_id"][in_chain],
+            row["solution_id"][in_chain],
+            row["is_first_error"][in_chain].astype(bool),
+            {name: values[in_chain] for name, values in columns.items()},
+        ),
+    }
+    return Units(
+        kind,
+        row["problem_id"][decided],
+        row["correct"][decided].astype(bool),
+        row[CONFIDENCE.name][decided].astype(float),
+        {name: values[decided] for name, values in columns.items()},
+        {name: higher[name] for name in columns},
+        left_out,
+        {name: why for name, why in failures.items() if name in columns},
+        tuple(empty),
+        **(of_steps if kind == "steps" else {}),
+    )
 
 
 def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
@@ -141,35 +221,90 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
     return right.join(lowest, "solution_id", "left")["lowest"].fill_null(1.0).to_numpy()
 
 
-def _decided(
-    kind: Kind, solutions: Any, steps: Any, topk: Mapping[str, float] | None
+def _rows(
+    kind: Kind, solutions: Any, steps: Any, topk: Mapping[str, float] | None, branches: bool
 ) -> tuple["pl.DataFrame", Tokens, int]:
-    """Of a part of a run the rows that are decided and scored, their tokens, and how many rows are not.
+    """Of a part of a run the rows that are scored and decided, or in a chain with a first error, and their tokens.
 
-    Of the signals, the rows have those that are columns, and those that do not follow from tokens.
+    Also how many rows are not decided and scored. Of the signals, the rows have those that are columns, and those
+    that do not follow from tokens.
     """
     import polars as pl
 
     # Without their metadata, which others may have written and Polars takes for text.
     solutions, steps = (pl.DataFrame(rows.replace_schema_metadata(None)) for rows in (solutions, steps))
     samples = solutions.filter(pl.col("parent_solution_id").is_null())
-    of_samples = steps.join(samples, "solution_id", "semi").sort("solution_id", "step_index")
-    own = of_samples.with_columns(
-        pl.col(_LISTS[0]).list.len().alias(LENGTH.name),
-        pl.Series(TOPK, [(topk or {}).get(step) for step in of_samples["step_id"]], pl.Float64),
+    wanted = (solutions if branches and kind == "steps" else samples).select("solution_id", "branch_step")
+    own = steps.join(wanted, "solution_id").sort("solution_id", "step_index")
+    own = own.with_columns(
+        pl.col(TOKEN_LISTS[0]).list.len().alias(LENGTH.name),
+        pl.Series(TOPK.name, [(topk or {}).get(step) for step in own["step_id"]], pl.Float64),
+        position=pl.col("step_index") + pl.col("branch_step").fill_null(0),
     )
-    if kind == "steps":
-        is_known = pl.col("label") != "unknown"
-        rows = own.with_columns(correct=pl.when(is_known).then(pl.col("label") == "correct"))
-    else:
-        length = pl.col(LENGTH.name)
-        topk_mean = (pl.col(TOPK) * length).sum() / length.sum()
-        whole = own.group_by("solution_id").agg(length.sum(), pl.col(C).min(), topk_mean.alias(TOPK))
-        rows = samples.rename({"answer_correct": "correct"}).join(whole, "solution_id").sort("solution_id")
-    scored = rows.filter(
-        pl.col("correct").is_not_null(), pl.col(ENTROPY_MEAN.name).is_not_null(), pl.col(LENGTH.name) > 0
+    rows = _step_rows(own, solutions) if kind == "steps" else _answer_rows(own, samples)
+    scored = rows.filter(pl.col(ENTROPY_MEAN.name).is_not_null(), pl.col(LENGTH.name) > 0).with_columns(
+        decided=pl.col("correct").is_not_null()
+    )
+    n_undecided = len(rows) - int(scored["decided"].sum())
+    scored = scored.filter(pl.col("decided") | pl.col("in_chain")).with_columns(
+        pl.col("correct").fill_null(False)
     )
     spans = scored if kind == "steps" else own.join(scored, "solution_id", "semi", maintain_order="left")
-    lists = spans.filter(pl.col(LENGTH.name) > 0).select(_LISTS)
-    tokens = Tokens(*(lists[name].explode().to_numpy().astype(np.float64) for name in _LISTS))
-    return scored, tokens, len(rows) - len(scored)
+    return scored, _tokens(spans.filter(pl.col(LENGTH.name) > 0)), n_undecided
+
+
+def _step_rows(own: "pl.DataFrame", solutions: "pl.DataFrame") -> "pl.DataFrame":
+    import polars as pl
+
+    is_known = pl.col("label") != "unknown"
+    answers = solutions.filter(pl.col("parent_solution_id").is_not_null()).group_by(
+        "parent_solution_id", "branch_step", "predicted_answer"
+    )
+    answer = pl.col("predicted_answer")
+    agreed = (
+        answers.agg(n=pl.len())
+        .group_by("parent_solution_id", "branch_step")
+        .agg(most=pl.col("n").filter(answer.is_not_null()).max(), n=pl.col("n").sum())
+        .filter(pl.col("n") > 1)
+        .select(
+            pl.col("parent_solution_id").alias("solution_id"),
+            (pl.col("branch_step") - 1).cast(pl.Int32).alias("step_index"),
+            (pl.col("most") / pl.col("n")).alias(AGREEMENT.name),
+        )
+    )
+    return own.with_columns(
+        correct=pl.when(is_known).then(pl.col("label") == "correct"),
+        in_chain=pl.col("is_first_error").any().over("solution_id"),
+    ).join(agreed, ["solution_id", "step_index"], "left", maintain_order="left")
+
+
+def _answer_rows(own: "pl.DataFrame", samples: "pl.DataFrame") -> "pl.DataFrame":
+    import polars as pl
+
+    length = pl.col(LENGTH.name)
+    is_given = pl.col(TOPK.name).is_not_null().any()
+    topk_mean = pl.when(is_given).then((pl.col(TOPK.name) * length).sum() / length.sum())
+    whole = own.group_by("solution_id").agg(
+        length.sum(), pl.col(CUMULATIVE.name).min(), topk_mean.alias(TOPK.name), pl.col(TOKEN_LISTS[0])
+    )
+    likely = [
+        picsar([one for step in steps[:-1] for one in step], steps[-1])
+        for steps in whole[TOKEN_LISTS[0]].to_list()
+    ]
+    whole = whole.drop(TOKEN_LISTS[0]).with_columns(pl.Series(PICSAR.name, likely, pl.Float64))
+    return (
+        samples.rename({"answer_correct": "correct"})
+        .join(whole, "solution_id")
+        .sort("solution_id")
+        .with_columns(in_chain=False, position=0, is_first_error=False, after_error=False)
+    )
+
+
+def _tokens(spans: "pl.DataFrame") -> Tokens:
+    lengths = spans[LENGTH.name].to_numpy().astype(np.int64)
+    columns = []
+    for name in TOKEN_LISTS:
+        given = spans[name].is_not_null()
+        flat = spans[name].filter(given).explode().to_numpy().astype(np.float64)
+        columns.append(spread(flat, given.to_numpy(), lengths))
+    return Tokens(*columns)

@@ -36,7 +36,9 @@ def render(report: dict[str, Any]) -> list[Table | str]:
     if "change" in report:
         shown += [_change(report, kind) for kind in kinds if report["change"][kind]]
     for kind in kinds:
-        shown.append(_signals(report[kind], kind))
+        shown += [_signals(report[kind], kind), _protocols(report[kind], kind)]
+        if report[kind]["signals_without_value"]:
+            shown.append(f"No value on any of the {kind}: {', '.join(report[kind]['signals_without_value'])}")
         shown += [
             f"{name} has no value on {one['without_value']:,} {kind}: {one['why'] or 'null in the run'}"
             for name, one in report[kind]["signals"].items()
@@ -45,6 +47,8 @@ def render(report: dict[str, Any]) -> list[Table | str]:
     if report["settings"]["top_k"] is None:
         shown.append("The entropy of the likeliest tokens alone, as others compute it: --top-k 20.")
     shown += [_posthoc(report[kind]["posthoc"], kind) for kind in kinds if report[kind]["posthoc"]]
+    if "fit" in report:
+        shown += _fit(report["fit"])
     return shown
 
 
@@ -104,6 +108,55 @@ def _signals(found: dict[str, Any], kind: str) -> Table:
             _number(one["aurc"]),
         )
     return table
+
+
+def _protocols(found: dict[str, Any], kind: str) -> Table:
+    """AUROC of each signal by protocol; a head has the problems with a pair that counts."""
+    columns = [
+        ("pooled", "pooled"),
+        ("within", "within problems"),
+        ("equal", "equal length\nand position" if kind == "steps" else "equal length"),
+    ]
+    if kind == "steps":
+        columns.append(("up_to_error", "within, up to\nthe first error"))
+        columns.append(("first_error_rank", "rank of the\nfirst error"))
+    by_name = found["protocols"]
+    heads = []
+    for key, head in columns:
+        most = max((one[key]["informative"] for one in by_name.values() if key in one), default=0)
+        heads.append(f"{head}\n{most:,} problems")
+    table = _table(
+        f"{kind}: AUROC by protocol, direction fixed", "signal", [*heads, "within, labels\nshuffled"]
+    )
+    for name, one in by_name.items():
+        null = one["null"]
+        shuffled = f"{_number(null['mean'])} [{_number(null['low'])}, {_number(null['high'])}]"
+        table.add_row(name, *(interval(one[key]) if key in one else "-" for key, _ in columns), shuffled)
+    return table
+
+
+def _fit(document: dict[str, Any]) -> list[Table | str]:
+    shown: list[Table | str] = []
+    for kind in ("steps", "answers"):
+        if document[kind] is None:
+            shown.append(f"No confidence is fitted for {kind}: {document['not_fitted'].get(kind, '')}")
+            continue
+        held = document[kind]["held_out"]
+        title = (
+            f"{kind}: fitted confidence, measured on problems not fitted on "
+            f"({held['folds']} folds of {document[kind]['problems']:,} problems)"
+        )
+        heads = ("ECE, 10 bins", "Brier score", "AUROC", "AUROC within problems")
+        table = _table(title, "", heads)
+        for key, name in (("as_is", "exp(-entropy) as it is"), ("fitted", "fitted")):
+            table.add_row(
+                name, *(interval(held[key][one]) for one in ("ece_10", "brier", "auroc", "auroc_within"))
+            )
+        shown.append(table)
+        weights = zip(document[kind]["signals"], document[kind]["coefficients"], strict=True)
+        ordered = sorted(weights, key=lambda pair: -abs(pair[1]))
+        shown.append("Weights: " + ", ".join(f"{name} {weight:+.2f}" for name, weight in ordered))
+    return shown
 
 
 def _posthoc(found: dict[str, Any], kind: str) -> Table:

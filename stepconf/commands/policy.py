@@ -213,19 +213,32 @@ def calibrate(
         list[str] | None,
         typer.Option(metavar="MODULE:NAME", help="A signal of your own beside the others. Repeatable."),
     ] = None,
+    fit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=str, help="Fit P(right) of steps and answers; write FILE.json."),
+        Opened("file"),
+    ] = None,
+    fit_signals: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Comma-separated: what to fit on (default: all with values)."),
+    ] = None,
+    branches: Annotated[bool, typer.Option("--branches", help="The steps of branches too.")] = False,
     json_: Json = False,
 ) -> None:
     """Is a run's confidence honest? ECE, Brier, AUROC, signals.
 
     Steps and answers, every signal side by side, post-hoc calibration, figures. The run's steps must be scored and
-    labelled.
+    labelled. With --fit FILE: a fitted confidence, which --set confidence=FILE uses elsewhere.
     """
+    if fit is None and fit_signals is not None:
+        raise StepconfError("--fit-signals is given without --fit.", "Add --fit confidence.json")
     from stepconf.run.tables import check_is_run
     from stepconf.stores.opening import writer
 
     for folder in (run, before):
         if folder is not None:
             check_is_run(folder)
+    from stepconf.calibration.calibrate import Fit
     from stepconf.calibration.calibrate import calibrate as run_calibrate
     from stepconf.calibration.view import render
     from stepconf.kinds import SIGNALS
@@ -233,8 +246,9 @@ def calibrate(
 
     own = [SIGNALS.load(name) for name in signal or ()]
     folder = out or run / "calibration"
+    fitting = Fit(fit, names_of(fit_signals) if fit_signals else None) if fit else None
     with writer(folder), StageProgress() as tick:
-        report = run_calibrate(run, before, folder, resamples, seed, tick, top_k, own)
+        report = run_calibrate(run, before, folder, resamples, seed, tick, top_k, own, fitting, branches)
     if json_:
         typer.echo(json.dumps(report, indent=1))
         return
@@ -242,6 +256,8 @@ def calibrate(
         output.print(part)
     place = folder
     say(f"Files: {place}/calibration.json, {place}/*.svg, *.png")
+    if fit is not None:
+        say(f"Fitted confidence: {fit}. Use it: --set confidence={fit}")
 
 
 @command(

@@ -45,7 +45,7 @@ def _frames(problems: list[str]) -> Frames:
                 confidence = (_draw(solution, index, "confidence") % 1000 + 1) / 1001
                 before = f"{problem}|{prefix}"
                 step = [len(steps), problem, solution, index, before, before + text, text.strip(), 3]
-                step += [-confidence, confidence, label, seen, right]
+                step += [-confidence, confidence, confidence, label, seen, right]
                 steps.append(
                     [*step, "put right" if _draw(solution, index, "critic") % 5 == 0 else None, True]
                 )

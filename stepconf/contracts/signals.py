@@ -1,6 +1,7 @@
 """What a signal promises."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from math import isfinite, log
 from random import Random
 
@@ -30,7 +31,11 @@ def _span(n: int, seed: int) -> TokenScores:
     tops = [draw.uniform(0.01, 0.999) for _ in range(n)]
     entropies = [-p * log(p) - (1 - p) * log((1 - p) / (_VOCABULARY - 1)) for p in tops]
     logprobs = [log(p) if draw.random() < 0.8 else log((1 - p) / (_VOCABULARY - 1)) for p in tops]
-    return TokenScores(logprobs, entropies, tops)
+    rest = [(1 - p) / (_VOCABULARY - 1) for p in tops]
+    pairs = list(zip(tops, rest, entropies, strict=True))
+    varentropies = [p * (log(p) + h) ** 2 + (1 - p) * (log(q) + h) ** 2 for p, q, h in pairs]
+    means = [(log(p) + (_VOCABULARY - 1) * log(q)) / _VOCABULARY for p, q, _ in pairs]
+    return TokenScores(logprobs, entropies, tops, varentropies, means, rest)
 
 
 def _values(signal: Signal, spans: list[TokenScores]) -> list[float]:
@@ -57,7 +62,7 @@ def _differs(signal: Signal, spans: list[TokenScores]) -> None:
 
 
 def _is_pure(signal: Signal, spans: list[TokenScores]) -> None:
-    before = [(list(one.logprobs), list(one.entropies), list(one.max_probs)) for one in spans]
+    before = deepcopy(spans)
     _values(signal, spans)
-    after = [(list(one.logprobs), list(one.entropies), list(one.max_probs)) for one in spans]
+    after = spans
     expect(before == after, "it changes them")

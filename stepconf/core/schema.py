@@ -14,14 +14,21 @@ from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
 
 VERSION = "1.3"
+_IN_1_3: dict[str, tuple[str, ...]] = {
+    "solutions": ("fitted_confidence",),
+    "steps": (
+        *("token_varentropies", "token_mean_logprobs", "token_second_probs"),
+        *("fitted_confidence",),
+    ),
+}
 # Columns that older versions lack; `upgraded` adds them to what was written then.
 ADDED: dict[str, dict[str, tuple[str, ...]]] = {
     "1.0": {
-        "solutions": ("answer_type", "parent_solution_id", "branch_step"),
-        "steps": ("prefix_id", "after_error"),
+        "solutions": ("answer_type", "parent_solution_id", "branch_step", *_IN_1_3["solutions"]),
+        "steps": ("prefix_id", "after_error", *_IN_1_3["steps"]),
     },
-    "1.1": {"solutions": ("answer_type",)},
-    "1.2": {},
+    "1.1": {"solutions": ("answer_type", *_IN_1_3["solutions"]), "steps": _IN_1_3["steps"]},
+    "1.2": _IN_1_3,
 }
 UPGRADED_FROM = "stepconf_upgraded_from"
 ENTROPY_METADATA = {
@@ -70,6 +77,7 @@ SOLUTIONS = (
     Field("extra", "json", "every column of the source that was not used"),
     Field("parent_solution_id", "string?", "the solution that a branch leaves; null where it is no branch"),
     Field("branch_step", "int32?", "the step of the parent before which a branch leaves it, from 0"),
+    Field("fitted_confidence", "float64?", "P(the answer is right) by the recipe's confidence file, (0, 1)"),
 )
 
 STEP_SIGNALS = tuple(signal for signal in SIGNALS if signal.column)
@@ -104,6 +112,10 @@ STEPS = (
         "after_error", "bool", "a step before it is labelled incorrect, in its solution or before it branches"
     ),
     Field("prefix_id", "string?", "content hash of the exact tokens before the step, the prompt's too"),
+    Field("token_varentropies", "list<float32>?", "varentropy of each token's distribution, nats^2, >= 0"),
+    Field("token_mean_logprobs", "list<float32>?", "mean over the vocabulary of ln p, nats, <= -ln V"),
+    Field("token_second_probs", "list<float32>?", "second largest probability of each token, [0, 1/2]"),
+    Field("fitted_confidence", "float64?", "P(the step is right) by the recipe's confidence file, (0, 1)"),
 )
 
 _SOURCES = "step (of solution_id), candidate (another one's step), solution, completer (another model)"
@@ -294,7 +306,8 @@ def json_schema(table: str) -> dict[str, Any]:
 
 def _json_type(kind: str) -> dict[str, Any]:
     if kind.endswith("?"):
-        return {"type": [_json_type(kind[:-1])["type"], "null"]}
+        own = _json_type(kind[:-1])
+        return own | {"type": [own["type"], "null"]}
     if kind.startswith("list<"):
         return {"type": "array", "items": _json_type(kind[5:-1])}
     if kind in ("verdict", "message"):

@@ -6,18 +6,48 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stepconf.core.records import TokenScores
 from stepconf.core.signals import Pooled, Signal
 
 Floats = npt.NDArray[np.float64]
 _POOLS = {"sum": np.add, "mean": np.add, "max": np.maximum}
 
 
+# The columns of `steps` that `Tokens` are made of, in its order.
+TOKEN_LISTS = (
+    *("token_logprobs", "token_entropies", "token_max_probs"),
+    *("token_varentropies", "token_mean_logprobs", "token_second_probs"),
+)
+
+
 class Tokens(NamedTuple):
-    """The token lists of consecutive spans, one span after the other: each (t,)."""
+    """The token lists of consecutive spans, one span after the other: each (t,), NaN where a list was not given."""
 
     logprobs: Floats
     entropies: Floats
     max_probs: Floats
+    varentropies: Floats
+    mean_logprobs: Floats
+    second_probs: Floats
+
+    def span(self, start: int, end: int) -> TokenScores:
+        """Of the tokens from `start` to before `end`; a list with a NaN is not there."""
+        own = [column[start:end] for column in self]
+        given = [own[0], own[1], own[2], *(None if np.isnan(one).any() else one for one in own[3:])]
+        return TokenScores(*(None if one is None else one.tolist() for one in given))  # type: ignore[arg-type]
+
+
+def spread(flat: Floats, given: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64]) -> Floats:
+    """A token list (t,) of consecutive spans of which some may lack it: NaN there.
+
+    Args:
+        flat: the values of those that have it, one span after the other.
+        given: whether each span has it (n,).
+        lengths: tokens of each span (n,), which add up to t.
+    """
+    values = np.full(int(lengths.sum()), np.nan)
+    values[np.repeat(given, lengths)] = flat
+    return values
 
 
 class Values(NamedTuple):
@@ -44,7 +74,7 @@ def over_spans(signal: Signal, tokens: Tokens, lengths: npt.NDArray[np.int64]) -
         values[some] = _pooled(signal.of_tokens, tokens, starts, lengths[some])
         return Values(values, failure)
     for span, start, end in zip(some, starts, ends, strict=True):
-        value, why = _value(signal, Tokens(*(column[start:end] for column in tokens)))
+        value, why = _value(signal, tokens.span(start, end))
         values[span] = value
         failure = failure or why
     return Values(values, failure)
@@ -70,9 +100,9 @@ def _mapped(then: Callable[[float], float], pooled: float) -> float:
         return np.nan
 
 
-def _value(signal: Signal, span: Tokens) -> tuple[float, str]:
+def _value(signal: Signal, span: TokenScores) -> tuple[float, str]:
     try:
-        value = signal.of_tokens(*(column.tolist() for column in span))
+        value = signal.of_tokens(span)
         number = np.nan if value is None else float(value)
     except Exception as error:  # noqa: BLE001  the formula is the user's; what it raises is reported
         return np.nan, f"{type(error).__name__}: {error}"

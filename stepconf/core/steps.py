@@ -39,8 +39,7 @@ def build_steps(
     ends = (len(prompt_ids) + start for start, _ in spans)
     prefixes = prefix_ids([*prompt_ids, *token_ids], ends) if token_ids else [None] * len(spans)
     for index, ((char_start, char_end), (start, end)) in enumerate(zip(char_spans, spans, strict=True)):
-        columns = (scores.logprobs, scores.entropies, scores.max_probs) if scores else ([], [], [])
-        own = TokenScores(*(list(column[start:end]) for column in columns))
+        own = scores[start:end] if scores else TokenScores([], [], [])
         log_cumulative -= ENTROPY_MEAN.over(own) or 0.0
         steps.append(
             Step(
@@ -62,6 +61,9 @@ def build_steps(
                 signals=measure(own),
                 cumulative_confidence=exp(log_cumulative) if scores else None,
                 prefix_id=prefixes[index],
+                token_varentropies=own.varentropies,
+                token_mean_logprobs=own.mean_logprobs,
+                token_second_probs=own.second_probs,
             )
         )
     return steps

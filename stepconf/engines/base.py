@@ -1,7 +1,8 @@
 """The one Protocol of language models: sample continuations of token ids, and score given token ids."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import exp
 from typing import Any, Literal, Protocol
 
 from stepconf.core.records import TokenScores
@@ -176,9 +177,17 @@ def finish(
         # What an engine drew behind the place is not wanted; an end of sequence right there still ends it.
         ended_by_model, paused = ended_by_model and last == keep < len(token_ids), True
         keep = last
-    trimmed = TokenScores(scores.logprobs[:keep], scores.entropies[:keep], scores.max_probs[:keep])
+    trimmed = scores[:keep]
     reason: Literal["stop", "length", "until"] = "stop" if ended_by_model else "until" if paused else "length"
     return Completion(token_ids[:keep], pieces[:keep], trimmed, reason, len(token_ids))
+
+
+def scores_of(columns: Sequence[Sequence[float]]) -> TokenScores:
+    """The scores of tokens from the columns of `stats.token_stats`, each of one value per token."""
+    logprobs, entropies, log_max, varentropies, means, log_second = map(list, columns)
+    return TokenScores(
+        logprobs, entropies, [exp(x) for x in log_max], varentropies, means, [exp(x) for x in log_second]
+    )
 
 
 def cut_at_stop(pieces: list[str], stop: tuple[str, ...]) -> int | None:

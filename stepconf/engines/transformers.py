@@ -9,7 +9,6 @@ import gc
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from math import exp
 from typing import Any
 
 import torch
@@ -26,8 +25,9 @@ from stepconf.engines.base import (
     cut_at_stop,
     finish,
     none_dropped,
+    scores_of,
 )
-from stepconf.engines.stats import token_stats, topk_entropy
+from stepconf.engines.stats import COLUMNS, token_stats, topk_entropy
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError, model_not_found
 
@@ -270,4 +270,4 @@ def _draw(logits: torch.Tensor, sampling: Sampling, noise: list[torch.Generator]
 
 
 def _scores(rows: list[list[float]]) -> TokenScores:
-    return TokenScores([r[0] for r in rows], [r[1] for r in rows], [exp(r[2]) for r in rows])
+    return scores_of(list(zip(*rows, strict=True)) if rows else [()] * COLUMNS)

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from math import exp
 from typing import Any, Generic, TypeVar
 
 from stepconf.core.records import TokenScores
@@ -17,6 +16,7 @@ from stepconf.engines.base import (
     check_fits,
     finish,
     none_dropped,
+    scores_of,
 )
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.engines.vllm_start import (
@@ -29,7 +29,7 @@ from stepconf.engines.vllm_start import (
 from stepconf.errors import StepconfError
 
 _TAP = "stepconf.engines.vllm_tap.EntropyTap"
-_EXTRA_COLUMNS = 2
+_EXTRA_COLUMNS = 5
 
 R = TypeVar("R", SampleRequest, ScoreRequest)
 
@@ -264,5 +264,6 @@ def _held_to(json_schema: str) -> Any:
 
 
 def _scores(flat: list[float]) -> TokenScores:
-    """Columns of the tap: log p(token), entropy, log max p, token by token."""
-    return TokenScores(flat[0::3], flat[1::3], [exp(x) for x in flat[2::3]])
+    """Columns of the tap (see `stats.token_stats`), token by token."""
+    n = _EXTRA_COLUMNS + 1
+    return scores_of([flat[column::n] for column in range(n)])

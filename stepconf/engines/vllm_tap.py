@@ -1,9 +1,9 @@
 """Exact entropies from inside vLLM: two methods of the worker's sampler, replaced.
 
 What was removed from the ordinary logprob path: the [batch, vocabulary] log-softmax matrix, the top-k and the
-ranks. In their place each sampled token's entry carries three numbers: its log-probability, the entropy of
-the full distribution, and the largest log-probability. They travel where logprobs travel, so they are aligned
-with the tokens by construction, whatever the scheduler does (chunked prefill, preemption, prefix caching).
+ranks. In their place each sampled token's entry carries the six numbers of `stats.token_stats`. They travel
+where logprobs travel, so they are aligned with the tokens by construction, whatever the scheduler does (chunked
+prefill, preemption, prefix caching).
 Prompt logprobs go through the same two methods: generated and teacher-forced values are the same function.
 """
 
@@ -23,7 +23,7 @@ from vllm.v1.outputs import LogprobsTensors
 from stepconf.engines.stats import token_stats
 from stepconf.engines.vllm_start import CLIENT_VARIABLE
 
-COLUMNS = 3
+COLUMNS = 6
 RUNNER_MODULE = "vllm.v1.worker.gpu_model_runner"
 
 
@@ -45,7 +45,7 @@ def _keep_logits(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _gather_stats(logits: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor) -> LogprobsTensors:
-    """Stands for `gather_logprobs`: [rows, 3] token statistics instead of the top-k.
+    """Stands for `gather_logprobs`: [rows, 6] token statistics instead of the top-k.
 
     The id columns repeat the token: any valid id does, since results are read by position.
     """

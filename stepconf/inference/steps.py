@@ -64,16 +64,10 @@ class _Draft:
     def take(self, completion: Completion) -> None:
         self.token_ids = self.token_ids + completion.token_ids
         self.pieces = self.pieces + completion.pieces
-        mine, new = self.scores, completion.scores
-        self.scores = TokenScores(
-            mine.logprobs + new.logprobs, mine.entropies + new.entropies, mine.max_probs + new.max_probs
-        )
+        self.scores = self.scores + completion.scores
 
     def end(self, keep: int, ending: Ending) -> None:
-        scores = TokenScores(
-            self.scores.logprobs[:keep], self.scores.entropies[:keep], self.scores.max_probs[:keep]
-        )
-        self.done = Candidate(self.token_ids[:keep], "".join(self.pieces[:keep]), scores, ending)
+        self.done = Candidate(self.token_ids[:keep], "".join(self.pieces[:keep]), self.scores[:keep], ending)
 
 
 class Stepper:

@@ -24,6 +24,7 @@ SOLUTION_COLUMNS += [
 ]
 STEP_COLUMNS = ["solution_id", "problem_id", "prefix_id", "step_index", "n_steps", "text", "char_start"]
 STEP_COLUMNS += ["token_start", "token_ids", "logprob_sum", "confidence", "label", "after_error"]
+STEP_COLUMNS += ["fitted_confidence"]
 _REFERENCES = "verdicts.list.element.reference"
 _BATCH_BYTES = 24 << 20  # of shards that are read together: their pairs make a file worth its while
 _ALL = 2**31  # characters
@@ -86,9 +87,10 @@ def frames_of(batch: Batch) -> Frames:
         corrected=_corrected(steps),
     )
     steps = steps.with_columns(
-        mean_logprob=pl.when(pl.col("n_tokens") > 0).then(pl.col("logprob_sum") / pl.col("n_tokens"))
+        mean_logprob=pl.when(pl.col("n_tokens") > 0).then(pl.col("logprob_sum") / pl.col("n_tokens")),
+        sureness=pl.coalesce("fitted_confidence", "confidence"),
     )
-    return Frames(steps.drop("verdicts"), _with_logprobs(solutions, steps))
+    return Frames(steps.drop("verdicts", "fitted_confidence"), _with_logprobs(solutions, steps))
 
 
 def _frame(table: Any, columns: list[str]) -> pl.DataFrame:

@@ -75,6 +75,10 @@ class Recipe(Strict):
     model: str = ""
     """Hub id, local folder, URL, or demo (built in)."""
     model_revision: str | None = None
+    confidence: str | None = None
+    """File of a fitted confidence, as `calibrate --fit` writes it, to take in place of exp(-mean entropy)."""
+    confidence_force: bool = False
+    """Take it though it was fitted on the tokens of another model."""
     chunk: int = Field(64, ge=1)
     """Problems (or imported solutions) per shard: what a crash may cost."""
     problems: ProblemsRecipe = ProblemsRecipe()
@@ -96,6 +100,7 @@ GENERATE_BUDGET = 6.0
 # What changes how fast a run goes, but not what it contains; and what is decided after it.
 _CONNECTION = {"base_url", "api_key_env", "concurrency", "timeout_s", "attempts", "patience_s"}
 _NOT_IDENTITY = {
+    "confidence_force": True,
     "engine": {"trust_remote_code", *_CONNECTION},
     "verify": {"workers": True, "critic": {*_CONNECTION, "placement"}},
     "pairs": True,

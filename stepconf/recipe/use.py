@@ -17,7 +17,8 @@ class PairsRecipe(Strict):
     strategy: str = "caspo"
     """caspo, step-dpo (by step labels), rstar, cgpo (outcomes), dpo-vp, pcpo (whole solutions), or module:name."""
     tau: float | None = Field(None, gt=0, le=1)
-    """caspo: confidence at or below which a correct step is uncertain (default: by pairs.tau_quantile)."""
+    """caspo: confidence at or below which a correct step is uncertain (default: by pairs.tau_quantile). It is compared
+    with the fitted confidence where the run has one."""
     tau_quantile: float = Field(0.5, ge=0, le=1)
     """Quantile of the confidences of correct steps in the run."""
     after_error: Literal["stop", "continue"] = "stop"

@@ -12,12 +12,17 @@ from stepconf.core import schema
 Row = Mapping[str, Any]
 
 # The signals of a step and their units, in the order in which the page shows them.
-SHOWN_SIGNALS = [*((one.name, one.unit) for one in schema.STEP_SIGNALS), ("cumulative_confidence", "")]
+SHOWN_SIGNALS = [
+    *((one.name, one.unit) for one in schema.STEP_SIGNALS),
+    ("cumulative_confidence", ""),
+    ("fitted_confidence", ""),
+]
 
 SOLUTION_COLUMNS = [
     "solution_id", "problem_id", "external_id", "source", "split", "problem", "gold_answer", "model", "text",
     "token_ids", "temperature", "top_p", "seed", "sample_index", "finish_reason", "predicted_answer",
     "answer_correct", "n_steps", "n_tokens", "entropy_mean", "confidence",
+    "fitted_confidence",
 ]  # fmt: skip
 BRANCH_COLUMNS = [name for name in SOLUTION_COLUMNS if name not in ("problem", "source", "split")]
 STEP_COLUMNS = [
@@ -32,6 +37,7 @@ PAIR_COLUMNS = [
 _SHOWN_OF_SOLUTION = [
     "solution_id", "model", "temperature", "top_p", "seed", "sample_index", "finish_reason", "predicted_answer",
     "answer_correct", "n_steps", "n_tokens", "entropy_mean", "confidence",
+    "fitted_confidence",
 ]  # fmt: skip
 _SHOWN_OF_STEP = [
     "step_id", "step_index", *dict(SHOWN_SIGNALS), "label", "label_source", "is_first_error",

@@ -51,12 +51,7 @@ class Tables:
                     for group in range(shard.num_row_groups)
                 ]
                 found = pa.concat_tables(groups) if groups else shard.read(names)
-                for name in (
-                    _later(shard.schema_arrow, table).difference(found.column_names).intersection(names)
-                ):
-                    found = found.append_column(
-                        name, pa.nulls(len(found), arrow_schema(table).field(name).type)
-                    )
+                found = _with_later(found, shard.schema_arrow, table, names)
                 heads = list(dict.fromkeys(name.partition(".")[0] for name in names))
                 if absent := set(heads).difference(found.column_names):
                     raise KeyError(f"no column {min(absent)}")
@@ -85,7 +80,9 @@ class Tables:
             file, index = places[one]
 
             def read(name: str, index: int = index) -> pa.Table:
-                return self._file(name).read_row_group(index, names)
+                shard = self._file(name)
+                found = shard.read_row_group(index, names)
+                return _with_later(found, shard.schema_arrow, table, names or arrow_schema(table).names)
 
             rows = _explained(read, file)
             taken = rows.take(inside - starts[one]).to_pylist()
@@ -116,6 +113,13 @@ class Tables:
                 self._open_files.pop(next(iter(self._open_files))).close()
             self._open_files[name] = parquet_file(self._source.open(name))
         return self._open_files[name]
+
+
+def _with_later(rows: pa.Table, schema: pa.Schema, table: str, names: Sequence[str]) -> pa.Table:
+    """The rows with those of `names` that the version of their shard lacks, as nulls."""
+    for name in _later(schema, table).difference(rows.column_names).intersection(names):
+        rows = rows.append_column(name, pa.nulls(len(rows), arrow_schema(table).field(name).type))
+    return rows
 
 
 def _later(schema: pa.Schema, table: str) -> set[str]:

@@ -101,7 +101,7 @@ def polars_reads(path: Path) -> Iterator[None]:
 
 
 def confidence_quantile(path: Path, quantile: float) -> float:
-    """The quantile of the confidences of correct steps in the run: the default threshold tau.
+    """The quantile of the confidences of correct steps in the run, the fitted ones if it has them: the default tau.
 
     Raises:
         StepconfError: no step is labelled correct, or a shard cannot be read.
@@ -109,7 +109,7 @@ def confidence_quantile(path: Path, quantile: float) -> float:
     import polars as pl
 
     correct = scan(path, "steps").filter(pl.col("label") == "correct")
-    asked = correct.select(pl.col("confidence").quantile(quantile, "linear"))
+    asked = correct.select(pl.coalesce("fitted_confidence", "confidence").quantile(quantile, "linear"))
     with polars_reads(path):
         value = asked.collect(engine="streaming").item()
     if value is None:

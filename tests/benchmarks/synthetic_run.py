@@ -309,6 +309,6 @@ def _bounds(lengths: Any) -> Any:
 
 
 def _blank(kind: str, size: int) -> list[Any]:
-    if kind.startswith("list"):
+    if kind.startswith("list") and not kind.endswith("?"):
         return [[]] * size
     return [None if kind.endswith("?") else "" if kind == "string" else False if kind == "bool" else 0] * size

@@ -82,7 +82,23 @@ def test_rows_come_back_as_they_went() -> None:
     assert [step_of(row) for row in steps.to_pylist()] == rounded(one).steps
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("table", ["solutions", "steps"])
+@pytest.mark.parametrize("version", ADDED)
+def test_columns_that_older_versions_lack_are_added(version: str, table: str) -> None:
+    one = solved(0)
+    given: list[Any] = [one.solution] if table == "solutions" else one.steps
+    rows = pa.Table.from_pydict(to_columns(table, given), arrow_schema(table))
+    older = rows.drop_columns(list(ADDED[version].get(table, ())))
+    new = upgraded(table, older.replace_schema_metadata({"stepconf_schema": version}))
+    assert new.schema.names == arrow_schema(table).names
+    new.validate(full=True)
+    assert all(value is None for value in new["fitted_confidence"].to_pylist())
+    assert new.select(older.schema.names).drop_columns(
+        ["extra"] if table == "solutions" else []
+    ) == older.drop_columns(["extra"] if table == "solutions" else [])
+
+
+@pytest.mark.parametrize("version", [one for one in ADDED if "answer_type" in ADDED[one]["solutions"]])
 def test_answer_types_of_older_versions_come_out_of_extra(version: str) -> None:
     held = ['{"a": [1], "answer_type": "number"}', '{"a": 1}', "{}", '{"answer_type": "choice"}', "[broken"]
     rows = pa.Table.from_pydict(to_columns("solutions", [solved(i).solution for i in range(len(held))]))

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from stepconf.core.records import TokenScores
+
 
 @lru_cache(maxsize=2)
 def model(path: str) -> Any:
@@ -23,6 +25,18 @@ def token_numbers(
     probs = rows.exp()
     chosen = rows[torch.arange(len(token_ids)), torch.tensor(token_ids, dtype=torch.long)]
     return chosen.tolist(), (-(probs * rows).sum(-1)).tolist(), probs.amax(-1).tolist()
+
+
+@torch.inference_mode()
+def token_scores(path: str, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> TokenScores:
+    """All that is recorded of each of `token_ids` after `prompt_ids`."""
+    rows = _logprobs(path, prompt_ids, token_ids)
+    probs = rows.exp()
+    entropy = -(probs * rows).sum(-1)
+    varentropy = (probs * (rows + entropy[:, None]) ** 2).sum(-1)
+    second = probs.sort(-1, descending=True).values[:, 1]
+    first = token_numbers(path, prompt_ids, token_ids)
+    return TokenScores(*first, varentropy.tolist(), rows.mean(-1).tolist(), second.tolist())
 
 
 @torch.inference_mode()

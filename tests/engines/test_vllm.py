@@ -12,7 +12,7 @@ from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Completion, SampleRequest, Sampling, ScoreRequest
 from stepconf.errors import StepconfError
 from stepconf.verifiers.critic import json_form
-from tests.engines.reference import token_numbers
+from tests.engines.reference import token_scores
 from tests.tiny import needs_demo_model
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
@@ -50,9 +50,10 @@ def test_numbers_equal_a_float32_forward(engine: VllmEngine) -> None:
     for request in requests:
         for completion in sampled[request.key]:
             if completion.token_ids:
-                _, entropies, _ = token_numbers(engine.info.model, request.prompt_ids, completion.token_ids)
-                gaps += [abs(a - b) for a, b in zip(entropies, completion.scores.entropies, strict=True)]
-    assert len(gaps) > 300
+                expected = token_scores(engine.info.model, request.prompt_ids, completion.token_ids)
+                for mine, other in zip(completion.scores.columns(), expected.columns(), strict=True):
+                    gaps += [abs(a - b) for a, b in zip(mine or [], other or [], strict=True)]
+    assert len(gaps) > 6 * 300
     assert fmean(gaps) <= {"float32": 0.001, "bfloat16": 0.03}[engine.info.dtype], fmean(gaps)
 
 
@@ -161,7 +162,7 @@ def test_a_text_held_to_a_schema_has_the_entropies_of_the_raw_distribution(engin
                 True
             ] * 2
         assert request in free or text.lstrip().startswith("{")
-        _, entropies, _ = token_numbers(engine.info.model, request.prompt_ids, completion.token_ids)
+        entropies = token_scores(engine.info.model, request.prompt_ids, completion.token_ids).entropies
         gaps += [abs(a - b) for a, b in zip(entropies, completion.scores.entropies, strict=True)]
     assert len(gaps) > 100
     assert fmean(gaps) <= {"float32": 0.001, "bfloat16": 0.03}[engine.info.dtype], fmean(gaps)

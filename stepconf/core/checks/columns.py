@@ -25,7 +25,7 @@ _RANGES = {
     **{signal.name: signal for signal in SIGNALS},
     # A product over many steps may be too small for a float.
     "cumulative_confidence": replace(CONFIDENCE, open_low=False),
-    **dict.fromkeys(("chosen_confidence", "rejected_confidence"), CONFIDENCE),
+    **dict.fromkeys(("chosen_confidence", "rejected_confidence", "fitted_confidence"), CONFIDENCE),
 }
 
 

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from stepconf.core.checks.findings import Findings
 from stepconf.core.noise import SOURCE
 from stepconf.core.signals import ENTROPY_MEAN, SIGNALS
-from stepconf.core.spans import Tokens, over_spans
+from stepconf.core.spans import TOKEN_LISTS, Tokens, over_spans, spread
 
 Mask = np.ndarray  # of bool
 _SLACK = 1e-3  # nats: token columns are float32, and what an engine adds up may round
-_TOKEN_LISTS = ("token_ids", "token_logprobs", "token_entropies", "token_max_probs")
+_GIVEN = TOKEN_LISTS[:3]
+_MAYBE_GIVEN = TOKEN_LISTS[3:]  # null where an engine or an older version does not give them
 
 
 class Grouped(NamedTuple):
@@ -103,8 +104,11 @@ def _texts(g: Grouped, found: Findings) -> None:
 
 def _list_lengths(g: Grouped, found: Findings) -> np.ndarray:
     """Tokens of each step (n,); -1 where its lists disagree."""
-    lengths = [numbers(pc.list_value_length(g.steps[name])) for name in _TOKEN_LISTS]
+    lengths = [numbers(pc.list_value_length(g.steps[name])) for name in ("token_ids", *_GIVEN)]
     differ = np.any([length != lengths[0] for length in lengths[1:]], axis=0)
+    for name in _MAYBE_GIVEN:
+        there = numbers(pc.is_valid(g.steps[name]))
+        differ |= there & (numbers(pc.list_value_length(g.steps[name])) != lengths[0])
     found.add_rows("list-lengths", differ, g.steps["step_id"])
     return np.where(differ, -1, lengths[0])
 
@@ -129,27 +133,39 @@ def _token_spans(g: Grouped, lengths: np.ndarray, found: Findings) -> None:
 
 
 def _token_ranges(steps: Any, lengths: np.ndarray, vocabulary: int | None, found: Findings) -> None:
-    ids, logprobs, entropies, most = (numbers(pc.list_flatten(steps[name])) for name in _TOKEN_LISTS)
+    ids = numbers(pc.list_flatten(steps["token_ids"]))
+    logprobs, entropies, most, varentropies, means, second = _tokens(steps, lengths)
     with np.errstate(divide="ignore", invalid="ignore"):
         most_log = np.log(most)
     highest = log(vocabulary) + _SLACK if vocabulary else np.inf
+    of_varentropy, of_mean, of_second = (
+        np.repeat(numbers(pc.is_valid(steps[name])), lengths) for name in _MAYBE_GIVEN
+    )
     # Written so that a NaN, which compares as false, counts as wrong.
     wrong = {
-        "probability-range": ~((most > 0) & (most <= 1 + 1e-6)),
-        "logprob-range": ~((logprobs <= 0) & (logprobs <= most_log + _SLACK)),
+        "probability-range": ~((most > 0) & (most <= 1 + 1e-6))
+        | (of_second & ~((second >= 0) & (second <= most + 1e-6))),
+        "logprob-range": ~((logprobs <= 0) & (logprobs <= most_log + _SLACK)) | (of_mean & ~(means <= 0)),
         # The most probable token bounds the entropy from below: H >= -log max p.
-        "entropy-range": ~((entropies >= 0) & (entropies <= highest) & (entropies >= -most_log - _SLACK)),
+        "entropy-range": ~((entropies >= 0) & (entropies <= highest) & (entropies >= -most_log - _SLACK))
+        | (of_varentropy & ~(varentropies >= 0)),
         "token-range": (ids < 0) | (ids >= vocabulary if vocabulary else False),
     }
     for check, mask in wrong.items():
         found.add_rows(check, rows_with(mask, lengths), steps["step_id"])
 
 
+def _tokens(steps: Any, lengths: np.ndarray) -> Tokens:
+    given = [numbers(pc.list_flatten(steps[name])).astype(np.float64) for name in _GIVEN]
+    for name in _MAYBE_GIVEN:
+        flat, there = numbers(pc.list_flatten(steps[name])), numbers(pc.is_valid(steps[name]))
+        given.append(spread(flat.astype(np.float64), there, lengths.astype(np.int64)))
+    return Tokens(*given)
+
+
 def _aggregates(g: Grouped, lengths: np.ndarray, found: Findings) -> None:
     """The columns that have the name of a signal are that signal of the step's, or of all the solution's, tokens."""
-    tokens = Tokens(
-        *(numbers(pc.list_flatten(g.steps[name])).astype(np.float64) for name in _TOKEN_LISTS[1:])
-    )
+    tokens = _tokens(g.steps, lengths)
     _signals(g.steps, g.steps["step_id"], tokens, lengths, found)
     per_solution = np.bincount(g.code, lengths, len(g.solutions)).astype(np.int64)
     solutions = g.solutions.filter(pa.array(g.size > 0))

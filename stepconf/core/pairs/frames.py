@@ -22,6 +22,10 @@ STEPS = {
     "n_tokens": (pl.Int64, "tokens of the step; 0 where they have no scores"),
     "mean_logprob": (pl.Float64, "mean log-probability of its tokens, nats; null without scores"),
     "confidence": (pl.Float64, "exp(-mean entropy), (0, 1]; null without scores"),
+    "sureness": (
+        pl.Float64,
+        "what tau is compared with: the fitted confidence if the run has it, else the other",
+    ),
     "label": (pl.String, "correct, incorrect or unknown"),
     "after_error": (pl.Boolean, "a step before it on its path is incorrect"),
     "answer_correct": (pl.Boolean, "of its solution's path; null where unknown"),
@@ -64,7 +68,7 @@ class Rules(NamedTuple):
     """The settings of strategies; each reads what it needs.
 
     Args:
-        tau: confidence at or below which a correct step is uncertain.
+        tau: sureness at or below which a correct step is uncertain.
         after_error: whether steps after the first wrong one, whose prefix is wrong, may make pairs.
         margin: least difference of two shares of right completions, in (0, 1].
         seed: of hashes that choose.

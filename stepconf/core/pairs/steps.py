@@ -24,15 +24,16 @@ from stepconf.core.pairs.frames import (
 def caspo(frames: Frames, rules: Rules) -> Choice:
     """Algorithm 1 of CASPO, arXiv 2605.07353.
 
-    A correct step with confidence <= `tau` is chosen over the likeliest sibling that is not verified correct
-    (`correct_uncertain`). An incorrect step is rejected for the correct one (`incorrect`): the critic's reference,
-    else the likeliest sibling that is verified correct. A confident correct step is skipped. Where the paper is
-    silent: siblings that are equal but for white space are one step, so that none that reads as a correct one is
-    rejected for it; and with `after_error` "stop" nothing after a wrong step is used, since its prefix is wrong.
+    A correct step with confidence <= `tau` (`sureness` in the frames) is chosen over the likeliest sibling that is not
+    verified correct (`correct_uncertain`). An incorrect step is rejected for the correct one (`incorrect`): the
+    critic's reference, else the likeliest sibling that is verified correct. A confident correct step is skipped.
+    Where the paper is silent: siblings that are equal but for white space are one step, so that none that reads as a
+    correct one is rejected for it; and with `after_error` "stop" nothing after a wrong step is used, since its prefix
+    is wrong.
     Counted are steps: each is a pair or has a reason.
     """
     steps = frames.steps
-    label, confidence = pl.col("label"), pl.col("confidence")
+    label, confidence = pl.col("label"), pl.col("sureness")
     judged = steps.with_columns(
         reason=pl.when(pl.col("after_error") & (rules.after_error == "stop"))
         .then(pl.lit(reasons.AFTER_ERROR))
