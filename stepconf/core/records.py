@@ -25,18 +25,43 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """Per token, of the model's raw next-token distribution (temperature 1): three lists of one length.
+    """Per token, of the model's raw next-token distribution p (temperature 1): lists of one length.
 
-    `logprobs`: natural log of the token's probability (<= 0). `entropies`: Shannon entropy over the full
+    `logprobs`: natural log of the token's probability (<= 0). `entropies`: Shannon entropy H over the full
     vocabulary in nats, in [0, ln V]. `max_probs`: the largest probability, in (0, 1].
+
+    None where an engine or an older run does not give them: `varentropies`: sum p (ln p + H)^2 in nats^2, >= 0.
+    `mean_logprobs`: mean over the vocabulary of ln p in nats, <= -ln V; tokens of probability 0 (masked) are left out.
+    `second_probs`: the second largest probability, in [0, 1/2].
     """
 
     logprobs: list[float]
     entropies: list[float]
     max_probs: list[float]
+    varentropies: list[float] | None = None
+    mean_logprobs: list[float] | None = None
+    second_probs: list[float] | None = None
 
     def __len__(self) -> int:
         return len(self.logprobs)
+
+    def __getitem__(self, span: slice) -> "TokenScores":
+        """The scores of a span of the tokens."""
+        return TokenScores(*(None if one is None else list(one[span]) for one in self.columns()))  # type: ignore[arg-type]
+
+    def __add__(self, other: "TokenScores") -> "TokenScores":
+        """These tokens, then those of `other`; a list is there where both have it, or where the other has no token."""
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        pairs = zip(self.columns(), other.columns(), strict=True)
+        return TokenScores(*(None if a is None or b is None else a + b for a, b in pairs))  # type: ignore[arg-type]
+
+    def columns(self) -> tuple[list[float] | None, ...]:
+        """All six lists in order."""
+        return (
+            *(self.logprobs, self.entropies, self.max_probs),
+            *(self.varentropies, self.mean_logprobs, self.second_probs),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +109,18 @@ class Step:
     is_first_error: bool = False
     after_error: bool = False
     prefix_id: str | None = None
+    token_varentropies: list[float] | None = None
+    token_mean_logprobs: list[float] | None = None
+    token_second_probs: list[float] | None = None
+    fitted_confidence: float | None = None
+
+    @property
+    def scores(self) -> TokenScores:
+        """The scores of its tokens; none where it was not scored."""
+        return TokenScores(
+            *(self.token_logprobs, self.token_entropies, self.token_max_probs),
+            *(self.token_varentropies, self.token_mean_logprobs, self.token_second_probs),
+        )
 
     @property
     def entropy_mean(self) -> float | None:
@@ -132,6 +169,7 @@ class Solution:
     extra: dict[str, Any] = field(default_factory=dict)
     parent_solution_id: str | None = None
     branch_step: int | None = None
+    fitted_confidence: float | None = None
 
 
 def bare_solution(problem_id: str, problem: str, gold_answer: str | None, text: str) -> Solution:

@@ -19,11 +19,11 @@ def stays_ahead(first: int, second: int) -> float:
     if not 0 <= second <= first:
         raise ValueError(f"{first} votes do not lead {second}")
     n = first + second + 1
-    return sum(comb(n, j) for j in range(first + 1)) / 2**n
+    return sum(comb(n, j) for j in range(first + 1)) / (1 << n)
 
 
 def votes_to_decide(first: int, second: int, threshold: float) -> int:
-    """The fewest further votes, all for the leader, that take `stays_ahead` to a threshold in (0, 1); 0: it is there."""
+    """The fewest further votes, all for the leader, that take `stays_ahead` to a threshold in (0, 1)."""
     more = 0
     while stays_ahead(first + more, second) < threshold:
         more += 1

@@ -73,6 +73,8 @@ class Recipe(Strict):
     model: str = ""
     """Hub id, local folder, URL, or demo (built in)."""
     model_revision: str | None = None
+    confidence: str | None = None
+    """File of a fitted confidence, as `calibrate --fit` writes it, to take in place of exp(-mean entropy)."""
     chunk: int = Field(64, ge=1)
     """Problems (or imported solutions) per shard: what a crash may cost."""
     problems: ProblemsRecipe = ProblemsRecipe()

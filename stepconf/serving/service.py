@@ -6,7 +6,7 @@ from typing import Literal
 
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.evaluation.infer import equality, prompts_of
+from stepconf.evaluation.infer import confidences, equality, prompts_of
 from stepconf.inference.base import Question, Result, Search, Setting, StepScore
 from stepconf.inference.live import Live
 from stepconf.inference.strategies import search
@@ -22,13 +22,15 @@ class Service:
     """Answers conversations over one engine, any number at a time.
 
     Raises:
-        StepconfError: the recipe asks for a chat and the model has no chat template.
+        StepconfError: the recipe asks for a chat and the model has no chat template, or its confidence file is none
+            or of another model.
     """
 
     def __init__(self, engine: Engine, pool: Pool, recipe: Recipe) -> None:
         self.live = Live(engine)
         self.context = engine.info.max_model_len
         self._engine, self._pool, self._recipe = engine, pool, recipe
+        self._of_step, self._of_answer = confidences(recipe)
         Prompter(engine.tokenizer, recipe.prompt)
 
     def run(self, ended: Callable[[], None]) -> None:
@@ -68,6 +70,8 @@ class Service:
             self.context,
             lambda kind: equality(self._pool, kind),
             settled=tell if asked.stream else None,
+            confidence=self._of_step,
+            answer_confidence=self._of_answer,
         )
         tell("started")
         question = Question(key, asked.messages[-1]["content"], prompts, asked.answer_type)

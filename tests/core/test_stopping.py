@@ -33,7 +33,9 @@ def test_no_fewer_votes_decide(a: int, b: int, threshold: float) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.one_of(st.none(), st.floats(0.01, 0.99))), min_size=1, max_size=7)
+    st.lists(
+        st.tuples(st.integers(0, 3), st.one_of(st.none(), st.floats(0.01, 0.99))), min_size=1, max_size=7
+    )
 )
 def test_the_posterior_of_answers_transcribed(drawn: list[tuple[int, float | None]]) -> None:
     said = list(dict.fromkeys(answer for answer, _ in drawn))
