@@ -101,8 +101,16 @@ STRATEGIES = Kind(
         "dipt": "stepconf.inference.whole:DIPT",
         "best-of-n": "stepconf.inference.whole:BEST_OF_N",
         "deepconf": "stepconf.inference.whole:DEEPCONF",
+        "cisc": "stepconf.inference.whole:CISC",
+        "adaptive": "stepconf.inference.whole:ADAPTIVE",
+        "adaptive-k": "stepconf.inference.whole:ADAPTIVE_K",
+        "esc": "stepconf.inference.whole:ESC",
+        "cges": "stepconf.inference.whole:CGES",
+        "gate": "stepconf.inference.whole:GATE",
         "beam": "stepconf.inference.tree:BEAM",
         "cat": "stepconf.inference.tree:CAT",
+        "particle": "stepconf.inference.paths:PARTICLE",
+        "deepconf-online": "stepconf.inference.paths:DEEPCONF_ONLINE",
     },
 )
 ENGINES = Kind(

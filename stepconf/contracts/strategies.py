@@ -127,6 +127,8 @@ def _draws(strategy: Strategy) -> None:
     drawn = sum(ask.n for ask in asked)
     if isinstance(strategy.draws, int):
         expect(drawn <= strategy.draws, f"it draws {drawn}")
+    elif strategy.draws == "at most k":
+        expect(drawn <= _SETTING.infer.k, f"it draws {drawn} of at most {_SETTING.infer.k}")
     elif strategy.draws == "k":
         expect(
             len(result.samples) == _SETTING.infer.k, f"{len(result.samples)} samples of {_SETTING.infer.k}"

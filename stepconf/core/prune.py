@@ -3,7 +3,7 @@
 Everything is kept as logarithms: the product of many confidences would round to zero.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import fsum, inf, log
 from typing import Generic, TypeVar
@@ -57,16 +57,16 @@ class Level(Generic[D]):
     """What has become of the candidates of one level.
 
     `active`: they go on, the best first. `completed`: they have their answer, in the order of the candidates.
-    The other candidates, counted: `merged` said the same as another, `below_tau` had too little confidence,
+    The other candidates: `merged`, counted, said the same as another, `below_tau` had too little confidence,
     `outranked` were not among the top k, `too_long` had all the steps allowed and no answer.
     """
 
     active: list[Branch[D]]
     completed: list[Branch[D]]
     merged: int
-    below_tau: int
-    outranked: int
-    too_long: int
+    below_tau: list[Branch[D]]
+    outranked: list[Branch[D]]
+    too_long: list[Branch[D]]
 
 
 def prune_level(candidates: Sequence[Branch[D]], rules: Rules) -> Level[D]:
@@ -79,17 +79,11 @@ def prune_level(candidates: Sequence[Branch[D]], rules: Rules) -> Level[D]:
     completed = [branch for branch in distinct if branch.is_final]
     going_on = [branch for branch in distinct if not branch.is_final]
     least = log(rules.tau) - _ROUNDING if rules.tau > 0 else -inf
-    trusted = [branch for branch in going_on if branch.log_cumulative(rules.length_normalised) >= least]
-    short = [branch for branch in trusted if len(branch.log_confidences) < rules.max_steps]
-    active = ranked(short, rules.length_normalised)[: rules.k]
-    return Level(
-        active,
-        completed,
-        merged=len(candidates) - len(distinct),
-        below_tau=len(going_on) - len(trusted),
-        outranked=len(short) - len(active),
-        too_long=len(trusted) - len(short),
-    )
+    trusted, below_tau = _split(going_on, lambda one: one.log_cumulative(rules.length_normalised) >= least)
+    short, too_long = _split(trusted, lambda one: len(one.log_confidences) < rules.max_steps)
+    best_first = ranked(short, rules.length_normalised)
+    merged = len(candidates) - len(distinct)
+    return Level(best_first[: rules.k], completed, merged, below_tau, best_first[rules.k :], too_long)
 
 
 def ranked(branches: Sequence[Branch[D]], length_normalised: bool = False) -> list[Branch[D]]:
@@ -125,6 +119,12 @@ def tau_at(lowest: Sequence[float], quantile: float) -> float:
     # The small surplus: 0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996.
     rank = int(quantile * (len(lowest) + 1) + 1e-9)
     return min(1.0, sorted(lowest)[rank - 1]) if rank else 0.0
+
+
+def _split(
+    branches: Sequence[Branch[D]], kept: Callable[[Branch[D]], bool]
+) -> tuple[list[Branch[D]], list[Branch[D]]]:
+    return [one for one in branches if kept(one)], [one for one in branches if not kept(one)]
 
 
 def _merged(candidates: Sequence[Branch[D]], rules: Rules) -> list[Branch[D]]:

@@ -1,11 +1,11 @@
-"""From many answers to one: majority, confidence-weighted vote, the most confident. Pure.
+"""From many answers to one: majority, votes weighted by confidence, the most confident. Pure.
 
 Whether two answers are the same is the caller's to say (`equal`): it may need computer algebra.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, fsum
+from math import ceil, exp, fsum
 
 Equal = Callable[[str, str], bool]
 
@@ -25,16 +25,26 @@ def vote(answers: Sequence[str | None], weights: Sequence[float], equal: Equal) 
     first of each class, in order: `equal` need not be transitive. None abstains.
     """
     classes: list[list[int]] = []
-    for position, answer in enumerate(answers):
-        if answer is None:
-            continue
-        for members in classes:
-            first = answers[members[0]]
-            if first is not None and (first == answer or equal(first, answer)):
-                members.append(position)
-                break
-        else:
-            classes.append([position])
+    for position in range(len(answers)):
+        place(position, answers, classes, equal)
+    return tallied(classes, weights)
+
+
+def place(position: int, answers: Sequence[str | None], classes: list[list[int]], equal: Equal) -> None:
+    """Put an answer into its class, or into a new one: so answers are compared once, as they come."""
+    answer = answers[position]
+    if answer is None:
+        return
+    for members in classes:
+        first = answers[members[0]]
+        if first is not None and (first == answer or equal(first, answer)):
+            members.append(position)
+            return
+    classes.append([position])
+
+
+def tallied(classes: Sequence[Sequence[int]], weights: Sequence[float]) -> list[Tally]:
+    """Classes with the weights of their members, in the order of `vote`."""
     tallies = [Tally(tuple(members), fsum(weights[i] for i in members)) for members in classes]
     return sorted(tallies, key=lambda tally: (-tally.weight, -len(tally.members), tally.members[0]))
 
@@ -65,7 +75,24 @@ def confident_vote(
     return vote(filtered, [confident.get(i, 0.0) for i in range(len(answers))], equal)
 
 
-def most_confident(answers: Sequence[str | None], entropies: Sequence[float | None]) -> int | None:
-    """Best-of-n: the answer whose solution has the lowest mean entropy; ties go to the earlier one."""
-    usable = [(h, i) for i, (a, h) in enumerate(zip(answers, entropies, strict=True)) if a and h is not None]
+def softmax_weights(confidences: Sequence[float | None], temperature: float) -> list[float]:
+    """CISC's weights (arXiv 2502.06233): the softmax of confidence / temperature over a question's samples.
+
+    They sum to 1; one without a confidence weighs 0. A high temperature makes a majority vote of it, a low one lets
+    the most confident decide.
+    """
+    known = [c for c in confidences if c is not None]
+    highest = max(known, default=0.0)
+    raw = [0.0 if c is None else exp((c - highest) / temperature) for c in confidences]
+    total = fsum(raw) or 1.0
+    return [one / total for one in raw]
+
+
+def most_confident(answers: Sequence[str | None], confidences: Sequence[float | None]) -> int | None:
+    """Best-of-n: the answer whose solution has the highest confidence; ties go to the earlier one."""
+    usable = [
+        (-c, i)
+        for i, (a, c) in enumerate(zip(answers, confidences, strict=True))
+        if a is not None and c is not None
+    ]
     return min(usable)[1] if usable else None

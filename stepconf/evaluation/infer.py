@@ -12,11 +12,21 @@ from stepconf.calibration.signals import lowest_on_the_way
 from stepconf.core.ids import problem_id
 from stepconf.core.prompts import INSTRUCTION, instruction_for
 from stepconf.core.prune import tau_at
-from stepconf.core.records import Problem
+from stepconf.core.records import Problem, TokenScores
+from stepconf.core.signals import CONFIDENCE
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
-from stepconf.inference.base import Growth, Question, Result, Search, Setting, Strategy
+from stepconf.inference.base import (
+    GivenUp,
+    Growth,
+    Question,
+    Result,
+    Search,
+    Setting,
+    Strategy,
+    step_confidence,
+)
 from stepconf.inference.run import Clock, answer
 from stepconf.inference.strategies import search
 from stepconf.kinds import STRATEGIES
@@ -29,6 +39,8 @@ from stepconf.verifiers.final import compare
 from stepconf.workers.pool import Pool
 
 Watch = Callable[[Growth], None]
+OfStep = Callable[[TokenScores, int], float | None]
+OfAnswer = Callable[[TokenScores], float | None]
 _DATA_FILE = re.compile(r"\S+\.(jsonl|ndjson|json|parquet)(\.gz)?", re.IGNORECASE)
 
 
@@ -79,11 +91,18 @@ def with_tau(recipe: Recipe) -> Recipe:
     """The recipe with tau's value, where it is a quantile over a run.
 
     Raises:
-        StepconfError: the run is none, or holds no scored right solution.
+        StepconfError: the run is none, or holds no scored right solution; or C is of another confidence than the run's;
+            or as `confidences`.
     """
+    confidences(recipe)  # what is wrong with its file is said before a model is loaded
     given = recipe.infer
     if given.tau_quantile is None or given.tau_run is None:
         return recipe
+    if recipe.confidence is not None:
+        raise StepconfError(
+            "infer.tau_quantile is a quantile of exp(-mean entropy), and a fitted confidence has another scale.",
+            "Give --tau as a probability, or leave out confidence.",
+        )
     lowest = lowest_on_the_way(Path(located(given.tau_run)), given.length_normalised)
     tau = tau_at(lowest.tolist(), given.tau_quantile)
     return recipe.model_copy(update={"infer": given.model_copy(update={"tau": tau})})
@@ -115,13 +134,19 @@ def answers(
     recipe: Recipe,
     clock: Clock,
     watch: Watch = lambda growth: None,
+    given_up: Callable[[GivenUp], None] = lambda branch: None,
 ) -> Iterator[Result]:
-    """A result for each problem, as they come; its key is the problem's id."""
+    """A result for each problem, as they come; its key is the problem's id.
+
+    Raises:
+        StepconfError: the confidence file is none, or of another model.
+    """
 
     @cache
     def prompters(kind: str) -> list[Prompter]:
         return [Prompter(engine.tokenizer, prompt) for prompt in prompts_of(strategy, recipe.prompt, kind)]
 
+    of_step, of_answer = confidences(recipe)
     setting = Setting(
         recipe.infer,
         recipe.sampling,
@@ -130,6 +155,9 @@ def answers(
         engine.info.max_model_len,
         lambda kind: equality(pool, kind),
         watch,
+        confidence=of_step,
+        answer_confidence=of_answer,
+        given_up=given_up,
     )
 
     def searches() -> Iterator[Search]:
@@ -141,6 +169,25 @@ def answers(
     yield from answer(engine, searches(), clock)
 
 
+def confidences(recipe: Recipe) -> tuple[OfStep, OfAnswer]:
+    """The confidence of a step and of an answer: as fitted in the recipe's file, else exp(-mean entropy).
+
+    What the file does not have (it was fitted on too few answers, say) stays exp(-mean entropy).
+
+    Raises:
+        StepconfError: the file is none, or was fitted on another model.
+    """
+    if recipe.confidence is None:
+        return step_confidence, CONFIDENCE.over
+    from stepconf.calibration.fitted import load_confidence  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    fitted = load_confidence(located(recipe.confidence), recipe.model, recipe.confidence_force)
+    return (
+        fitted.of_step if fitted.steps is not None else step_confidence,
+        fitted.of_answer if fitted.answers is not None else CONFIDENCE.over,
+    )
+
+
 def prompts_of(strategy: str, prompt: PromptRecipe, kind: str) -> list[PromptRecipe]:
     """How a strategy puts a problem, with the standing instruction for that type of answer."""
     if prompt.instruction == INSTRUCTION:
@@ -150,8 +197,12 @@ def prompts_of(strategy: str, prompt: PromptRecipe, kind: str) -> list[PromptRec
 
 
 def equality(pool: Pool, kind: str) -> Equal:
-    """Whether two answers of a type are the same, as the `final` verifier compares them; undecided is no."""
+    """Whether two answers of a type are the same, as the `final` verifier compares them; undecided is no.
 
+    It remembers what it has compared: make one for each question.
+    """
+
+    @cache
     def equal(a: str, b: str) -> bool:
         decision = compare(pool, [(a, b, kind)])[0].value
         return decision is not None and decision.same is True

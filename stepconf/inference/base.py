@@ -12,6 +12,7 @@ from typing import Literal
 
 from stepconf.core.records import TokenScores
 from stepconf.core.segment import SegmentOptions
+from stepconf.core.signals import CONFIDENCE
 from stepconf.core.steps import build_steps
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Completion, Sampling
@@ -29,6 +30,11 @@ class Question:
     answer_type: str = "math"
 
 
+def step_confidence(scores: TokenScores, index: int) -> float | None:
+    """exp(-mean entropy) of a step's tokens, wherever it stands; None without tokens."""
+    return CONFIDENCE.over(scores)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What is the same for all questions.
@@ -36,7 +42,9 @@ class Setting:
     `stop`: strings that end a solution. `context`: of the model, in tokens. `equal`: whether two answers of a
     type are the same, as `equal(answer_type)(a, b)`. `watch`: told of every level of a tree as it is pruned.
     `settled`: told of each step of a tree once every branch that can still win has it; they are the first
-    steps of the answer, if there will be one.
+    steps of the answer, if there will be one. `confidence`: of a step, from its tokens and its index in the solution,
+    in [0, 1]; None where it has no value. `answer_confidence`: the same of a whole solution. `given_up`: told of each
+    branch that a tree gives up.
     """
 
     infer: InferRecipe
@@ -47,6 +55,9 @@ class Setting:
     equal: Callable[[str], Equal]
     watch: Callable[["Growth"], None] = lambda growth: None
     settled: Callable[["StepScore"], None] | None = None
+    confidence: Callable[[TokenScores, int], float | None] = step_confidence
+    answer_confidence: Callable[[TokenScores], float | None] = CONFIDENCE.over
+    given_up: Callable[["GivenUp"], None] = lambda branch: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,25 @@ class Growth:
     pruned: int
     best: float | None
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A branch that a tree gives up though it could go on.
+
+    Args:
+        key: of the question.
+        reason: a counter of `Spent`.
+        depth: how many steps it has.
+        cumulative_confidence: its C, in [0, 1].
+        token_ids: of its solution so far, behind the prompt.
+    """
+
+    key: str
+    reason: Literal["below_tau", "outranked", "too_long", "overtaken"]
+    depth: int
+    cumulative_confidence: float
+    token_ids: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +115,22 @@ class Strategy:
 
     Args:
         search: of one question.
-        draws: how many solutions at most: a number; `k` for `infer.k`, independent of each other, so that pass@k and
-            maj@k mean something; or `tree` for steps within `infer.token_budget`.
+        draws: how many solutions: at most a number; `k` for `infer.k`, independent of each other, so that pass@k and
+            maj@k mean something; `at most k` of them, fewer where a rule stops; or `tree` for steps within
+            `infer.token_budget`.
         prompts: how a problem is put to the model, of the recipe's prompt and the answer type; the question's
             `prompts` are these, in order.
     """
 
     search: Callable[[Question, Setting], Search]
-    draws: int | Literal["k", "tree"]
+    draws: int | Literal["k", "at most k", "tree"]
     prompts: Callable[[PromptRecipe, str], list[PromptRecipe]] = _as_recipe_says
 
 
 @dataclass(frozen=True, slots=True)
 class StepScore:
-    """A step of the answer. Entropy in nats; `confidence` is exp(-entropy), None without tokens."""
+    """A step of the answer. Entropy in nats; `confidence` is that of `Setting`, by default exp(-entropy), None where it
+    has no value; `cumulative_confidence` is the product up to this step."""
 
     text: str
     token_ids: list[int]
@@ -109,7 +141,7 @@ class StepScore:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A whole solution among which was chosen. `confidence`: of all its tokens, or C of a tree's branch."""
+    """A whole solution among which was chosen. `confidence`: that of its answer, or C of a tree's branch."""
 
     answer: str | None
     confidence: float | None
@@ -123,6 +155,7 @@ class Spent:
     `tokens`: all that were drawn, those of pruned branches, of discarded ends and of end-of-sequence too.
     `peak_branches`: most continuations under way at once. The counters below are branches: `merged`,
     `below_tau`, `outranked`, `too_long` as in `core.prune.Level`, `overtaken` could no longer win,
+    `resampled` were particles that others took the place of, `aborted` fell below the warm-up's threshold,
     `context_full` and `out_of_tokens` found no room to go on, `no_answer` ended without one.
     """
 
@@ -135,6 +168,8 @@ class Spent:
     outranked: int = 0
     too_long: int = 0
     overtaken: int = 0
+    resampled: int = 0
+    aborted: int = 0
     context_full: int = 0
     out_of_tokens: int = 0
     no_answer: int = 0
@@ -142,12 +177,15 @@ class Spent:
     @property
     def pruned(self) -> int:
         """Branches that were given up though they could have gone on."""
-        return self.below_tau + self.outranked + self.too_long + self.overtaken
+        return (
+            self.below_tau + self.outranked + self.too_long + self.overtaken + self.resampled + self.aborted
+        )
 
     def reasons(self) -> str:
         """Why branches ended without an answer, for a person."""
         named = (
             (self.below_tau, "below tau"),
+            (self.aborted, "below the warm-up's threshold"),
             (self.too_long, "at the step limit"),
             (self.context_full, "with the context full"),
             (self.out_of_tokens, "out of tokens"),
@@ -187,14 +225,20 @@ def failed(question: Question, failure: str, spent: Spent, samples: Sequence[Sam
 
 
 def step_scores(
-    text: str, spans: Sequence[tuple[int, int]], token_ids: list[int], pieces: list[str], scores: TokenScores
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    token_ids: list[int],
+    pieces: list[str],
+    scores: TokenScores,
+    confidence: Callable[[TokenScores, int], float | None] = step_confidence,
 ) -> list[StepScore]:
-    """The steps of a whole solution, measured as `score` measures them."""
-    rows = build_steps("", "", text, spans, token_ids, starts_of(pieces), scores)
-    return [
-        StepScore(row.text, row.token_ids, row.entropy_mean, row.confidence, row.cumulative_confidence or 0.0)
-        for row in rows
-    ]
+    """The steps of a whole solution, measured as `score` measures them, with a confidence as `Setting` has it."""
+    found, cumulative = [], 1.0
+    for row in build_steps("", "", text, spans, token_ids, starts_of(pieces), scores):
+        stated = confidence(scores[row.token_start : row.token_end], row.step_index)
+        cumulative *= 1.0 if stated is None else stated
+        found.append(StepScore(row.text, row.token_ids, row.entropy_mean, stated, cumulative))
+    return found
 
 
 def stream_seed(seed: int, question: str) -> int:

@@ -5,13 +5,15 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import exp, log
+from typing import Literal
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.prune import Branch, Level, Rules, can_win, prune_level, ranked
-from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
+from stepconf.core.signals import ENTROPY_MEAN
 from stepconf.engines.base import Completion
 from stepconf.inference.base import (
     Ask,
+    GivenUp,
     Growth,
     Question,
     Result,
@@ -36,6 +38,9 @@ class Node:
     answer: str | None = None
 
 
+# log of a confidence of 0: such a branch comes last, but C stays a number that can be compared.
+_LEAST_LOG = -50.0
+
 Twig = Branch[Node]
 Grown = Generator[list[Ask], list[list[Completion]], list[Twig]]
 
@@ -51,14 +56,14 @@ def cat(question: Question, setting: Setting) -> Search:
     """
     infer = setting.infer
     rules = Rules(infer.k, infer.tau, infer.max_steps, infer.length_normalised)
-    tree = _Tree(question, setting)
+    tree = Tree(question, setting)
     active, completed = [tree.root], list[Twig]()
     while active and tree.affordable():
         candidates = yield from tree.children(active, infer.k, infer.expand_below)
         level = prune_level(candidates, rules)
         completed += level.completed
         active = can_win(level.active, completed, rules) if infer.stop_early else level.active
-        tree.count(level, len(level.active) - len(active))
+        tree.count(level, _without(level.active, active))
         tree.tell(active, completed)
     tree.spent.out_of_tokens += len(active)
     return tree.result(completed)
@@ -74,7 +79,7 @@ def beam(question: Question, setting: Setting) -> Search:
     beams = max(1, infer.k // width)
     # Nothing falls below tau, and ranking is done here, the completed among the rest.
     rules = Rules(beams * width, 0.0, infer.max_steps, infer.length_normalised)
-    tree = _Tree(question, setting)
+    tree = Tree(question, setting)
     kept = [tree.root]
     active = kept
     while active and tree.affordable():
@@ -84,7 +89,7 @@ def beam(question: Question, setting: Setting) -> Search:
         survivors = ranked([*finished, *level.active], infer.length_normalised)
         kept = survivors[:beams]
         active = [branch for branch in kept if not branch.is_final]
-        tree.count(level, len(survivors) - len(kept))
+        tree.count(level, survivors[beams:])
         tree.tell(active, [branch for branch in kept if branch.is_final])
     tree.spent.out_of_tokens += len(active)
     return tree.result([branch for branch in kept if branch.is_final])
@@ -94,7 +99,7 @@ CAT = Strategy(cat, "tree")
 BEAM = Strategy(beam, "tree")
 
 
-class _Tree:
+class Tree:
     """The tree of one question: samples the children of its branches and keeps its account."""
 
     def __init__(self, question: Question, setting: Setting) -> None:
@@ -111,13 +116,16 @@ class _Tree:
         return budget is None or self.spent.tokens < budget
 
     def children(self, active: Sequence[Twig], k: int, expand_below: float | None) -> Grown:
-        """The candidates of a level, in the order of their parents; the dead are counted and left out."""
+        """The K candidates of each branch, in the order of their parents; the dead are counted and left out."""
         if expand_below is None:
             found = yield from self._stepper.steps([(branch.data.path, k) for branch in active])
         else:
             found = yield from self._stepper.steps([(branch.data.path, 1) for branch in active], greedy=True)
             # A candidate that adds nothing, or found no room, is no reason to stop looking.
-            doubtful = [not row or (CONFIDENCE.over(row[0].scores) or 0.0) < expand_below for row in found]
+            doubtful = [
+                not row or (self._confidence(branch, row[0]) or 0.0) < expand_below
+                for branch, row in zip(active, found, strict=True)
+            ]
             more = yield from self._stepper.steps(
                 [
                     (branch.data.path, k - 1 if doubt else 0)
@@ -131,6 +139,18 @@ class _Tree:
             for parent, row in zip(active, found, strict=True)
             for child in self._weighed(parent, [self._child(parent, step) for step in row])
         ]
+
+    def continued(self, wanted: Sequence[tuple[Twig, int]]) -> Grown:
+        """One step more for each copy of a branch, of which there are n >= 1; the dead are counted and left out."""
+        found = yield from self._stepper.steps([(branch.data.path, n) for branch, n in wanted])
+        self.spent.depth += 1
+        grown = [
+            self._child(parent, step) for (parent, _), row in zip(wanted, found, strict=True) for step in row
+        ]
+        return [child for child in grown if child is not None]
+
+    def _confidence(self, branch: Twig, step: Candidate) -> float | None:
+        return self._setting.confidence(step.scores, len(branch.data.steps))
 
     def _weighed(self, parent: Twig, children: Sequence[Twig | None]) -> list[Twig]:
         """The living children of a branch; with `count_duplicates` the last step's confidence times its share."""
@@ -161,19 +181,45 @@ class _Tree:
             self.spent.no_answer += 1
             return None
         # A candidate without tokens says that its parent was the end: nothing is added to its confidence.
-        steps = (*before.steps, step) if step.token_ids else before.steps
-        logs = (*parent.log_confidences, -_entropy(step)) if step.token_ids else parent.log_confidences
-        return Branch(Node(path, steps, answer), path.text.strip(), logs, is_final)
+        if not step.token_ids:
+            return Branch(
+                Node(path, before.steps, answer), path.text.strip(), parent.log_confidences, is_final
+            )
+        stated = self._confidence(parent, step)
+        log_confidence = 0.0 if stated is None else max(log(stated), _LEAST_LOG) if stated > 0 else _LEAST_LOG
+        logs = (*parent.log_confidences, log_confidence)
+        return Branch(Node(path, (*before.steps, step), answer), path.text.strip(), logs, is_final)
 
-    def count(self, level: Level[Node], overtaken: int) -> None:
-        """Add a level to the account."""
+    def count(self, level: Level[Node], overtaken: Sequence[Twig]) -> None:
+        """Add a level to the account, and tell which of its branches are given up."""
         self.spent.merged += level.merged
-        self.spent.below_tau += level.below_tau
-        self.spent.outranked += level.outranked
-        self.spent.too_long += level.too_long
-        self.spent.overtaken += overtaken
+        self.spent.below_tau += len(level.below_tau)
+        self.spent.outranked += len(level.outranked)
+        self.spent.too_long += len(level.too_long)
+        self.spent.overtaken += len(overtaken)
+        self._give_up("below_tau", level.below_tau)
+        self._give_up("outranked", level.outranked)
+        self._give_up("too_long", level.too_long)
+        self._give_up("overtaken", [branch for branch in overtaken if not branch.is_final])
+
+    def _give_up(
+        self, reason: Literal["below_tau", "outranked", "too_long", "overtaken"], branches: Sequence[Twig]
+    ) -> None:
+        for branch in branches:
+            c = exp(branch.log_cumulative(self._setting.infer.length_normalised))
+            node = branch.data
+            self._setting.given_up(
+                GivenUp(self._question.key, reason, len(node.steps), c, node.path.token_ids)
+            )
 
     def tell(self, active: Sequence[Twig], completed: Sequence[Twig]) -> None:
+        """Show how the tree stands, and the steps that are settled: of the completed only the best can win."""
+        self.show(active, completed)
+        if self._setting.settled is not None:
+            best = ranked(completed, self._setting.infer.length_normalised)[:1]
+            self._settle([*active, *best], self._setting.settled)
+
+    def show(self, active: Sequence[Twig], completed: Sequence[Twig]) -> None:
         """Show how the tree stands."""
         normalised = self._setting.infer.length_normalised
         best = max((b.log_cumulative(normalised) for b in (*active, *completed)), default=None)
@@ -189,25 +235,23 @@ class _Tree:
                 spent.tokens,
             )
         )
-        if self._setting.settled is not None:
-            self._settle([*active, *ranked(completed, normalised)[:1]], self._setting.settled)
 
     def _settle(self, contenders: Sequence[Twig], told: Callable[[StepScore], None]) -> None:
         """Tell of the steps that all of these begin with, as far as they are new."""
         columns = zip(*(branch.data.steps for branch in contenders), strict=False)
         shared = sum(1 for _ in takewhile(lambda column: all(s is column[0] for s in column), columns))
         if shared > self._settled:
-            for row in _step_scores(contenders[0])[self._settled : shared]:
+            for row in self._step_scores(contenders[0])[self._settled : shared]:
                 told(row)
             self._settled = shared
 
-    def result(self, completed: Sequence[Twig]) -> Result:
-        """The completed branch with the highest C; a failure without one."""
+    def result(self, completed: Sequence[Twig], chosen: Twig | None = None) -> Result:
+        """The chosen one of the completed branches, by default that with the highest C; a failure without any."""
         question, normalised = self._question, self._setting.infer.length_normalised
         if not completed:
             failure = f"no completed branch: {self.spent.reasons() or 'none went on'}"
             return failed(question, failure, self.spent)
-        best = ranked(completed, normalised)[0]
+        best = chosen or ranked(completed, normalised)[0]
         return Result(
             question.key,
             question.text,
@@ -216,7 +260,7 @@ class _Tree:
             best.data.path.text,
             question.prompts[0],
             best.data.path.token_ids,
-            _step_scores(best),
+            self._step_scores(best),
             exp(best.log_cumulative(normalised)),
             [
                 Sample(b.data.answer, exp(b.log_cumulative(normalised)), len(b.data.path.token_ids))
@@ -225,15 +269,16 @@ class _Tree:
             self.spent,
         )
 
+    def _step_scores(self, branch: Twig) -> list[StepScore]:
+        rows, cumulative = [], 1.0
+        for index, step in enumerate(branch.data.steps):
+            stated = self._setting.confidence(step.scores, index)
+            cumulative *= 1.0 if stated is None else stated
+            entropy = ENTROPY_MEAN.over(step.scores)
+            rows.append(StepScore(step.text, step.token_ids, entropy, stated, cumulative))
+        return rows
 
-def _entropy(step: Candidate) -> float:
-    return ENTROPY_MEAN.over(step.scores) or 0.0
 
-
-def _step_scores(branch: Twig) -> list[StepScore]:
-    rows, log_cumulative = [], 0.0
-    for step in branch.data.steps:
-        entropy = _entropy(step)
-        log_cumulative -= entropy
-        rows.append(StepScore(step.text, step.token_ids, entropy, exp(-entropy), exp(log_cumulative)))
-    return rows
+def _without(branches: Sequence[Twig], kept: Sequence[Twig]) -> list[Twig]:
+    same = {id(branch) for branch in kept}
+    return [branch for branch in branches if id(branch) not in same]

@@ -1,12 +1,12 @@
-"""Strategies over whole solutions: one, or the best of many by vote or by confidence."""
+"""Strategies over whole solutions: one, or as many as a rule wants, of which one is chosen by vote or confidence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.prompts import instruction_for
 from stepconf.core.segment import segment
-from stepconf.core.signals import ENTROPY_MEAN, confidence
-from stepconf.core.votes import Tally, confident_vote, majority, most_confident
+from stepconf.core.stopping import answer_posterior, in_a_row, votes_to_decide, votes_to_foresee
+from stepconf.core.votes import confident_vote, most_confident, place, softmax_weights, tallied
 from stepconf.engines.base import Completion, Sampling
 from stepconf.inference.base import (
     Ask,
@@ -23,9 +23,6 @@ from stepconf.inference.base import (
 )
 from stepconf.recipe import PromptRecipe
 
-# Which solution stands for the answer: of their answers, the mean entropies of their tokens, and the setting.
-Choose = Callable[[Sequence[str | None], Sequence[float | None], Question, Setting], int | None]
-
 # What `dipt` puts in front of the instruction, one way of thinking each.
 WAYS = (
     "",
@@ -39,86 +36,170 @@ WAYS = (
     "Look for a shortcut; if there is none, compute directly.",
     "Solve it in two different ways and compare.",
 )
+_ESC_WINDOW = 5  # as in the paper, arXiv 2401.10480
+
+
+class Draws:
+    """The solutions of a question as they are drawn, in order, and what they cost.
+
+    `answers` and `confidences` are theirs, None where there is none; `classes` holds the positions of equal answers.
+    Sample i has the random stream `seed + i` in every strategy: one that stops early sees the first of the samples
+    that `self-consistency` would.
+    """
+
+    def __init__(self, question: Question, setting: Setting) -> None:
+        self.question, self.setting = question, setting
+        self.answers: list[str | None] = []
+        self.confidences: list[float | None] = []
+        self.classes: list[list[int]] = []
+        self._spent = Spent()
+        self._drawn: list[tuple[list[int], Completion]] = []
+        self._equal = setting.equal(question.answer_type)
+        self._seed = stream_seed(setting.sampling.seed, question.text)
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def draw(
+        self, wanted: Sequence[tuple[list[int], int]], greedy: bool = False
+    ) -> Generator[list[Ask], list[list[Completion]], bool]:
+        """Draw n solutions of each prompt in `wanted`; whether any had room. `greedy` takes no random stream."""
+        temperature = 0.0 if greedy else self.setting.sampling.temperature
+        asks, seed = [], self._seed
+        for prompt, n in wanted:
+            room = self.setting.context - len(prompt)
+            if room < 1:
+                self._spent.context_full += n
+            else:
+                limit = min(self.setting.sampling.max_tokens, room)
+                how = Sampling(temperature, limit, self.setting.sampling.top_p, self.setting.stop)
+                asks.append(Ask(prompt, n, seed, how))
+            seed += n
+        if not asks:
+            return False
+        self._seed = self._seed if greedy else seed
+        self._spent.requests += len(asks)
+        self._spent.peak_branches = max(self._spent.peak_branches, sum(ask.n for ask in asks))
+        for ask, found in zip(asks, (yield asks), strict=True):
+            for completion in found:
+                self._take(ask.prefix_ids, completion)
+        return True
+
+    def _take(self, prompt: list[int], completion: Completion) -> None:
+        self._spent.tokens += completion.n_sampled
+        self._drawn.append((prompt, completion))
+        self.answers.append(_answer(completion, self.question, self.setting, self._spent))
+        self.confidences.append(self.setting.answer_confidence(completion.scores))
+        place(len(self.answers) - 1, self.answers, self.classes, self._equal)
+
+    def result(self, members: Sequence[int]) -> Result:
+        """The most confident of the chosen solutions; a failure where none is chosen."""
+        question, spent = self.question, self._spent
+        samples = [
+            Sample(answer, confidence, len(completion.token_ids))
+            for answer, confidence, (_, completion) in zip(
+                self.answers, self.confidences, self._drawn, strict=True
+            )
+        ]
+        if not self._drawn:
+            return failed(question, "the prompt fills the context", spent)
+        if not members:
+            return failed(question, f"no solution has an answer: {spent.reasons()}", spent, samples)
+        chosen = min(members, key=lambda i: (-_or_zero(self.confidences[i]), i))
+        prompt, best = self._drawn[chosen]
+        text = "".join(best.pieces)
+        spans = segment(text, self.setting.segment)
+        steps = step_scores(text, spans, best.token_ids, best.pieces, best.scores, self.setting.confidence)
+        spent.depth = len(steps)
+        total = steps[-1].cumulative_confidence if steps else None
+        return Result(
+            question.key,
+            question.text,
+            self.answers[chosen],
+            "",
+            text,
+            prompt,
+            best.token_ids,
+            steps,
+            total,
+            samples,
+            spent,
+        )
+
+
+# How many more solutions to draw, 0 for none; and which have won: positions of solutions that say the same.
+More = Callable[[Draws], int]
+Choose = Callable[[Draws], Sequence[int]]
 
 
 def one(question: Question, setting: Setting) -> Search:
     """`greedy` and `cot`: the most probable token each time. They differ in the prompt."""
-    return _whole(question, setting, [question.prompts[0]], 1, 0.0, _most_confident)
+    drawn = Draws(question, setting)
+    yield from drawn.draw([(question.prompts[0], 1)], greedy=True)
+    return drawn.result(_most_confident(drawn))
 
 
-def sampled(choose: Choose) -> Callable[[Question, Setting], Search]:
-    """`self-consistency`, `best-of-n`, `deepconf`: K samples of one prompt, of which one is chosen."""
+def sampled(more: More, choose: Choose) -> Callable[[Question, Setting], Search]:
+    """Samples of one prompt, at most K, as long as a rule wants more; one of them is chosen."""
 
     def search(question: Question, setting: Setting) -> Search:
-        k, temperature = setting.infer.k, setting.sampling.temperature
-        return _whole(question, setting, [question.prompts[0]], k, temperature, choose)
+        drawn = Draws(question, setting)
+        while (n := min(more(drawn), setting.infer.k - len(drawn))) > 0:
+            if not (yield from drawn.draw([(question.prompts[0], n)])):
+                break
+        return drawn.result(choose(drawn))
 
     return search
 
 
 def diverse(question: Question, setting: Setting) -> Search:
     """`dipt`: K samples, each from the next of the question's prompts."""
-    k, prompts = setting.infer.k, question.prompts
-    asked = [prompts[i % len(prompts)] for i in range(k)]
-    return _whole(question, setting, asked, 1, setting.sampling.temperature, _by_majority)
+    drawn, prompts = Draws(question, setting), question.prompts
+    yield from drawn.draw([(prompts[i % len(prompts)], 1) for i in range(setting.infer.k)])
+    return drawn.result(_by_majority(drawn))
 
 
-def _whole(
-    question: Question,
-    setting: Setting,
-    prompts: Sequence[list[int]],
-    n: int,
-    temperature: float,
-    choose: Choose,
-) -> Search:
-    """Sample `n` solutions of each prompt, then choose."""
-    spent = Spent()
-    first = stream_seed(setting.sampling.seed, question.text)
-    asks = []
-    for number, prompt in enumerate(prompts):
-        room = setting.context - len(prompt)
-        if room < 1:
-            spent.context_full += n
-            continue
-        limit = min(setting.sampling.max_tokens, room)
-        how = Sampling(temperature, limit, setting.sampling.top_p, setting.stop)
-        asks.append(Ask(prompt, n, first + number, how))
-    if not asks:
-        return failed(question, "the prompt fills the context", spent)
-    completions: list[tuple[list[int], Completion]] = []
-    for ask, found in zip(asks, (yield asks), strict=True):
-        completions += [(ask.prefix_ids, completion) for completion in found]
-    spent.requests = len(asks)
-    spent.tokens = sum(completion.n_sampled for _, completion in completions)
-    spent.peak_branches = len(completions)
-    answers = [_answer(completion, question, setting, spent) for _, completion in completions]
-    entropies = [ENTROPY_MEAN.over(completion.scores) for _, completion in completions]
-    samples = [
-        Sample(answer, None if h is None else confidence(h), len(completion.token_ids))
-        for answer, h, (_, completion) in zip(answers, entropies, completions, strict=True)
-    ]
-    chosen = choose(answers, entropies, question, setting)
-    if chosen is None:
-        failure = f"no solution has an answer: {spent.reasons()}"
-        return failed(question, failure, spent, samples)
-    prompt, best = completions[chosen]
-    text = "".join(best.pieces)
-    steps = step_scores(text, segment(text, setting.segment), best.token_ids, best.pieces, best.scores)
-    spent.depth = len(steps)
-    total = steps[-1].cumulative_confidence if steps else None
-    return Result(
-        question.key,
-        question.text,
-        answers[chosen],
-        "",
-        text,
-        prompt,
-        best.token_ids,
-        steps,
-        total,
-        samples,
-        spent,
-    )
+def gated(question: Question, setting: Setting) -> Search:
+    """`gate` (after arXiv 2603.08999): greedy first; where it is unsure, K - 1 samples, and all K vote."""
+    drawn, prompt = Draws(question, setting), question.prompts[0]
+    yield from drawn.draw([(prompt, 1)], greedy=True)
+    is_sure = bool(drawn.classes) and _or_zero(drawn.confidences[0]) >= setting.infer.gate
+    if len(drawn) and not is_sure and setting.infer.k > 1:
+        yield from drawn.draw([(prompt, setting.infer.k - 1)])
+    return drawn.result(_by_majority(drawn))
+
+
+def _all(drawn: Draws) -> int:
+    return drawn.setting.infer.k
+
+
+def _until_ahead(drawn: Draws) -> int:
+    """`adaptive`: as many as could decide at once, so that the wave costs no more than one by one would."""
+    first, second, _ = _standing(drawn)
+    return votes_to_decide(first, second, drawn.setting.infer.threshold)
+
+
+def _until_foregone(drawn: Draws) -> int:
+    """`adaptive-k`: the same, of the vote over all K."""
+    infer = drawn.setting.infer
+    first, second, wins_ties = _standing(drawn)
+    return votes_to_foresee(first, second, infer.k - len(drawn), wins_ties, infer.threshold)
+
+
+def _standing(drawn: Draws) -> tuple[int, int, bool]:
+    """Votes of the leading answer and of the next one; whether the leader came first, so that it wins ties."""
+    tallies = tallied(drawn.classes, [1.0] * len(drawn))
+    first, second, *_ = [len(tally.members) for tally in tallies] + [0, 0]
+    return first, second, not tallies or tallies[0].members[0] == drawn.classes[0][0]
+
+
+def _until_in_a_row(drawn: Draws) -> int:
+    return _ESC_WINDOW - in_a_row(drawn.answers, drawn.classes)
+
+
+def _until_probable(drawn: Draws) -> int:
+    posterior = answer_posterior(drawn.classes, drawn.confidences)
+    return 0 if max(posterior, default=0.0) >= drawn.setting.infer.threshold else 1
 
 
 def _answer(completion: Completion, question: Question, setting: Setting, spent: Spent) -> str | None:
@@ -134,32 +215,38 @@ def _answer(completion: Completion, question: Question, setting: Setting, spent:
     return answer
 
 
-def _by_majority(
-    answers: Sequence[str | None], entropies: Sequence[float | None], question: Question, setting: Setting
-) -> int | None:
-    return _best_of(majority(answers, setting.equal(question.answer_type)), entropies)
+def _by_majority(drawn: Draws) -> Sequence[int]:
+    return _heaviest(drawn, [1.0] * len(drawn))
 
 
-def _by_confident_vote(
-    answers: Sequence[str | None], entropies: Sequence[float | None], question: Question, setting: Setting
-) -> int | None:
-    confidences = [None if h is None else confidence(h) for h in entropies]
-    equal = setting.equal(question.answer_type)
-    return _best_of(confident_vote(answers, confidences, setting.infer.deepconf_keep, equal), entropies)
+def _by_softmax(drawn: Draws) -> Sequence[int]:
+    return _heaviest(drawn, softmax_weights(drawn.confidences, drawn.setting.infer.cisc_temperature))
 
 
-def _most_confident(
-    answers: Sequence[str | None], entropies: Sequence[float | None], question: Question, setting: Setting
-) -> int | None:
-    return most_confident(answers, entropies)
+def _by_posterior(drawn: Draws) -> Sequence[int]:
+    posterior = answer_posterior(drawn.classes, drawn.confidences)
+    return drawn.classes[posterior.index(max(posterior))] if posterior else ()
 
 
-def _best_of(tallies: Sequence[Tally], entropies: Sequence[float | None]) -> int | None:
-    """Of a vote's winners, the one of lowest entropy."""
-    if not tallies:
-        return None
-    members = tallies[0].members
-    return min(members, key=lambda i: (entropies[i] is None, entropies[i] or 0.0, i))
+def _by_confident_vote(drawn: Draws) -> Sequence[int]:
+    equal = drawn.setting.equal(drawn.question.answer_type)
+    keep = drawn.setting.infer.deepconf_keep
+    tallies = confident_vote(drawn.answers, drawn.confidences, keep, equal)
+    return tallies[0].members if tallies else ()
+
+
+def _most_confident(drawn: Draws) -> Sequence[int]:
+    chosen = most_confident(drawn.answers, drawn.confidences)
+    return () if chosen is None else (chosen,)
+
+
+def _heaviest(drawn: Draws, weights: Sequence[float]) -> Sequence[int]:
+    tallies = tallied(drawn.classes, weights)
+    return tallies[0].members if tallies else ()
+
+
+def _or_zero(confidence: float | None) -> float:
+    return confidence or 0.0
 
 
 def _cot_prompts(prompt: PromptRecipe, answer_type: str) -> list[PromptRecipe]:
@@ -173,7 +260,13 @@ def _ways(prompt: PromptRecipe, answer_type: str) -> list[PromptRecipe]:
 
 GREEDY = Strategy(one, 1)
 COT = Strategy(one, 1, _cot_prompts)
-SELF_CONSISTENCY = Strategy(sampled(_by_majority), "k")
-BEST_OF_N = Strategy(sampled(_most_confident), "k")
-DEEPCONF = Strategy(sampled(_by_confident_vote), "k")
+SELF_CONSISTENCY = Strategy(sampled(_all, _by_majority), "k")
+CISC = Strategy(sampled(_all, _by_softmax), "k")
+BEST_OF_N = Strategy(sampled(_all, _most_confident), "k")
+DEEPCONF = Strategy(sampled(_all, _by_confident_vote), "k")
 DIPT = Strategy(diverse, "k", _ways)
+ADAPTIVE = Strategy(sampled(_until_ahead, _by_majority), "at most k")
+ADAPTIVE_K = Strategy(sampled(_until_foregone, _by_majority), "at most k")
+ESC = Strategy(sampled(_until_in_a_row, _by_majority), "at most k")
+CGES = Strategy(sampled(_until_probable, _by_posterior), "at most k")
+GATE = Strategy(gated, "at most k")

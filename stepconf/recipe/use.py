@@ -164,9 +164,9 @@ class InferRecipe(Strict):
     """How a question is answered. Temperature, top_p, seed and the length of a solution are as in `sampling`."""
 
     strategy: str = "cat"
-    """cat, greedy, cot, self-consistency, dipt, best-of-n, deepconf, beam, or module:name."""
+    """A strategy, which `stepconf infer --help` lists, or module:name."""
     k: int = Field(10, ge=1, le=1024)
-    """Samples of a question; in a tree, candidates of a branch and branches that survive a level."""
+    """Samples of a question, or particles; in a tree, candidates of a branch and branches that survive a level."""
     tau: float = Field(0.001, ge=0, le=1)
     """Cumulative confidence below which a branch is pruned; 0 prunes none."""
     tau_quantile: float | None = Field(None, gt=0, lt=1)
@@ -190,7 +190,16 @@ class InferRecipe(Strict):
     beam_width: int = Field(2, ge=1)
     """Candidates of each beam; k / beam_width beams are kept."""
     deepconf_keep: float = Field(0.9, gt=0, le=1)
-    """Share of the samples, the most confident, that may vote."""
+    """deepconf, deepconf-online: share of the samples, the most confident, that may vote."""
+    warm_up: int = Field(4, ge=1)
+    """deepconf-online: samples that are drawn whole, to set the confidence below which later ones are aborted."""
+    threshold: float = Field(0.95, ge=0.5, lt=1)
+    """Stop sampling at this probability that the leading answer stays ahead (adaptive, adaptive-k) or is right (cges),
+    or share of the votes (deepconf-online)."""
+    cisc_temperature: float = Field(0.1, gt=0)
+    """cisc: T of the votes' weights, softmax(confidence / T); higher is closer to a majority."""
+    gate: float = Field(0.9, ge=0, le=1)
+    """gate: confidence of the greedy solution below which K - 1 more are drawn, to vote with it."""
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> Self:

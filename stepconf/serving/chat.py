@@ -156,7 +156,7 @@ def read_request(body: bytes, recipe: Recipe, served: str) -> Asked:
     if infer.k > limits.max_k:
         raise Refused(400, f"k={infer.k} exceeds this server's {limits.max_k}.", "limit_exceeded", "k")
     draws = STRATEGIES.load(infer.strategy).draws
-    drawn = {"tree": 0, "k": infer.k}.get(draws, draws) * sampling.max_tokens
+    drawn = {"tree": 0, "k": infer.k, "at most k": infer.k}.get(draws, draws) * sampling.max_tokens
     if drawn > limits.max_spent:
         message = f"{drawn} tokens (k x max_tokens) exceed this server's {limits.max_spent} for one request."
         raise Refused(400, message, "limit_exceeded", "max_tokens")

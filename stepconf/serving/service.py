@@ -6,7 +6,7 @@ from typing import Literal
 
 from stepconf.engines.base import Completion, Engine
 from stepconf.errors import StepconfError
-from stepconf.evaluation.infer import equality, prompts_of
+from stepconf.evaluation.infer import confidences, equality, prompts_of
 from stepconf.inference.base import Ask, Question, Result, Search, Setting, Spent, StepScore, failed
 from stepconf.inference.live import Live
 from stepconf.inference.strategies import search
@@ -23,13 +23,15 @@ class Service:
     """Answers conversations over one engine, any number at a time.
 
     Raises:
-        StepconfError: the recipe asks for a chat and the model has no chat template.
+        StepconfError: the recipe asks for a chat and the model has no chat template, or its confidence file is none
+            or of another model.
     """
 
     def __init__(self, engine: Engine, pool: Pool, recipe: Recipe) -> None:
         self.live = Live(engine)
         self.info, self.digest = engine.info, engine.tokenizer.digest
         self._engine, self._pool, self._recipe = engine, pool, recipe
+        self._of_step, self._of_answer = confidences(recipe)
         Prompter(engine.tokenizer, recipe.prompt)
 
     def run(self, ended: Callable[[], None]) -> None:
@@ -78,6 +80,8 @@ class Service:
             self.info.max_model_len,
             lambda kind: equality(self._pool, kind),
             settled=tell if asked.stream else None,
+            confidence=self._of_step,
+            answer_confidence=self._of_answer,
         )
         tell("started")
         question = Question(key, asked.messages[-1]["content"], prompts, asked.answer_type)

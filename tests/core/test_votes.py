@@ -1,11 +1,13 @@
 """Votes: against a slow count, by their laws, and at ties."""
 
 from collections import Counter
+from math import exp
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepconf.core.votes import confident_vote, majority, most_confident, vote
+from stepconf.core.votes import confident_vote, majority, most_confident, softmax_weights, vote
 
 ANSWERS = st.lists(st.sampled_from(["1", "2", "3", "01", None]), max_size=12)
 
@@ -50,6 +52,20 @@ def test_keeping_all_is_the_weighted_vote(rows: list[tuple[str | None, float | N
     assert kept == vote(answers, weights, same)
 
 
-def test_the_most_confident_has_the_lowest_entropy() -> None:
-    assert most_confident(["1", None, "3", "4"], [0.5, 0.1, 0.2, 0.2]) == 2
+def test_the_most_confident_wins_the_earlier_of_equals() -> None:
+    assert most_confident(["1", None, "3", "4"], [0.5, 0.9, 0.8, 0.8]) == 2
     assert most_confident([None, "1"], [0.1, None]) is None
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=9), st.floats(0.01, 100))
+def test_cisc_weights_are_a_softmax(confidences: list[float | None], temperature: float) -> None:
+    found = softmax_weights(confidences, temperature)
+    literal = [0.0 if c is None else exp(c / temperature) for c in confidences]
+    total = sum(literal)
+    assert found == pytest.approx([one / total if total else 0.0 for one in literal], rel=1e-9)
+
+
+def test_cisc_is_a_majority_when_hot_and_best_of_n_when_cold() -> None:
+    answers, confidences = ["1", "2", "2"], [0.9, 0.5, 0.6]
+    hot, cold = (vote(answers, softmax_weights(confidences, t), same) for t in (100.0, 0.01))
+    assert (hot[0].members, cold[0].members) == ((1, 2), (0,))

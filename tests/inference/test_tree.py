@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepconf.inference.base import Growth, Result
+from stepconf.core.records import TokenScores
+from stepconf.inference.base import GivenUp, Growth, Result
 from stepconf.inference.run import answer
 from stepconf.inference.strategies import search
 from tests.inference.scripted import Says, ScriptedEngine, question, setting
@@ -101,6 +102,42 @@ def test_what_more_candidates_say_weighs_more() -> None:
     # One candidate that is sure enough is all there is.
     lazy = run(ScriptedEngine(policy), "cat", k=4, tau=0.0, count_duplicates=True, expand_below=0.5)
     assert lazy.answer == "1" and lazy.confidence == pytest.approx(0.81)
+
+
+def test_what_is_given_up_is_told() -> None:
+    told: list[GivenUp] = []
+    settings = replace(setting(k=3, tau=0.3, max_steps=3), given_up=told.append)
+    found = next(answer(ScriptedEngine(by_hand), [search("cat", question(), settings)]))
+    said = {("".join(map(chr, one.token_ids)), one.reason, one.depth) for one in told}
+    assert said >= {("a\nac\n", "below_tau", 2), ("c\nca\n", "below_tau", 2), ("b\nbc\n", "overtaken", 2)}
+    assert len(told) == found.spent.pruned and all(0 < one.cumulative_confidence < 1 for one in told)
+    assert all((one.cumulative_confidence < 0.3) == (one.reason == "below_tau") for one in told)
+
+
+def test_a_fitted_confidence_decides() -> None:
+    """By length alone: what is longer is surer; the entropies say the opposite."""
+
+    def policy(before: str) -> list[Says]:
+        if before:
+            return [Says("The answer is 1\n" if "long" in before else "The answer is 2\n", 0.9)]
+        return [Says("a long one\n", 0.1), Says("short\n", 0.9)]
+
+    asked: list[int] = []
+
+    def fitted(scores: TokenScores, index: int) -> float:
+        asked.append(index)
+        return min(1.0, len(scores) / 20)
+
+    own = replace(setting(k=2, tau=0.0), confidence=fitted)
+    found = next(answer(ScriptedEngine(policy), [search("cat", question(), own)]))
+    assert found.answer == "1" and found.confidence == pytest.approx(11 / 20 * 16 / 20)
+    assert [step.confidence for step in found.steps] == [11 / 20, 16 / 20] and {*asked} == {0, 1}
+    # Nothing is too unsure to be compared.
+    never = replace(setting(k=2, tau=0.0), confidence=lambda scores, index: 0.0)
+    assert next(answer(ScriptedEngine(policy), [search("cat", question(), never)])).answer is not None
+    silent = replace(setting(k=2, tau=0.5), confidence=lambda scores, index: None)
+    found = next(answer(ScriptedEngine(policy), [search("cat", question(), silent)]))
+    assert found.answer is not None and found.steps[0].confidence is None and found.confidence == 1
 
 
 CONFIDENCES = [Fraction(2, 3), Fraction(5, 7), Fraction(11, 13), Fraction(17, 19), Fraction(23, 29)]

@@ -1,12 +1,17 @@
 """Strategies over whole solutions, on a scripted policy."""
 
-from math import isclose
+from dataclasses import replace
+from math import isclose, log
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stepconf.inference.base import Result
+from stepconf.engines.base import Completion, SampleRequest
+from stepconf.inference.base import Result, stream_seed
 from stepconf.inference.run import Clock, answer
 from stepconf.inference.strategies import search
+from stepconf.kinds import STRATEGIES
 from tests.inference.scripted import Says, ScriptedEngine, question, setting
 
 # Two say 7, surely; three say 8, less so; one has no answer.
@@ -60,7 +65,7 @@ def test_no_answer_is_a_failure_with_its_reason() -> None:
     assert found.failure == "no solution has an answer: 1 out of tokens, 1 ended without an answer"
 
 
-@pytest.mark.parametrize("strategy", ["greedy", "self-consistency", "dipt", "cat", "beam"])
+@pytest.mark.parametrize("strategy", [*STRATEGIES.built_in])
 def test_a_prompt_that_fills_the_context(strategy: str) -> None:
     engine = ScriptedEngine(lambda before: SAID, context=3)
     found = next(answer(engine, [search(strategy, question(), setting(context=3, k=2))]))
@@ -88,3 +93,114 @@ def test_many_questions_share_one_stream() -> None:
             twin.steps,
         )
     assert 0 < clock.own <= clock.seconds and clock.peak_under_way >= 5
+
+
+# Four say 7, one 8: the posterior of four equal votes is 0.969.
+AGREE = [Says("The answer is 7", 0.6, True)] * 4 + [Says("The answer is 8", 0.6, True)]
+
+
+def drawing(said: list[Says]) -> ScriptedEngine:
+    """An engine whose draw number `seed` of the question is saying number `seed`, however they are asked for."""
+    first = stream_seed(42, "Q?")
+
+    class InOrder(ScriptedEngine):
+        def completions(self, request: SampleRequest) -> list[Completion]:
+            self.asked.append(("", request.n))
+            start = request.seed - first
+            return [self._say(said[(start + i) % len(said)], request) for i in range(request.n)]
+
+    return InOrder(lambda before: [])
+
+
+def run_on(said: list[Says], strategy: str, **options: object) -> tuple[Result, list[int]]:
+    engine = drawing(said)
+    found = next(answer(engine, [search(strategy, question(), setting(**options))]))  # type: ignore[arg-type]
+    return found, [n for _, n in engine.asked]
+
+
+def test_voting_stops_once_the_leader_stays_ahead() -> None:
+    found, waves = run_on(AGREE, "adaptive", k=10)
+    assert (found.answer, waves, len(found.samples)) == ("7", [4], 4)
+    assert found.spent.tokens == 4 * len("The answer is 7.")
+    split = [Says(f"The answer is {a}", 0.6, True) for a in "78777777"]
+    # Three of four: 0.8125 that 7 stays ahead; 5 against 1 is 0.9375, 6 against 1 is 0.965.
+    found, waves = run_on(split, "adaptive", k=10)
+    assert (found.answer, waves) == ("7", [4, 3])
+    disputed = [Says(f"The answer is {a}", 0.6, True) for a in "7878787878"]
+    found, waves = run_on(disputed, "adaptive", k=10)
+    assert sum(waves) == 10 and found.answer == "7"
+    none, waves = run_on([Says("who knows", 0.9, True)], "adaptive", k=6)
+    assert none.answer is None and sum(waves) == 6
+
+
+@pytest.mark.parametrize("strategy", ["adaptive", "adaptive-k", "esc", "cges"])
+def test_who_stops_early_sees_the_first_samples_of_voting(strategy: str) -> None:
+    voting, _ = run_on(SAID, "self-consistency", k=6)
+    for k in (1, 3, 6):
+        stopped, _ = run_on(SAID, strategy, k=k)
+        assert stopped.samples == voting.samples[: len(stopped.samples)]
+
+
+@given(st.lists(st.sampled_from("123"), min_size=1, max_size=12), st.floats(0.5, 0.999))
+def test_a_foregone_vote_asks_for_no_more_than_it_needs(said: list[str], threshold: float) -> None:
+    """A vote that nothing could change is the vote over all K; and no more are drawn than one by one would."""
+    told = [Says(f"The answer is {a}", 0.6, True) for a in said]
+    found, waves = run_on(told, "adaptive-k", k=len(said), threshold=threshold)
+    assert sum(waves) == len(found.samples) <= len(said)
+    certain, _ = run_on(told, "adaptive-k", k=len(said), threshold=1 - 1e-12)
+    assert certain.answer == run_on(told, "self-consistency", k=len(said))[0].answer
+
+
+def test_a_vote_of_eight_ends_after_two_that_agree() -> None:
+    found, waves = run_on(AGREE, "adaptive-k", k=8)
+    assert (found.answer, waves) == ("7", [2])
+
+
+def test_five_in_a_row() -> None:
+    said = [Says(f"The answer is {a}", 0.6, True) for a in "78888899"]
+    found, waves = run_on(said, "esc", k=8)
+    assert (found.answer, waves) == ("8", [5, 1])
+
+
+def test_confidences_that_agree_stop_at_once() -> None:
+    # .9 and .9 agree: 0.81 / (0.81 + 0.01) = 0.988. One alone is as sure as it says.
+    found, waves = run_on([Says("The answer is 7", 0.9, True)], "cges", k=8)
+    assert (found.answer, waves) == ("7", [1, 1])
+    assert run_on([Says("The answer is 7", 0.96, True)], "cges", k=8)[1] == [1]
+    # A single sure 8 outweighs two unsure 7.
+    said = [Says("The answer is 7", 0.3, True)] * 2 + [Says("The answer is 8", 0.99, True)]
+    assert run_on(said, "cges", k=3)[0].answer == "8"
+
+
+def test_the_confident_count_more() -> None:
+    said = [Says("The answer is 7", 0.9, True)] + [Says("The answer is 8", 0.5, True)] * 2
+    assert run_on(said, "cisc", k=3, cisc_temperature=0.1)[0].answer == "7"
+    assert run_on(said, "cisc", k=3, cisc_temperature=100.0)[0].answer == "8"
+
+
+def test_the_gate_opens_for_the_unsure() -> None:
+    sure, waves = run_on([Says("The answer is 7", 0.95, True)], "gate", k=5)
+    assert (sure.answer, waves) == ("7", [1])
+    unsure, waves = run_on(AGREE, "gate", k=5)
+    assert (unsure.answer, waves, len(unsure.samples)) == ("7", [1, 4], 5)
+    assert run_on(AGREE, "gate", k=5, gate=0.0)[1] == [1]
+    silent, waves = run_on([Says("who knows", 0.99, True), *AGREE], "gate", k=4)
+    assert waves == [1, 3] and silent.answer == "7"
+
+
+def test_a_confidence_of_ones_own_is_taken_everywhere() -> None:
+    """One that is sure of what is long, whatever its entropy, and doubts the first step."""
+    told = replace(
+        setting(k=2),
+        confidence=lambda scores, index: 0.25 if index == 0 else 0.5,
+        answer_confidence=lambda scores: min(1.0, len(scores) / 100),
+    )
+    said = [Says("The answer is 7", 0.99, True), Says("1 + 7 = 8\nThe answer is 8", 0.5, True)]
+    found = next(answer(drawing(said), [search("best-of-n", question(), told)]))
+    assert found.answer == "8"
+    assert [sample.confidence for sample in found.samples] == [0.15, 0.25]
+    assert [(step.confidence, step.cumulative_confidence) for step in found.steps] == [
+        (0.25, 0.25),
+        (0.5, 0.125),
+    ]
+    assert found.steps[0].entropy_mean == pytest.approx(-log(0.5))
