@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
+from stepconf.core.records import CUT
 from stepconf.core.trees import Example
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
@@ -109,7 +110,7 @@ def examples_of(source: Path, recipe: TrainRecipe, eos_id: int) -> Iterator[Exam
                 )
                 yield Example(row["pair_id"], row["problem_id"], tuple(row["prompt_ids"]), sides)
             elif row["answer_correct"] and row["parent_solution_id"] is None:
-                ending = (eos_id,) if row["finish_reason"] != "length" else ()
+                ending = (eos_id,) if row["finish_reason"] not in CUT else ()
                 side = (*row["token_ids"], *ending)
                 prompt = tuple(row["prompt_token_ids"])
                 yield Example(row["solution_id"], row["problem_id"], prompt, (side,))

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stepconf.core.reasoning import Part
+
 Label = Literal["correct", "incorrect", "unknown"]
-FinishReason = Literal["stop", "length", "imported"]
+FinishReason = Literal["stop", "length", "length_in_reasoning", "imported"]
+CUT: tuple[FinishReason, ...] = ("length", "length_in_reasoning")  # at the token limit
 # outcome: the chosen side reaches right answers more often.
 PairKind = Literal["correct_uncertain", "incorrect", "trajectory", "outcome"]
 
@@ -84,6 +87,8 @@ class Step:
     is_first_error: bool = False
     after_error: bool = False
     prefix_id: str | None = None
+    part: Part = "answer"
+    is_reconsidering: bool = False
 
     @property
     def entropy_mean(self) -> float | None:
@@ -132,6 +137,13 @@ class Solution:
     extra: dict[str, Any] = field(default_factory=dict)
     parent_solution_id: str | None = None
     branch_step: int | None = None
+    reasoning_start: int | None = None
+    reasoning_end: int | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it ended at the token limit."""
+        return self.finish_reason in CUT
 
 
 def bare_solution(problem_id: str, problem: str, gold_answer: str | None, text: str) -> Solution:

@@ -13,15 +13,19 @@ from stepconf.core.records import Pair, Solution, Step, Verdict
 from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
 
-VERSION = "1.2"
+VERSION = "1.3"
 # Columns that older versions lack; `upgraded` adds them to what was written then.
+_SPAN, _PART = ("reasoning_start", "reasoning_end"), ("part", "is_reconsidering")
 ADDED: dict[str, dict[str, tuple[str, ...]]] = {
     "1.0": {
-        "solutions": ("answer_type", "parent_solution_id", "branch_step"),
-        "steps": ("prefix_id", "after_error"),
+        "solutions": ("answer_type", "parent_solution_id", "branch_step", *_SPAN),
+        "steps": ("prefix_id", "after_error", *_PART),
     },
-    "1.1": {"solutions": ("answer_type",)},
+    "1.1": {"solutions": ("answer_type", *_SPAN), "steps": _PART},
+    "1.2": {"solutions": _SPAN, "steps": _PART},
 }
+# What they are in rows of versions that lack them.
+_OLDER: dict[str, Any] = {"part": "answer", "is_reconsidering": False}
 UPGRADED_FROM = "stepconf_upgraded_from"
 ENTROPY_METADATA = {
     "entropy_estimator": "exact, full vocabulary",
@@ -59,7 +63,11 @@ SOLUTIONS = (
     Field("top_p", "float64?", "nucleus mass"),
     Field("seed", "int64?", "seed of this sample's random stream"),
     Field("sample_index", "int32", "which sample of its problem"),
-    Field("finish_reason", "string", "stop (the model ended), length (cut off), or imported"),
+    Field(
+        "finish_reason",
+        "string",
+        "stop (the model ended), length (cut off), length_in_reasoning (cut off inside its thinking), or imported",
+    ),
     Field("predicted_answer", "string?", "the answer extracted from the text"),
     Field("answer_correct", "bool?", "verdict of `final` on the answer; null where unknown"),
     Field("n_steps", "int32", "steps in the solution"),
@@ -69,6 +77,10 @@ SOLUTIONS = (
     Field("extra", "json", "every column of the source that was not used"),
     Field("parent_solution_id", "string?", "the solution that a branch leaves; null where it is no branch"),
     Field("branch_step", "int32?", "the step of the parent before which a branch leaves it, from 0"),
+    Field(
+        "reasoning_start", "int32?", "first character of the thinking, its mark too; null where there is none"
+    ),
+    Field("reasoning_end", "int32?", "one past its last character, its mark too: where the answer begins"),
 )
 
 STEP_SIGNALS = tuple(signal for signal in SIGNALS if signal.column)
@@ -93,12 +105,18 @@ STEPS = (
     ),
     Field("verdicts", "list<verdict>", "what each verifier said; `reference`: the step put right, if given"),
     Field("label", "string", "correct, incorrect or unknown, from the verdicts by the run's policy"),
-    Field("label_source", "string", "the verifiers that decided the label"),
+    Field(
+        "label_source",
+        "string",
+        "the verifiers that decided the label, or that it is an error taken back later",
+    ),
     Field("is_first_error", "bool", "the first step of its solution that is labelled incorrect"),
     Field(
         "after_error", "bool", "a step before it is labelled incorrect, in its solution or before it branches"
     ),
     Field("prefix_id", "string?", "content hash of the exact tokens before the step, the prompt's too"),
+    Field("part", "string", "reasoning (the thinking of a reasoning model) or answer (all else)"),
+    Field("is_reconsidering", "bool", "it holds a turn of thought, such as Wait or Alternatively"),
 )
 
 _SOURCES = "step (of solution_id), candidate (another one's step), solution, completer (another model)"
@@ -181,10 +199,9 @@ def _arrow_type(kind: str) -> Any:
 def upgraded(table: str, rows: Any) -> Any:
     """An Arrow table as this version declares its columns; what an older one lacks is added.
 
-    `after_error` follows from `is_first_error`, and `answer_type` was in `extra`; the others were not known then, and
-    are null.
+    `after_error` follows from `is_first_error`, and `answer_type` was in `extra`; all steps were of the answer. The
+    others were not known then, and are null, or false where they cannot be.
     """
-    import pyarrow as pa
 
     declared, metadata = arrow_schema(table), rows.schema.metadata or {}
     version = metadata.get(b"stepconf_schema", b"").decode(errors="replace")
@@ -198,7 +215,7 @@ def upgraded(table: str, rows: Any) -> Any:
             added, extra = _answer_types(rows["extra"].to_pylist())
             rows = rows.set_column(rows.schema.get_field_index("extra"), declared.field("extra"), extra)
         else:
-            added = _after_error(rows) if field.name == "after_error" else pa.nulls(len(rows), field.type)
+            added = _after_error(rows) if field.name == "after_error" else _older(field, len(rows))
         rows = rows.add_column(min(index, rows.num_columns), field, added)
     first = {UPGRADED_FROM.encode(): version.encode()}
     return rows.replace_schema_metadata({**first, **metadata, b"stepconf_schema": VERSION.encode()})
@@ -225,6 +242,13 @@ def _answer_types(extras: Sequence[str]) -> tuple[Any, Any]:
     return pa.array([kind for kind, _ in found], pa.string()), pa.array(
         [rest for _, rest in found], pa.string()
     )
+
+
+def _older(field: Any, n: int) -> Any:
+    import pyarrow as pa
+
+    value = _OLDER.get(field.name)
+    return pa.nulls(n, field.type) if value is None else pa.repeat(pa.scalar(value, field.type), n)
 
 
 def _after_error(steps: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stepconf.core import schema
+from stepconf.core.records import CUT
 
 Row = Mapping[str, Any]
 
@@ -53,7 +54,7 @@ def solution_row(solution: Row) -> dict[str, Any]:
 def branch_row(solution: Row, steps: Sequence[Row]) -> dict[str, Any]:
     """A branch below the step where it leaves, with its steps as `step_rows` gives them, and how it came out."""
     outcomes = {True: "right", False: "wrong"}
-    otherwise = "cut" if solution["finish_reason"] == "length" else "unknown"
+    otherwise = "cut" if solution["finish_reason"] in CUT else "unknown"
     outcome = outcomes.get(solution["answer_correct"], otherwise)
     return solution_row(solution) | {"outcome": outcome, "steps": steps}
 

@@ -16,7 +16,7 @@ from stepconf.core.calibration import auroc
 from stepconf.core.calibration.large import clustered_auroc
 from stepconf.core.documents import read_json
 from stepconf.core.ids import digest_of_ids
-from stepconf.core.records import Label
+from stepconf.core.records import CUT, Label
 from stepconf.errors import StepconfError
 from stepconf.run.coverage import coverage, too_hard
 from stepconf.run.damage import damage_told
@@ -213,7 +213,7 @@ def _answers(right: Iterable[bool | None]) -> dict[str, int]:
 def _of_branches(branches: "pl.DataFrame", sample_tokens: int) -> dict[str, Any]:
     """How many there are, their tokens as a multiple of the samples', and how they came out."""
     tokens = int(branches["n_tokens"].sum())
-    cut = branches.filter(branches["answer_correct"].is_null() & (branches["finish_reason"] == "length"))
+    cut = branches.filter(branches["answer_correct"].is_null() & branches["finish_reason"].is_in(CUT))
     counted = _answers(branches["answer_correct"])
     return {
         "solutions": len(branches),

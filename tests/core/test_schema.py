@@ -81,7 +81,7 @@ def test_rows_come_back_as_they_went() -> None:
     assert [step_of(row) for row in steps.to_pylist()] == rounded(one).steps
 
 
-@pytest.mark.parametrize("version", ADDED)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_answer_types_of_older_versions_come_out_of_extra(version: str) -> None:
     held = ['{"a": [1], "answer_type": "number"}', '{"a": 1}', "{}", '{"answer_type": "choice"}', "[broken"]
     rows = pa.Table.from_pydict(to_columns("solutions", [solved(i).solution for i in range(len(held))]))
