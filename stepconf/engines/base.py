@@ -51,6 +51,18 @@ class Completion:
     n_sampled: int = 0
 
 
+def joined(first: Completion, second: Completion) -> Completion:
+    """A completion, and what was sampled or put after it."""
+    a, b = first.scores, second.scores
+    return Completion(
+        first.token_ids + second.token_ids,
+        first.pieces + second.pieces,
+        TokenScores(a.logprobs + b.logprobs, a.entropies + b.entropies, a.max_probs + b.max_probs),
+        second.finish_reason,
+        first.n_sampled + second.n_sampled,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
     """Score `token_ids` after `prefix_ids` (at least one token). `key` is the caller's."""

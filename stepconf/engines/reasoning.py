@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from stepconf.core.reasoning import Thinking, closing_mark, family_in, opened_by
+from stepconf.core.records import TokenScores
+from stepconf.engines.base import Completion
 from stepconf.engines.tokenizer import Tokenizer
 
 _PROMPT_END = 32  # tokens; no opening mark has more
@@ -25,7 +27,8 @@ class Reasoning:
         opened = opened_by(self._tokenizer.decode(prompt_ids[-_PROMPT_END:]), self.family)
         return Thinking(opened or self.family, bool(opened))
 
-    def closing(self, family: str) -> tuple[list[int], str]:
-        """The tokens that end a thinking, and their text."""
-        text = closing_mark(family)
-        return self._tokenizer.encode(text), text
+    def closing(self, family: str) -> Completion:
+        """What ends a thinking from outside: its tokens count as certain, since the model did not draw them."""
+        ids = self._tokenizer.encode(closing_mark(family))
+        certain = TokenScores([0.0] * len(ids), [0.0] * len(ids), [1.0] * len(ids))
+        return Completion(ids, self._tokenizer.pieces(ids), certain, "length")

@@ -15,6 +15,7 @@ from stepconf.core.prune import tau_at
 from stepconf.core.records import Problem
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Engine
+from stepconf.engines.reasoning import Reasoning
 from stepconf.errors import StepconfError
 from stepconf.inference.base import Growth, Question, Result, Search, Setting, Strategy
 from stepconf.inference.run import Clock, answer
@@ -130,6 +131,7 @@ def answers(
         engine.info.max_model_len,
         lambda kind: equality(pool, kind),
         watch,
+        reasoning=Reasoning(engine.tokenizer, recipe.reasoning),
     )
 
     def searches() -> Iterator[Search]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
+from stepconf.core.reasoning import BY_MARKS, Part, Parts, Thinking, divide
 from stepconf.core.records import TokenScores
 from stepconf.core.segment import SegmentOptions
 from stepconf.core.steps import build_steps
 from stepconf.core.votes import Equal
-from stepconf.engines.base import Completion, Sampling
+from stepconf.engines.base import Completion, Sampling, joined
+from stepconf.engines.reasoning import Reasoning
 from stepconf.engines.tokenizer import starts_of
 from stepconf.recipe import InferRecipe, PromptRecipe, SamplingRecipe
 
@@ -36,7 +38,8 @@ class Setting:
     `stop`: strings that end a solution. `context`: of the model, in tokens. `equal`: whether two answers of a
     type are the same, as `equal(answer_type)(a, b)`. `watch`: told of every level of a tree as it is pruned.
     `settled`: told of each step of a tree once every branch that can still win has it; they are the first
-    steps of the answer, if there will be one.
+    steps of the answer, if there will be one. `reasoning`: the marks of the model's thinking; None: by any marks, and
+    no budget can end it.
     """
 
     infer: InferRecipe
@@ -47,6 +50,18 @@ class Setting:
     equal: Callable[[str], Equal]
     watch: Callable[["Growth"], None] = lambda growth: None
     settled: Callable[["StepScore"], None] | None = None
+    reasoning: Reasoning | None = None
+
+    def thinking(self, prompt_ids: list[int]) -> Thinking:
+        """How the thinking of a solution after this prompt is told from its answer."""
+        return self.reasoning.thinking(prompt_ids) if self.reasoning else BY_MARKS
+
+    def ended(self, completion: Completion, thinking: Thinking) -> Completion:
+        """A completion that has used up its budget for thinking: with the closing mark, where it still thinks."""
+        parts = divide("".join(completion.pieces), thinking)
+        if self.reasoning is None or parts is None or parts.closed:
+            return completion
+        return joined(completion, self.reasoning.closing(parts.family))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +113,14 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class StepScore:
-    """A step of the answer. Entropy in nats; `confidence` is exp(-entropy), None without tokens."""
+    """A step of a solution. Entropy in nats; `confidence` is exp(-entropy), None without tokens."""
 
     text: str
     token_ids: list[int]
     entropy_mean: float | None
     confidence: float | None
     cumulative_confidence: float
+    part: Part = "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +203,24 @@ def failed(question: Question, failure: str, spent: Spent, samples: Sequence[Sam
 
 
 def step_scores(
-    text: str, spans: Sequence[tuple[int, int]], token_ids: list[int], pieces: list[str], scores: TokenScores
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    token_ids: list[int],
+    pieces: list[str],
+    scores: TokenScores,
+    parts: Parts | None = None,
 ) -> list[StepScore]:
-    """The steps of a whole solution, measured as `score` measures them."""
-    rows = build_steps("", "", text, spans, token_ids, starts_of(pieces), scores)
+    """The steps of a whole solution, measured as `score` measures them; `parts`: where it is thinking."""
+    rows = build_steps("", "", text, spans, token_ids, starts_of(pieces), scores, parts=parts)
     return [
-        StepScore(row.text, row.token_ids, row.entropy_mean, row.confidence, row.cumulative_confidence or 0.0)
+        StepScore(
+            row.text,
+            row.token_ids,
+            row.entropy_mean,
+            row.confidence,
+            row.cumulative_confidence or 0.0,
+            row.part,
+        )
         for row in rows
     ]
 

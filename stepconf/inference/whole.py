@@ -1,13 +1,15 @@
 """Strategies over whole solutions: one, or the best of many by vote or by confidence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.prompts import instruction_for
-from stepconf.core.segment import segment
+from stepconf.core.reasoning import Thinking, divide
+from stepconf.core.segment import segment_parts
 from stepconf.core.signals import ENTROPY_MEAN, confidence
 from stepconf.core.votes import Tally, confident_vote, majority, most_confident
-from stepconf.engines.base import Completion, Sampling
+from stepconf.engines.base import Completion, Sampling, joined
 from stepconf.inference.base import (
     Ask,
     Question,
@@ -86,12 +88,14 @@ def _whole(
     if not asks:
         return failed(question, "the prompt fills the context", spent)
     completions: list[tuple[list[int], Completion]] = []
-    for ask, found in zip(asks, (yield asks), strict=True):
+    for ask, found in zip(asks, (yield from _sample(asks, setting, spent)), strict=True):
         completions += [(ask.prefix_ids, completion) for completion in found]
-    spent.requests = len(asks)
     spent.tokens = sum(completion.n_sampled for _, completion in completions)
     spent.peak_branches = len(completions)
-    answers = [_answer(completion, question, setting, spent) for _, completion in completions]
+    answers = [
+        _answer(completion, question, setting, setting.thinking(prompt), spent)
+        for prompt, completion in completions
+    ]
     entropies = [ENTROPY_MEAN.over(completion.scores) for _, completion in completions]
     samples = [
         Sample(answer, None if h is None else confidence(h), len(completion.token_ids))
@@ -103,7 +107,9 @@ def _whole(
         return failed(question, failure, spent, samples)
     prompt, best = completions[chosen]
     text = "".join(best.pieces)
-    steps = step_scores(text, segment(text, setting.segment), best.token_ids, best.pieces, best.scores)
+    parts = divide(text, setting.thinking(prompt))
+    spans = segment_parts(text, parts, setting.segment)
+    steps = step_scores(text, spans, best.token_ids, best.pieces, best.scores, parts)
     spent.depth = len(steps)
     total = steps[-1].cumulative_confidence if steps else None
     return Result(
@@ -121,10 +127,44 @@ def _whole(
     )
 
 
-def _answer(completion: Completion, question: Question, setting: Setting, spent: Spent) -> str | None:
+def _sample(
+    asks: list[Ask], setting: Setting, spent: Spent
+) -> Generator[list[Ask], list[list[Completion]], list[list[Completion]]]:
+    """The completions of each ask; where the budget for thinking is used up, the thinking is ended and they go on."""
+    budget = setting.infer.reasoning_max_tokens
+    spent.requests = len(asks)
+    if budget is None:
+        return (yield asks)
+    found = yield [_limited(ask, min(budget, ask.sampling.max_tokens)) for ask in asks]
+    more: list[Ask] = []
+    at: list[tuple[int, int]] = []
+    for i, (ask, row) in enumerate(zip(asks, found, strict=True)):
+        for j, completion in enumerate(row):
+            if completion.finish_reason != "length":
+                continue
+            row[j] = setting.ended(completion, setting.thinking(ask.prefix_ids))
+            left = ask.sampling.max_tokens - len(row[j].token_ids)
+            if left > 0:
+                going_on = Ask(ask.prefix_ids + row[j].token_ids, 1, ask.seed + j, ask.sampling)
+                more.append(_limited(going_on, left))
+                at.append((i, j))
+    if more:
+        spent.requests += len(more)
+        for (i, j), (rest,) in zip(at, (yield more), strict=True):
+            found[i][j] = joined(found[i][j], rest)
+    return found
+
+
+def _limited(ask: Ask, max_tokens: int) -> Ask:
+    return replace(ask, sampling=replace(ask.sampling, max_tokens=max_tokens))
+
+
+def _answer(
+    completion: Completion, question: Question, setting: Setting, thinking: Thinking, spent: Spent
+) -> str | None:
     """The answer of a solution; why there is none is counted."""
     ended = completion.finish_reason == "stop"
-    answer = extract_answer("".join(completion.pieces), question.answer_type, guess=ended)
+    answer = extract_answer("".join(completion.pieces), question.answer_type, ended, thinking)
     if answer is None and ended:
         spent.no_answer += 1
     elif answer is None and completion.n_sampled < setting.sampling.max_tokens:

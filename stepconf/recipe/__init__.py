@@ -77,8 +77,8 @@ class Recipe(Strict):
     chunk: int = Field(64, ge=1)
     """Problems (or imported solutions) per shard: what a crash may cost."""
     reasoning: str = "auto"
-    """Marks of thinking: auto (by the chat template), none, think, thinking, reasoning, mistral, harmony, gemma, kimi,
-    seed."""
+    """Whose marks divide thinking from answers: auto (the chat template's), none, or a family's name. Families: think,
+    thinking, reasoning, mistral, harmony, gemma, kimi, seed."""
     problems: ProblemsRecipe = ProblemsRecipe()
     engine: EngineRecipe = EngineRecipe()
     prompt: PromptRecipe = PromptRecipe()

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Literal
 
 from stepconf.engines.base import Engine
+from stepconf.engines.reasoning import Reasoning
 from stepconf.errors import StepconfError
 from stepconf.evaluation.infer import equality, prompts_of
 from stepconf.inference.base import Question, Result, Search, Setting, StepScore
@@ -29,6 +30,7 @@ class Service:
         self.live = Live(engine)
         self.context = engine.info.max_model_len
         self._engine, self._pool, self._recipe = engine, pool, recipe
+        self._reasoning = Reasoning(engine.tokenizer, recipe.reasoning)
         Prompter(engine.tokenizer, recipe.prompt)
 
     def run(self, ended: Callable[[], None]) -> None:
@@ -68,6 +70,7 @@ class Service:
             self.context,
             lambda kind: equality(self._pool, kind),
             settled=tell if asked.stream else None,
+            reasoning=self._reasoning,
         )
         tell("started")
         question = Question(key, asked.messages[-1]["content"], prompts, asked.answer_type)
