@@ -31,7 +31,7 @@ _OF_SOLUTIONS = [
     *(ENTROPY_MEAN.name, CONFIDENCE.name),
 ]
 _OF_STEPS = [
-    *("step_id", "solution_id", "problem_id", "step_index", "label", C, *_LISTS),
+    *("step_id", "solution_id", "problem_id", "step_index", "label", "part", C, *_LISTS),
     *(signal.name for signal in STEP_SIGNALS),
 ]
 
@@ -42,7 +42,8 @@ class Units:
 
     `problems`: problem ids; `correct`: booleans; `confidence`: exp(-mean entropy), in (0, 1]; `signals`: by name, over
     the step's or the whole solution's tokens, NaN where a signal has no value, and `higher_is_better` of each;
-    `left_out`: rows without a verdict or without scored tokens; `failures`: why a signal first had no value.
+    `left_out`: rows without a verdict or without scored tokens; `failures`: why a signal first had no value; `parts`:
+    reasoning or answer, of steps.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Units:
     higher_is_better: Mapping[str, bool] = field(default_factory=dict)
     left_out: int = 0
     failures: Mapping[str, str] = field(default_factory=dict)
+    parts: Column = field(default_factory=lambda: np.empty(0))
 
     @property
     def scores(self) -> dict[str, Column]:
@@ -79,7 +81,7 @@ def read_units(
     higher = {one.name: bool(one.higher_is_better) for one in signals} | {C: True}
     if topk is not None:
         higher[TOPK] = False
-    names = ("problem_id", "correct", CONFIDENCE.name, *higher)
+    names = ("problem_id", "correct", CONFIDENCE.name, "part", *higher)
     found: dict[str, list[Column]] = {name: [np.empty(0)] for name in names}
     left_out, failures = 0, dict[str, str]()
     for _, solutions, steps in read_aligned(run, _OF_SOLUTIONS, _OF_STEPS):
@@ -95,7 +97,7 @@ def read_units(
                 found[signal.name].append(values)
                 failures |= {signal.name: why} if why and signal.name not in failures else {}
     columns = {name: np.concatenate(parts[1:] or parts) for name, parts in found.items()}
-    problems, correct, confidence = (columns.pop(name) for name in names[:3])
+    problems, correct, confidence, parts = (columns.pop(name) for name in names[:4])
     for signal in own:
         if correct.size and np.isnan(columns[signal.name]).all():
             raise StepconfError(
@@ -103,7 +105,7 @@ def read_units(
                 f"{failures[signal.name]}.",
                 "Its formula takes log-probabilities, entropies and largest probabilities: three lists of floats.",
             )
-    return Units(kind, problems, correct, confidence, columns, higher, left_out, failures)
+    return Units(kind, problems, correct, confidence, columns, higher, left_out, failures, parts)
 
 
 def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:

@@ -24,7 +24,7 @@ SOLUTION_COLUMNS += [
     "token_ids",
 ]
 STEP_COLUMNS = ["solution_id", "problem_id", "prefix_id", "step_index", "n_steps", "text", "char_start"]
-STEP_COLUMNS += ["token_start", "token_ids", "logprob_sum", "confidence", "label", "after_error"]
+STEP_COLUMNS += ["token_start", "token_ids", "logprob_sum", "confidence", "label", "after_error", "part"]
 _REFERENCES = "verdicts.list.element.reference"
 _BATCH_BYTES = 24 << 20  # of shards that are read together: their pairs make a file worth its while
 _ALL = 2**31  # characters

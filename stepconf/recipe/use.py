@@ -22,6 +22,8 @@ class PairsRecipe(Strict):
     """caspo: whether steps after the first wrong one, whose prefix is wrong, may make pairs."""
     margin: float = Field(0.5, gt=0, le=1)
     """rstar: least difference between the shares of right completions of the two sides."""
+    part: Literal["all", "reasoning", "answer"] = "all"
+    """Make pairs of steps in the thinking, in the answer, or in both. Pairs of whole solutions have both."""
     max_per_problem: int | None = Field(None, ge=1)
     """Pairs of one problem at most; None for all."""
     balance: bool = False

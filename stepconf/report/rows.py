@@ -24,7 +24,7 @@ BRANCH_COLUMNS = [name for name in SOLUTION_COLUMNS if name not in ("problem", "
 STEP_COLUMNS = [
     "step_id", "step_index", "text", "char_start", "token_start", "token_ids", "token_logprobs",
     "token_entropies", "token_max_probs", *dict(SHOWN_SIGNALS), "verdicts", "label", "label_source",
-    "is_first_error",
+    "is_first_error", "part", "is_reconsidering",
 ]  # fmt: skip
 PAIR_COLUMNS = [
     "pair_id", "kind", "prefix", "chosen", "rejected", "chosen_is_terminal", "rejected_is_terminal",
@@ -35,7 +35,8 @@ _SHOWN_OF_SOLUTION = [
     "answer_correct", "n_steps", "n_tokens", "entropy_mean", "confidence",
 ]  # fmt: skip
 _SHOWN_OF_STEP = [
-    "step_id", "step_index", *dict(SHOWN_SIGNALS), "label", "label_source", "is_first_error",
+    "step_id", "step_index", *dict(SHOWN_SIGNALS), "label", "label_source", "is_first_error", "part",
+    "is_reconsidering",
 ]  # fmt: skip
 _SHOWN_OF_VERDICT = ("verifier", "version", "label", "score", "reason", "reference", "seconds")
 

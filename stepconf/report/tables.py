@@ -69,7 +69,10 @@ class Tables:
     def rows(
         self, table: str, at: Sequence[int] | Rows, names: list[str] | None = None
     ) -> list[dict[str, Any]]:
-        """The rows of these numbers as plain values, in the order asked for; reads only their row groups."""
+        """The rows of these numbers as plain values, in the order asked for; reads only their row groups.
+
+        A column in `names` that an older version of the schema lacks is None.
+        """
         wanted = np.asarray(at, dtype=np.int64)
         if not wanted.size:
             return []
@@ -84,11 +87,13 @@ class Tables:
             inside = wanted[group == one]
             file, index = places[one]
 
-            def read(name: str, index: int = index) -> pa.Table:
-                return self._file(name).read_row_group(index, names)
+            def read(name: str, index: int = index) -> tuple[pa.Table, set[str]]:
+                shard = self._file(name)
+                return shard.read_row_group(index, names), _later(shard.schema_arrow, table)
 
-            rows = _explained(read, file)
-            taken = rows.take(inside - starts[one]).to_pylist()
+            rows, later = _explained(read, file)
+            unknown = dict.fromkeys(later.intersection(names or ()))
+            taken = [unknown | row for row in rows.take(inside - starts[one]).to_pylist()]
             found.update(zip(inside.tolist(), taken, strict=True))
         return [found[row] for row in wanted.tolist()]
 
