@@ -201,28 +201,28 @@ MODELS = os.environ.get("STEPCONF_TEST_MODELS")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not MODELS, reason="STEPCONF_TEST_MODELS names no folder of models")
 def test_a_chat_model_made_to_think(tmp_path: Path) -> None:
     """The whole job on a real chat model whose template opens the thinking, with tables by part."""
     source = Path(str(MODELS)) / "qwen2.5-coder-0.5b-instruct"
     model = opened_model(tmp_path / "model", source)
     problems = [
-        {"question": f"What is {i} + {i + 13} * 2?", "answer": str(i + (i + 13) * 2)} for i in range(4, 10)
+        {"question": f"What is {i} + {i + 13} * 2?", "answer": str(i + (i + 13) * 2)} for i in range(4, 7)
     ]
     file, run = write_jsonl(tmp_path / "problems.jsonl", problems), tmp_path / "run"
     system = (
         "Think inside <think> and </think>, then answer. Show each sum as an equation on a line of its own."
     )
     ok(
-        *("generate", "--problems", file, "--model", model, "--engine", "transformers", "--samples", 4),
-        *("--max-tokens", 192, "--verify", "final,symbolic", "--branch", "first-error", "--out", run),
+        *("generate", "--problems", file, "--model", model, "--engine", "transformers", "--samples", 3),
+        *("--max-tokens", 128, "--verify", "final,symbolic", "--branch", "none", "--out", run),
         *(
             "--set",
             f"prompt.system={json.dumps(system)}",
             "--set",
             "prompt.chat_template_kwargs={enable_thinking: true}",
         ),
-        *("--set", "branch.n=2", "--set", "branch.wave=2", "--set", "branch.budget=2"),
     )
     solutions = samples_of(run, "solutions")
     assert {one["reasoning_start"] for one in solutions} == {0}
