@@ -333,6 +333,22 @@ def _critic(found: dict[str, Any]) -> str:
     )
 
 
+def _thinking(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the thinking of reasoning models holds, and the steps by part."""
+    if not found:
+        return []
+    n = f"{found['solutions']:,} solutions, {found['turns_per_solution']:.1f} steps with a turn of thought each"
+    rows = [("thinking", n + (f"; {found['cut']:,} cut off inside it" if found["cut"] else ""))]
+    for name, one in found["parts"].items():
+        share = "" if one["coverage"] is None else f", {one['coverage']:.1%} covered"
+        entropy = "" if one["entropy_mean"] is None else f", mean entropy {one['entropy_mean']:.3f}"
+        back = f", {one['taken_back']:,} taken back later" if one["taken_back"] else ""
+        rows.append(
+            (f"  steps of the {name}", f"{one['steps']:,} ({one['tokens']:,} tokens){share}{entropy}{back}")
+        )
+    return rows
+
+
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     branches = summary.get("branches") or {}
     of = " (samples)" if branches else ""
@@ -344,6 +360,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("branches", size + (f"; {ratio:.1f} times the samples' tokens" if ratio else "")))
         rows.append(("  their answers", _outcomes(branches["outcomes"])))
         rows.append(("  their step labels", _counts(branches["labels"])))
+    rows += _thinking(summary.get("reasoning") or {})
     if summary["tokens"]:
         rate, idle = summary["tokens_per_second"], summary.get("engine_idle_share")
         speed = f" at {rate:,}/s" if rate else ""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stepconf.core.reasoning import Thinking
     from stepconf.core.records import TokenScores
     from stepconf.engines.base import Engine
     from stepconf.inference.base import Result, StepScore
@@ -96,6 +97,7 @@ def sample(model: Model, problems: Sequence[Prompt], n: int = 1, **sampling: Any
         StepconfError: an option is unknown or out of range, or a problem fills the context.
     """
     from stepconf.engines.base import SampleRequest, Sampling
+    from stepconf.engines.reasoning import Reasoning
 
     how = _sampling(model.recipe, sampling)
     requests = []
@@ -105,9 +107,17 @@ def sample(model: Model, problems: Sequence[Prompt], n: int = 1, **sampling: Any
         drawn = Sampling(how.temperature, limit, how.top_p, model.prompter.stop)
         requests.append(SampleRequest(str(i), ids, n, how.seed + i * n, drawn))
     found = {request.key: done for request, done in model.engine.sample(iter(requests))}
+    reasoning = Reasoning(model.engine.tokenizer, model.recipe.reasoning)
     return [
         [
-            _scored("".join(one.pieces), one.token_ids, one.pieces, one.scores, one.finish_reason)
+            _scored(
+                "".join(one.pieces),
+                one.token_ids,
+                one.pieces,
+                one.scores,
+                one.finish_reason,
+                reasoning.thinking(request.prompt_ids),
+            )
             for one in found[request.key]
         ]
         for request in requests
@@ -126,6 +136,7 @@ def score(model: Model, problems: Sequence[Prompt], solutions: Sequence[str]) ->
         StepconfError: a problem fills the context with its solution.
         ValueError: there are more of one than of the other.
     """
+    from stepconf.core.reasoning import Thinking
     from stepconf.engines.base import ScoreRequest
 
     requests = []
@@ -136,7 +147,9 @@ def score(model: Model, problems: Sequence[Prompt], solutions: Sequence[str]) ->
     found = {request.key: scores for request, scores in model.engine.score(iter(requests))}
     pieces = [model.engine.tokenizer.pieces(request.token_ids) for request in requests]
     return [
-        _scored(text, request.token_ids, own, found[request.key], "imported")
+        _scored(
+            text, request.token_ids, own, found[request.key], "imported", Thinking(model.recipe.reasoning)
+        )
         for text, request, own in zip(solutions, requests, pieces, strict=True)
     ]
 
@@ -199,10 +212,17 @@ def _room(model: Model, prompt: list[int], needed: int = 1) -> int:
 
 
 def _scored(
-    text: str, token_ids: list[int], pieces: list[str], scores: "TokenScores", finish_reason: str
+    text: str,
+    token_ids: list[int],
+    pieces: list[str],
+    scores: "TokenScores",
+    finish_reason: str,
+    thinking: "Thinking",
 ) -> Scored:
-    from stepconf.core.segment import segment
+    from stepconf.core.reasoning import divide
+    from stepconf.core.segment import segment_parts
     from stepconf.inference.base import step_scores
 
-    steps = step_scores(text, segment(text), token_ids, pieces, scores)
+    parts = divide(text, thinking)
+    steps = step_scores(text, segment_parts(text, parts), token_ids, pieces, scores, parts=parts)
     return Scored(text, token_ids, scores.logprobs, scores.entropies, scores.max_probs, steps, finish_reason)

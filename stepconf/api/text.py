@@ -20,9 +20,10 @@ def segment(text: str) -> list[str]:
     >>> segment("First we add.\n\n1 + 1 = 2")
     ['First we add.\n\n', '1 + 1 = 2']
     """
-    from stepconf.core import segment as rules
+    from stepconf.core.reasoning import divide
+    from stepconf.core.segment import segment_parts
 
-    return [text[start:end] for start, end in rules.segment(text)]
+    return [text[start:end] for start, end in segment_parts(text, divide(text))]
 
 
 def verify_answer(gold: str, predicted: str) -> bool | None:

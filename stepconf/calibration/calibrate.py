@@ -38,6 +38,7 @@ from stepconf.core.calibration import (
     reliability_bins,
     risk_coverage,
 )
+from stepconf.core.reasoning import PARTS
 from stepconf.core.signals import ENTROPY_MEAN, LENGTH, NOT_OF_TOKENS, SIGNALS, Signal
 from stepconf.errors import StepconfError
 from stepconf.run.events import Tick
@@ -71,6 +72,7 @@ HONESTY: dict[str, Statistic] = {
 }
 # Of a confidence as a ranking.
 RANKING: dict[str, Statistic] = {"auroc": auroc, "auprc_errors": auprc_errors, "aurc": aurc}
+_BY_PART = ("ece_10", "brier", "auroc", "auprc_errors")
 POSTHOC = ("ece_10", "brier", "log_loss")
 
 
@@ -144,6 +146,7 @@ def calibrate(
         report["fit"] = fit_confidence(run, units["after"], fit.signals, resamples, seed)
         write_confidence(report["fit"], fit.file)
     report |= {kind: profile(units["after"][kind], bootstrap, seed) for kind in KINDS}
+    report["by_part"] = by_part(units["after"]["steps"], bootstrap)
     if before is not None:
         report["before"] = {"run": before.resolve().name, "model": read_recipe(before).get("model", "")}
         report["before"] |= {kind: profile(units["before"][kind], bootstrap, seed) for kind in KINDS}
@@ -201,6 +204,30 @@ def profile(units: Units, bootstrap: Bootstrap, seed: int) -> dict[str, Any]:
         "posthoc": posthoc(units, bootstrap, seed),
         "reliability": reliability(units, bootstrap),
     }
+
+
+def by_part(units: Units, bootstrap: Bootstrap) -> dict[str, dict[str, Any]]:
+    """The steps of the thinking and those of the answer, each by themselves; empty where there is one part alone."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in PARTS:
+        own = units.parts == part
+        if not own.any() or own.all():
+            return {}
+        problems, confidence, correct = (
+            column[own] for column in (units.problems, units.confidence, units.correct)
+        )
+        found[part] = {
+            "n": int(own.sum()),
+            "problems": len(set(problems.tolist())),
+            "accuracy": bootstrap(_mean, problems, correct),
+            "mean_confidence": bootstrap(_mean, problems, confidence),
+            **{
+                name: bootstrap(one, problems, confidence, correct)
+                for name, one in (HONESTY | RANKING).items()
+                if name in _BY_PART
+            },
+        }
+    return found
 
 
 def signals(units: Units, bootstrap: Bootstrap) -> dict[str, dict[str, Any]]:

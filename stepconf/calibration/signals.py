@@ -39,7 +39,7 @@ _OF_SOLUTIONS = [
     *(ENTROPY_MEAN.name, CONFIDENCE.name),
 ]
 _OF_STEPS = [
-    *("step_id", "solution_id", "problem_id", "step_index", "label", "is_first_error", "after_error"),
+    *("step_id", "solution_id", "problem_id", "step_index", "label", "is_first_error", "after_error", "part"),
     *(CUMULATIVE.name, *TOKEN_LISTS),
     *(signal.name for signal in STEP_SIGNALS),
 ]
@@ -56,6 +56,7 @@ _ROW = (
         "position",
         "is_first_error",
         "after_error",
+        "part",
     ),
     CONFIDENCE.name,
 )
@@ -82,7 +83,7 @@ class Units:
     the step's or the whole solution's tokens, NaN where a signal has no value, and `higher_is_better` of each;
     `left_out`: rows without a verdict or without scored tokens; `failures`: why a signal first had no value;
     `without_value`: built-in signals that have none on any row. Of steps, `positions` in their solutions, from 0,
-    whether they come `after_error`, and their `chains`.
+    whether they come `after_error`, their `chains`, and their `parts`: reasoning or answer.
     """
 
     kind: Kind
@@ -97,6 +98,7 @@ class Units:
     positions: Column = field(default_factory=lambda: np.empty(0))
     after_error: Column = field(default_factory=lambda: np.empty(0, bool))
     chains: Chains | None = None
+    parts: Column = field(default_factory=lambda: np.empty(0))
 
     @property
     def scores(self) -> dict[str, Column]:
@@ -165,6 +167,7 @@ def read_units(
     of_steps = {
         "positions": row["position"][decided],
         "after_error": row["after_error"][decided].astype(bool),
+        "parts": row["part"][decided],
         "chains": Chains(
             row["problem_id"][in_chain],
             row["solution_id"][in_chain],
@@ -296,7 +299,9 @@ def _answer_rows(own: "pl.DataFrame", samples: "pl.DataFrame") -> "pl.DataFrame"
         samples.rename({"answer_correct": "correct"})
         .join(whole, "solution_id")
         .sort("solution_id")
-        .with_columns(in_chain=False, position=0, is_first_error=False, after_error=False)
+        .with_columns(
+            in_chain=False, position=0, is_first_error=False, after_error=False, part=pl.lit("answer")
+        )
     )
 
 

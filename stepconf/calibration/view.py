@@ -35,6 +35,8 @@ def render(report: dict[str, Any]) -> list[Table | str]:
     shown: list[Table | str] = [_honesty(report, kinds)]
     if "change" in report:
         shown += [_change(report, kind) for kind in kinds if report["change"][kind]]
+    if report["by_part"]:
+        shown.append(_by_part(report["by_part"]))
     for kind in kinds:
         shown += [_signals(report[kind], kind), _protocols(report[kind], kind)]
         if report[kind]["signals_without_value"]:
@@ -78,6 +80,15 @@ def _honesty(report: dict[str, Any], kinds: list[str]) -> Table:
         table.add_row(f"mean entropy of {name}, nats", *(_number(one[key]) for one in entropies))
     table.add_row("gap, nats", *(interval(one["gap"]) for one in entropies))
     table.add_row("gap, Hedges' g", *(interval(one["hedges_g"]) for one in entropies))
+    return table
+
+
+def _by_part(found: dict[str, Any]) -> Table:
+    heads = [f"{part}\n{one['n']:,} of {one['problems']:,} problems" for part, one in found.items()]
+    table = _table("steps of the thinking and of the answer", "", heads)
+    for name, key in _ROWS:
+        if all(key in one for one in found.values()):
+            table.add_row(name, *(interval(one[key]) for one in found.values()))
     return table
 
 

@@ -23,7 +23,15 @@ SOLUTION_COLUMNS = (*PROBLEM_COLUMNS, "problems.solution_column")
 
 @command(
     *("problems.source", "model", "problems.limit", "sampling.samples", "sampling.temperature"),
-    *("sampling.max_tokens", "sampling.seed", "engine.name", *LABELS, *PROBLEM_COLUMNS, "ray.address"),
+    *(
+        "sampling.max_tokens",
+        "sampling.seed",
+        "engine.name",
+        "reasoning",
+        *LABELS,
+        *PROBLEM_COLUMNS,
+        "ray.address",
+    ),
     example="stepconf generate --problems gsm8k --model Qwen/Qwen2.5-1.5B-Instruct --samples 8 --out runs/gsm8k",
 )
 def generate(out: Out, recipe: "Recipe", repair: Repair = False, log_json: LogJson = None) -> None:
@@ -32,7 +40,7 @@ def generate(out: Out, recipe: "Recipe", repair: Repair = False, log_json: LogJs
 
 
 @command(
-    *("model", "engine.name", *LABELS, "problems.limit", *SOLUTION_COLUMNS),
+    *("model", "engine.name", "reasoning", *LABELS, "problems.limit", *SOLUTION_COLUMNS),
     defaults={"verify.verifiers": []},
     example="stepconf segment solutions.jsonl --solution-column response --out runs/steps",
 )
@@ -44,7 +52,7 @@ def segment(
 
 
 @command(
-    *("model", "engine.name", *LABELS, "problems.limit", *SOLUTION_COLUMNS, "ray.address"),
+    *("model", "engine.name", "reasoning", *LABELS, "problems.limit", *SOLUTION_COLUMNS, "ray.address"),
     example="stepconf score solutions.jsonl --model Qwen/Qwen2.5-1.5B-Instruct --out runs/scored",
 )
 def score(
@@ -55,7 +63,15 @@ def score(
 
 
 @command(
-    *("verify.verifiers", "verify.policy", "branch.where", "model", "engine.name", "problems.limit"),
+    *(
+        "verify.verifiers",
+        "verify.policy",
+        "branch.where",
+        "model",
+        "engine.name",
+        "reasoning",
+        "problems.limit",
+    ),
     *(*SOLUTION_COLUMNS, "ray.address"),
     example=(
         "stepconf verify solutions.jsonl --verify final,symbolic --out runs/verified --report",

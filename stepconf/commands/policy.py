@@ -77,7 +77,7 @@ def train(
 
 @command(
     *("model", "infer.strategy", "infer.k", "infer.tau", "infer.max_steps", "sampling.max_tokens"),
-    *("sampling.temperature", "sampling.seed", "engine.name", "problems.limit"),
+    *("sampling.temperature", "sampling.seed", "engine.name", "reasoning", "problems.limit"),
     example=(
         'stepconf infer "What is 17 * 23?" --model Qwen/Qwen2.5-1.5B-Instruct --k 8',
         "stepconf infer questions.jsonl --model runs/gsm8k-dpo/model --strategy self-consistency --out answers.jsonl",

@@ -52,7 +52,7 @@ def _frames(problems: list[str]) -> Frames:
                 prefix, seen = prefix + text, seen or label == "incorrect"
             tokens = [_draw(solution, i) % 100 for i in range(6)]
             logprobs = [-(_draw(solution, i, "p") % 300) / 100 for i in range(6)]
-            own = [len(solutions), problem, solution, f"{problem}|", True, right]
+            own = [len(solutions), problem, solution, f"{problem}|", True, right, "stop"]
             solutions.append([*own, tokens, logprobs])
     return Frames(_frame(steps, STEPS), _frame(solutions, SOLUTIONS))
 

@@ -5,6 +5,10 @@ so it is heard on the last step only, and not where `rollout` speaks of that ste
 one verifier left several verdicts on a step (it was run again), its last deciding one counts. A step that nobody
 decides is `unknown`, never `incorrect`.
 
+A reasoning model may take back what it has thought. An incorrect step of the thinking is no error of the solution
+where the thinking reconsiders later, in a step after it or within it: it is `unknown`, with `TAKEN_BACK` as its
+source, and the verdicts stay beside it. Which of the steps before it a turn of thought takes back is not known.
+
 - `error-first`: `incorrect` where any sees an error, else `correct` where any decides. A right completion after a
   step (`rollout`) is weak evidence against an error that `symbolic` or a critic has seen. The default.
 - `first-decided`: the first in `VERIFIER_ORDER` that decides.
@@ -17,15 +21,19 @@ decides is `unknown`, never `incorrect`.
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from stepconf.core.records import Label, Verdict
+from stepconf.core.reasoning import takes_itself_back
+from stepconf.core.records import Label, Step, Verdict
 from stepconf.errors import StepconfError
 
 # Who is asked first: those that judge the reasoning before those that see only arithmetic or the answer.
 VERIFIER_ORDER = ("critic", "rollout", "prm", "symbolic", "final")
 
 
+TAKEN_BACK = "taken back later"
+
+
 class StepLabel(NamedTuple):
-    """A label, and the verifiers that decided it (`critic+prm`; empty when unknown).
+    """A label, and the verifiers that decided it (`critic+prm`; empty when unknown, or `TAKEN_BACK`).
 
     `is_first_error`: it is the first step labelled incorrect. `after_error`: a step before it is.
     """
@@ -37,7 +45,10 @@ class StepLabel(NamedTuple):
 
 
 def label_steps(
-    verdicts: Sequence[Sequence[Verdict]], policy: str = "error-first", error_seen: bool = False
+    verdicts: Sequence[Sequence[Verdict]],
+    policy: str = "error-first",
+    error_seen: bool = False,
+    is_taken_back: Sequence[bool] = (),
 ) -> list[StepLabel]:
     """Label the steps of one solution.
 
@@ -45,6 +56,7 @@ def label_steps(
         verdicts: per step, in order, every verdict on it.
         policy: one of `POLICIES`.
         error_seen: the steps are those of a branch that leaves after an error.
+        is_taken_back: per step, as `taken_back` gives it; empty: none is.
 
     Returns:
         One label per step.
@@ -56,9 +68,23 @@ def label_steps(
     decide = _rule(policy)
     for index, spoken in enumerate(verdicts):
         label, source = decide(_decisions(spoken, index == len(verdicts) - 1, error_seen))
+        if label == "incorrect" and is_taken_back and is_taken_back[index]:
+            label, source = "unknown", TAKEN_BACK
         labels.append(StepLabel(label, source, label == "incorrect" and not error_seen, error_seen))
         error_seen = error_seen or label == "incorrect"
     return labels
+
+
+def taken_back(steps: Sequence[Step]) -> list[bool]:
+    """Which steps of a solution its thinking reconsiders, after them or within them; never the last one."""
+    found: list[bool] = []
+    later = False
+    for step in reversed(steps):
+        reconsiders = step.part == "reasoning" and step.is_reconsidering
+        own = reconsiders and takes_itself_back(step.text)
+        found.append(bool(found) and step.part == "reasoning" and (later or own))
+        later = later or reconsiders
+    return found[::-1]
 
 
 def label_step(

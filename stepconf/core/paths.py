@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from stepconf.core.records import Solved
+from stepconf.core.records import Solution, Solved
 
 
 def whole_paths(solved: Sequence[Solved]) -> list[Solved]:
@@ -42,4 +42,22 @@ def _extended(parent: Solved, n_own: int, branch: Solved) -> Solved:
     for index, step in enumerate(branch.steps, len(kept)):
         start, end = (len(before) + at for at in (step.char_start, step.char_end))
         steps.append(replace(step, step_index=index, n_steps=n_steps, char_start=start, char_end=end))
-    return Solved(replace(branch.solution, text=before + branch.solution.text, n_steps=n_steps), steps)
+    return Solved(replace(on_path(parent.solution, before, branch.solution), n_steps=n_steps), steps)
+
+
+def on_path(parent: Solution, before: str, branch: Solution) -> Solution:
+    """A branch with the text of its path, and the thinking in it.
+
+    Args:
+        parent: with the text of its own path.
+        before: what the branch keeps of that.
+        branch: with its own text alone.
+    """
+    at = len(before)
+    start, end = parent.reasoning_start, parent.reasoning_end
+    if branch.reasoning_start is not None and branch.reasoning_end is not None:
+        start = start if start is not None and start < at else at + branch.reasoning_start
+        end = at + branch.reasoning_end
+    elif end is not None and end > at:
+        start = end = None
+    return replace(branch, text=before + branch.text, reasoning_start=start, reasoning_end=end)

@@ -78,7 +78,7 @@ def mask(text: str) -> str:
     in a full stop keeps it as its last character. Closing tags outside code become spaces.
     """
     if "```" in text or "~~~" in text or "[asy]" in text:
-        text = _paint(text, _code_blocks(text))
+        text = _paint(text, code_blocks(text))
     text = _without_closing_tags(text)
     if "$" in text or "\\" in text:
         parts = _formulas(text)
@@ -91,7 +91,7 @@ def mask(text: str) -> str:
 
 def protected_regions(text: str) -> list[Span]:
     """The outermost regions that `mask` paints over, in order."""
-    regions = _code_blocks(text)
+    regions = code_blocks(text)
     parts = _formulas(_without_closing_tags(_paint(text, regions)))
     at = 0
     for index, part in enumerate(parts):
@@ -184,7 +184,7 @@ def _environments(text: str) -> dict[int, int]:
     return ends
 
 
-def _code_blocks(text: str) -> list[Span]:
+def code_blocks(text: str) -> list[Span]:
     """Fences and `[asy]` figures; one that nothing closes goes to the end of the text, as in CommonMark.
 
     A fence of more than eight marks counts as eight.

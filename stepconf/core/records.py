@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stepconf.core.reasoning import Part
+
 Label = Literal["correct", "incorrect", "unknown"]
-FinishReason = Literal["stop", "length", "imported"]
+FinishReason = Literal["stop", "length", "length_in_reasoning", "imported"]
+CUT: tuple[FinishReason, ...] = ("length", "length_in_reasoning")  # at the token limit
 # outcome: the chosen side reaches right answers more often.
 PairKind = Literal["correct_uncertain", "incorrect", "trajectory", "outcome"]
 
@@ -115,6 +118,8 @@ class Step:
     token_mean_logprobs: list[float] | None = None
     token_second_probs: list[float] | None = None
     fitted_confidence: float | None = None
+    part: Part = "answer"
+    is_reconsidering: bool = False
 
     @property
     def scores(self) -> TokenScores:
@@ -172,6 +177,13 @@ class Solution:
     parent_solution_id: str | None = None
     branch_step: int | None = None
     fitted_confidence: float | None = None
+    reasoning_start: int | None = None
+    reasoning_end: int | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it ended at the token limit."""
+        return self.finish_reason in CUT
 
 
 def bare_solution(problem_id: str, problem: str, gold_answer: str | None, text: str) -> Solution:

@@ -15,10 +15,10 @@ from stepconf.errors import StepconfError
 
 VERSION = "1.3"
 _IN_1_3: dict[str, tuple[str, ...]] = {
-    "solutions": ("fitted_confidence",),
+    "solutions": ("fitted_confidence", "reasoning_start", "reasoning_end"),
     "steps": (
         *("token_varentropies", "token_mean_logprobs", "token_second_probs"),
-        *("fitted_confidence",),
+        *("fitted_confidence", "part", "is_reconsidering"),
     ),
 }
 # Columns that older versions lack; `upgraded` adds them to what was written then.
@@ -30,6 +30,8 @@ ADDED: dict[str, dict[str, tuple[str, ...]]] = {
     "1.1": {"solutions": ("answer_type", *_IN_1_3["solutions"]), "steps": _IN_1_3["steps"]},
     "1.2": _IN_1_3,
 }
+# What they are in rows of versions that lack them.
+_OLDER: dict[str, Any] = {"part": "answer", "is_reconsidering": False}
 UPGRADED_FROM = "stepconf_upgraded_from"
 ENTROPY_METADATA = {
     "entropy_estimator": "exact, full vocabulary",
@@ -67,7 +69,11 @@ SOLUTIONS = (
     Field("top_p", "float64?", "nucleus mass"),
     Field("seed", "int64?", "seed of this sample's random stream"),
     Field("sample_index", "int32", "which sample of its problem"),
-    Field("finish_reason", "string", "stop (the model ended), length (cut off), or imported"),
+    Field(
+        "finish_reason",
+        "string",
+        "stop (the model ended), length (cut off), length_in_reasoning (cut off inside its thinking), or imported",
+    ),
     Field("predicted_answer", "string?", "the answer extracted from the text"),
     Field("answer_correct", "bool?", "verdict of `final` on the answer; null where unknown"),
     Field("n_steps", "int32", "steps in the solution"),
@@ -78,6 +84,10 @@ SOLUTIONS = (
     Field("parent_solution_id", "string?", "the solution that a branch leaves; null where it is no branch"),
     Field("branch_step", "int32?", "the step of the parent before which a branch leaves it, from 0"),
     Field("fitted_confidence", "float64?", "P(the answer is right) by the recipe's confidence file, (0, 1)"),
+    Field(
+        "reasoning_start", "int32?", "first character of the thinking, its mark too; null where there is none"
+    ),
+    Field("reasoning_end", "int32?", "one past its last character, its mark too: where the answer begins"),
 )
 
 STEP_SIGNALS = tuple(signal for signal in SIGNALS if signal.column)
@@ -106,7 +116,11 @@ STEPS = (
         "what each verifier said; `reference`: the step put right; `raw`: the replies, if kept",
     ),
     Field("label", "string", "correct, incorrect or unknown, from the verdicts by the run's policy"),
-    Field("label_source", "string", "the verifiers that decided the label"),
+    Field(
+        "label_source",
+        "string",
+        "the verifiers that decided the label, or that it is an error taken back later",
+    ),
     Field("is_first_error", "bool", "the first step of its solution that is labelled incorrect"),
     Field(
         "after_error", "bool", "a step before it is labelled incorrect, in its solution or before it branches"
@@ -116,6 +130,8 @@ STEPS = (
     Field("token_mean_logprobs", "list<float32>?", "mean over the vocabulary of ln p, nats, <= -ln V"),
     Field("token_second_probs", "list<float32>?", "second largest probability of each token, [0, 1/2]"),
     Field("fitted_confidence", "float64?", "P(the step is right) by the recipe's confidence file, (0, 1)"),
+    Field("part", "string", "reasoning (the thinking of a reasoning model) or answer (all else)"),
+    Field("is_reconsidering", "bool", "it holds a turn of thought, such as Wait or Alternatively"),
 )
 
 _SOURCES = "step (of solution_id), candidate (another one's step), solution, completer (another model)"
@@ -207,10 +223,9 @@ def _arrow_type(kind: str) -> Any:
 def upgraded(table: str, rows: Any) -> Any:
     """An Arrow table as this version declares its columns; what an older one lacks is added.
 
-    `after_error` follows from `is_first_error`, and `answer_type` was in `extra`; the others were not known then, and
-    are null.
+    `after_error` follows from `is_first_error`, and `answer_type` was in `extra`; all steps were of the answer. The
+    others were not known then, and are null, or false where they cannot be.
     """
-    import pyarrow as pa
 
     declared, metadata = arrow_schema(table), rows.schema.metadata or {}
     version = metadata.get(b"stepconf_schema", b"").decode(errors="replace")
@@ -227,7 +242,7 @@ def upgraded(table: str, rows: Any) -> Any:
             added, extra = _answer_types(rows["extra"].to_pylist())
             rows = rows.set_column(rows.schema.get_field_index("extra"), declared.field("extra"), extra)
         else:
-            added = _after_error(rows) if field.name == "after_error" else pa.nulls(len(rows), field.type)
+            added = _after_error(rows) if field.name == "after_error" else _older(field, len(rows))
         rows = rows.add_column(min(index, rows.num_columns), field, added)
     first = {UPGRADED_FROM.encode(): version.encode()}
     return rows.replace_schema_metadata({**first, **metadata, b"stepconf_schema": VERSION.encode()})
@@ -281,6 +296,13 @@ def _with_raw(verdicts: Any) -> Any:
         ends = pa.array([0, *sizes.cumsum().tolist()], pa.int32())
         chunks.append(pa.ListArray.from_arrays(ends, structs, type=kind))
     return pa.chunked_array(chunks, kind)
+
+
+def _older(field: Any, n: int) -> Any:
+    import pyarrow as pa
+
+    value = _OLDER.get(field.name)
+    return pa.nulls(n, field.type) if value is None else pa.repeat(pa.scalar(value, field.type), n)
 
 
 def _after_error(steps: Any) -> Any:

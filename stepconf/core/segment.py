@@ -9,11 +9,12 @@
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from stepconf.core.protected import BLOCK_END, OPENING_TAG, Span, mask, plain_newlines
+from stepconf.core.reasoning import Parts, holds_words
 from stepconf.core.sentences import (
     CLOSERS,
     STARTS_CAPITAL,
@@ -39,17 +40,20 @@ class SegmentOptions:
     `max_chars` (>= min_chars): a longer step is cut at the last sentence end in reach, else at whitespace,
     else between any two characters. Only a protected region, which is never cut, and the whitespace around a
     step, closing tags included, may exceed it. Where the two limits conflict, `max_chars` wins.
+    `reasoning_mode`: the mode inside the thinking of a reasoning model.
     """
 
     mode: Literal["auto", "lines", "paragraphs", "sentences"] = "auto"
     min_chars: int = 3
     max_chars: int = 4000
+    reasoning_mode: Literal["auto", "lines", "paragraphs", "sentences"] = "paragraphs"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("auto", "lines", "paragraphs", "sentences"):
-            raise StepconfError(
-                f"unknown segmentation mode {self.mode!r}", "use auto, lines, paragraphs or sentences"
-            )
+        for mode in (self.mode, self.reasoning_mode):
+            if mode not in ("auto", "lines", "paragraphs", "sentences"):
+                raise StepconfError(
+                    f"unknown segmentation mode {mode!r}", "use auto, lines, paragraphs or sentences"
+                )
         if not 1 <= self.min_chars <= self.max_chars:
             raise StepconfError(
                 f"step length limits min_chars={self.min_chars}, max_chars={self.max_chars} cannot be met",
@@ -95,6 +99,32 @@ def segment(text: str, options: SegmentOptions = SegmentOptions()) -> list[Span]
     if len(text) > options.max_chars:
         spans = split_long(text, masked, spans, options.max_chars)
     return spans
+
+
+def segment_parts(text: str, parts: Parts | None, options: SegmentOptions = SegmentOptions()) -> list[Span]:
+    """As `segment`, of a text whose thinking is `parts`: it and the answer are divided each for itself.
+
+    No step holds words of both, and no step is a mark alone: the marks, and the white space after them, go with the
+    steps beside them inside the thinking. An empty thinking goes with the first step of the answer.
+    """
+    if parts is None:
+        return segment(text, options)
+    inside = replace(options, mode=options.reasoning_mode)
+    answer = len(text) - len(text[parts.end :].lstrip())
+    areas = (
+        (0, text[: parts.start], options, 0),
+        (parts.start, text[parts.body_start : parts.body_end], inside, parts.body_start),
+        (answer, text[answer:], options, answer),
+    )
+    cuts: list[int] = []
+    pending: int | None = None  # where an area begins that holds no step of its own
+    for begin, area, how, offset in areas:
+        pending = begin if pending is None else pending
+        if holds_words(area):
+            _, *later = (offset + start for start, _ in segment(area, how))
+            cuts += [pending, *later]
+            pending = None
+    return list(pairwise([*cuts, len(text)])) if cuts else segment(text, options)
 
 
 def _before_opening_tags(masked: str, cuts: list[int]) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import exp
 
 from stepconf.core.ids import content_id, prefix_ids
+from stepconf.core.reasoning import Parts, is_reconsidering, part_of
 from stepconf.core.records import Solution, Step, TokenScores
 from stepconf.core.schema import STEP_SIGNALS
 from stepconf.core.segment import token_spans
@@ -25,13 +26,14 @@ def build_steps(
     token_starts: Sequence[int] = (),
     scores: TokenScores | None = None,
     prompt_ids: Sequence[int] = (),
+    parts: Parts | None = None,
 ) -> list[Step]:
     """The steps of a solution whose `char_spans` partition `text`.
 
     `token_starts[i]` is the character at which token i starts: a token belongs to the step where it starts.
     `prompt_ids` are the exact tokens before the first of `token_ids`, for the steps' `prefix_id`.
     Without tokens (a plain text) the token columns are empty and the signals None; with tokens but without
-    scores only the signals and score columns are.
+    scores only the signals and score columns are. `parts`: where the text is thinking.
     """
     steps: list[Step] = []
     log_cumulative = 0.0
@@ -64,6 +66,8 @@ def build_steps(
                 token_varentropies=own.varentropies,
                 token_mean_logprobs=own.mean_logprobs,
                 token_second_probs=own.second_probs,
+                part=part_of(text, (char_start, char_end), parts),
+                is_reconsidering=is_reconsidering(text[char_start:char_end]),
             )
         )
     return steps

@@ -57,6 +57,17 @@ class Completion:
     topk: TopkScores | None = None
 
 
+def joined(first: Completion, second: Completion) -> Completion:
+    """A completion, and what was sampled or put after it."""
+    return Completion(
+        first.token_ids + second.token_ids,
+        first.pieces + second.pieces,
+        first.scores + second.scores,
+        second.finish_reason,
+        first.n_sampled + second.n_sampled,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
     """Score `token_ids` after `prefix_ids` (at least one token). `key` is the caller's."""

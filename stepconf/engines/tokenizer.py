@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -94,7 +94,13 @@ class Tokenizer:
     @property
     def has_chat_template(self) -> bool:
         """Whether the model comes with a chat template."""
-        return bool(self._hf.chat_template)
+        return bool(self.chat_template)
+
+    @property
+    def chat_template(self) -> str:
+        """The model's chat template, in Jinja; "" where it has none, all of them where it has several."""
+        found = self._hf.chat_template or ""
+        return "\n".join(found.values()) if isinstance(found, dict) else str(found)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens added."""
@@ -109,8 +115,14 @@ class Tokenizer:
         encoded = self._backend.encode(text, add_special_tokens=False)
         return encoded.ids, [start for start, _ in encoded.offsets]
 
-    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+    def encode_chat(
+        self, messages: list[dict[str, str]], template_kwargs: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Ids of a conversation up to where the assistant's answer starts.
+
+        Args:
+            messages: with role and content.
+            template_kwargs: what the chat template reads beside them, e.g. enable_thinking.
 
         Raises:
             StepconfError: the template refuses it, e.g. roles that do not alternate.
@@ -118,7 +130,9 @@ class Tokenizer:
         from jinja2 import TemplateError
 
         try:
-            text = self._hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = self._hf.apply_chat_template(
+                messages, **{**(template_kwargs or {}), "add_generation_prompt": True, "tokenize": False}
+            )
         except TemplateError as error:
             raise StepconfError(f"the model's chat template refuses the conversation: {error}") from error
         return self.encode(text)

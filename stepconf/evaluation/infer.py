@@ -16,6 +16,7 @@ from stepconf.core.records import Problem, TokenScores
 from stepconf.core.signals import CONFIDENCE
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Engine
+from stepconf.engines.reasoning import Reasoning
 from stepconf.errors import StepconfError
 from stepconf.inference.base import (
     GivenUp,
@@ -158,6 +159,7 @@ def answers(
         confidence=of_step,
         answer_confidence=of_answer,
         given_up=given_up,
+        reasoning=Reasoning(engine.tokenizer, recipe.reasoning),
     )
 
     def searches() -> Iterator[Search]:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
+from stepconf.core.reasoning import BY_MARKS, Part, Parts, Thinking, divide
 from stepconf.core.records import TokenScores
 from stepconf.core.segment import SegmentOptions
 from stepconf.core.signals import CONFIDENCE
 from stepconf.core.steps import build_steps
 from stepconf.core.votes import Equal
-from stepconf.engines.base import Completion, Sampling
+from stepconf.engines.base import Completion, Sampling, joined
+from stepconf.engines.reasoning import Reasoning
 from stepconf.engines.tokenizer import starts_of
 from stepconf.recipe import InferRecipe, PromptRecipe, SamplingRecipe
 
@@ -44,7 +46,8 @@ class Setting:
     `settled`: told of each step of a tree once every branch that can still win has it; they are the first
     steps of the answer, if there will be one. `confidence`: of a step, from its tokens and its index in the solution,
     in [0, 1]; None where it has no value. `answer_confidence`: the same of a whole solution. `given_up`: told of each
-    branch that a tree gives up.
+    branch that a tree gives up. `reasoning`: the marks of the model's thinking; None: by any marks, and no budget can
+    end it.
     """
 
     infer: InferRecipe
@@ -58,6 +61,18 @@ class Setting:
     confidence: Callable[[TokenScores, int], float | None] = step_confidence
     answer_confidence: Callable[[TokenScores], float | None] = CONFIDENCE.over
     given_up: Callable[["GivenUp"], None] = lambda branch: None
+    reasoning: Reasoning | None = None
+
+    def thinking(self, prompt_ids: list[int]) -> Thinking:
+        """How the thinking of a solution after this prompt is told from its answer."""
+        return self.reasoning.thinking(prompt_ids) if self.reasoning else BY_MARKS
+
+    def ended(self, completion: Completion, thinking: Thinking) -> Completion:
+        """A completion that has used up its budget for thinking: with the closing mark, where it still thinks."""
+        parts = divide("".join(completion.pieces), thinking)
+        if self.reasoning is None or parts is None or parts.closed:
+            return completion
+        return joined(completion, self.reasoning.closing(parts.family))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +144,7 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class StepScore:
-    """A step of the answer. Entropy in nats; `confidence` is that of `Setting`, by default exp(-entropy), None where it
+    """A step of a solution. Entropy in nats; `confidence` is that of `Setting`, by default exp(-entropy), None where it
     has no value; `cumulative_confidence` is the product up to this step."""
 
     text: str
@@ -137,6 +152,7 @@ class StepScore:
     entropy_mean: float | None
     confidence: float | None
     cumulative_confidence: float
+    part: Part = "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +247,17 @@ def step_scores(
     pieces: list[str],
     scores: TokenScores,
     confidence: Callable[[TokenScores, int], float | None] = step_confidence,
+    parts: Parts | None = None,
 ) -> list[StepScore]:
-    """The steps of a whole solution, measured as `score` measures them, with a confidence as `Setting` has it."""
+    """The steps of a whole solution, measured as `score` measures them, with a confidence as `Setting` has it.
+
+    `parts`: where it is thinking.
+    """
     found, cumulative = [], 1.0
-    for row in build_steps("", "", text, spans, token_ids, starts_of(pieces), scores):
+    for row in build_steps("", "", text, spans, token_ids, starts_of(pieces), scores, parts=parts):
         stated = confidence(scores[row.token_start : row.token_end], row.step_index)
         cumulative *= 1.0 if stated is None else stated
-        found.append(StepScore(row.text, row.token_ids, row.entropy_mean, stated, cumulative))
+        found.append(StepScore(row.text, row.token_ids, row.entropy_mean, stated, cumulative, row.part))
     return found
 
 

@@ -7,7 +7,7 @@ behind the cut are dropped, and count as spent.
 
 What differs from `segment` over the whole text, which can look ahead: a blank line or a closing tag leads the
 step after it, and a displayed block is a step of its own, apart from the line before it and from small letters
-behind it.
+behind it. Inside the thinking of a reasoning model steps are those of `segment.mode`, too.
 """
 
 from collections.abc import Generator, Sequence
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from stepconf.core.answers import extract_answer
+from stepconf.core.reasoning import Thinking, divide
 from stepconf.core.records import TokenScores
 from stepconf.core.segment import SegmentOptions, segment
 from stepconf.engines.base import Completion, Sampling
@@ -86,6 +87,7 @@ class Stepper:
         # A tree cannot see the layout of what is not yet written, from which `auto` would choose.
         self._options = replace(options, mode="lines") if options.mode == "auto" else options
         self._until = _SENTENCE_ENDS if self._options.mode == "sentences" else _LINE_ENDS
+        self.thinking = setting.thinking(prompt_ids)
 
     def steps(
         self, wanted: Sequence[tuple[Path, int]], greedy: bool = False
@@ -120,8 +122,14 @@ class Stepper:
         sampling = self._setting.sampling
         left = sampling.max_tokens - len(draft.path.token_ids) - len(draft.token_ids)
         room = self._setting.context - len(prefix)
+        limit: Ending = "context_full" if room < left else "out_of_tokens"
+        budget = self.budget_left(
+            draft.path.text + "".join(draft.pieces), len(prefix) - len(self._prompt_ids)
+        )
+        if budget is not None and budget < min(left, room):
+            left, limit = budget, "step"
         for one in row:
-            one.limit = "context_full" if room < left else "out_of_tokens"
+            one.limit = limit
             if min(left, room) < 1:
                 one.end(len(one.token_ids), one.limit)
         if min(left, room) < 1:
@@ -129,6 +137,13 @@ class Stepper:
         temperature = 0.0 if greedy else sampling.temperature
         how = Sampling(temperature, min(left, room), sampling.top_p, self._setting.stop, self._until)
         return Ask(prefix, len(row), draft.seed if not draft.token_ids else self._next_seed(), how)
+
+    def budget_left(self, text: str, n_tokens: int) -> int | None:
+        """How many tokens the thinking of a solution so far may still have; None where it has no budget or is over."""
+        budget = self._setting.infer.reasoning_max_tokens
+        if budget is None or self._setting.reasoning is None:
+            return None
+        return max(budget - n_tokens, 0) if thinks(text, self.thinking) else None
 
     def _next_seed(self) -> int:
         self._seed += 1
@@ -161,6 +176,12 @@ def _settle(draft: _Draft, completion: Completion, stop: tuple[str, ...], option
         draft.end(keep, "solution")
     elif completion.finish_reason == "length":
         draft.end(keep, draft.limit)
+
+
+def thinks(text: str, thinking: Thinking) -> bool:
+    """Whether a solution so far is still thinking."""
+    parts = divide(text, thinking)
+    return (parts is not None and not parts.closed) or (not text.strip() and thinking.opened)
 
 
 def _in_block(text: str) -> bool:

@@ -9,8 +9,9 @@ from typing import Literal
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.prune import Branch, Level, Rules, can_win, prune_level, ranked
+from stepconf.core.records import TokenScores
 from stepconf.core.signals import ENTROPY_MEAN
-from stepconf.engines.base import Completion
+from stepconf.engines.base import Completion, joined
 from stepconf.inference.base import (
     Ask,
     GivenUp,
@@ -26,7 +27,7 @@ from stepconf.inference.base import (
     failed,
     stream_seed,
 )
-from stepconf.inference.steps import Candidate, Path, Stepper, marked_answer
+from stepconf.inference.steps import Candidate, Path, Stepper, marked_answer, thinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class Tree:
 
     def children(self, active: Sequence[Twig], k: int, expand_below: float | None) -> Grown:
         """The K candidates of each branch, in the order of their parents; the dead are counted and left out."""
+        active = [self._answering(branch) for branch in active]
         if expand_below is None:
             found = yield from self._stepper.steps([(branch.data.path, k) for branch in active])
         else:
@@ -142,6 +144,7 @@ class Tree:
 
     def continued(self, wanted: Sequence[tuple[Twig, int]]) -> Grown:
         """One step more for each copy of a branch, of which there are n >= 1; the dead are counted and left out."""
+        wanted = [(self._answering(branch), n) for branch, n in wanted]
         found = yield from self._stepper.steps([(branch.data.path, n) for branch, n in wanted])
         self.spent.depth += 1
         grown = [
@@ -151,6 +154,25 @@ class Tree:
 
     def _confidence(self, branch: Twig, step: Candidate) -> float | None:
         return self._setting.confidence(step.scores, len(branch.data.steps))
+
+    def _answering(self, branch: Twig) -> Twig:
+        """The branch; where its budget for thinking is used up, with the closing mark at the end of its last step."""
+        node, thinking = branch.data, self._stepper.thinking
+        if self._stepper.budget_left(node.path.text, len(node.path.token_ids)) != 0 or not node.steps:
+            return branch
+        last = node.steps[-1]
+        so_far = Completion(node.path.token_ids, [node.path.text], TokenScores([], [], []), "length")
+        ended = self._setting.ended(so_far, thinking)
+        closing = ended.token_ids[len(node.path.token_ids) :]
+        mark = "".join(ended.pieces[1:])
+        step = replace(
+            last,
+            token_ids=last.token_ids + closing,
+            text=last.text + mark,
+            scores=joined(Completion(last.token_ids, [], last.scores, "length"), ended).scores,
+        )
+        path = Path(ended.token_ids, node.path.text + mark)
+        return replace(branch, data=replace(node, path=path, steps=(*node.steps[:-1], step)))
 
     def _weighed(self, parent: Twig, children: Sequence[Twig | None]) -> list[Twig]:
         """The living children of a branch; with `count_duplicates` the last step's confidence times its share."""
@@ -171,12 +193,15 @@ class Tree:
         """The branch with one more step; None where it can neither go on nor gives an answer."""
         before, kind = parent.data, self._question.answer_type
         path = Path(before.path.token_ids + step.token_ids, before.path.text + step.text)
-        is_final = step.ending == "solution" or marked_answer(step.text, kind)
+        thinking = self._stepper.thinking
+        is_final = step.ending == "solution" or (
+            marked_answer(step.text, kind) and not thinks(path.text, thinking)
+        )
         if not is_final and step.ending != "step":
             self.spent.context_full += step.ending == "context_full"
             self.spent.out_of_tokens += step.ending == "out_of_tokens"
             return None
-        answer = extract_answer(path.text, kind) if is_final else None
+        answer = extract_answer(path.text, kind, thinking=thinking) if is_final else None
         if is_final and answer is None:
             self.spent.no_answer += 1
             return None

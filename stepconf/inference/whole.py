@@ -1,13 +1,15 @@
 """Strategies over whole solutions: one, or as many as a rule wants, of which one is chosen by vote or confidence."""
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.prompts import instruction_for
-from stepconf.core.segment import segment
+from stepconf.core.reasoning import Thinking, divide
+from stepconf.core.segment import segment_parts
 from stepconf.core.stopping import answer_posterior, in_a_row, votes_to_decide, votes_to_foresee
 from stepconf.core.votes import confident_vote, most_confident, place, softmax_weights, tallied
-from stepconf.engines.base import Completion, Sampling
+from stepconf.engines.base import Completion, Sampling, joined
 from stepconf.inference.base import (
     Ask,
     Question,
@@ -78,9 +80,8 @@ class Draws:
         if not asks:
             return False
         self._seed = self._seed if greedy else seed
-        self._spent.requests += len(asks)
         self._spent.peak_branches = max(self._spent.peak_branches, sum(ask.n for ask in asks))
-        for ask, found in zip(asks, (yield asks), strict=True):
+        for ask, found in zip(asks, (yield from _sample(asks, self.setting, self._spent)), strict=True):
             for completion in found:
                 self._take(ask.prefix_ids, completion)
         return True
@@ -88,7 +89,8 @@ class Draws:
     def _take(self, prompt: list[int], completion: Completion) -> None:
         self._spent.tokens += completion.n_sampled
         self._drawn.append((prompt, completion))
-        self.answers.append(_answer(completion, self.question, self.setting, self._spent))
+        thinking = self.setting.thinking(prompt)
+        self.answers.append(_answer(completion, self.question, self.setting, thinking, self._spent))
         self.confidences.append(self.setting.answer_confidence(completion.scores))
         place(len(self.answers) - 1, self.answers, self.classes, self._equal)
 
@@ -108,8 +110,10 @@ class Draws:
         chosen = min(members, key=lambda i: (-_or_zero(self.confidences[i]), i))
         prompt, best = self._drawn[chosen]
         text = "".join(best.pieces)
-        spans = segment(text, self.setting.segment)
-        steps = step_scores(text, spans, best.token_ids, best.pieces, best.scores, self.setting.confidence)
+        parts = divide(text, self.setting.thinking(prompt))
+        spans = segment_parts(text, parts, self.setting.segment)
+        scored = best.token_ids, best.pieces, best.scores
+        steps = step_scores(text, spans, *scored, self.setting.confidence, parts)
         spent.depth = len(steps)
         total = steps[-1].cumulative_confidence if steps else None
         return Result(
@@ -202,10 +206,44 @@ def _until_probable(drawn: Draws) -> int:
     return 0 if max(posterior, default=0.0) >= drawn.setting.infer.threshold else 1
 
 
-def _answer(completion: Completion, question: Question, setting: Setting, spent: Spent) -> str | None:
+def _sample(
+    asks: list[Ask], setting: Setting, spent: Spent
+) -> Generator[list[Ask], list[list[Completion]], list[list[Completion]]]:
+    """The completions of each ask; where the budget for thinking is used up, the thinking is ended and they go on."""
+    budget = setting.infer.reasoning_max_tokens
+    spent.requests += len(asks)
+    if budget is None:
+        return (yield asks)
+    found = yield [_limited(ask, min(budget, ask.sampling.max_tokens)) for ask in asks]
+    more: list[Ask] = []
+    at: list[tuple[int, int]] = []
+    for i, (ask, row) in enumerate(zip(asks, found, strict=True)):
+        for j, completion in enumerate(row):
+            if completion.finish_reason != "length":
+                continue
+            row[j] = setting.ended(completion, setting.thinking(ask.prefix_ids))
+            left = ask.sampling.max_tokens - len(row[j].token_ids)
+            if left > 0:
+                going_on = Ask(ask.prefix_ids + row[j].token_ids, 1, ask.seed + j, ask.sampling)
+                more.append(_limited(going_on, left))
+                at.append((i, j))
+    if more:
+        spent.requests += len(more)
+        for (i, j), (rest,) in zip(at, (yield more), strict=True):
+            found[i][j] = joined(found[i][j], rest)
+    return found
+
+
+def _limited(ask: Ask, max_tokens: int) -> Ask:
+    return replace(ask, sampling=replace(ask.sampling, max_tokens=max_tokens))
+
+
+def _answer(
+    completion: Completion, question: Question, setting: Setting, thinking: Thinking, spent: Spent
+) -> str | None:
     """The answer of a solution; why there is none is counted."""
     ended = completion.finish_reason == "stop"
-    answer = extract_answer("".join(completion.pieces), question.answer_type, guess=ended)
+    answer = extract_answer("".join(completion.pieces), question.answer_type, ended, thinking)
     if answer is None and ended:
         spent.no_answer += 1
     elif answer is None and completion.n_sampled < setting.sampling.max_tokens:

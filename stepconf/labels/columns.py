@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepconf.core.labels import label_step
+from stepconf.core.labels import TAKEN_BACK, label_step
+from stepconf.core.reasoning import takes_itself_back
 from stepconf.core.records import Verdict
 
 
@@ -35,10 +36,11 @@ def label_chunk(solutions: Any, steps: Any, policy: str) -> Labelled:
     order = np.argsort(code, kind="stable")
     code = code[order]
     case, said = _cases(steps["verdicts"].combine_chunks())
+    is_taken_back = _taken_back(code, steps.take(pa.array(order)))
     late = np.zeros(len(owner.dictionary), bool)  # branches that leave after an error
     parents, nodes = _parents(solutions, owner.dictionary)
     while True:
-        labels, sources, first, after = _label_steps(code, case[order], said, policy, late)
+        labels, sources, first, after = _label_steps(code, case[order], said, policy, late, is_taken_back)
         known, late = late, _late(code, first, late, parents, nodes)
         if (known == late).all():
             break
@@ -80,11 +82,16 @@ def _cases(verdicts: Any) -> tuple[np.ndarray, list[list[Verdict]]]:
 
 
 def _label_steps(
-    code: np.ndarray, case: np.ndarray, said: list[list[Verdict]], policy: str, late: np.ndarray
+    code: np.ndarray,
+    case: np.ndarray,
+    said: list[list[Verdict]],
+    policy: str,
+    late: np.ndarray,
+    is_taken_back: np.ndarray,
 ) -> tuple[Any, Any, np.ndarray, np.ndarray]:
     """Labels, sources, first errors and what comes after them, of steps (n,) in the order of their solutions.
 
-    late (m,): solutions whose every step comes after an error.
+    late (m,): solutions whose every step comes after an error. is_taken_back (n,): their errors are none.
     """
     is_last = np.append(code[1:] != code[:-1], True)[: len(code)]
     rules = {
@@ -94,14 +101,35 @@ def _label_steps(
     }
     wrong = {key: np.array([label == "incorrect" for label, _ in row], bool) for key, row in rules.items()}
     # Up to and with the first error of a solution, its steps are labelled as if there were none before.
-    at_first = np.where(is_last, wrong[True, False][case], wrong[False, False][case])
+    at_first = np.where(is_last, wrong[True, False][case], wrong[False, False][case]) & ~is_taken_back
     before = np.cumsum(at_first) - at_first
     starts = np.flatnonzero(np.append(True, code[1:] != code[:-1])[: len(code)])
     seen = before > np.repeat(before[starts], np.diff(np.append(starts, len(code))))
     seen |= late[code]
     texts = [pa.array([row[i] for part in rules.values() for row in part], pa.string()) for i in (0, 1)]
     chosen = pa.array((is_last * 2 + seen) * len(said) + case)
-    return texts[0].take(chosen), texts[1].take(chosen), at_first & ~seen, seen
+    labels, sources = texts[0].take(chosen), texts[1].take(chosen)
+    if is_taken_back.any():
+        no_error = pc.and_(pc.equal(labels, "incorrect"), pa.array(is_taken_back))
+        labels, sources = pc.if_else(no_error, "unknown", labels), pc.if_else(no_error, TAKEN_BACK, sources)
+    return labels, sources, at_first & ~seen, seen
+
+
+def _taken_back(code: np.ndarray, steps: Any) -> np.ndarray:
+    """`core.labels.taken_back` of steps (n,) in the order of their solutions."""
+    reasons = pc.equal(steps["part"], "reasoning").to_numpy()
+    reconsiders = reasons & steps["is_reconsidering"].to_numpy()
+    if not reconsiders.any():
+        return np.zeros(len(code), bool)
+    is_last = np.append(code[1:] != code[:-1], True)
+    ends = np.flatnonzero(is_last)
+    so_far = np.cumsum(reconsiders)
+    later = so_far < np.repeat(so_far[ends], np.diff(np.append(-1, ends)))
+    at = np.flatnonzero(reconsiders & ~later)
+    own = np.zeros(len(code), bool)
+    own[at] = [takes_itself_back(text) for text in steps["text"].take(pa.array(at)).to_pylist()]
+    found: np.ndarray = reasons & ~is_last & (later | own)
+    return found
 
 
 def _parents(solutions: Any, ids: Any) -> tuple[np.ndarray, np.ndarray]:

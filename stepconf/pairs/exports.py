@@ -20,7 +20,7 @@ from stepconf.core.exports import STEP_WARNING, Messages, Row
 from stepconf.core.pairs.reasons import BRANCH
 from stepconf.core.pairs.select import SPLITS, Split, split_of
 from stepconf.core.prompts import chat_messages
-from stepconf.core.records import Pair
+from stepconf.core.records import CUT, Pair
 from stepconf.errors import StepconfError
 from stepconf.pairs.make import open_tokenizer
 from stepconf.pairs.read import batches, frames_of
@@ -182,7 +182,7 @@ def _by_problem(run: Path) -> dict[str, list[forms.Path]]:
         )  # fmt: skip
         for problem, solution, prompt, own, finish, right, text in rows.iter_rows():
             tokens = array("i", prompt + own).tobytes()
-            path = forms.Path(solution, tokens, text, finish != "length", right)
+            path = forms.Path(solution, tokens, text, finish not in CUT, right)
             found.setdefault(problem, []).append(path)
     return found
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from stepconf.core.pairs.frames import PairStrategy, Rules
-from stepconf.core.pairs.reasons import CAPPED, SAME_PAIR, SURPLUS
+from stepconf.core.pairs.frames import Frames, PairStrategy, Rules
+from stepconf.core.pairs.reasons import CAPPED, OTHER_PART, SAME_PAIR, SURPLUS
 from stepconf.core.pairs.select import SPLITS, capped, least_of_train, surplus
 from stepconf.core.schema import arrow_schema
 from stepconf.demo_model import resolve_model
@@ -69,18 +69,28 @@ def stage_pairs(run: Run, options: PairsRecipe, tau: float, writer: Writer, tick
     for batch in batches(run.path, with_logprobs=strategy.reads_logprobs):
         frames = frames_of(batch)
         choice = strategy.choose(frames, rules)
-        named = named_pairs(choice.pairs, frames, writer.tokenizer)
+        chosen = _of_part(choice.pairs, frames, options.part)
+        named = named_pairs(chosen, frames, writer.tokenizer)
         new = named.filter(pl.Series([one not in given for one in named["pair_id"]], dtype=pl.Boolean))
         kept = capped(new, options.max_per_problem, options.seed)
         given.update(kept["pair_id"])
         drops.update(choice.dropped)
-        drops[SAME_PAIR] += choice.pairs.height - new.height
+        drops[OTHER_PART] += choice.pairs.height - chosen.height
+        drops[SAME_PAIR] += chosen.height - new.height
         drops[CAPPED] += new.height - kept.height
         _stage(run, batch.name, pair_rows(kept, frames, writer), options.validation)
         tick("pairs", batch.solutions.height)
     if options.balance:
         drops[SURPLUS] = _balance(run, options.seed)
     return drops
+
+
+def _of_part(pairs: pl.DataFrame, frames: Frames, part: str) -> pl.DataFrame:
+    """The pairs that a step of the part gives rise to, and those of whole solutions."""
+    if part == "all":
+        return pairs
+    own = frames.steps.filter(pl.col("part") == part)["row"]
+    return pairs.filter(pl.col("origin").is_in(own.implode()) | (pl.col("kind") == "trajectory"))
 
 
 def open_tokenizer(path: Path, trust_remote_code: bool = False) -> Tokenizer:

@@ -9,6 +9,7 @@ import polars as pl
 from stepconf.core.ids import prefix_ids
 from stepconf.core.pairs.frames import Frames, reading
 from stepconf.core.pairs.steps import corrected
+from stepconf.core.records import CUT
 from stepconf.run.parts import Part
 from stepconf.run.tables import all_parts, read_manifests, read_part, read_shard
 from stepconf.workers.ahead import ahead
@@ -23,7 +24,7 @@ SOLUTION_COLUMNS += [
     "token_ids",
 ]
 STEP_COLUMNS = ["solution_id", "problem_id", "prefix_id", "step_index", "n_steps", "text", "char_start"]
-STEP_COLUMNS += ["token_start", "token_ids", "logprob_sum", "confidence", "label", "after_error"]
+STEP_COLUMNS += ["token_start", "token_ids", "logprob_sum", "confidence", "label", "after_error", "part"]
 STEP_COLUMNS += ["fitted_confidence"]
 _REFERENCES = "verdicts.list.element.reference"
 _BATCH_BYTES = 24 << 20  # of shards that are read together: their pairs make a file worth its while
@@ -83,7 +84,7 @@ def frames_of(batch: Batch) -> Frames:
         next_prefix_id=_next_prefix(steps, solutions),
         reads=reading(pl.col("text")),
         n_tokens=pl.when(scored).then(pl.col("token_ids").list.len().cast(pl.Int64)).otherwise(0),
-        is_terminal=(pl.col("step_index") == pl.col("n_steps") - 1) & (pl.col("finish_reason") != "length"),
+        is_terminal=(pl.col("step_index") == pl.col("n_steps") - 1) & ~pl.col("finish_reason").is_in(CUT),
         corrected=_corrected(steps),
     )
     steps = steps.with_columns(

@@ -7,6 +7,7 @@ import polars as pl
 
 from stepconf.core.ids import pair_id
 from stepconf.core.pairs.frames import Frames
+from stepconf.core.records import CUT
 from stepconf.core.schema import PAIRS
 
 _TOKEN_BYTES = 4
@@ -107,7 +108,7 @@ def _sides(pairs: pl.DataFrame, frames: Frames) -> pl.DataFrame:
         step_index=pl.lit(0, pl.Int32),
         char_start=pl.lit(0, pl.Int32),
         token_start=pl.lit(0, pl.Int32),
-        is_terminal=pl.col("finish_reason") != "length",
+        is_terminal=~pl.col("finish_reason").is_in(CUT),
         corrected=pl.lit(None, pl.String),
     )
 

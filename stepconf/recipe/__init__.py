@@ -6,11 +6,12 @@ Options of the command line, `--set key=value` and the file end up here; the res
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stepconf.core.documents import read_yaml
+from stepconf.core.reasoning import NAMES as FAMILY_NAMES
 from stepconf.errors import StepconfError
 from stepconf.kinds import is_own
 from stepconf.recipe.base import Strict
@@ -81,6 +82,9 @@ class Recipe(Strict):
     """Take it though it was fitted on the tokens of another model."""
     chunk: int = Field(64, ge=1)
     """Problems (or imported solutions) per shard: what a crash may cost."""
+    reasoning: str = "auto"
+    """Whose marks divide thinking from answers: auto (the chat template's), none, or a family's name. Families: think,
+    thinking, reasoning, mistral, harmony, gemma, kimi, seed."""
     problems: ProblemsRecipe = ProblemsRecipe()
     engine: EngineRecipe = EngineRecipe()
     prompt: PromptRecipe = PromptRecipe()
@@ -94,6 +98,14 @@ class Recipe(Strict):
     infer: InferRecipe = InferRecipe()
     serve: ServeRecipe = ServeRecipe()
     ray: RayRecipe = RayRecipe()
+
+    @model_validator(mode="after")
+    def _family_is_known(self) -> Self:
+        if self.reasoning not in FAMILY_NAMES:
+            raise StepconfError(
+                f"unknown marks of thinking {self.reasoning!r}.", f"Choose from: {', '.join(FAMILY_NAMES)}."
+            )
+        return self
 
 
 GENERATE_BUDGET = 6.0
@@ -195,7 +207,7 @@ def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
 
     Whether the model's code may run stays as `recipe` has it, and an engine of one's own must be named by it, too.
     """
-    names = ("model", "model_revision", "engine", "prompt", "sampling")
+    names = ("model", "model_revision", "reasoning", "engine", "prompt", "sampling")
     engine = str((run.get("engine") or {}).get("name", ""))
     if is_own(engine) and engine != recipe.engine.name:
         raise StepconfError(

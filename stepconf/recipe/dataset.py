@@ -92,6 +92,9 @@ class PromptRecipe(Strict):
     style: Literal["auto", "chat", "plain"] = "auto"
     """auto: the chat template where the model has one."""
     system: str = ""
+    """System message of the conversation; empty: none."""
+    chat_template_kwargs: dict[str, Any] = Field({})
+    """What the chat template reads beside the messages, e.g. enable_thinking=true."""
     instruction: str = INSTRUCTION
     shots: list[Shot] = Field([])
     stop: list[str] = Field([])
@@ -118,6 +121,8 @@ class SegmentRecipe(Strict):
     mode: Literal["auto", "lines", "paragraphs", "sentences"] = "auto"
     min_chars: int = Field(3, ge=1)
     max_chars: int = Field(4000, ge=1)
+    reasoning_mode: Literal["auto", "lines", "paragraphs", "sentences"] = "paragraphs"
+    """Of the thinking of a reasoning model."""
 
     @model_validator(mode="after")
     def _limits_can_be_met(self) -> Self:
@@ -127,7 +132,7 @@ class SegmentRecipe(Strict):
     @property
     def options(self) -> SegmentOptions:
         """As `core.segment` takes them."""
-        return SegmentOptions(self.mode, self.min_chars, self.max_chars)
+        return SegmentOptions(self.mode, self.min_chars, self.max_chars, self.reasoning_mode)
 
 
 class CriticRecipe(Strict):

@@ -25,6 +25,8 @@ class PairsRecipe(Strict):
     """caspo: whether steps after the first wrong one, whose prefix is wrong, may make pairs."""
     margin: float = Field(0.5, gt=0, le=1)
     """rstar: least difference between the shares of right completions of the two sides."""
+    part: Literal["all", "reasoning", "answer"] = "all"
+    """Make pairs of steps in the thinking, in the answer, or in both. Pairs of whole solutions have both."""
     max_per_problem: int | None = Field(None, ge=1)
     """Pairs of one problem at most; None for all."""
     balance: bool = False
@@ -187,6 +189,9 @@ class InferRecipe(Strict):
     see which of them was drawn. Not in the paper."""
     token_budget: int | None = Field(None, ge=1)
     """Tokens after which a tree grows no further level; None sets no limit."""
+    reasoning_max_tokens: int | None = Field(None, ge=1)
+    """Longest thinking in tokens (default: no limit). Then its closing mark is put, and the model answers: budget
+    forcing, arXiv 2501.19393. Thinking and answer stay within sampling.max_tokens."""
     beam_width: int = Field(2, ge=1)
     """Candidates of each beam; k / beam_width beams are kept."""
     deepconf_keep: float = Field(0.9, gt=0, le=1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stepconf.core import schema
+from stepconf.core.records import CUT
 
 Row = Mapping[str, Any]
 
@@ -28,7 +29,7 @@ BRANCH_COLUMNS = [name for name in SOLUTION_COLUMNS if name not in ("problem", "
 STEP_COLUMNS = [
     "step_id", "step_index", "text", "char_start", "token_start", "token_ids", "token_logprobs",
     "token_entropies", "token_max_probs", *dict(SHOWN_SIGNALS), "verdicts", "label", "label_source",
-    "is_first_error",
+    "is_first_error", "part", "is_reconsidering",
 ]  # fmt: skip
 PAIR_COLUMNS = [
     "pair_id", "kind", "prefix", "chosen", "rejected", "chosen_is_terminal", "rejected_is_terminal",
@@ -40,7 +41,8 @@ _SHOWN_OF_SOLUTION = [
     "fitted_confidence",
 ]  # fmt: skip
 _SHOWN_OF_STEP = [
-    "step_id", "step_index", *dict(SHOWN_SIGNALS), "label", "label_source", "is_first_error",
+    "step_id", "step_index", *dict(SHOWN_SIGNALS), "label", "label_source", "is_first_error", "part",
+    "is_reconsidering",
 ]  # fmt: skip
 _SHOWN_OF_VERDICT = ("verifier", "version", "label", "score", "reason", "reference", "seconds")
 
@@ -59,7 +61,7 @@ def solution_row(solution: Row) -> dict[str, Any]:
 def branch_row(solution: Row, steps: Sequence[Row]) -> dict[str, Any]:
     """A branch below the step where it leaves, with its steps as `step_rows` gives them, and how it came out."""
     outcomes = {True: "right", False: "wrong"}
-    otherwise = "cut" if solution["finish_reason"] == "length" else "unknown"
+    otherwise = "cut" if solution["finish_reason"] in CUT else "unknown"
     outcome = outcomes.get(solution["answer_correct"], otherwise)
     return solution_row(solution) | {"outcome": outcome, "steps": steps}
 

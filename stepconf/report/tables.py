@@ -64,7 +64,10 @@ class Tables:
     def rows(
         self, table: str, at: Sequence[int] | Rows, names: list[str] | None = None
     ) -> list[dict[str, Any]]:
-        """The rows of these numbers as plain values, in the order asked for; reads only their row groups."""
+        """The rows of these numbers as plain values, in the order asked for; reads only their row groups.
+
+        A column in `names` that an older version of the schema lacks is None.
+        """
         wanted = np.asarray(at, dtype=np.int64)
         if not wanted.size:
             return []

@@ -17,7 +17,9 @@ from stepconf.core.calibration import auroc
 from stepconf.core.calibration.large import clustered_auroc
 from stepconf.core.documents import read_json
 from stepconf.core.ids import digest_of_ids
-from stepconf.core.records import Label
+from stepconf.core.labels import TAKEN_BACK
+from stepconf.core.reasoning import PARTS
+from stepconf.core.records import CUT, Label
 from stepconf.errors import StepconfError
 from stepconf.run.coverage import coverage, too_hard
 from stepconf.run.damage import damage_told
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 RESAMPLES = 1000
 _OF_TABLES = (
     "shards", "problems", "answers", "branches", "verifiers", "other_verifiers", "agreement", "labels", "unlabelled",
-    "coverage", "tokens_per_label", "entropy", "critic",
+    "coverage", "tokens_per_label", "entropy", "critic", "reasoning",
 )  # fmt: skip
 LARGE = 200_000  # steps from which a thousand resamples take seconds and a normal interval is as good
 Column = npt.NDArray[Any]
@@ -62,7 +64,8 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     `branches` says how many of the rows are of branches, and what came out of them. `coverage`: see `run.coverage`.
     By verifier: coverage (share of the steps that it decides), incorrect_rate (of those) and seconds (on branches
     too); by two verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
-    `other_verifiers` are how many there are beyond those that are compared. `critic`: see `_of_critic`.
+    `other_verifiers` are how many there are beyond those that are compared. `critic`: see `_of_critic`. `reasoning`:
+    see `_reasoning`.
     """
     manifests = read_manifests(path)
     chunks = [m for m in manifests if "tokens" in m]
@@ -214,7 +217,7 @@ def _answers(right: Iterable[bool | None]) -> dict[str, int]:
 def _of_branches(branches: "pl.DataFrame", sample_tokens: int) -> dict[str, Any]:
     """How many there are, their tokens as a multiple of the samples', and how they came out."""
     tokens = int(branches["n_tokens"].sum())
-    cut = branches.filter(branches["answer_correct"].is_null() & (branches["finish_reason"] == "length"))
+    cut = branches.filter(branches["answer_correct"].is_null() & branches["finish_reason"].is_in(CUT))
     counted = _answers(branches["answer_correct"])
     return {
         "solutions": len(branches),
@@ -236,8 +239,8 @@ def _of_steps(path: Path, branches: dict[str, Any]) -> dict[str, Any]:
 
     if not shard_files(path, "steps"):
         empty: dict[str, Any] = {"verifiers": {}, "other_verifiers": 0, "agreement": [], "labels": {}}
-        no_labels: dict[str, Any] = {"unlabelled": {}, "coverage": None, "tokens_per_label": None}
-        return {**empty, **no_labels, "entropy": {}, "critic": {}}
+        empty |= {"unlabelled": {}, "coverage": None, "tokens_per_label": None, "entropy": {}}
+        return empty | {"critic": {}, "reasoning": {}}
     steps = scan_samples(path, "steps")
     hard = too_hard(steps)
     found = coverage(_with_after_error(steps), hard)
@@ -260,6 +263,39 @@ def _of_steps(path: Path, branches: dict[str, Any]) -> dict[str, Any]:
         "tokens_per_label": tokens / labelled if tokens and labelled else None,
         "entropy": _entropy(path),
         "critic": _of_critic(path, steps),
+        "reasoning": _reasoning(path, steps, hard),
+    }
+
+
+def _reasoning(path: Path, steps: "pl.LazyFrame", hard: "pl.Series") -> dict[str, Any]:
+    """Of the samples that think: how many, those cut inside it, turns of thought, and the steps by part; {} of none.
+
+    turns_per_solution: steps of the thinking that hold a turn of thought (figure 3 of arXiv 2605.07353 counts words).
+    """
+    import polars as pl
+
+    thinks = scan_samples(path, "solutions").filter(pl.col("reasoning_end").is_not_null())
+    n, cut = thinks.select(pl.len(), (pl.col("finish_reason") == CUT[1]).sum()).collect().row(0)
+    if not n:
+        return {}
+    part = pl.col("part").fill_null("answer")
+    counted = steps.group_by(part).agg(
+        steps=pl.len(),
+        tokens=(pl.col("token_end") - pl.col("token_start")).sum(),
+        labelled=(pl.col("label") != "unknown").sum(),
+        taken_back=(pl.col("label_source") == TAKEN_BACK).sum(),
+        turns=pl.col("is_reconsidering").sum(),
+        entropy_mean=pl.col("entropy_mean").mean(),
+    )
+    parts = {one["part"]: one for one in counted.collect(engine="streaming").iter_rows(named=True)}
+    for one in parts.values():
+        one["coverage"] = coverage(_with_after_error(steps).filter(part == one.pop("part")), hard).share
+    turns = parts.get("reasoning", {}).get("turns", 0)
+    return {
+        "solutions": n,
+        "cut": cut,
+        "turns_per_solution": turns / n,
+        "parts": {name: parts[name] for name in PARTS if name in parts},
     }
 
 

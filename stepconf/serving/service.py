@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Literal
 
 from stepconf.engines.base import Completion, Engine
+from stepconf.engines.reasoning import Reasoning
 from stepconf.errors import StepconfError
 from stepconf.evaluation.infer import confidences, equality, prompts_of
 from stepconf.inference.base import Ask, Question, Result, Search, Setting, Spent, StepScore, failed
@@ -32,6 +33,7 @@ class Service:
         self.info, self.digest = engine.info, engine.tokenizer.digest
         self._engine, self._pool, self._recipe = engine, pool, recipe
         self._of_step, self._of_answer = confidences(recipe)
+        self._reasoning = Reasoning(engine.tokenizer, recipe.reasoning)
         Prompter(engine.tokenizer, recipe.prompt)
 
     def run(self, ended: Callable[[], None]) -> None:
@@ -82,6 +84,7 @@ class Service:
             settled=tell if asked.stream else None,
             confidence=self._of_step,
             answer_confidence=self._of_answer,
+            reasoning=self._reasoning,
         )
         tell("started")
         question = Question(key, asked.messages[-1]["content"], prompts, asked.answer_type)

@@ -11,10 +11,13 @@ from typing import Any
 
 from stepconf.core.branches import Ask, Judgement, Outcome, Rules, Tree, Trunk, grow, judge
 from stepconf.core.ids import prefix_ids
-from stepconf.core.records import Solved, Verdict
+from stepconf.core.paths import on_path
+from stepconf.core.reasoning import Thinking
+from stepconf.core.records import Solution, Solved, Verdict
 from stepconf.core.statements import STATES_NOTHING, states_something
 from stepconf.engines.base import Completion, SampleRequest, Sampling
 from stepconf.engines.guard import Failed, Guard
+from stepconf.engines.reasoning import Reasoning
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, with_trust
 from stepconf.run.events import Tick
@@ -32,10 +35,12 @@ _TEMPERATURE = 0.7  # where solutions are sampled greedily: branches must differ
 class _Row:
     """A solution in its tree, and what is said of it.
 
-    before: the text of its path before its own. answer: the verdict of `final`. verdicts: those of `rollout`.
+    path: it with the text of its path before its own, which is `before`. answer: the verdict of `final`. verdicts:
+    those of `rollout`.
     """
 
     solved: Solved
+    path: Solution
     before: str = ""
     branches: list["_Row"] = field(default_factory=list)
     answer: Verdict | None = None
@@ -112,6 +117,7 @@ class Brancher:
         self.engine, self.model = engine, recipe.model
         self._recipe, self._info, self._tick = recipe, engine.info, tick
         self._stop = Prompter(engine.tokenizer, recipe.prompt).stop
+        self._family = Reasoning(engine.tokenizer, recipe.reasoning).family
         self._final = FinalVerifier(pool)
         self._rules = Rules(
             frozenset(options.where or ()),
@@ -126,7 +132,7 @@ class Brancher:
     def grow(self, samples: Sequence[Solved]) -> Generator[list[SampleRequest], list[Any], list[Solved]]:
         """A task of `stages.stream`: the samples of a problem, each with its branches after it, judged."""
         tree = Tree(self._rules)
-        rows = [_Row(one) for one in samples]
+        rows = [_Row(one, one.solution) for one in samples]
         tokenised = [row for row in rows if row.solved.solution.token_ids]
         of = dict(zip(self._trunks(tokenised), tokenised, strict=True))
         rounds = grow(tree, list(of))
@@ -184,22 +190,29 @@ class Brancher:
         if isinstance(completions, Failed):
             return []
         before = parent.before + "".join(step.text for step in parent.solved.steps[: ask.node])
-        made = [
-            _Row(
-                branched(
-                    parent.solved, before, ask.node, request, ask.first + i, one, self._info, self._recipe
-                ),
+        thinking = Thinking(self._family, opened=parent.path.reasoning_start == 0)
+        solved = [
+            branched(
+                parent.solved,
                 before,
+                ask.node,
+                request,
+                ask.first + i,
+                one,
+                self._info,
+                self._recipe,
+                thinking,
             )
             for i, one in enumerate(completions)
         ]
+        made = [_Row(one, on_path(parent.path, before, one.solution), before) for one in solved]
         parent.branches += made
         return made
 
     def _trunks(self, rows: Sequence[_Row]) -> list[Trunk]:
         """What is known of solutions, their answers compared with the gold ones."""
-        whole = [replace(row.solved.solution, text=row.before + row.solved.solution.text) for row in rows]
-        for row, verdict in zip(rows, self._final.answers(whole), strict=True):
+        verdicts = self._final.answers([row.path for row in rows])
+        for row, verdict in zip(rows, verdicts, strict=True):
             row.answer = verdict
         return [_trunk(row) for row in rows]
 
@@ -221,7 +234,7 @@ def _trunk(row: _Row) -> Trunk:
     solution, steps = row.solved.solution, row.solved.steps
     prompt = len(solution.prompt_token_ids)
     ends = [prompt + step.token_start for step in steps] + [prompt + (solution.n_tokens if steps else 0)]
-    cut = solution.finish_reason == "length"
+    cut = solution.is_cut
     outcomes: dict[str, Outcome] = {"correct": "right", "incorrect": "wrong"}
     return Trunk(
         outcome=outcomes.get(row.answer.label if row.answer else "", "cut" if cut else "ungraded"),

@@ -52,7 +52,7 @@ class Prompter:
         recipe = self._prompt
         if self._chat:
             messages = chat_messages(problem, recipe.instruction, recipe.system, self._shots)
-            return self._tokenizer.encode_chat(messages)
+            return self._tokenizer.encode_chat(messages, recipe.chat_template_kwargs)
         return self._tokenizer.encode_prompt(plain_prompt(problem, recipe.instruction, self._shots))
 
     def conversation_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
@@ -73,4 +73,5 @@ class Prompter:
         turns = [message for message in before if message["role"] != "system"]
         system = "" if own else self._prompt.system
         *head, question = chat_messages(last["content"], self._prompt.instruction, system, self._shots)
-        return self._tokenizer.encode_chat([*own, *head, *turns, question])
+        template_kwargs = self._prompt.chat_template_kwargs
+        return self._tokenizer.encode_chat([*own, *head, *turns, question], template_kwargs)

@@ -5,8 +5,9 @@ from hashlib import blake2b
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.ids import content_id
-from stepconf.core.records import Problem, Solution, Solved, TokenScores, bare_solution
-from stepconf.core.segment import segment, spans_of_parts
+from stepconf.core.reasoning import Parts, Thinking, divide
+from stepconf.core.records import CUT, FinishReason, Problem, Solution, Solved, TokenScores, bare_solution
+from stepconf.core.segment import segment_parts, spans_of_parts
 from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
 from stepconf.core.steps import build_steps
 from stepconf.engines.base import Completion, EngineInfo, SampleRequest
@@ -24,13 +25,14 @@ def sampled(
     completion: Completion,
     engine: EngineInfo,
     recipe: Recipe,
+    thinking: Thinking,
 ) -> Solved | str:
     """A sampled solution with its steps, or the reason why there is none."""
     text = "".join(completion.pieces)
     if not text.strip():
         return "empty solution"
-    answer_type = problem.answer_type
-    guess = completion.finish_reason == "stop"
+    cut = completion.finish_reason != "stop"
+    parts = divide(text, thinking)
     solution = _solution(problem, recipe, text, index)
     solution = replace(
         solution,
@@ -41,12 +43,12 @@ def sampled(
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
         seed=request.seed + index,
-        finish_reason="stop" if completion.finish_reason == "stop" else "length",
-        predicted_answer=extract_answer(text, answer_type, guess=guess),
+        finish_reason=_ending(cut, parts) or "stop",
+        predicted_answer=extract_answer(text, problem.answer_type, not cut, thinking),
     )
-    spans = segment(text, recipe.segment.options)
+    spans = segment_parts(text, parts, recipe.segment.options)
     starts = starts_of(completion.pieces) if completion.token_ids else []
-    return _with_steps(solution, spans, starts, completion.scores if len(completion.scores) else None)
+    return _with_steps(solution, spans, starts, completion.scores if len(completion.scores) else None, parts)
 
 
 def branched(
@@ -58,6 +60,7 @@ def branched(
     completion: Completion,
     engine: EngineInfo,
     recipe: Recipe,
+    thinking: Thinking,
 ) -> Solved:
     """A branch of `parent` before its step `node`, with its own steps; without any where it adds no text.
 
@@ -72,9 +75,11 @@ def branched(
         completion: what the model wrote.
         engine: that ran the model.
         recipe: how to segment; its model is the one that wrote it.
+        thinking: how the thinking of the whole path is told from its answer.
     """
     own = "".join(completion.pieces)
     whole, cut = before + own, completion.finish_reason != "stop"
+    parts = divide(whole, thinking)
     solution = replace(
         parent.solution,
         solution_id=content_id(parent.solution.solution_id, node, recipe.model, completion.token_ids, index),
@@ -90,17 +95,21 @@ def branched(
         top_p=request.sampling.top_p,
         seed=request.seed + index,
         sample_index=index,
-        finish_reason="length" if cut else "stop",
-        predicted_answer=extract_answer(whole, parent.solution.answer_type, guess=not cut),
+        finish_reason=_ending(cut, parts) or "stop",
+        predicted_answer=extract_answer(whole, parent.solution.answer_type, not cut, thinking),
         answer_correct=None,
     )
     if not own.strip():
         return Solved(solution, [])
     at = len(before)
     spans = [
-        (max(start, at) - at, end - at) for start, end in segment(whole, recipe.segment.options) if end > at
+        (max(start, at) - at, end - at)
+        for start, end in segment_parts(whole, parts, recipe.segment.options)
+        if end > at
     ]
-    return _with_steps(solution, spans, starts_of(completion.pieces), completion.scores)
+    return _with_steps(
+        solution, spans, starts_of(completion.pieces), completion.scores, parts and parts.after(at)
+    )
 
 
 def imported(
@@ -111,30 +120,43 @@ def imported(
     scores: TokenScores | None = None,
     engine: EngineInfo | None = None,
 ) -> Solved | str:
-    """A given solution with its steps, tokenised if a tokenizer is given, scored if scores are."""
+    """A given solution with its steps, tokenised if a tokenizer is given, scored if scores are.
+
+    Whatever the prompt opens, only marks in the text itself divide it: others may have written it.
+    """
+    thinking = Thinking(recipe.reasoning)
     if item.steps is None:
         text = item.text or ""
-        spans = segment(text, recipe.segment.options)
+        parts = divide(text, thinking)
+        spans = segment_parts(text, parts, recipe.segment.options)
     elif any(not part.strip() for part in item.steps):
         return "blank step"
     else:
         text, spans = spans_of_parts(item.steps, PART_SEPARATOR)
+        parts = divide(text, thinking)
     if not text.strip():
         return "empty solution"
     solution = _solution(item.problem, recipe, text, item.sample_index)
     ids, starts = tokenizer.encode_with_starts(text) if tokenizer else ([], [])
-    cut = item.problem.extra.get("finish_reason") == "length"  # as the file says
+    cut = item.problem.extra.get("finish_reason") in CUT  # as the file says
     solution = replace(
         solution,
-        finish_reason="length" if cut else "imported",
+        finish_reason=_ending(cut, parts) or "imported",
         solution_id=content_id(solution.problem_id, solution.external_id, text, solution.sample_index),
         model=recipe.model if engine else "",
         engine=engine.engine if engine else "",
         prompt_token_ids=prompt_ids or [],
         token_ids=ids,
-        predicted_answer=extract_answer(text, item.problem.answer_type, guess=not cut),
+        predicted_answer=extract_answer(text, item.problem.answer_type, not cut, thinking),
     )
-    return _with_steps(solution, spans, starts, scores)
+    return _with_steps(solution, spans, starts, scores, parts)
+
+
+def _ending(cut: bool, parts: Parts | None) -> FinishReason | None:
+    """Where the token limit cut a solution; None where it did not."""
+    if not cut:
+        return None
+    return "length_in_reasoning" if parts and not parts.closed else "length"
 
 
 def _solution(problem: Problem, recipe: Recipe, text: str, index: int) -> Solution:
@@ -152,7 +174,11 @@ def _solution(problem: Problem, recipe: Recipe, text: str, index: int) -> Soluti
 
 
 def _with_steps(
-    solution: Solution, spans: list[tuple[int, int]], starts: list[int], scores: TokenScores | None
+    solution: Solution,
+    spans: list[tuple[int, int]],
+    starts: list[int],
+    scores: TokenScores | None,
+    parts: Parts | None,
 ) -> Solved:
     steps = build_steps(
         solution.solution_id,
@@ -163,6 +189,7 @@ def _with_steps(
         starts,
         scores,
         solution.prompt_token_ids,
+        parts,
     )
     finished = replace(
         solution,
@@ -170,6 +197,8 @@ def _with_steps(
         n_tokens=len(solution.token_ids),
         entropy_mean=ENTROPY_MEAN.over(scores) if scores else None,
         confidence=CONFIDENCE.over(scores) if scores else None,
+        reasoning_start=parts.start if parts else None,
+        reasoning_end=parts.end if parts else None,
     )
     return Solved(finished, steps)
 

@@ -11,6 +11,7 @@ from stepconf.core.paths import families
 from stepconf.core.records import Problem, Solution, Solved
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.engines.guard import Failed, Guard
+from stepconf.engines.reasoning import Reasoning
 from stepconf.errors import StepconfError
 from stepconf.problems.load import ImportedSolution
 from stepconf.recipe import Recipe
@@ -39,6 +40,7 @@ def sample(
     """
     own_brancher = brancher if brancher and brancher.engine is engine else None
     prompter = Prompter(engine.tokenizer, recipe.prompt)
+    reasoning = Reasoning(engine.tokenizer, recipe.reasoning)
     sampling = recipe.sampling
 
     def task(problem: Problem) -> Task[SampleRequest]:
@@ -57,8 +59,9 @@ def sample(
         tick("sample", sampling.samples)
         if isinstance(completions, Failed):
             return Made(drops=Counter({completions.reason: sampling.samples}))
+        thinking = reasoning.thinking(request.prompt_ids)
         made = _made(
-            sampled(problem, request, index, completion, engine.info, recipe)
+            sampled(problem, request, index, completion, engine.info, recipe, thinking)
             for index, completion in enumerate(completions)
         )
         if own_brancher and made.solved:

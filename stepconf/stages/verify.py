@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
-from stepconf.core.labels import label_steps
+from stepconf.core.labels import label_steps, taken_back
 from stepconf.core.paths import whole_paths
 from stepconf.core.records import Solved, Verdict
 from stepconf.engines.base import Engine
@@ -134,6 +134,7 @@ def label(
         _merged(step.verdicts, [v for v in new if v is not None])
         for step, new in zip(one.steps, new_verdicts, strict=True)
     ]
+    labels = label_steps(verdicts, policy, error_seen, taken_back(one.steps))
     steps = [
         replace(
             step,
@@ -143,9 +144,7 @@ def label(
             is_first_error=found.is_first_error,
             after_error=found.after_error,
         )
-        for step, said, found in zip(
-            one.steps, verdicts, label_steps(verdicts, policy, error_seen), strict=True
-        )
+        for step, said, found in zip(one.steps, verdicts, labels, strict=True)
     ]
     final = next((v for v in verdicts[-1] if v.verifier == "final"), None) if verdicts else None
     correct = {"correct": True, "incorrect": False}.get(final.label) if final else None

@@ -27,6 +27,7 @@ MAX_ALGEBRA_CHARS = 2000  # what is longer is no answer
 MAX_ALGEBRA_DEPTH = 30  # parsing time grows fast with it
 GUESSED = "nothing is marked as the answer, and the last value is another one"
 UNDECIDED = "undecided"
+CUT_IN_REASONING = "cut off inside its thinking"
 _BRACKET = re.compile(r"[(){}\[\]]")
 _WARM_UP = (
     ("x^2-\\frac{1}{2}", "x^2-\\frac{1}{3}"),
@@ -61,8 +62,9 @@ class FinalVerifier:
     """Judges the last step, the one that gives the answer; says nothing of the steps before it.
 
     A solution that stopped without any answer is `incorrect`; one that was cut at the token limit before it
-    marked an answer is `unknown`, and so is one without a gold answer. Where nothing is marked as the answer, a
-    last value that agrees is `correct`, and one that differs `unknown`. The reason names what decided.
+    marked an answer is `unknown`, and so is one without a gold answer. What it says in its thinking is no answer.
+    Where nothing is marked as the answer, a last value that agrees is `correct`, and one that differs `unknown`.
+    The reason names what decided.
     """
 
     name = "final"
@@ -89,8 +91,11 @@ class FinalVerifier:
         """The verdict where there is nothing to compare, else the pair to compare and whether the answer is marked."""
         if solution.gold_answer is None or not solution.gold_answer.strip():
             return Verdict(self.name, self.version, "unknown", reason="no gold answer")
-        cut = solution.finish_reason == "length"
-        found = find_answer(solution.text, solution.answer_type, guess=not cut)
+        if solution.finish_reason == "length_in_reasoning":
+            return Verdict(self.name, self.version, "unknown", reason=CUT_IN_REASONING)
+        cut = solution.is_cut
+        answered = solution.text[solution.reasoning_end or 0 :]
+        found = find_answer(answered, solution.answer_type, guess=not cut)
         if (
             not cut
             and solution.predicted_answer is not None

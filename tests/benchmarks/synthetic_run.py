@@ -252,6 +252,7 @@ def _labels(node: Any) -> dict[str, Any]:
         "label_source": _words(source, ("symbolic", "final", "")),
         "is_first_error": (wrong & (np.cumsum(wrong, axis=1) == 1)).ravel(),
         "after_error": (np.cumsum(wrong, axis=1) > wrong).ravel(),
+        "part": ["answer"] * wrong.size,
     }
 
 

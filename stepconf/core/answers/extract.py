@@ -16,14 +16,11 @@ from stepconf.core.answers.literal import literal_answer
 from stepconf.core.maths.forms import head, read
 from stepconf.core.maths.notation import FUNCTIONS, UPRIGHT, folded
 from stepconf.core.maths.tree import Num, Var
+from stepconf.core.reasoning import BY_MARKS, Thinking, after_thinking, divide
 
 AnswerType = Literal["math", "number", "choice", "yesno", "string", "literal", "code"]
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 
-_THOUGHT = re.compile(
-    r"</think(?:ing)?>|</reasoning>|\[/THINK\]|<\|channel\|>final(?:<\|message\|>)?|<channel\|>|◁/think▷"
-)
-_THINKS = re.compile(r"<think(?:ing)?>|<reasoning>|\[THINK\]|◁think▷|<\|channel\|>analysis")
 _TURN_ENDS = re.compile(
     r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|end|return|user)\|>|</s>|<end_of_turn>|<｜end"
 )
@@ -90,16 +87,19 @@ class Found:
     marked: bool
 
 
-def find_answer(text: str, answer_type: str = "math", guess: bool = True) -> Found | None:
-    """The final answer of a solution; None if there is none.
+def find_answer(
+    text: str, answer_type: str = "math", guess: bool = True, thinking: Thinking = BY_MARKS
+) -> Found | None:
+    """The final answer of a solution; None if there is none, and where its thinking never ends.
 
     Args:
         text: the solution, hostile: any length, any characters.
         answer_type: one of `ANSWER_TYPES`; another one is treated as `math`.
         guess: whether what nothing marks may be the answer. Switch it off for a text that was cut: its last
             number is an accident.
+        thinking: how its thinking is told from its answer.
     """
-    text = answer_part(text)
+    text = answer_part(text, thinking)
     if answer_type == "code":
         return _found(_code(text) or None)
     if answer_type == "literal":
@@ -118,9 +118,11 @@ def find_answer(text: str, answer_type: str = "math", guess: bool = True) -> Fou
     return _found(_bare_answer(text)) or _found(_last_value(text[-_TAIL_CHARS:]), marked=False)
 
 
-def extract_answer(text: str, answer_type: str = "math", guess: bool = True) -> str | None:
+def extract_answer(
+    text: str, answer_type: str = "math", guess: bool = True, thinking: Thinking = BY_MARKS
+) -> str | None:
     """The text of `find_answer`."""
-    found = find_answer(text, answer_type, guess)
+    found = find_answer(text, answer_type, guess, thinking)
     return found.text if found else None
 
 
@@ -132,12 +134,9 @@ def gold_answer(text: str, answer_type: str = "math") -> str:
     return (None if answer_type in ("literal", "code") else _marked(text, "math")) or text.strip()
 
 
-def answer_part(text: str) -> str:
+def answer_part(text: str, thinking: Thinking = BY_MARKS) -> str:
     """What a model says after it has thought, up to the end of its turn; "" where it has only thought."""
-    ends = deque(_THOUGHT.finditer(text), maxlen=1)
-    text = text[ends[0].end() :] if ends else text
-    if opening := _THINKS.search(text):
-        text = text[: opening.start()]
+    text = after_thinking(text, divide(text, thinking))
     end = _TURN_ENDS.search(text, len(text) - len(text.lstrip()) + 1)
     return text[: end.start()] if end else text
 

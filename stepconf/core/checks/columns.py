@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from stepconf.core.answers import ANSWER_TYPES
 from stepconf.core.checks.findings import Findings
 from stepconf.core.checks.steps import numbers
+from stepconf.core.reasoning import PARTS
 from stepconf.core.records import FinishReason, Label, PairKind
 from stepconf.core.schema import ADDED, ENTROPY_METADATA, VERSION, arrow_schema, older_verdicts, plain
 from stepconf.core.signals import CONFIDENCE, SIGNALS
@@ -17,7 +18,7 @@ from stepconf.core.signals import CONFIDENCE, SIGNALS
 IDS = {"solutions": "solution_id", "steps": "step_id", "pairs": "pair_id"}
 _VALUES: dict[str, dict[str, tuple[str, ...]]] = {
     "solutions": {"answer_type": ANSWER_TYPES, "finish_reason": get_args(FinishReason)},
-    "steps": {"label": get_args(Label)},
+    "steps": {"label": get_args(Label), "part": PARTS},
     "pairs": {"kind": get_args(PairKind)},
 }
 _SLACK = 1e-6  # as `checks/steps.py` allows a probability to be above 1

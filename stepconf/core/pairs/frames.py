@@ -40,6 +40,7 @@ SOLUTIONS = {
     "prompt_id": (pl.String, "equal where the exact tokens of the problem's prompt are"),
     "is_root": (pl.Boolean, "it follows the bare prompt"),
     "answer_correct": (pl.Boolean, "of its path; null where unknown"),
+    "finish_reason": (pl.String, "how it ended, as in the table"),
     "token_ids": (pl.List(pl.Int32), "its tokens"),
     "token_logprobs": (pl.List(pl.Float32), "their log-probabilities, nats; only `pcpo` reads them"),
 }

@@ -12,6 +12,8 @@ UNGRADED = "fewer than two steps with graded completions"
 CLOSE = "shares of right completions too close"
 SAME_OUTCOME = "no step beside one of another outcome"
 BRANCH = "a branch, not a whole solution"
+CUT_IN_REASONING = "cut off inside its thinking"
+OTHER_PART = "a step of the other part"
 UNKNOWN_ANSWER = "answer of unknown correctness"
 SAME_ANSWER = "all decided answers of the problem are alike"
 NONE_LEFT = "no solution left to pair with"
@@ -35,6 +37,7 @@ LACKS = {
     NO_FIRST_ERROR: "steps that are labelled incorrect; name more verifiers, or take other problems",
     CONFIDENT: "uncertain steps; raise --tau",
     CLOSE: "steps whose outcomes differ; lower --set pairs.margin",
+    CUT_IN_REASONING: "solutions that come to an answer; raise --max-tokens",
     UNKNOWN_ANSWER: "gold answers, or the verifier `final`: --verify final",
     SAME_ANSWER: _ANSWERS,
     NONE_LEFT: _ANSWERS,

@@ -92,6 +92,8 @@ def _decided(solutions: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
         .then(pl.lit(reasons.BRANCH))
         .when(pl.col("token_ids").list.len() == 0)
         .then(pl.lit(reasons.NO_TOKENS))
+        .when(pl.col("answer_correct").is_null() & (pl.col("finish_reason") == "length_in_reasoning"))
+        .then(pl.lit(reasons.CUT_IN_REASONING))
         .when(pl.col("answer_correct").is_null())
         .then(pl.lit(reasons.UNKNOWN_ANSWER))
     )

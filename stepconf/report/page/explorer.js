@@ -155,7 +155,7 @@ function makeExplorer(source, { state, go, link, tip }) {
     const right = solution.answer_correct === null ? "unknown" : solution.answer_correct ? "correct" : "incorrect";
     const known = [
       ["answer", solution.predicted_answer ?? "none found"],
-      ["ended", { stop: "by itself", length: "cut off", imported: "imported" }[solution.finish_reason] ?? solution.finish_reason],
+      ["ended", { stop: "by itself", length: "cut off", length_in_reasoning: "cut off inside its thinking", imported: "imported" }[solution.finish_reason] ?? solution.finish_reason],
       ["tokens", thousands.format(solution.n_tokens)],
       ["branches", found ? found.steps.flatMap(branchesOf).length || null : null],
       ["mean entropy", solution.entropy_mean === null ? null : `${short(solution.entropy_mean)} nats`],

@@ -38,12 +38,13 @@ function stepArticle(step, n, context) {
   const name = `Step ${number} of ${n}`;
   const article = el(
     "article",
-    { class: `step ${step.label}`, id: link && `step-${step.step_index}`, tabindex: "-1", "aria-label": `${link ? "" : "Branch: "}${name}, ${step.label}` },
+    { class: `step ${step.label}${step.part === "reasoning" ? " reasoning" : ""}`, id: link && `step-${step.step_index}`, tabindex: "-1", "aria-label": `${link ? "" : "Branch: "}${name}, ${step.label}` },
     el(
       "header",
       {},
       el("h4", {}, link ? el("a", { href: link(step.step_index), title: "Link to this step" }, name) : name),
       badge(step.label),
+      step.part === "reasoning" && el("span", { class: "label-source" }, step.is_reconsidering ? "thinking, a turn of thought" : "thinking"),
       step.is_first_error && el("span", { class: "badge incorrect" }, "⚑ first error"),
       conflict && el("span", { class: "badge conflict" }, "⇄ verifiers disagree"),
       !isEmpty(filter) && meets(step, solution, problem, filter) && el("span", { class: "badge hit" }, "● meets the filters"),

@@ -1,0 +1,34 @@
+"""How the thinking of a model is told from its answer: by its chat template and its prompts, or as the recipe says."""
+
+from collections.abc import Sequence
+
+from stepconf.core.reasoning import Thinking, closing_mark, family_in, opened_by
+from stepconf.core.records import TokenScores
+from stepconf.engines.base import Completion
+from stepconf.engines.tokenizer import Tokenizer
+
+_PROMPT_END = 32  # tokens; no opening mark has more
+
+
+class Reasoning:
+    """The marks of a model's thinking.
+
+    Args:
+        tokenizer: of the model.
+        named: the recipe's `reasoning`: one of `core.reasoning.NAMES`; auto goes by the chat template.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, named: str) -> None:
+        self._tokenizer = tokenizer
+        self.family = family_in(tokenizer.chat_template) if named == "auto" else named
+
+    def thinking(self, prompt_ids: Sequence[int]) -> Thinking:
+        """How a completion of a prompt is divided: the prompt may have opened the thinking."""
+        opened = opened_by(self._tokenizer.decode(prompt_ids[-_PROMPT_END:]), self.family)
+        return Thinking(opened or self.family, bool(opened))
+
+    def closing(self, family: str) -> Completion:
+        """What ends a thinking from outside: its tokens count as certain, since the model did not draw them."""
+        ids = self._tokenizer.encode(closing_mark(family))
+        certain = TokenScores([0.0] * len(ids), [0.0] * len(ids), [1.0] * len(ids))
+        return Completion(ids, self._tokenizer.pieces(ids), certain, "length")

@@ -1,0 +1,78 @@
+"""Strategies over thinking: no answer inside it, and a budget after which the answer is forced."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from stepconf.engines.reasoning import Reasoning
+from stepconf.inference.base import Question, Result, Setting
+from stepconf.inference.run import answer
+from stepconf.inference.strategies import search
+from tests.inference.scripted import Characters, Says, ScriptedEngine, setting
+
+PROMPT = "Q?\n<think>\n"
+CLOSING = "\n</think>\n\n"
+
+
+class Letters(Characters):
+    """Tokens are characters, both ways."""
+
+    chat_template = "{{ messages }}<think>\n"
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(map(chr, token_ids))
+
+
+def solve(policy: Any, strategy: str, **options: Any) -> tuple[Result, ScriptedEngine]:
+    engine = ScriptedEngine(policy, tokenizer=Letters())
+    how: Setting = replace(setting(**options), reasoning=Reasoning(Letters(), "auto"))  # type: ignore[arg-type]
+    asked = Question("q", "Q?", ([ord(c) for c in PROMPT],))
+    (result,) = answer(engine, [search(strategy, asked, how)])
+    return result, engine
+
+
+def thinker(before: str) -> list[Says]:
+    """Thinks without end, line by line, with a box in each; answers once it is made to."""
+    thought = before.removeprefix("<think>\n")
+    if "</think>" in thought:
+        return [Says("It is \\boxed{12}.", 0.9, ends=True)]
+    return [Says("Maybe \\boxed{10}?\n" * 8, 0.9)]
+
+
+@pytest.mark.parametrize(
+    "strategy", ["greedy", "cot", "self-consistency", "best-of-n", "deepconf", "cat", "beam"]
+)
+def test_the_answer_is_forced_where_the_budget_ends(strategy: str) -> None:
+    result, _ = solve(thinker, strategy, k=2, tau=0, reasoning_max_tokens=40, max_tokens=120)
+    assert result.answer == "12", result.failure
+    thought, closing, said = result.text.partition(CLOSING)
+    assert closing and len(thought) <= 40 and said == "It is \\boxed{12}."
+    assert "".join(step.text for step in result.steps) == result.text
+    assert [t for step in result.steps for t in step.token_ids] == result.token_ids
+    assert len(result.token_ids) == len(result.text)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "cat"])
+def test_a_box_inside_the_thinking_is_no_answer(strategy: str) -> None:
+    result, _ = solve(thinker, strategy, k=1, tau=0, max_tokens=60)
+    assert result.answer is None and result.failure
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "cat"])
+def test_thinking_that_ends_in_time_is_left_alone(strategy: str) -> None:
+    whole = "5 + 7 = 12.\n</think>\n\nIt is \\boxed{12}."
+
+    def brief(before: str) -> list[Says]:
+        return [Says(whole[len(before.removeprefix("<think>\n")) :], 0.9, ends=True)]
+
+    result, engine = solve(brief, strategy, k=1, tau=0, reasoning_max_tokens=60, max_tokens=120)
+    assert result.answer == "12" and result.text.count("</think>") == 1
+    free, _ = solve(brief, strategy, k=1, tau=0, max_tokens=120)
+    assert (result.text, result.token_ids) == (free.text, free.token_ids)
+    if strategy == "greedy":
+        assert [step.part for step in result.steps] == ["reasoning", "answer"] and len(engine.asked) == 1
