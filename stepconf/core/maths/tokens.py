@@ -428,7 +428,7 @@ class _Lexer:
         if not found:
             return self.add("other", "text", start, end)
         inside, self.spaced = found[1].strip(), True
-        if piece == "\\mathbf" and len(inside) == 1 and not self.answer:
+        if piece == "\\mathbf" and len(inside) == 1 and inside.isalpha() and not self.answer:
             return self.add("other", inside, start, found.end())  # a vector: its products have two meanings
         if inside.replace(" ", "").isdigit():
             self.number(inside.replace(" ", ""), start)
