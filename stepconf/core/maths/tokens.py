@@ -274,6 +274,8 @@ class _Lexer:
         padded = len(digits) > 1 and digits[0] == "0" and digits[1] != "." and not self.answer
         if len(digits) > MAX_DIGITS or padded:
             return self.add("other", piece[:10], start, end)
+        if digits == "0" and self.text[end : end + 1] == "." and self.text[end + 1 : end + 2].isalpha():
+            return self.add("other", digits, start, end + 1)  # "0.abc" has letters for digits
         comma = _DECIMAL_COMMA.match(self.text, end)
         if comma and digits.isdigit() and self.is_decimal_comma(start, comma):
             digits, end = f"{digits}.{comma[1]}", comma.end()
@@ -426,7 +428,7 @@ class _Lexer:
         if not found:
             return self.add("other", "text", start, end)
         inside, self.spaced = found[1].strip(), True
-        if piece == "\\mathbf" and len(inside) == 1 and not self.answer:
+        if piece == "\\mathbf" and len(inside) == 1 and inside.isalpha() and not self.answer:
             return self.add("other", inside, start, found.end())  # a vector: its products have two meanings
         if inside.replace(" ", "").isdigit():
             self.number(inside.replace(" ", ""), start)
