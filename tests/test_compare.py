@@ -58,6 +58,7 @@ def test_two_models_problem_by_problem(evaluations: tuple[Path, Path], tmp_path:
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     shown = json.loads(stepconf("evaluate", "--compare", a, b, "--json").out)
     assert shown == found
+    assert "second: greedy" in (tmp_path / "c" / "accuracy-tokens.svg").read_text()
     greedy = next(one for one in found["comparisons"] if one["first"] == "greedy")
     assert {one["first"] for one in found["comparisons"]} == {"greedy", "cat"}
     assert greedy["questions"] == 4, "those that both have answered"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stepconf.calibration import figures
+from stepconf.kinds import STRATEGIES
 
 HOSTILE = "$x_{$ <script> & [b]\n" + "ab" * 60
 
@@ -48,6 +49,7 @@ DRAWN = {
         {"length": (np.linspace(0, 1, 10_000), np.linspace(0, 0.5, 10_000))}, "steps"
     ),
     "accuracy": lambda: figures.accuracy_against_tokens([result(f"s{i}") for i in range(9)]),
+    "all strategies": lambda: figures.accuracy_against_tokens([result(name) for name in STRATEGIES.built_in]),
     "benchmarks": lambda: figures.accuracy_against_tokens([result("cat", HOSTILE), result("cat", "c", None)]),
 }
 
@@ -64,3 +66,11 @@ def test_svg_and_png(name: str, tmp_path: Path) -> None:
 
 def test_no_series_is_told_by_its_colour_alone() -> None:
     assert len(set(figures._MARKERS)) == len(set(figures._LINES)) == len(set(figures._COLOURS)) == 8
+
+
+def test_all_strategies_look_different() -> None:
+    """A strategy is a colour and a marker, and no other has both."""
+    figure = figures.accuracy_against_tokens([result(name) for name in STRATEGIES.built_in])
+    (axes,) = figure.axes
+    looks = {(line.get_color(), line.get_marker()) for line in axes.get_legend().legend_handles}
+    assert len(looks) == len(STRATEGIES.built_in) > 8

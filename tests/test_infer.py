@@ -2,15 +2,20 @@
 
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
 from stepconf.core.printable import printable
-from stepconf.core.records import Problem
+from stepconf.core.records import Problem, TokenScores
+from stepconf.errors import StepconfError
 from stepconf.evaluation.evaluate import Cell, _graded, compared, summarised
+from stepconf.evaluation.infer import confidences, with_tau
 from stepconf.inference.base import Question, Result, Sample, Spent, failed
+from stepconf.recipe import load_recipe
 from stepconf.workers.pool import Pool
 from tests.tiny import stepconf, with_tiny
 
@@ -35,7 +40,9 @@ def test_a_question_answered_by_the_tree() -> None:
     assert numbers == [f"{step['confidence']:.3f}" for step in found["steps"]]
 
 
-@pytest.mark.parametrize("strategy", ["cat", "self-consistency", "cot", "dipt"])
+@pytest.mark.parametrize(
+    "strategy", ["cat", "self-consistency", "dipt", "adaptive", "particle", "deepconf-online"]
+)
 def test_json_of_a_file(strategy: str, file: Path) -> None:
     ended = stepconf("infer", file, *with_tiny(), *SMALL, "--strategy", strategy, "--json")
     assert ended.code == 0, ended.err
@@ -71,6 +78,9 @@ def test_the_same_in_every_format(file: Path, tmp_path: Path) -> None:
         (["--k", 100000], "infer.k"),
         (["--tau", 1.5], "infer.tau"),
         (["--tau", -0.1], "infer.tau"),
+        (["--set", "infer.threshold=1"], "infer.threshold"),
+        (["--set", "infer.cisc_temperature=0"], "infer.cisc_temperature"),
+        (["--set", "infer.warm_up=0"], "infer.warm_up"),
         (["--strategy", "mcts"], "unknown strategy 'mcts'"),
         (["--set", "prompt.style=chat"], "no chat template"),
         (["--out", "answers.csv"], "neither .jsonl nor .parquet"),
@@ -81,6 +91,29 @@ def test_bad_input(options: list[object], said: str) -> None:
     ended = stepconf("infer", "What is 3 + 4?", *with_tiny(), *options)
     assert ended.code == 1 and said in ended.err, ended.err
     assert "Traceback" not in ended.err
+
+
+def test_the_fitted_confidence_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def load(path: str, model: str) -> SimpleNamespace:
+        asked.append((path, model))
+        steps = None if path == "answers.json" else "fitted"
+        return SimpleNamespace(
+            steps=steps, answers="fitted", of_step=lambda scores, index: 0.25, of_answer=lambda scores: 0.5
+        )
+
+    monkeypatch.setitem(sys.modules, "stepconf.calibration.fitted", SimpleNamespace(load_confidence=load))
+    two = TokenScores([-1.0, -1.0], [0.0, 0.0], [0.5, 0.5])
+    of_step, of_answer = confidences(load_recipe(None, {"model": "demo", "confidence": "both.json"}))
+    assert (of_step(two, 0), of_answer(two)) == (0.25, 0.5) and asked == [("both.json", "demo")]
+    of_step, of_answer = confidences(load_recipe(None, {"model": "demo", "confidence": "answers.json"}))
+    assert (of_step(two, 0), of_answer(two)) == (1.0, 0.5), "what the file lacks stays exp(-mean entropy)"
+    plain = confidences(load_recipe(None, {"model": "demo"}))
+    assert [plain[0](two, 3), plain[1](two)] == [1.0, 1.0] and len(asked) == 2
+    quantile = {"confidence": "both.json", "infer.tau_run": "runs/small", "infer.tau_quantile": 0.05}
+    with pytest.raises(StepconfError, match="another scale"):
+        with_tau(load_recipe(None, quantile))
 
 
 def test_a_file_that_is_not_there() -> None:

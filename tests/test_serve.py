@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ import openai
 import pytest
 
 from stepconf.core.ids import problem_id
-from stepconf.core.records import Problem
+from stepconf.core.records import Problem, TokenScores
 from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
 from stepconf.evaluation.infer import answers, open_pool
@@ -108,6 +109,7 @@ def as_infer_answers(
 
 
 STRATEGIES = ["cat", "beam", "greedy", "cot", "self-consistency", "dipt", "best-of-n", "deepconf"]
+STRATEGIES += ["cisc", "adaptive", "cges", "gate", "particle", "deepconf-online"]
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +188,38 @@ def test_two_hundred_at_once_none_lost_none_crossed(expected: dict[str, list[Res
     assert len(set(theirs)) == MANY, "all differ, so that crossed ones are seen"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_steps_have_the_fitted_confidence(
+    stream: bool, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a step's length and place, so that every number can be foretold."""
+
+    def of_step(scores: TokenScores, index: int) -> float:
+        return len(scores) / (100 + index)
+
+    fitted = SimpleNamespace(steps=1, answers=1, of_step=of_step, of_answer=lambda scores: 0.125)
+    loader = SimpleNamespace(load_confidence=lambda path, model: fitted)
+    monkeypatch.setitem(sys.modules, "stepconf.calibration.fitted", loader)
+    how = asked("What is 3 + 4?", strategy="best-of-n", answer_type="code", k=3, max_tokens=40)
+    with serving(engine, confidence="confidence.json") as (url, _):
+        chat = client(url).chat.completions
+        if stream:
+            deltas = [chunk.choices[0].delta for chunk in chat.create(**how, stream=True)]
+            steps = [delta.stepconf["step"] for delta in deltas[1:-1]]
+            said = deltas[-1].stepconf
+        else:
+            said = chat.create(**how).choices[0].message.stepconf  # type: ignore[union-attr]
+            steps = said["steps"]
+    assert steps and said["confidence"] == pytest.approx(steps[-1]["cumulative_confidence"])
+    assert [sample["confidence"] for sample in said["samples"]] == [0.125] * 3
+    cumulative = 1.0
+    for index, step in enumerate(steps):
+        cumulative *= step["n_tokens"] / (100 + index)
+        assert step["confidence"] == step["n_tokens"] / (100 + index)
+        assert step["cumulative_confidence"] == pytest.approx(cumulative)
+        assert step["entropy_mean"] > 0
+
+
 def test_models_and_health(url: str) -> None:
     [model] = client(url).models.list().data
     assert model.id == "tiny" and client(url).models.retrieve("tiny").id == "tiny"
@@ -218,6 +252,7 @@ def test_models_and_health(url: str) -> None:
         ({"n": 2}, 400, "n: "),
         ({"tools": []}, 400, "tools is not supported"),
         ({"tau_run": "/etc"}, 400, "tau_run is not supported"),
+        ({"confidence": "/etc/passwd"}, 400, "confidence is not supported"),
         ({"tau_quantile": 0.5}, 400, "tau_quantile is not supported"),
         ({"tau_run": "/etc", "tau_quantile": 0.5}, 400, "tau_quantile is not supported"),
         ({"user": "me"}, 400, "user is not supported"),

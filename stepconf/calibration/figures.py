@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from io import BytesIO
-from itertools import cycle
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -172,8 +171,13 @@ def accuracy_against_tokens(results: Sequence[Mapping[str, Any]]) -> Any:
     """
     benchmarks = list(dict.fromkeys(one["benchmark"] for one in results))
     strategies = list(dict.fromkeys(one["strategy"] for one in results))
-    looks = dict(zip(strategies, zip(cycle(_COLOURS), cycle(_MARKERS), strict=False), strict=False))
-    figure, drawn = _panels(len(benchmarks), width=4.6, height=0.9 + 2.2 * len(benchmarks), share_x=False)
+    # Of more strategies than colours, another marker tells apart those of one colour.
+    n = len(_COLOURS)
+    looks = {
+        name: (_COLOURS[i % n], _MARKERS[(i + i // n) % len(_MARKERS)]) for i, name in enumerate(strategies)
+    }
+    panel = max(2.2, 0.18 * len(strategies))  # room for the legend
+    figure, drawn = _panels(len(benchmarks), width=4.6, height=0.9 + panel * len(benchmarks), share_x=False)
     for axes, benchmark in zip(drawn, benchmarks, strict=True):
         shown = {}
         for one in (one for one in results if one["benchmark"] == benchmark):

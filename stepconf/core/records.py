@@ -84,7 +84,7 @@ class Verdict:
 class Step:
     """One row of `steps`. Spans are half-open: characters of the solution's text, positions in its tokens.
 
-    `signals`: by name, those of `core/signals.py` that are columns; None where the step has no scored tokens.
+    `signals`: by name, those of `core/signals/` that are columns; None where the step has no scored tokens.
     """
 
     step_id: str

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stepconf.calibration import figures
 from stepconf.errors import StepconfError
-from stepconf.evaluation.evaluate import Cell, compared, read_cell, read_kept
+from stepconf.evaluation.evaluate import Cell, compared, figures_of, read_cell, read_kept
 from stepconf.run.shards import write_atomically
 
 Place = tuple[str, str]  # benchmark, strategy
@@ -15,7 +16,7 @@ def compare(first: Path, second: Path, out: Path | None = None) -> dict[str, Any
     """What both folders have answered, by benchmark and strategy: first minus second, problem by problem.
 
     Where they have no strategy of a benchmark in common and one each, these two are compared. Writes
-    OUT/comparison.json, if OUT is given.
+    OUT/comparison.json and OUT/accuracy-tokens.svg and .png, if OUT is given.
 
     Raises:
         StepconfError: a folder is not one of `stepconf evaluate`, or nothing in both is of the same problems.
@@ -36,7 +37,15 @@ def compare(first: Path, second: Path, out: Path | None = None) -> dict[str, Any
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "comparison.json", json.dumps(report, indent=1).encode())
+        shown = [
+            _point(cell, side) for one, other in both for cell, side in ((one, "first"), (other, "second"))
+        ]
+        figures.save(figures.accuracy_against_tokens(shown), out, "accuracy-tokens")
     return report
+
+
+def _point(cell: Cell, side: str) -> dict[str, Any]:
+    return figures_of(cell) | {"strategy": f"{side}: {cell.strategy}"}
 
 
 def _cells(folder: Path) -> dict[Place, Cell]:

@@ -223,14 +223,7 @@ def _graded(results: Sequence[Result], problems: Sequence[Problem], pool: Pool) 
 def summarised(cell: Cell, pool: Pool) -> dict[str, Any]:
     """The figures of a cell; an undecided answer counts as wrong, and is counted."""
     rows, ids = cell.rows, [one["problem_id"] for one in cell.rows]
-    tokens = [one["tokens"] for one in rows]
-    found = {
-        "benchmark": cell.benchmark,
-        "strategy": cell.strategy,
-        "questions": len(rows),
-        "pass@1": asdict(mean_interval(ids, [float(bool(one["correct"])) for one in rows])),
-        "tokens_per_question": asdict(mean_interval(ids, tokens)),
-        "tokens": sum(tokens),
+    found = figures_of(cell) | {
         "seconds_per_question": cell.seconds / len(rows),
         "seconds_outside_engine": cell.seconds_outside_engine / cell.seconds if cell.seconds else 0.0,
         "occupancy": cell.occupancy,
@@ -241,6 +234,20 @@ def summarised(cell: Cell, pool: Pool) -> dict[str, Any]:
     if STRATEGIES.load(cell.strategy).draws == "k":
         found |= _of_samples(rows, ids, pool)
     return found
+
+
+def figures_of(cell: Cell) -> dict[str, Any]:
+    """Accuracy and tokens, with intervals over problems."""
+    rows, ids = cell.rows, [one["problem_id"] for one in cell.rows]
+    tokens = [one["tokens"] for one in rows]
+    return {
+        "benchmark": cell.benchmark,
+        "strategy": cell.strategy,
+        "questions": len(rows),
+        "pass@1": asdict(mean_interval(ids, [float(bool(one["correct"])) for one in rows])),
+        "tokens_per_question": asdict(mean_interval(ids, tokens)),
+        "tokens": sum(tokens),
+    }
 
 
 def _kind(failure: str) -> str:
