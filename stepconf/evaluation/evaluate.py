@@ -34,7 +34,7 @@ from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
 from stepconf.evaluation.code_grading import gradable, grade_code
 from stepconf.evaluation.infer import answers, equality, open_pool, row, with_tau
-from stepconf.inference.base import Result
+from stepconf.inference.base import GivenUp, Result
 from stepconf.inference.run import Clock
 from stepconf.kinds import STRATEGIES
 from stepconf.problems.load import load_problems
@@ -118,11 +118,12 @@ def answered(
     strategy: str,
     recipe: Recipe,
     tick: Callable[[str, int], None],
+    given_up: Callable[[GivenUp], None] = lambda branch: None,
 ) -> Cell:
-    """The problems answered by a strategy, and graded."""
+    """The problems answered by a strategy, and graded; `given_up` is told of each branch that a tree gives up."""
     tick(strategy, -len(problems))
     clock, found = Clock(), []
-    for result in answers(engine, pool, problems, strategy, recipe, clock):
+    for result in answers(engine, pool, problems, strategy, recipe, clock, given_up=given_up):
         found.append(result)
         tick(strategy, 1)
     rows = _graded(found, problems, pool)
