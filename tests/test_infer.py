@@ -94,10 +94,10 @@ def test_bad_input(options: list[object], said: str) -> None:
 
 
 def test_the_fitted_confidence_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, bool]] = []
 
-    def load(path: str, model: str) -> SimpleNamespace:
-        asked.append((path, model))
+    def load(path: str, model: str, force: bool) -> SimpleNamespace:
+        asked.append((path, model, force))
         steps = None if path == "answers.json" else "fitted"
         return SimpleNamespace(
             steps=steps, answers="fitted", of_step=lambda scores, index: 0.25, of_answer=lambda scores: 0.5
@@ -106,7 +106,7 @@ def test_the_fitted_confidence_of_the_recipe(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "stepconf.calibration.fitted", SimpleNamespace(load_confidence=load))
     two = TokenScores([-1.0, -1.0], [0.0, 0.0], [0.5, 0.5])
     of_step, of_answer = confidences(load_recipe(None, {"model": "demo", "confidence": "both.json"}))
-    assert (of_step(two, 0), of_answer(two)) == (0.25, 0.5) and asked == [("both.json", "demo")]
+    assert (of_step(two, 0), of_answer(two)) == (0.25, 0.5) and asked == [("both.json", "demo", False)]
     of_step, of_answer = confidences(load_recipe(None, {"model": "demo", "confidence": "answers.json"}))
     assert (of_step(two, 0), of_answer(two)) == (1.0, 0.5), "what the file lacks stays exp(-mean entropy)"
     plain = confidences(load_recipe(None, {"model": "demo"}))

@@ -198,7 +198,7 @@ def test_steps_have_the_fitted_confidence(
         return len(scores) / (100 + index)
 
     fitted = SimpleNamespace(steps=1, answers=1, of_step=of_step, of_answer=lambda scores: 0.125)
-    loader = SimpleNamespace(load_confidence=lambda path, model: fitted)
+    loader = SimpleNamespace(load_confidence=lambda path, model, force: fitted)
     monkeypatch.setitem(sys.modules, "stepconf.calibration.fitted", loader)
     how = asked("What is 3 + 4?", strategy="best-of-n", answer_type="code", k=3, max_tokens=40)
     with serving(engine, confidence="confidence.json") as (url, _):

@@ -179,7 +179,7 @@ def confidences(recipe: Recipe) -> tuple[OfStep, OfAnswer]:
         return step_confidence, CONFIDENCE.over
     from stepconf.calibration.fitted import load_confidence  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-    fitted = load_confidence(located(recipe.confidence), recipe.model)
+    fitted = load_confidence(located(recipe.confidence), recipe.model, recipe.confidence_force)
     return (
         fitted.of_step if fitted.steps is not None else step_confidence,
         fitted.of_answer if fitted.answers is not None else CONFIDENCE.over,

@@ -75,6 +75,8 @@ class Recipe(Strict):
     model_revision: str | None = None
     confidence: str | None = None
     """File of a fitted confidence, as `calibrate --fit` writes it, to take in place of exp(-mean entropy)."""
+    confidence_force: bool = False
+    """Take it though it was fitted on the tokens of another model."""
     chunk: int = Field(64, ge=1)
     """Problems (or imported solutions) per shard: what a crash may cost."""
     problems: ProblemsRecipe = ProblemsRecipe()

@@ -92,7 +92,14 @@ def main() -> None:
             given_up: list[GivenUp] = []
             before = kept.fresh if options.out else 0
             cell = answered(
-                engine, pool, options.problems, asked, strategy, how, lambda stage, n: None, given_up.append
+                engine,
+                pool,
+                _label(options.problems),
+                asked,
+                strategy,
+                how,
+                lambda stage, n: None,
+                given_up.append,
             )
             cells[name] = replace(cell, strategy=name)
             if options.pruned and given_up:
@@ -116,7 +123,8 @@ def _report(
 ) -> None:
     pairs = [compared(cell, cells[VOTING]) for name, cell in cells.items() if name != VOTING]
     report = {"model": options.model, "results": found, "comparisons": pairs, "refused": {}}
-    for table in render(report):
+    # The pairs have a line each below.
+    for table in render(report | {"comparisons": []}):
         Console(width=150).print(table)
     if options.out:
         (options.out / "report.json").write_text(json.dumps(report, indent=1))
@@ -207,6 +215,11 @@ def _show_pruned(name: str, pruned: Pruned, cell: Cell) -> None:
 
 def _share(right: Sequence[bool]) -> str:
     return f"{sum(right)} of {len(right)}"
+
+
+def _label(problems: str) -> str:
+    """A short name of them."""
+    return Path(problems.partition("?")[0].rpartition(":")[2]).name.partition(".")[0]
 
 
 def _wanted(options: argparse.Namespace) -> list[tuple[str, int]]:
