@@ -149,7 +149,7 @@ def infer(
     Args:
         model: as `load_engine` gives it.
         questions: texts; one that is asked twice is answered once.
-        strategy: greedy, cot, self-consistency, dipt, best-of-n, deepconf, beam, cat, or module:name.
+        strategy: cat, greedy, self-consistency, adaptive or another one of `stepconf infer --help`, or module:name.
         options: recipe keys, e.g. {"infer.k": 10, "infer.tau": 0.01}.
 
     Raises:

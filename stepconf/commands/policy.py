@@ -90,7 +90,16 @@ def infer(
         ),
     ] = None,
 ) -> None:
-    """Answer questions by tree search (CaT) or another strategy."""
+    """Answer questions by tree search (CaT) or another strategy.
+
+    \b
+    one solution:              greedy, cot
+    a vote:                    self-consistency, dipt
+    a vote by confidence:      cisc, deepconf, best-of-n
+    a vote for fewer tokens:   adaptive, esc, cges, gate
+    unsure samples aborted:    deepconf-online
+    step by step:              cat, particle, beam
+    """
     from stepconf.evaluation.infer import infer as run_infer
     from stepconf.evaluation.infer_view import TreeView, show
     from stepconf.run.folders import sent

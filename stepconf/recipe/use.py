@@ -115,8 +115,7 @@ class InferRecipe(Strict):
     """How a question is answered. Temperature, top_p, seed and the length of a solution are as in `sampling`."""
 
     strategy: str = "cat"
-    """greedy, cot; self-consistency, cisc, deepconf, dipt, best-of-n (k samples); adaptive, esc, cges, gate (fewer);
-    cat, beam, particle, deepconf-online (step by step); or module:name."""
+    """A strategy, which `stepconf infer --help` lists, or module:name."""
     k: int = Field(10, ge=1, le=1024)
     """Samples of a question, or particles; in a tree, candidates of a branch and branches that survive a level."""
     tau: float = Field(0.001, ge=0, le=1)
