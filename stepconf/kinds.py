@@ -102,6 +102,7 @@ STRATEGIES = Kind(
         "deepconf": "stepconf.inference.whole:DEEPCONF",
         "cisc": "stepconf.inference.whole:CISC",
         "adaptive": "stepconf.inference.whole:ADAPTIVE",
+        "adaptive-k": "stepconf.inference.whole:ADAPTIVE_K",
         "esc": "stepconf.inference.whole:ESC",
         "cges": "stepconf.inference.whole:CGES",
         "gate": "stepconf.inference.whole:GATE",

@@ -158,6 +158,18 @@ BROKEN = {
         MINE = Strategy(search, draws=1)
         """,
     ),
+    "draws what it says": (
+        "MINE",
+        """\
+        from stepconf.inference.base import Strategy
+        from stepconf.inference.whole import Draws
+        def search(question, setting):
+            drawn = Draws(question, setting)
+            yield from drawn.draw([(question.prompts[0], setting.infer.k + 1)])
+            return drawn.result((0,))
+        MINE = Strategy(search, draws="at most k")
+        """,
+    ),
 }
 
 

@@ -96,7 +96,8 @@ def infer(
     one solution:              greedy, cot
     a vote:                    self-consistency, dipt
     a vote by confidence:      cisc, deepconf, best-of-n
-    a vote for fewer tokens:   adaptive, esc, cges, gate
+    a vote for fewer tokens:   adaptive, adaptive-k, esc, cges
+    greedy, a vote if unsure:  gate
     unsure samples aborted:    deepconf-online
     step by step:              cat, particle, beam
     """

@@ -22,12 +22,40 @@ def stays_ahead(first: int, second: int) -> float:
     return sum(comb(n, j) for j in range(first + 1)) / (1 << n)
 
 
+def stays_ahead_of(first: int, second: int, remaining: int, wins_ties: bool = False) -> float:
+    """The probability that the second answer does not overtake the leader in so many further votes, in [0, 1].
+
+    The prediction of the same posterior (`stays_ahead`): how many of the remaining votes the leader gets is
+    beta-binomial. Where the vote ends at a known number this decides earlier.
+
+    Args:
+        first: votes of the leader. second: of the next one. remaining: votes still to come, >= 0.
+        wins_ties: whether equal votes are the leader's; else they count as overtaken.
+    """
+    if not 0 <= second <= first or remaining < 0:
+        raise ValueError(f"{first} votes do not lead {second} with {remaining} to come")
+    missing = second + remaining - first + (not wins_ties)
+    needed = max(0, -(-missing // 2))
+    ways = (
+        comb(x + first, x) * comb(remaining - x + second, remaining - x) for x in range(needed, remaining + 1)
+    )
+    return sum(ways) / comb(first + second + remaining + 1, remaining)
+
+
 def votes_to_decide(first: int, second: int, threshold: float) -> int:
     """The fewest further votes, all for the leader, that take `stays_ahead` to a threshold in (0, 1)."""
     more = 0
     while stays_ahead(first + more, second) < threshold:
         more += 1
     return more
+
+
+def votes_to_foresee(first: int, second: int, remaining: int, wins_ties: bool, threshold: float) -> int:
+    """The fewest of the remaining votes, all for the leader, that take `stays_ahead_of` to a threshold in (0, 1)."""
+    for more in range(remaining):
+        if stays_ahead_of(first + more, second, remaining - more, wins_ties) >= threshold:
+            return more
+    return remaining
 
 
 def in_a_row(answers: Sequence[str | None], classes: Sequence[Sequence[int]]) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from stepconf.core.answers import extract_answer
 from stepconf.core.prompts import instruction_for
 from stepconf.core.segment import segment
-from stepconf.core.stopping import answer_posterior, in_a_row, votes_to_decide
+from stepconf.core.stopping import answer_posterior, in_a_row, votes_to_decide, votes_to_foresee
 from stepconf.core.votes import confident_vote, most_confident, place, softmax_weights, tallied
 from stepconf.engines.base import Completion, Sampling
 from stepconf.inference.base import (
@@ -175,8 +175,22 @@ def _all(drawn: Draws) -> int:
 
 def _until_ahead(drawn: Draws) -> int:
     """`adaptive`: as many as could decide at once, so that the wave costs no more than one by one would."""
-    first, second, *_ = [tally.weight for tally in tallied(drawn.classes, [1.0] * len(drawn))] + [0, 0]
-    return votes_to_decide(int(first), int(second), drawn.setting.infer.threshold)
+    first, second, _ = _standing(drawn)
+    return votes_to_decide(first, second, drawn.setting.infer.threshold)
+
+
+def _until_foregone(drawn: Draws) -> int:
+    """`adaptive-k`: the same, of the vote over all K."""
+    infer = drawn.setting.infer
+    first, second, wins_ties = _standing(drawn)
+    return votes_to_foresee(first, second, infer.k - len(drawn), wins_ties, infer.threshold)
+
+
+def _standing(drawn: Draws) -> tuple[int, int, bool]:
+    """Votes of the leading answer and of the next one; whether the leader came first, so that it wins ties."""
+    tallies = tallied(drawn.classes, [1.0] * len(drawn))
+    first, second, *_ = [len(tally.members) for tally in tallies] + [0, 0]
+    return first, second, not tallies or tallies[0].members[0] == drawn.classes[0][0]
 
 
 def _until_in_a_row(drawn: Draws) -> int:
@@ -252,6 +266,7 @@ BEST_OF_N = Strategy(sampled(_all, _most_confident), "k")
 DEEPCONF = Strategy(sampled(_all, _by_confident_vote), "k")
 DIPT = Strategy(diverse, "k", _ways)
 ADAPTIVE = Strategy(sampled(_until_ahead, _by_majority), "at most k")
+ADAPTIVE_K = Strategy(sampled(_until_foregone, _by_majority), "at most k")
 ESC = Strategy(sampled(_until_in_a_row, _by_majority), "at most k")
 CGES = Strategy(sampled(_until_probable, _by_posterior), "at most k")
 GATE = Strategy(gated, "at most k")

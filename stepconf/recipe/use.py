@@ -145,8 +145,8 @@ class InferRecipe(Strict):
     warm_up: int = Field(4, ge=1)
     """deepconf-online: samples that are drawn whole, to set the confidence below which later ones are aborted."""
     threshold: float = Field(0.95, ge=0.5, lt=1)
-    """Stop sampling at this probability that the leading answer stays ahead (adaptive) or is right (cges), or share of
-    the votes (deepconf-online)."""
+    """Stop sampling at this probability that the leading answer stays ahead (adaptive, adaptive-k) or is right (cges),
+    or share of the votes (deepconf-online)."""
     cisc_temperature: float = Field(0.1, gt=0)
     """cisc: T of the votes' weights, softmax(confidence / T); higher is closer to a majority."""
     gate: float = Field(0.9, ge=0, le=1)

@@ -10,7 +10,8 @@ printed: what strategies cost besides tokens.
 `--strategies greedy,cat:30` takes cat on the first 30 problems, and compares it with voting on these. `cat` is
 algorithm 2 with exp(-H); `cat-lazy` takes the greedy candidate where its confidence is at least --expand-below;
 `cat-counted` counts duplicates besides; `cat-fitted` and `cat-fitted-lazy` have the confidence of --confidence FILE
-(calibrate --fit), and so have all strategies but the first three CaTs. With --pruned N, up to N of the branches that
+(calibrate --fit), and so have all strategies but the first three CaTs. `adaptive@threshold=0.9` is a row of its own
+with another value of infer.threshold. With --pruned N, up to N of the branches that
 a tree gives up for a question are completed greedily and graded: how many right ones CaT prunes, by step and by C.
 
 Arithmetic chains, for a model that was trained on such (`tests.benchmarks.arithmetic_chains` says how):
@@ -24,6 +25,7 @@ Arithmetic chains, for a model that was trained on such (`tests.benchmarks.arith
 import argparse
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -43,7 +45,7 @@ from stepconf.evaluation.evaluate_view import render
 from stepconf.evaluation.infer import open_pool
 from stepconf.inference.base import GivenUp
 from stepconf.problems.load import load_problems
-from stepconf.recipe import Recipe, load_recipe
+from stepconf.recipe import Recipe, load_recipe, with_options
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.ui import interval
 from stepconf.verifiers.final import compare
@@ -55,7 +57,8 @@ SEED = 100_000  # row i of a reasoning-gym set has the seed plus i: far from wha
 # By the name of a row: the strategy, what it sets, and whether it takes the fitted confidence.
 ROWS: dict[str, tuple[str, dict[str, Any], bool]] = {
     **{name: (name, {}, True) for name in ("greedy", VOTING, "best-of-n", "cisc", "deepconf")},
-    **{name: (name, {}, True) for name in ("adaptive", "esc", "cges", "gate", "deepconf-online", "particle")},
+    **{name: (name, {}, True) for name in ("adaptive", "adaptive-k", "esc", "cges", "gate")},
+    **{name: (name, {}, True) for name in ("deepconf-online", "particle")},
     "cat": ("cat", {}, False),
     "cat-lazy": ("cat", {"expand_below": 0.9}, False),
     "cat-counted": ("cat", {"expand_below": 0.9, "count_duplicates": True}, False),
@@ -110,7 +113,10 @@ def main() -> None:
             print(
                 f"{name}: {right} of {len(asked)}, {tokens:,} tokens{drawn}, {cell.seconds:.1f} s", flush=True
             )
-        found = [summarised(replace(cell, strategy=ROWS[name][0]), pool) for name, cell in cells.items()]
+        found = [
+            summarised(replace(cell, strategy=ROWS[name.partition("@")[0]][0]), pool)
+            for name, cell in cells.items()
+        ]
     found = [one | {"strategy": name} for one, name in zip(found, cells, strict=True)]
     _report(options, cells, found, pruned)
 
@@ -132,7 +138,7 @@ def _report(
     for name, one in pruned.items():
         _show_pruned(name, one, cells[name])
     for pair in pairs:
-        label = pair["first"].replace("-", "_")
+        label = _plain(pair["first"])
         print(
             f"{pair['first']} - {VOTING} on {pair['questions']}: accuracy "
             f"{interval(pair['accuracy_difference'])}, tokens {interval(pair['tokens_ratio'], 2)}"
@@ -140,9 +146,7 @@ def _report(
         print(f"ratio {label}_tokens_over_voting: {pair['tokens_ratio']['estimate']:.2f}")
     if not options.out:
         for one in found:
-            print(
-                f"ratio {one['strategy'].replace('-', '_')}_outside_engine: {one['seconds_outside_engine']:.4f}"
-            )
+            print(f"ratio {_plain(one['strategy'])}_outside_engine: {one['seconds_outside_engine']:.4f}")
 
 
 def _chosen(given_up: Sequence[GivenUp], most: int) -> list[GivenUp]:
@@ -217,6 +221,10 @@ def _share(right: Sequence[bool]) -> str:
     return f"{sum(right)} of {len(right)}"
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.]", "_", name)
+
+
 def _label(problems: str) -> str:
     """A short name of them."""
     return Path(problems.partition("?")[0].rpartition(":")[2]).name.partition(".")[0]
@@ -227,20 +235,22 @@ def _wanted(options: argparse.Namespace) -> list[tuple[str, int]]:
     found = {}
     for one in options.strategies.split(","):
         name, _, limit = one.partition(":")
-        if name not in ROWS:
+        if name.partition("@")[0] not in ROWS:
             raise SystemExit(f"unknown row {name!r}. Choose from: {', '.join(ROWS)}.")
         found[name] = int(limit or options.limit)
     return list(({VOTING: options.limit} | found).items())
 
 
 def _how(name: str, recipe: Recipe, options: argparse.Namespace) -> tuple[str, Recipe]:
-    strategy, own, is_fitted = ROWS[name]
-    if is_fitted and name.startswith("cat-fitted") and not options.confidence:
-        raise SystemExit(f"{name} needs --confidence FILE.")
+    """The strategy of a row, and the recipe with what the row sets: NAME@KEY=VALUE@..."""
+    row, *given = name.split("@")
+    strategy, own, is_fitted = ROWS[row]
+    if row.startswith("cat-fitted") and not options.confidence:
+        raise SystemExit(f"{row} needs --confidence FILE.")
     own = {key: options.expand_below if key == "expand_below" else value for key, value in own.items()}
-    confidence = options.confidence if is_fitted else None
-    update = {"infer": recipe.infer.model_copy(update=own), "confidence": confidence}
-    return strategy, recipe.model_copy(update=update)
+    own |= {key: json.loads(value) for key, _, value in (one.partition("=") for one in given)}
+    values = {f"infer.{key}": value for key, value in own.items()}
+    return strategy, with_options(recipe, values | {"confidence": options.confidence if is_fitted else None})
 
 
 def _problems(options: argparse.Namespace, recipe: Recipe) -> list[Problem]:

@@ -5,9 +5,17 @@ from math import prod
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, betabinom
 
-from stepconf.core.stopping import answer_posterior, in_a_row, least_of_kept, stays_ahead, votes_to_decide
+from stepconf.core.stopping import (
+    answer_posterior,
+    in_a_row,
+    least_of_kept,
+    stays_ahead,
+    stays_ahead_of,
+    votes_to_decide,
+    votes_to_foresee,
+)
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -30,6 +38,27 @@ def test_no_fewer_votes_decide(a: int, b: int, threshold: float) -> None:
     more = votes_to_decide(first, second, threshold)
     assert stays_ahead(first + more, second) >= threshold
     assert not more or stays_ahead(first + more - 1, second) < threshold
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.booleans())
+def test_the_votes_to_come_are_scipys(a: int, b: int, remaining: int, wins_ties: bool) -> None:
+    first, second = max(a, b), min(a, b)
+    gains = betabinom(remaining, first + 1, second + 1)
+    leads = [2 * x + first - second - remaining + (0.5 if wins_ties else 0) > 0 for x in range(remaining + 1)]
+    literal = sum(gains.pmf(x) for x, is_ahead in enumerate(leads) if is_ahead)
+    assert stays_ahead_of(first, second, remaining, wins_ties) == pytest.approx(literal, abs=1e-9)
+
+
+def test_a_vote_of_eight_is_foregone_early() -> None:
+    # 1 - 4/84 of two equal votes with six to come; a tie that is lost makes it 1 - 10/84.
+    assert stays_ahead_of(2, 0, 6, wins_ties=True) == pytest.approx(80 / 84)
+    assert stays_ahead_of(2, 0, 6) == pytest.approx(74 / 84)
+    assert [votes_to_foresee(n, 0, 8 - n, True, 0.95) for n in range(4)] == [2, 1, 0, 0]
+    assert [votes_to_foresee(n, 0, 8 - n, False, 0.95) for n in range(4)] == [3, 2, 1, 0]
+    assert stays_ahead_of(5, 0, 3) == 1 and votes_to_foresee(1, 1, 0, False, 0.9) == 0
+    assert stays_ahead_of(9, 3, 10**4) == pytest.approx(stays_ahead(9, 3), abs=1e-3)
+    with pytest.raises(ValueError, match="do not lead"):
+        stays_ahead_of(2, 1, -1)
 
 
 @given(

@@ -4,6 +4,8 @@ from dataclasses import replace
 from math import isclose, log
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stepconf.engines.base import Completion, SampleRequest
 from stepconf.inference.base import Result, stream_seed
@@ -131,12 +133,27 @@ def test_voting_stops_once_the_leader_stays_ahead() -> None:
     assert none.answer is None and sum(waves) == 6
 
 
-@pytest.mark.parametrize("strategy", ["adaptive", "esc", "cges"])
+@pytest.mark.parametrize("strategy", ["adaptive", "adaptive-k", "esc", "cges"])
 def test_who_stops_early_sees_the_first_samples_of_voting(strategy: str) -> None:
     voting, _ = run_on(SAID, "self-consistency", k=6)
     for k in (1, 3, 6):
         stopped, _ = run_on(SAID, strategy, k=k)
         assert stopped.samples == voting.samples[: len(stopped.samples)]
+
+
+@given(st.lists(st.sampled_from("123"), min_size=1, max_size=12), st.floats(0.5, 0.999))
+def test_a_foregone_vote_asks_for_no_more_than_it_needs(said: list[str], threshold: float) -> None:
+    """A vote that nothing could change is the vote over all K; and no more are drawn than one by one would."""
+    told = [Says(f"The answer is {a}", 0.6, True) for a in said]
+    found, waves = run_on(told, "adaptive-k", k=len(said), threshold=threshold)
+    assert sum(waves) == len(found.samples) <= len(said)
+    certain, _ = run_on(told, "adaptive-k", k=len(said), threshold=1 - 1e-12)
+    assert certain.answer == run_on(told, "self-consistency", k=len(said))[0].answer
+
+
+def test_a_vote_of_eight_ends_after_two_that_agree() -> None:
+    found, waves = run_on(AGREE, "adaptive-k", k=8)
+    assert (found.answer, waves) == ("7", [2])
 
 
 def test_five_in_a_row() -> None:
