@@ -91,8 +91,10 @@ def with_tau(recipe: Recipe) -> Recipe:
     """The recipe with tau's value, where it is a quantile over a run.
 
     Raises:
-        StepconfError: the run is none, or holds no scored right solution; or C is of another confidence than the run's.
+        StepconfError: the run is none, or holds no scored right solution; or C is of another confidence than the run's;
+            or as `confidences`.
     """
+    confidences(recipe)  # what is wrong with its file is said before a model is loaded
     given = recipe.infer
     if given.tau_quantile is None or given.tau_run is None:
         return recipe
