@@ -84,7 +84,7 @@ class Verdict:
 class Step:
     """One row of `steps`. Spans are half-open: characters of the solution's text, positions in its tokens.
 
-    `signals`: by name, those of `core/signals/` that are columns; None where the step has no scored tokens.
+    `signals`: by name, those of `core/signals.py` that are columns; None where the step has no scored tokens.
     """
 
     step_id: str
@@ -109,18 +109,6 @@ class Step:
     is_first_error: bool = False
     after_error: bool = False
     prefix_id: str | None = None
-    token_varentropies: list[float] | None = None
-    token_mean_logprobs: list[float] | None = None
-    token_second_probs: list[float] | None = None
-    fitted_confidence: float | None = None
-
-    @property
-    def scores(self) -> TokenScores:
-        """The scores of its tokens; none where it was not scored."""
-        return TokenScores(
-            *(self.token_logprobs, self.token_entropies, self.token_max_probs),
-            *(self.token_varentropies, self.token_mean_logprobs, self.token_second_probs),
-        )
 
     @property
     def entropy_mean(self) -> float | None:
@@ -169,7 +157,6 @@ class Solution:
     extra: dict[str, Any] = field(default_factory=dict)
     parent_solution_id: str | None = None
     branch_step: int | None = None
-    fitted_confidence: float | None = None
 
 
 def bare_solution(problem_id: str, problem: str, gold_answer: str | None, text: str) -> Solution:
