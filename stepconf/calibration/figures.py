@@ -177,7 +177,7 @@ def accuracy_against_tokens(results: Sequence[Mapping[str, Any]]) -> Any:
         name: (_COLOURS[i % n], _MARKERS[(i + i // n) % len(_MARKERS)]) for i, name in enumerate(strategies)
     }
     panel = max(2.2, 0.18 * len(strategies))  # room for the legend
-    figure, drawn = _panels(len(benchmarks), width=4.6, height=0.9 + panel * len(benchmarks), share_x=False)
+    figure, drawn = _panels(len(benchmarks), width=5.4, height=0.9 + panel * len(benchmarks), share_x=False)
     for axes, benchmark in zip(drawn, benchmarks, strict=True):
         shown = {}
         for one in (one for one in results if one["benchmark"] == benchmark):
@@ -194,9 +194,11 @@ def accuracy_against_tokens(results: Sequence[Mapping[str, Any]]) -> Any:
         axes.xaxis.set_minor_formatter(_plain_number)
         axes.set(ylabel="pass@1", title=_short(benchmark))
         axes.set_ylim(bottom=0)
-        axes.legend(shown.values(), shown.keys(), loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(
+            shown.values(), [_short(name, 28) for name in shown], loc="center left", bbox_to_anchor=(1.0, 0.5)
+        )
         _grid(axes)
-    drawn[-1].set_xlabel("tokens per question, pruned ones included (log scale)")
+    drawn[-1].set_xlabel("tokens per question, all counted (log scale)")
     return figure
 
 
