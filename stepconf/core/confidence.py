@@ -46,8 +46,8 @@ class FittedMap:
     def probabilities(self, values: Floats) -> Floats:
         """Of rows of values (n, k), n probabilities; NaN where a value is NaN."""
         sums = standardised(values, self.means, self.scales) @ np.array(self.coefficients) + self.intercept
-        found = np.interp(sums, self.knots, self.levels)
-        return np.asarray(np.where(np.isnan(sums), np.nan, found))
+        found: Floats = np.interp(sums, self.knots, self.levels)  # NaN where a sum is
+        return found
 
     def of(self, scores: TokenScores, index: int = 0) -> float | None:
         """Of one span of tokens; None without tokens, or where a signal has no value.
