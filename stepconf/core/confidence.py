@@ -66,7 +66,8 @@ class FittedMap:
 
 def standardised(values: Floats, means: npt.ArrayLike, scales: npt.ArrayLike) -> Floats:
     """(values - means) / scales, cut at `CUT`; NaN stays."""
-    return np.clip((values - np.asarray(means)) / np.asarray(scales), -CUT, CUT)
+    cut: Floats = np.clip((values - np.asarray(means)) / np.asarray(scales), -CUT, CUT)
+    return cut
 
 
 def _value(name: str, scores: TokenScores) -> float | None:
