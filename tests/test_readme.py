@@ -184,6 +184,7 @@ RUNNABLE = [
     if arguments[0] in ("pairs", "calibrate", "infer", "train")
     and QUICK not in arguments  # below
     and not any("://" in word for word in arguments)
+    and "--fit" not in arguments  # takes 30 problems: tests/test_fitted.py
     and arguments[:2] != ("train", "--recipe")  # whole rounds: tests/test_rounds.py
 ]
 

@@ -154,6 +154,7 @@ def test_the_file_is_named_where_it_is_wrong(tmp_path: Path) -> None:
 
 # What a run contains does not depend on these.
 NOT_IDENTITY = [
+    "confidence_force=true",
     "verify.workers=3",
     "verify.critic.base_url=http://localhost/v1",
     "verify.critic.api_key_env=KEY",

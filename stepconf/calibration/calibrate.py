@@ -148,17 +148,23 @@ def calibrate(
     report |= {kind: profile(units["after"][kind], bootstrap, seed) for kind in KINDS}
     report["by_part"] = by_part(units["after"]["steps"], bootstrap)
     if before is not None:
-        report["before"] = {"run": before.resolve().name, "model": read_recipe(before).get("model", "")}
-        report["before"] |= {kind: profile(units["before"][kind], bootstrap, seed) for kind in KINDS}
-        report["change"] = {
-            kind: change(units["after"][kind], units["before"][kind], bootstrap) for kind in KINDS
-        }
+        report |= _against(before, units, bootstrap, seed)
     report["settings"] = {"resamples": resamples, "seed": seed, "level": 0.95, "top_k": top_k}
     report["settings"] |= {"signals": [signal.name for signal in own], "branches": branches}
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "calibration.json", json.dumps(report, indent=1).encode())
     _draw(report, units, out)
     return report
+
+
+def _against(
+    before: Path, units: Mapping[str, Mapping[Kind, Units]], bootstrap: Bootstrap, seed: int
+) -> dict[str, Any]:
+    """The figures of the run before training, and the change."""
+    older: dict[str, Any] = {"run": before.resolve().name, "model": read_recipe(before).get("model", "")}
+    older |= {kind: profile(units["before"][kind], bootstrap, seed) for kind in KINDS}
+    changes = {kind: change(units["after"][kind], units["before"][kind], bootstrap) for kind in KINDS}
+    return {"before": older, "change": changes}
 
 
 def _check_own(own: Sequence[Signal]) -> None:

@@ -1,7 +1,7 @@
 """What the steps and the answers of a run's samples say of their confidence: a row for each that was decided."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -150,43 +150,44 @@ def read_units(
                 found[signal.name].append(values)
                 failures |= {signal.name: why} if why and signal.name not in failures else {}
     columns = {name: np.concatenate(parts[1:] or parts) for name, parts in found.items()}
-    row = {name: columns.pop(name) for name in _ROW}
-    # What is of steps alone, or of answers alone, is no column of the others.
-    columns = {name: values for name, values in columns.items() if values.size == row["decided"].size}
-    decided = row["decided"].astype(bool)
-    empty = [name for name, values in columns.items() if decided.any() and np.isnan(values[decided]).all()]
+    units = replace(_units(kind, columns, higher), left_out=left_out, failures=failures)
     for signal in own:
-        if signal.name in empty:
+        if signal.name in units.without_value:
             raise StepconfError(
-                f"the signal {signal.name!r} has no value on any of {int(decided.sum()):,} {kind} of {run}: "
+                f"the signal {signal.name!r} has no value on any of {units.correct.size:,} {kind} of {run}: "
                 f"{failures[signal.name]}.",
                 "Its formula takes the scores of a span of tokens: stepconf.core.records.TokenScores.",
             )
-    columns = {name: values.astype(float) for name, values in columns.items() if name not in empty}
-    in_chain = row["in_chain"].astype(bool)
-    of_steps = {
-        "positions": row["position"][decided],
-        "after_error": row["after_error"][decided].astype(bool),
-        "parts": row["part"][decided],
-        "chains": Chains(
-            row["problem_id"][in_chain],
-            row["solution_id"][in_chain],
-            row["is_first_error"][in_chain].astype(bool),
-            {name: values[in_chain] for name, values in columns.items()},
-        ),
-    }
-    return Units(
+    return units
+
+
+def _units(kind: Kind, columns: Mapping[str, Column], higher: Mapping[str, bool]) -> Units:
+    """From the columns of `_ROW` and the signals, a value for each row, to those that are decided, and the chains."""
+    decided, in_chain = columns["decided"].astype(bool), columns["in_chain"].astype(bool)
+    # What is of steps alone, or of answers alone, is no column of the others.
+    signals = {name: columns[name] for name in higher if columns[name].size == decided.size}
+    empty = [name for name, values in signals.items() if decided.any() and np.isnan(values[decided]).all()]
+    signals = {name: values.astype(float) for name, values in signals.items() if name not in empty}
+    units = Units(
         kind,
-        row["problem_id"][decided],
-        row["correct"][decided].astype(bool),
-        row[CONFIDENCE.name][decided].astype(float),
-        {name: values[decided] for name, values in columns.items()},
-        {name: higher[name] for name in columns},
-        left_out,
-        {name: why for name, why in failures.items() if name in columns},
-        tuple(empty),
-        **(of_steps if kind == "steps" else {}),
+        columns["problem_id"][decided],
+        columns["correct"][decided].astype(bool),
+        columns[CONFIDENCE.name][decided].astype(float),
+        {name: values[decided] for name, values in signals.items()},
+        {name: higher[name] for name in signals},
+        without_value=tuple(empty),
     )
+    if kind == "answers":
+        return units
+    chains = Chains(
+        columns["problem_id"][in_chain],
+        columns["solution_id"][in_chain],
+        columns["is_first_error"][in_chain].astype(bool),
+        {name: values[in_chain] for name, values in signals.items()},
+    )
+    after_error = columns["after_error"][decided].astype(bool)
+    position, part = columns["position"][decided], columns["part"][decided]
+    return replace(units, positions=position, after_error=after_error, chains=chains, parts=part)
 
 
 def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:

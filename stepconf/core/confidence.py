@@ -46,8 +46,8 @@ class FittedMap:
     def probabilities(self, values: Floats) -> Floats:
         """Of rows of values (n, k), n probabilities; NaN where a value is NaN."""
         sums = standardised(values, self.means, self.scales) @ np.array(self.coefficients) + self.intercept
-        found = np.interp(sums, self.knots, self.levels)
-        return np.asarray(np.where(np.isnan(sums), np.nan, found))
+        found: Floats = np.interp(sums, self.knots, self.levels)  # NaN where a sum is
+        return found
 
     def of(self, scores: TokenScores, index: int = 0) -> float | None:
         """Of one span of tokens; None without tokens, or where a signal has no value.
@@ -66,8 +66,8 @@ class FittedMap:
 
 def standardised(values: Floats, means: npt.ArrayLike, scales: npt.ArrayLike) -> Floats:
     """(values - means) / scales, cut at `CUT`; NaN stays."""
-    clipped: Floats = np.clip((values - np.asarray(means)) / np.asarray(scales), -CUT, CUT)
-    return clipped
+    cut: Floats = np.clip((values - np.asarray(means)) / np.asarray(scales), -CUT, CUT)
+    return cut
 
 
 def _value(name: str, scores: TokenScores) -> float | None:
