@@ -221,6 +221,6 @@ def test_rounds_and_a_run_exclude_each_other_but_the_file_may_say_rounds(tmp_pat
 
 
 def test_a_key_without_a_docstring_cannot_be_an_option() -> None:
-    command = Command(lambda recipe: None, ("train.label_smoothing",), (), {})
+    command = Command(lambda recipe: None, ("train.weight_decay",), (), {})
     with pytest.raises(KeyError):
         command.built()

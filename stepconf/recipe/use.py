@@ -60,7 +60,7 @@ class StageRecipe(Strict):
     model_config = ConfigDict(allow_inf_nan=False)
 
     objective: str = "dpo"
-    """dpo (on pairs), sft (right solutions), rloo, grpo, pure (groups of samples), step-kto (steps), or module:name."""
+    """dpo (pairs), step-kto (steps), sft (right solutions), rloo, grpo, pure (groups of samples), or module:name."""
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
     """dpo: of the reward margin."""
     beta: float = Field(0.1, gt=0)

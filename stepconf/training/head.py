@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 _CHUNK_ELEMENTS = 2**25  # logits held at once: 128 MiB in float32
-_ROWS = 16  # distributions whose terms -p ln p are held at once: they stay in a CPU's cache
+_ROWS = 16  # distributions whose logits are held twice at once: they stay in a CPU's cache
 
 
 def adds_in_place(weight: torch.Tensor) -> bool:
@@ -84,9 +84,9 @@ class EdgeScores(torch.autograd.Function):  # type: ignore[misc]  # torch is not
             heads = edge_heads[edges]
             picked = logits[heads - rows.start, edge_tokens[edges]]
             top = logits.amax(-1)
-            total = logits.sub_(top[:, None]).exp_().sum(-1)
+            total, weighted = _exponentials(logits, top)
             normaliser[rows] = total.log() + top
-            entropies[rows] = total.log() - _sum_xlogx(logits) / total
+            entropies[rows] = total.log() - weighted / total
             out[edges] = picked - normaliser[heads]
         ctx.save_for_backward(read, weight, bias, edge_heads, edge_tokens, normaliser, entropies)
         ctx.scratch, ctx.writes = scratch, scratch.writes
@@ -133,9 +133,17 @@ def summed(total: torch.Tensor | None, slope: torch.Tensor, read: torch.Tensor) 
     return slope.T @ read if total is None else total.addmm_(slope.T, read)
 
 
-def _sum_xlogx(values: torch.Tensor) -> torch.Tensor:
-    """sum of x ln x over each row: [n, V] -> [n]; 0 ln 0 is 0."""
-    return torch.cat([torch.xlogy(rows, rows).sum(-1) for rows in values.split(_ROWS)])
+def _exponentials(logits: torch.Tensor, top: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Replace each x of logits [n, V] by exp(x - top); over each row the sums of these, and of these times x - top."""
+    total, weighted = torch.empty_like(top), torch.empty_like(top)
+    size = _ROWS if logits.device.type == "cpu" else max(1, len(logits))
+    for start in range(0, len(logits), size):
+        own = slice(start, start + size)
+        shifted = logits[own] - top[own, None]
+        torch.exp(shifted, out=logits[own])
+        total[own] = logits[own].sum(-1)
+        weighted[own] = shifted.mul_(logits[own]).sum(-1)
+    return total, weighted
 
 
 def _chunks(n_heads: int, n_vocabulary: int, edge_heads: torch.Tensor) -> list[tuple[slice, slice]]:

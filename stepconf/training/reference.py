@@ -121,6 +121,8 @@ def _flat(
     values: Sequence[tuple[tuple[float, ...], ...]], examples: Sequence[Example], missing: float
 ) -> torch.Tensor:
     """One number a token of every side in order; `missing` for an example that has none."""
+    if not any(values):
+        return torch.full((sum(example.n_targets for example in examples),), missing)
     flat: list[float] = []
     for own, example in zip(values, examples, strict=True):
         flat += [value for side in own for value in side] if own else [missing] * example.n_targets
