@@ -43,7 +43,7 @@ def test_a_vllm_of_the_known_range_is_not(version: str, monkeypatch: pytest.Monk
 
 
 def test_logprobs_of_the_sampled_distribution_are_refused() -> None:
-    with pytest.raises(StepconfError, match="logprobs_mode=processed_logprobs.*\n.*engine.options"):
+    with pytest.raises(StepconfError, match=r"logprobs_mode=processed_logprobs.*\n.*engine.options"):
         VllmEngine(str(tiny_model()), dtype="float32", options={"logprobs_mode": "processed_logprobs"})
 
 
