@@ -92,7 +92,12 @@ class VllmEngine:
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             raise start_failed(model, error) from error
         self.config = self._engine.vllm_config
-        self.check = self._install_tap(vllm.__version__)
+        try:
+            refuse_processed(self.config.model_config.logprobs_mode)
+            self.check = self._install_tap(vllm.__version__)
+        except StepconfError:
+            self.close()
+            raise
         self.info = self._describe(vllm.__version__, model, revision)
         self._seeded = seeds_requests(self.info.runner, self.info.device)
         self._limit = self.config.scheduler_config.max_num_seqs
@@ -103,7 +108,6 @@ class VllmEngine:
         self._engine.collective_rpc("end_with", args=(os.getpid(),))
         for one in found:
             if one["problem"]:
-                self.close()
                 other = "0" if one["runner"] == "v2" else "1"
                 raise StepconfError(
                     f"with vLLM {version} entropies would not be exact: {one['problem']}.",
@@ -115,7 +119,6 @@ class VllmEngine:
 
     def _describe(self, version: str, model: str, revision: str | None) -> EngineInfo:
         config = self.config.model_config
-        refuse_processed(config.logprobs_mode)
         return EngineInfo(
             engine="vllm",
             engine_version=version,

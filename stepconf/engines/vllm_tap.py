@@ -183,7 +183,11 @@ def _rebind(old: object, new: object) -> None:
 
 def _missed(theirs: object) -> list[str]:
     """What still calls vLLM's function: a caller without the tap, or whatever else refers to the function."""
-    missed = [name for name in _V2_CALLERS if _topk_stats not in _globals(sys.modules[name]).values()]
+    missed = [
+        name
+        for name in _V2_CALLERS
+        if not any(value is _topk_stats for value in _globals(sys.modules[name]).values())
+    ]
     holders = [one for one in gc.get_referrers(theirs) if one is not vars(_topk_stats)]
     # The frame is that of a call under way.
     return missed + [_described(one) for one in holders if not isinstance(one, FrameType)]

@@ -87,16 +87,15 @@ def test_samples_and_scores_are_exact_and_seeds_hold(engine: VllmEngine, tempera
     assert engine.info.runner == "v2" and engine.check.gap <= 1e-5
     requests = asked(engine, temperature)
     found = sampled(engine, requests)
+    drawn = {f"{r.key}.{i}": (r.prompt_ids, one) for r in requests for i, one in enumerate(found[r.key])}
+    again = [ScoreRequest(key, prompt, one.token_ids) for key, (prompt, one) in drawn.items()]
     gaps: list[float] = []
-    for request in requests:
-        for one in found[request.key]:
-            again = ScoreRequest(request.key, request.prompt_ids, one.token_ids)
-            ((_, forced),) = engine.score([again])
-            exact = token_numbers(engine.info.model, request.prompt_ids, one.token_ids)
-            for mine in (one.scores, forced):
-                numbers = mine.logprobs, mine.entropies, mine.max_probs
-                for ours, wanted in zip(numbers, exact, strict=True):
-                    gaps += [abs(a - b) for a, b in zip(ours, wanted, strict=True)]
+    for request, forced in engine.score(again):
+        exact = token_numbers(engine.info.model, request.prefix_ids, request.token_ids)
+        for mine in (drawn[request.key][1].scores, forced):
+            numbers = mine.logprobs, mine.entropies, mine.max_probs
+            for ours, wanted in zip(numbers, exact, strict=True):
+                gaps += [abs(a - b) for a, b in zip(ours, wanted, strict=True)]
     print(f"{len(gaps)} numbers, largest gap {max(gaps):.2g}")
     assert len(gaps) > 500 and max(gaps) <= LIMIT
     if temperature:
