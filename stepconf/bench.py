@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from stepconf.core.documents import read_json
 from stepconf.ui import console, output
 
 LIMIT_S = 100  # for each trainer, its start included
@@ -40,9 +41,9 @@ def _trained(name: str, model: str) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"lacks": f"not done in {LIMIT_S} s"}
-    if done.returncode:
-        return {"lacks": (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]}
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if done.returncode:  # killed: what Python raises is in the line
+        return {"lacks": f"its process ended with {done.returncode}"}
+    figures: dict[str, Any] = read_json(done.stdout.splitlines()[-1])
     return figures
 
 

@@ -194,7 +194,8 @@ def _missed(theirs: object) -> list[str]:
 
 
 def _globals(module: ModuleType) -> dict[str, Any]:
-    return getattr(module, "__dict__", {})  # what is in sys.modules need not be a module
+    found: dict[str, Any] = getattr(module, "__dict__", {})  # what is in sys.modules need not be a module
+    return found
 
 
 def _described(holder: object) -> str:
@@ -218,7 +219,7 @@ class EntropyTap:
         runner, config = self.model_runner, self.model_config
         modules = [kind.__module__ for kind in type(runner).__mro__]
         name = next((RUNNERS[module] for module in modules if module in RUNNERS), "")
-        found = {"runner": name, "device": str(runner.device), "gap": 0.0, "problem": ""}
+        found: dict[str, Any] = {"runner": name, "device": str(runner.device), "gap": 0.0, "problem": ""}
         sizes = config.get_vocab_size(), config.dtype, runner.device
         started = time.perf_counter()
         try:

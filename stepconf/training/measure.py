@@ -121,5 +121,14 @@ def measure(trainer: str, model: str) -> dict[str, Any]:
     }
 
 
+def main(trainer: str, model: str) -> None:
+    """Print the figures as one JSON line; where it failed, why: `lacks`."""
+    try:
+        found = measure(trainer, model)
+    except Exception as error:  # noqa: BLE001  a trainer's failure is a line of the table
+        found = {"lacks": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+    print(json.dumps(found))
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(*sys.argv[1:3])))
+    main(*sys.argv[1:3])
