@@ -5,11 +5,15 @@ import os
 import platform
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rich.table import Table
 
+from stepconf.bench import show, trainers
+from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.kinds import ENGINES
 from stepconf.recipe import Recipe
@@ -29,12 +33,18 @@ SAME_DTYPE_LIMIT = 1e-3  # generated against teacher-forced values of the same t
 BATCH, NEW_TOKENS, ROUNDS = 64, 32, 3
 
 
-def examine(recipe: Recipe) -> bool:
-    """Print the report on the recipe's model and engine; whether every check passed."""
+def examine(recipe: Recipe, bench: Path | None = None) -> bool:
+    """Print the report on the recipe's model and engine; whether every check passed.
+
+    Args:
+        bench: where the figures of this machine go as JSON, measured with those of a trainer; None measures none.
+    """
     engine = recipe.engine.name
+    speed: dict[str, Any] | None = None
     rows: list[tuple[str, str, bool | None]] = [("python", platform.python_version(), None)]
     rows += [(name, version, None) for name in PACKAGES if (version := _version(name))]
-    rows.append(("cpu", f"{os.cpu_count()} cores, {platform.machine()}", None))
+    cpu = f"{os.cpu_count()} cores, {platform.machine()}"
+    rows.append(("cpu", cpu, None))
     console.print(f"starting {engine} with {recipe.model}")
     with closing(open_engine(recipe)) as tested:
         info = tested.info
@@ -44,15 +54,29 @@ def examine(recipe: Recipe) -> bool:
         rows += _check_entropy(tested, recipe)
         rows.append(_check_repetition(tested, recipe))
         if engine == "vllm":
+            rows.append(_self_check(tested))
             console.print("measuring the cost")
-            rows.append(("throughput with entropy / plain", _overhead(tested, recipe), None))
+            speed = _overhead(tested, recipe)
+            value = f"{speed['ratio']:.2f} (median of {ROUNDS}; plain {speed['plain_tokens_per_second']:,.0f} tokens/s)"
+            rows.append(("throughput with entropy / plain", value, None))
     table = Table("", "value", "", title="stepconf doctor", title_justify="left")
     for name, value, good in rows:
         table.add_row(
             name, value, "" if good is None else styled(("ok", "green") if good else ("FAILS", "red"))
         )
     output.print(table)
+    if bench:
+        versions = {name: version for name in PACKAGES if (version := _version(name))}
+        facts = {"python": platform.python_version(), "cpu": cpu, "versions": versions}
+        figures = facts | {"model": recipe.model, "engine": asdict(info), "sampling": speed}
+        show(figures | {"training": trainers(resolve_model(recipe.model))}, bench)
     return all(good is not False for _, _, good in rows)
+
+
+def _self_check(tested: Any) -> tuple[str, str, bool | None]:
+    """What the workers found before the tap was put in; an engine that started passed."""
+    found = tested.check
+    return "tap against vLLM's own", f"max |d| {found.gap:.1e} nats; checked in {found.seconds:.1f} s", True
 
 
 def _asked(tested: Engine, recipe: Recipe, n: int) -> list[SampleRequest]:
@@ -107,16 +131,25 @@ def differences(
     ]
 
 
-def _overhead(tested: Any, recipe: Recipe) -> str:
+def _overhead(tested: Any, recipe: Recipe) -> dict[str, Any]:
+    """Generated tokens per second with entropies and in plain vLLM, and the median ratio of the two."""
+    batch, new_tokens = (BATCH, NEW_TOKENS) if tested.info.device == "cpu" else (4 * BATCH, 4 * NEW_TOKENS)
     prompter = Prompter(tested.tokenizer, recipe.prompt)
-    prompts = [prompter.ids(f"{PROMPTS[i % len(PROMPTS)]} ({i})") for i in range(BATCH)]
-    tested.throughput(prompts, NEW_TOKENS, entropies=False)
+    prompts = [prompter.ids(f"{PROMPTS[i % len(PROMPTS)]} ({i})") for i in range(batch)]
+    for entropies in (True, False):  # what is compiled at first use is no cost of either
+        tested.throughput(prompts, new_tokens, entropies)
     pairs = [
-        (tested.throughput(prompts, NEW_TOKENS, True), tested.throughput(prompts, NEW_TOKENS, False))
+        (tested.throughput(prompts, new_tokens, True), tested.throughput(prompts, new_tokens, False))
         for _ in range(ROUNDS)
     ]
-    ratio = median(ours / plain for ours, plain in pairs)
-    return f"{ratio:.2f} (median of {ROUNDS}; plain {median(p for _, p in pairs):,.0f} tokens/s)"
+    return {
+        "ratio": round(median(ours / plain for ours, plain in pairs), 3),
+        "tokens_per_second": round(median(ours for ours, _ in pairs), 1),
+        "plain_tokens_per_second": round(median(plain for _, plain in pairs), 1),
+        "batch": batch,
+        "new_tokens": new_tokens,
+        "rounds": ROUNDS,
+    }
 
 
 def _version(name: str) -> str | None:

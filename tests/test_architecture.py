@@ -61,7 +61,7 @@ HOME = {
     "sympy": {"core/maths/algebra.py"},
     "flint": {"core/maths/"},
     "math_verify": {"verifiers/final.py"},
-    "datasets": {"problems/load.py"},
+    "datasets": {"problems/load.py", "training/measure.py"},
     "fastapi": {"serving/app.py"},
     "starlette": {"serving/app.py"},
     "uvicorn": {"serving/app.py", "serving/connection.py"},

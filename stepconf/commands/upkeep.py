@@ -29,13 +29,19 @@ def demo(
 @command(
     *("model", "engine.name", "engine.dtype"),
     defaults={"model": "demo", "engine.max_model_len": 1024},
-    example="stepconf doctor --engine transformers --dtype float32",
+    example="stepconf doctor --bench figures.json --model Qwen/Qwen2.5-0.5B-Instruct",
 )
-def doctor(recipe: "Recipe") -> None:
+def doctor(
+    recipe: "Recipe",
+    bench: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure a trainer too, and write all figures there (minutes)."),
+    ] = None,
+) -> None:
     """Check this machine: versions, exactness, overhead."""
     from stepconf.doctor import examine
 
-    if not examine(recipe):
+    if not examine(recipe, bench):
         raise typer.Exit(1)
 
 

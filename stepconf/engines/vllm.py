@@ -24,6 +24,8 @@ from stepconf.engines.vllm_start import (
     cpu_defaults,
     dead_engine_is_told,
     import_vllm,
+    refuse_processed,
+    seeds_requests,
     start_failed,
 )
 from stepconf.errors import StepconfError
@@ -48,8 +50,8 @@ class VllmEngine:
         options: any further argument of vLLM's `EngineArgs`, passed through.
 
     Raises:
-        StepconfError: vLLM is not installed, the model cannot be loaded, or vLLM runs a model runner into
-            which the entropy tap does not fit.
+        StepconfError: vLLM is not installed, the model cannot be loaded, or a worker finds that its entropies
+            would not be exact.
     """
 
     def __init__(
@@ -83,35 +85,48 @@ class VllmEngine:
         arguments = {name: value for name, value in arguments.items() if value is not None}
         self._params = vllm.SamplingParams
         try:
-            self._engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**arguments))
+            asked = vllm.EngineArgs(**arguments)
+            refuse_processed(asked.logprobs_mode)
+            # As vllm.LLM: of an engine without a context vLLM expects little, and gives it small batches.
+            self._engine = vllm.LLMEngine.from_engine_args(asked, usage_context=_context())
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             raise start_failed(model, error) from error
-        self.info = self._install_tap(vllm.__version__, model, revision)
-        self._limit = self._engine.vllm_config.scheduler_config.max_num_seqs
+        self.config = self._engine.vllm_config
+        try:
+            refuse_processed(self.config.model_config.logprobs_mode)
+            self.check = self._install_tap(vllm.__version__)
+        except StepconfError:
+            self.close()
+            raise
+        self.info = self._describe(vllm.__version__, model, revision)
+        self._seeded = seeds_requests(self.info.runner, self.info.device)
+        self._limit = self.config.scheduler_config.max_num_seqs
         self._next_id = 0
 
-    def _install_tap(self, version: str, model: str, revision: str | None) -> EngineInfo:
-        from stepconf.engines.vllm_tap import RUNNER_MODULE
-
-        runners = self._engine.collective_rpc("describe_runner")
-        if any(r["module"] != RUNNER_MODULE for r in runners):
-            self.close()
-            raise StepconfError(
-                f"vLLM {version} runs {runners[0]['module']}.{runners[0]['runner']}; exact entropies need "
-                f"the runner of {RUNNER_MODULE}.",
-                f"Type: export {RUNNER_VARIABLE}=0",
-            )
-        self._engine.collective_rpc("install_entropy_tap")
+    def _install_tap(self, version: str) -> "TapCheck":
+        found = self._engine.collective_rpc("install_entropy_tap")
         self._engine.collective_rpc("end_with", args=(os.getpid(),))
-        config = self._engine.vllm_config.model_config
+        for one in found:
+            if one["problem"]:
+                other = "0" if one["runner"] == "v2" else "1"
+                raise StepconfError(
+                    f"with vLLM {version} entropies would not be exact: {one['problem']}.",
+                    f"Type: export {RUNNER_VARIABLE}={other}, which takes its other model runner; "
+                    "or add --engine transformers",
+                )
+        gap, seconds = (max(one[name] for one in found) for name in ("gap", "seconds"))
+        return TapCheck(found[0]["runner"], found[0]["device"], gap, seconds)
+
+    def _describe(self, version: str, model: str, revision: str | None) -> EngineInfo:
+        config = self.config.model_config
         return EngineInfo(
             engine="vllm",
             engine_version=version,
             model=model,
             model_revision=revision or "",
             dtype=str(config.dtype).removeprefix("torch."),
-            device=runners[0]["device"],
-            runner=runners[0]["runner"],
+            device=self.check.device,
+            runner=self.check.runner,
             vocabulary=config.get_vocab_size(),
             max_model_len=config.max_model_len,
         )
@@ -213,7 +228,8 @@ class VllmEngine:
             return list(self._engine.step())
 
     def _add(self, prompt_ids: list[int], params: Any) -> None:
-        self._engine.add_request(str(self._next_id), {"prompt_token_ids": prompt_ids}, params)
+        prompt = {"type": "token", "prompt_token_ids": prompt_ids}
+        self._engine.add_request(str(self._next_id), prompt, params)
         self._next_id += 1
 
     def _sampling_params(self, sampling: Sampling, seed: int) -> Any:
@@ -221,7 +237,7 @@ class VllmEngine:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
-            seed=seed if sampling.temperature > 0 else None,
+            seed=seed if self._seeded and sampling.temperature > 0 else None,
             stop=list(sampling.stop + sampling.until) or None,
             include_stop_str_in_output=bool(sampling.stop + sampling.until),
             stop_token_ids=sorted(self.tokenizer.end_ids),
@@ -236,7 +252,27 @@ class VllmEngine:
         done = output.outputs[0]
         ids = list(done.token_ids)
         ended = done.finish_reason == "stop"
-        return finish(ids, _scores(done.logprobs.logprobs), ended, sampling, self.tokenizer)
+        # The second runner masks the logits before the tap sees them: those entropies are not of the raw distribution.
+        is_masked = sampling.json_schema is not None and self.info.runner == "v2"
+        scores = TokenScores([], [], []) if is_masked else _scores(done.logprobs.logprobs)
+        return finish(ids, scores, ended, sampling, self.tokenizer)
+
+
+@dataclass(frozen=True, slots=True)
+class TapCheck:
+    """What the workers found as they compared the tap with vLLM's own functions.
+
+    Args:
+        runner: vLLM's model runner, `v1` or `v2`; the same seed draws other tokens on the other.
+        device: of the first worker.
+        gap: the largest |difference| in nats, of all workers.
+        seconds: what the check took the slowest worker.
+    """
+
+    runner: str
+    device: str
+    gap: float
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -249,6 +285,12 @@ class _Open(Generic[R]):
 
 
 _END: Any = object()
+
+
+def _context() -> Any:
+    from vllm.usage.usage_lib import UsageContext
+
+    return UsageContext.LLM_CLASS
 
 
 def _final_only() -> Any:
@@ -264,6 +306,16 @@ def _held_to(json_schema: str) -> Any:
 
 
 def _scores(flat: list[float]) -> TokenScores:
-    """Columns of the tap (see `stats.token_stats`), token by token."""
+    """Columns of the tap (see `stats.token_stats`), token by token.
+
+    Raises:
+        StepconfError: they are vLLM's own log-probabilities, which are negative where entropies are not.
+    """
     n = _EXTRA_COLUMNS + 1
+    entropies = flat[1::n]
+    if any(value < 0 for value in entropies):
+        raise StepconfError(
+            f"vLLM gave a log-probability, {min(entropies):.4f}, in place of an entropy: it has a way around the tap.",
+            "Add --engine transformers, and report the vLLM version and engine.options.",
+        )
     return scores_of([flat[column::n] for column in range(n)])

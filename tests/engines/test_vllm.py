@@ -1,6 +1,7 @@
 """The vLLM engine on the demo model: exact numbers, stable seeds, whatever the scheduler does."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +11,6 @@ import pytest
 
 from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Completion, SampleRequest, Sampling, ScoreRequest
-from stepconf.errors import StepconfError
 from stepconf.verifiers.critic import json_form
 from tests.engines.reference import token_scores
 from tests.tiny import needs_demo_model
@@ -26,7 +26,8 @@ QUESTIONS = [f"What is {i} + {3 * i} - {i // 2}? Explain briefly." for i in rang
 @pytest.fixture(scope="module", params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> Iterator[VllmEngine]:
     # So little cache that the batch below does not fit: sequences are preempted and computed again.
-    options = {"kv_cache_memory_bytes": 96 << 20}
+    # None leaves the number of tokens in a batch to vLLM.
+    options = {"kv_cache_memory_bytes": 96 << 20, "max_num_batched_tokens": None, "max_num_seqs": 48}
     loaded = VllmEngine(resolve_model("demo"), dtype=request.param, max_model_len=512, options=options)
     with closing(loaded):
         yield loaded
@@ -141,12 +142,6 @@ def test_a_request_beyond_the_context_is_refused(engine: VllmEngine) -> None:
         list(engine.sample([too_long]))
 
 
-def test_the_other_model_runner_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
-    with pytest.raises(StepconfError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
-        VllmEngine(resolve_model("demo"))
-
-
 def test_a_text_held_to_a_schema_has_the_entropies_of_the_raw_distribution(engine: VllmEngine) -> None:
     schema = json_form.schema(2)
     held = Sampling(0.8, 96, json_schema=json.dumps(schema))
@@ -166,3 +161,19 @@ def test_a_text_held_to_a_schema_has_the_entropies_of_the_raw_distribution(engin
         gaps += [abs(a - b) for a, b in zip(entropies, completion.scores.entropies, strict=True)]
     assert len(gaps) > 100
     assert fmean(gaps) <= {"float32": 0.001, "bfloat16": 0.03}[engine.info.dtype], fmean(gaps)
+
+
+def test_the_runner_in_use_is_named_and_was_checked(engine: VllmEngine) -> None:
+    wanted = "v2" if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1" else "v1"
+    assert engine.info.runner == engine.check.runner == wanted
+    assert 0 < engine.check.gap <= 1e-4 and engine.check.seconds > 0
+
+
+def test_batches_are_those_of_vllms_own_class_and_options_are_kept(engine: VllmEngine) -> None:
+    from vllm import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    asked = engine.config.scheduler_config
+    batched, _ = EngineArgs.get_batch_defaults(world_size=1)
+    assert asked.max_num_batched_tokens == batched[UsageContext.LLM_CLASS]
+    assert asked.max_num_seqs == 48
