@@ -256,8 +256,8 @@ def show_training(summary: dict[str, Any], out: Path | str) -> None:
         "speed", f"{last['examples_per_second']:,} examples/s, {last['tokens_per_second']:,} tokens/s"
     )
     output.print(table)
-    say(f"Files: {summary['model']}, {out}/state/metrics.jsonl")
-    say(f"Next:  stepconf generate --model {summary['model']} ...")
+    say(f"Files: {summary['model']}, {out}/summary.json")
+    say(f"Next:  stepconf report {out}, stepconf generate --model {summary['model']} ...")
 
 
 def _add_last_step(table: Table, last: dict[str, Any]) -> None:

@@ -51,7 +51,8 @@ class Method:
     noise: float = 0.0
 
 
-SFT = {"objective": "sft", "learning_rate": 2e-5}
+SFT = {"objective": "sft"}
+SFT_RATE = 5.0  # its learning rate, as a multiple of the others'
 METHODS = {
     "sft": Method(SFT),
     "dpo-vp": Method(pairs="dpo-vp"),
@@ -175,8 +176,12 @@ def data_of(method: Method, seed: Path, recipe: Recipe) -> Path:
 def learner(method: Method, recipe: Recipe, number: int) -> Recipe:
     """The recipe of a method's training; stages share the steps."""
     keys = {"seed": number, **method.keys}
+    rate = {"learning_rate": SFT_RATE * recipe.train.learning_rate}
+    if keys.get("objective") == "sft":
+        keys |= rate
     if stages := keys.get("stages"):
         keys["max_steps"] = (recipe.train.max_steps or 0) // len(stages)
+        keys["stages"] = [one | rate if one["objective"] == "sft" else one for one in stages]
     values = recipe.model_dump()
     values["train"] |= keys
     return Recipe.model_validate(values)
