@@ -17,7 +17,7 @@ class Sampling:
     """How to sample. `temperature` 0 is greedy; `stop` strings end a completion and are not part of it.
 
     `until` strings end it too, and the token that completes one is its last: a place to go on from.
-    `json_schema`: a JSON Schema, as JSON, to which the text is held. The scores are those of the raw distribution, or empty.
+    `json_schema`: a JSON Schema, as JSON, to which the text is held. Scores are of the raw distribution, or empty.
     """
 
     temperature: float
