@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stepconf.core.branches import TOO_HARD
-from stepconf.core.schema import ADDED, TABLES, VERSION
+from stepconf.core.schema import ADDED, TABLES, VERSION, older_verdicts
 from stepconf.core.statements import STATES_NOTHING
 from stepconf.examples import examples_of
 from stepconf.hub.restore import read_folder
@@ -198,7 +198,9 @@ def without_raw_replies(steps: pa.Table) -> pa.Table:
         [{name: value for name, value in said.items() if name != "raw"} for said in row]
         for row in steps["verdicts"].to_pylist()
     ]
-    return steps.set_column(steps.column_names.index("verdicts"), "verdicts", pa.array(verdicts))
+    return steps.set_column(
+        steps.column_names.index("verdicts"), "verdicts", pa.array(verdicts, older_verdicts())
+    )
 
 
 def with_types_in_extra(solutions: pa.Table) -> pa.Table:

@@ -6,7 +6,7 @@ and its bounds, no entropy. Any other one gives text alone. Token ids are never 
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -160,8 +160,9 @@ class ServerEngine:
 
     def _with_statistics(self, choice: dict[str, Any], sampling: Sampling) -> Completion:
         ids, own = _ids(choice["token_ids"], self.info.vocabulary), choice["stepconf"]
-        names = ("logprobs", "entropies", "max_probs")
-        scores = TokenScores(*(_numbers(own[name], len(ids)) for name in names))
+        scores = TokenScores(
+            **{one.name: _numbers(own[one.name], len(ids)) for one in fields(TokenScores)}  # all six lists
+        )
         reason = own["finish_reason"]
         if reason not in ("stop", "length", "until"):
             raise ValueError(f"finish_reason {reason!r:.50}")

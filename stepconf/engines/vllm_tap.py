@@ -149,6 +149,7 @@ def _gaps(theirs: Gather, ours: Gather, logits: torch.Tensor, device: torch.devi
         "log-probabilities": (a[:, 0] - b[:, 0]).abs().max().item(),
         "entropies": (b[:, 1] - entropies).abs().max().item(),
         "largest log-probabilities": (a[:, 1] - b[:, 2]).abs().max().item(),
+        "second log-probabilities": (a[:, 2] - b[:, 5]).abs().max().item(),
     }
 
 

@@ -47,7 +47,7 @@ def run_stepconf(model: str, dtype: str, n: int) -> float:
     from stepconf.training.ranks import join
 
     recipe = TrainRecipe.model_validate({"batch_size": min(BATCH, n), "dtype": dtype})
-    tokenizer, ranks = AutoTokenizer.from_pretrained(model), join()
+    tokenizer, ranks = AutoTokenizer.from_pretrained(model, trust_remote_code=False), join()
     policy = open_policy(model, None, recipe, ranks)
     started = time.perf_counter()
 
@@ -70,7 +70,9 @@ def run_trl(model: str, dtype: str, n: int) -> float:
     from trl import DPOConfig, DPOTrainer
 
     kind = getattr(torch, dtype)
-    policy, reference = (AutoModelForCausalLM.from_pretrained(model, dtype=kind) for _ in range(2))
+    policy, reference = (
+        AutoModelForCausalLM.from_pretrained(model, dtype=kind, trust_remote_code=False) for _ in range(2)
+    )
     rows = [{"prompt": "".join(p), "chosen": good, "rejected": bad} for p, good, bad in made_pairs(n)]
     with tempfile.TemporaryDirectory() as scratch:
         config = DPOConfig(
@@ -94,7 +96,7 @@ def run_trl(model: str, dtype: str, n: int) -> float:
             ref_model=reference,
             args=config,
             train_dataset=Dataset.from_list(rows),
-            processing_class=AutoTokenizer.from_pretrained(model),
+            processing_class=AutoTokenizer.from_pretrained(model, trust_remote_code=False),
         )
         trainer.train()
         return time.perf_counter() - started

@@ -59,7 +59,7 @@ def test_first_runner_on_a_gpu_seeds_requests_only_for_reproducibility(
 
 def test_vllms_own_logprobs_are_never_taken_for_entropies() -> None:
     with pytest.raises(StepconfError, match="way around the tap"):
-        _scores([-1.5, 0.7, -0.3, -1.5, -0.3, -2.0])
+        _scores([-1.5, 0.7, -0.3, 0.4, -9.0, -2.0, -1.5, -0.3, -2.0, -2.5, -3.0, -4.0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -68,11 +68,11 @@ def test_the_tap_gives_what_vllm_gives(dtype: torch.dtype, vocabulary: int) -> N
     sampler = Sampler()
     assert 0 <= vllm_tap.tap_v1(sampler, vocabulary, dtype, CPU) <= 1e-5
     logits, ids = torch.randn(5, vocabulary), torch.arange(5)
-    found = sampler.gather_logprobs(sampler.compute_logprobs(logits), 2, ids).logprobs
+    found = sampler.gather_logprobs(sampler.compute_logprobs(logits), vllm_tap.COLUMNS - 1, ids).logprobs
     exact = logits.double().log_softmax(-1)
     entropies = -(exact.exp() * exact).sum(-1)
     wanted = torch.stack([exact[ids, ids], entropies, exact.amax(-1)], 1)
-    torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[:, :3].double(), wanted, atol=1e-5, rtol=0)
 
 
 def wrong(change: Any) -> Any:
@@ -81,13 +81,15 @@ def wrong(change: Any) -> Any:
 
 
 MUTANTS = {
-    "columns change places": (wrong(lambda found, _: found[:, [0, 2, 1]]), "entropies"),
-    "bits for nats": (wrong(lambda found, _: found * torch.tensor([1, 1 / 0.6931, 1])), "entropies"),
-    "a little off": (wrong(lambda found, _: found + torch.tensor([0, 2e-4, 0])), "entropies"),
+    "columns change places": (wrong(lambda found, _: found[:, [0, 2, 1, 3, 4, 5]]), "entropies"),
+    "bits for nats": (wrong(lambda found, _: found * torch.tensor([1, 1 / 0.6931, 1, 1, 1, 1])), "entropies"),
+    "a little off": (wrong(lambda found, _: found + torch.tensor([0, 2e-4, 0, 0, 0, 0])), "entropies"),
     "another token": (wrong(lambda found, _: found.roll(1, 0)), "log-probabilities"),
     "the smallest for the largest": (
         wrong(
-            lambda found, x: torch.cat([found[:, :2], x.float().log_softmax(-1).amin(-1, keepdim=True)], 1)
+            lambda found, x: torch.cat(
+                [found[:, :2], x.float().log_softmax(-1).amin(-1, keepdim=True), found[:, 3:]], 1
+            )
         ),
         "largest log-probabilities",
     ),
