@@ -120,6 +120,9 @@ class Step:
     fitted_confidence: float | None = None
     part: Part = "answer"
     is_reconsidering: bool = False
+    entropy_topk: float | None = None
+    entropy_low: float | None = None
+    entropy_high: float | None = None
 
     @property
     def scores(self) -> TokenScores:

@@ -18,7 +18,7 @@ _IN_1_3: dict[str, tuple[str, ...]] = {
     "solutions": ("fitted_confidence", "reasoning_start", "reasoning_end"),
     "steps": (
         *("token_varentropies", "token_mean_logprobs", "token_second_probs"),
-        *("fitted_confidence", "part", "is_reconsidering"),
+        *("fitted_confidence", "part", "is_reconsidering", "entropy_topk", "entropy_low", "entropy_high"),
     ),
 }
 # Columns that older versions lack; `upgraded` adds them to what was written then.
@@ -132,6 +132,13 @@ STEPS = (
     Field("fitted_confidence", "float64?", "P(the step is right) by the recipe's confidence file, (0, 1)"),
     Field("part", "string", "reasoning (the thinking of a reasoning model) or answer (all else)"),
     Field("is_reconsidering", "bool", "it holds a turn of thought, such as Wait or Alternatively"),
+    Field(
+        "entropy_topk",
+        "float64?",
+        "mean entropy over the likeliest tokens alone, where a server gives no more",
+    ),
+    Field("entropy_low", "float64?", "the least mean entropy that the likeliest tokens allow, nats"),
+    Field("entropy_high", "float64?", "the greatest mean entropy that the likeliest tokens allow, nats"),
 )
 
 _SOURCES = "step (of solution_id), candidate (another one's step), solution, completer (another model)"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import exp
+from math import exp, fsum
 
 from stepconf.core.ids import content_id, prefix_ids
 from stepconf.core.reasoning import Parts, is_reconsidering, part_of
@@ -10,6 +10,7 @@ from stepconf.core.records import Solution, Step, TokenScores
 from stepconf.core.schema import STEP_SIGNALS
 from stepconf.core.segment import token_spans
 from stepconf.core.signals import ENTROPY_MEAN
+from stepconf.core.topk import TopkScores
 
 
 def measure(scores: TokenScores) -> dict[str, float | None]:
@@ -71,6 +72,18 @@ def build_steps(
             )
         )
     return steps
+
+
+def with_bounds(steps: Sequence[Step], topk: TopkScores) -> list[Step]:
+    """The steps with what the likeliest of each token's choices say of its entropy, as means over their tokens."""
+    found = []
+    for step in steps:
+        own = topk[step.token_start : step.token_end]
+        if n := len(own.entropies):
+            means = (fsum(own.entropies) / n, fsum(own.lows) / n, fsum(own.highs) / n)
+            step = replace(step, entropy_topk=means[0], entropy_low=means[1], entropy_high=means[2])
+        found.append(step)
+    return found
 
 
 def with_prefix_ids(solution: Solution, steps: list[Step]) -> list[Step]:

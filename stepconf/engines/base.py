@@ -77,6 +77,9 @@ class ScoreRequest:
     token_ids: list[int]
 
 
+TEXT_ALONE = "text"  # the runner of a server that gives no token ids
+
+
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What ran: stored with every dataset. `entropy_base` is always nats, over the raw distribution."""

@@ -17,6 +17,7 @@ from stepconf.core.pairs.reasons import CAPPED, OTHER_PART, SAME_PAIR, SURPLUS
 from stepconf.core.pairs.select import SPLITS, capped, least_of_train, surplus
 from stepconf.core.schema import arrow_schema
 from stepconf.demo_model import resolve_model
+from stepconf.engines.base import TEXT_ALONE
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.kinds import PAIR_STRATEGIES
@@ -39,10 +40,16 @@ def make_pairs(
     `trust_remote_code`: run Python code that the run's model brings.
 
     Raises:
-        StepconfError: the folder is not a run, or has no scored steps; its model has another tokenizer by now.
+        StepconfError: the folder is not a run, or has no scored steps; its model has another tokenizer by now; or it
+            was sampled at a server that gives no token ids.
     """
     started = time.perf_counter()
     recipe, metadata = read_recipe(path), read_metadata(path)
+    if metadata.get("runner") == TEXT_ALONE:
+        raise StepconfError(
+            f"{path} has no token ids, which pairs need: its server gave text alone.",
+            "Sample at a server that returns them: stepconf serve, or vLLM (return_token_ids).",
+        )
     tokenizer = open_tokenizer(path, trust_remote_code)
     tau = _tau(path, options)
     with Run(path, recipe) as run:

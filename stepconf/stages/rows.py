@@ -9,7 +9,7 @@ from stepconf.core.reasoning import Parts, Thinking, divide
 from stepconf.core.records import CUT, FinishReason, Problem, Solution, Solved, TokenScores, bare_solution
 from stepconf.core.segment import segment_parts, spans_of_parts
 from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
-from stepconf.core.steps import build_steps
+from stepconf.core.steps import build_steps, with_bounds
 from stepconf.engines.base import Completion, EngineInfo, SampleRequest
 from stepconf.engines.tokenizer import Tokenizer, starts_of
 from stepconf.problems.load import ImportedSolution
@@ -46,9 +46,7 @@ def sampled(
         finish_reason=_ending(cut, parts) or "stop",
         predicted_answer=extract_answer(text, problem.answer_type, not cut, thinking),
     )
-    spans = segment_parts(text, parts, recipe.segment.options)
-    starts = starts_of(completion.pieces) if completion.token_ids else []
-    return _with_steps(solution, spans, starts, completion.scores if len(completion.scores) else None, parts)
+    return _completed(solution, segment_parts(text, parts, recipe.segment.options), completion, parts)
 
 
 def branched(
@@ -107,9 +105,7 @@ def branched(
         for start, end in segment_parts(whole, parts, recipe.segment.options)
         if end > at
     ]
-    return _with_steps(
-        solution, spans, starts_of(completion.pieces), completion.scores, parts and parts.after(at)
-    )
+    return _completed(solution, spans, completion, parts and parts.after(at))
 
 
 def imported(
@@ -150,6 +146,15 @@ def imported(
         predicted_answer=extract_answer(text, item.problem.answer_type, not cut, thinking),
     )
     return _with_steps(solution, spans, starts, scores, parts)
+
+
+def _completed(
+    solution: Solution, spans: list[tuple[int, int]], completion: Completion, parts: Parts | None
+) -> Solved:
+    """A sampled solution with its steps, and with what its engine gives of each token."""
+    starts = starts_of(completion.pieces) if completion.token_ids else []
+    solved = _with_steps(solution, spans, starts, completion.scores or None, parts)
+    return replace(solved, steps=with_bounds(solved.steps, completion.topk)) if completion.topk else solved
 
 
 def _ending(cut: bool, parts: Parts | None) -> FinishReason | None:

@@ -80,7 +80,8 @@ def test_no_server_is_named() -> None:
         ServerEngine(TINY, load_recipe(None, {"model": TINY, "engine.name": "openai"}))
 
 
-# A stand-in for a stock server: the tokens 1, 2, 3, ... with the same five likeliest tokens each time.
+# A stand-in for a stock server: the tokens 60, 61, ... with the same five likeliest tokens each time.
+FIRST = 60
 LIKELIEST = [log(0.5), log(0.2), log(0.1), log(0.05), log(0.01)]
 
 
@@ -88,7 +89,7 @@ def choice_of(body: dict[str, Any], **change: Any) -> dict[str, Any]:
     n = body["max_tokens"]
     rows = [{f"token_id:{i}": x for i, x in enumerate(LIKELIEST)} for _ in range(n)]
     logprobs = {"tokens": [""] * n, "token_logprobs": [LIKELIEST[0]] * n, "top_logprobs": rows}
-    ids = list(range(1, n + 1))
+    ids = list(range(FIRST, FIRST + n))
     return {"text": "x" * n, "finish_reason": "length", "token_ids": ids, "logprobs": logprobs} | change
 
 
@@ -103,7 +104,7 @@ def stock(
         handler.send(200, {"choices": [choice_of(body, **({} if first else change(body)))]})
 
     with chat_server(behave) as server:
-        server.models = [{"id": "tiny", "max_model_len": 64} | card]
+        server.models = [{"id": "tiny", "max_model_len": 256} | card]
         yield server
 
 
@@ -115,7 +116,9 @@ def test_the_likeliest_tokens_give_bounds_and_no_entropy() -> None:
         (1, True, 0.9)
     }
     for one in got:
-        assert one.token_ids == list(range(1, 13)) and len(one.scores) == 0 and one.topk is not None
+        assert (
+            one.token_ids == list(range(FIRST, FIRST + 12)) and len(one.scores) == 0 and one.topk is not None
+        )
         known = -sum(exp(x) * x for x in LIKELIEST)
         assert one.topk.entropies == pytest.approx([known] * 12)
         rest = 1 - sum(map(exp, LIKELIEST))
@@ -261,3 +264,44 @@ def check_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
             assert found[column] == pytest.approx(value, abs=1e-5), column
         elif column != "verdicts":
             assert found[column] == value, column
+
+
+def run_at(server: ChatServer, folder: Path, *options: object) -> Path:
+    """A run of two problems sampled at a server."""
+    folder.mkdir()
+    rows = [{"problem": f"{i} + 2?", "answer": str(i + 2)} for i in range(2)]
+    problems = write_jsonl(folder / "p.jsonl", rows)
+    at = ["--engine", "openai", "--set", f"engine.base_url={server.url}", "--set", "engine.max_model_len=256"]
+    sampling = ["--samples", "2", "--max-tokens", "9", *options]
+    made = stepconf(
+        "generate", "--problems", problems, "--model", TINY, *at, *sampling, "--out", folder / "run"
+    )
+    assert made.code == 0, made.err
+    return folder / "run"
+
+
+def test_a_run_at_a_stock_server_has_bounds_of_entropy(tmp_path: Path) -> None:
+    with stock() as server:
+        run = run_at(server, tmp_path / "r", "--set", "branch.where=[]")
+    steps = rows_of(run, "steps")
+    assert steps and all(step["entropy_mean"] is None and step["token_entropies"] == [] for step in steps)
+    for step in steps:
+        assert 0 < step["entropy_topk"] < step["entropy_low"] < step["entropy_high"]
+    assert all(solution["token_ids"] for solution in rows_of(run, "solutions"))
+    checked = stepconf("check", run)
+    assert checked.code == 0, checked.err
+
+
+def test_a_run_of_texts_makes_no_pairs_and_says_what_it_lacks(tmp_path: Path) -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        answer = 2 + len(handler.server.bodies) % 3
+        handler.send(200, {"choices": [{"text": f"The answer is {answer}.", "finish_reason": "stop"}]})
+
+    with chat_server(behave) as server:
+        server.models = [{"id": "tiny"}]
+        run = run_at(server, tmp_path / "r")
+    assert all(solution["predicted_answer"] for solution in rows_of(run, "solutions"))
+    assert stepconf("check", run).code == 0
+    for strategy in ("caspo", "dpo-vp"):
+        ended = stepconf("pairs", run, "--strategy", strategy)
+        assert ended.code == 1 and "token ids" in ended.err, ended.err + ended.out
