@@ -160,7 +160,8 @@ def test_a_text_held_to_a_schema_has_the_entropies_of_the_raw_distribution(engin
         entropies = token_scores(engine.info.model, request.prompt_ids, completion.token_ids).entropies
         gaps += [abs(a - b) for a, b in zip(entropies, completion.scores.entropies, strict=True)]
     assert len(gaps) > 100
-    assert fmean(gaps) <= {"float32": 0.001, "bfloat16": 0.03}[engine.info.dtype], fmean(gaps)
+    # Of the masked distribution they would differ by nats.
+    assert fmean(gaps) <= {"float32": 0.001, "bfloat16": 0.06}[engine.info.dtype], fmean(gaps)
 
 
 def test_the_runner_in_use_is_named_and_was_checked(engine: VllmEngine) -> None:
