@@ -1,40 +1,15 @@
-"""A client of OpenAI-compatible chat endpoints (vLLM, SGLang, llama.cpp, hosted ones). For critics only.
+"""Conversations with a model at an OpenAI-compatible endpoint: what critics ask, and what they read."""
 
-The standard library does it: a POST per conversation from a few threads. Redirects are not followed, because
-they would carry the key to another host. The key comes from the environment at each call and is kept nowhere.
-"""
-
-import contextlib
-import http.client
-import json
-import os
-import random
-import socket
-import ssl
-import threading
-import time
+import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from itertools import count
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from stepconf.core.documents import read_json
-from stepconf.errors import StepconfError
+from stepconf.engines.client import Client, Post, Servers
+from stepconf.engines.client import Reply as Answer
 
 Messages = list[dict[str, str]]
-MAX_REPLY_BYTES = 4 << 20
 CUT_OFF = "reply cut off at max_tokens"
-FIRST_WAIT_S = 0.5
-MAX_WAIT_S = 60.0
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-_AWAY = {429, 502, 503, 504, 529}  # it may be back in minutes
-_LEAST_WAIT_S = 0.1  # counted for a wait, however short: "Retry-After: 0" must not go on for ever
-_NETWORK = (OSError, http.client.HTTPException, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,86 +50,49 @@ class Reply:
     tokens_written: int = 0
 
 
-@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and how to ask.
+    """A model that is asked for replies to conversations.
 
     Args:
-        base_url: up to and with `/v1`; no user, password or query, which would end up in recipes.
-        model: the name that the endpoint knows.
-        api_key_env: environment variable that holds the key; None sends none.
-        timeout_s: wall clock of one attempt, from connecting to the last byte.
-        attempts: how often a request is sent at most; where the server is away, more often:
-        patience_s: how long to wait in all for a server that is down or refuses for the rate, before it is
-            given up. Once it is, the others have their `attempts` only, until it answers again.
-        concurrency: requests in flight.
+        servers: where it is.
+        model: the name that they know.
+        max_tokens: of a reply.
+        sleep: as of `Client`.
+
+    Raises:
+        StepconfError: as `Client`.
     """
 
-    base_url: str
-    model: str
-    api_key_env: str | None = None
-    max_tokens: int = 2048
-    timeout_s: float = 120.0
-    attempts: int = 4
-    patience_s: float = 0.0
-    concurrency: int = 16
-    sleep: Callable[[float], None] = field(default=time.sleep, compare=False)
-    _given_up: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
+    def __init__(
+        self,
+        servers: Servers,
+        model: str,
+        max_tokens: int = 2048,
+        sleep: Callable[[float], Any] = asyncio.sleep,
+    ) -> None:
+        self._model, self._max_tokens = model, max_tokens
+        self._client = Client(servers, sleep)
 
     def check(self) -> None:
-        """Ask for the list of models, once, before any work.
-
-        Raises:
-            StepconfError: the URL is malformed, the key is absent or refused, or nobody answers.
-        """
-        self._headers()
-        try:
-            status, _, _ = self._exchange("GET", "/models", None)
-        except _NETWORK as error:
-            raise StepconfError(
-                f"no answer from the critic's endpoint {self.base_url}: {_named(error)}.",
-                "Start the server, or correct verify.critic.base_url.",
-            ) from error
-        if status in (401, 403):
-            raise StepconfError(
-                f"{self.base_url} refuses the key: HTTP {status}.",
-                f"Set verify.critic.api_key_env to the variable that holds it (now {self.api_key_env!r}).",
-            )
+        """Ask for the list of models, once, before any work; raises StepconfError as `Client.models`."""
+        self._client.models()
 
     def ask(self, questions: Sequence[Question]) -> list[Reply]:
         """A reply to each question, in order."""
-        with ThreadPoolExecutor(self.concurrency) as threads:
-            return list(threads.map(self._ask_one, questions))
+        posts = [Post("", "chat", self._body(question), number) for number, question in enumerate(questions)]
+        replies = {post.tag: _reply(answer) for post, answer in self._client.post_each(posts)}
+        return [replies[number] for number in range(len(questions))]
 
-    def _ask_one(self, question: Question) -> Reply:
-        started = time.monotonic()
-        data, reply = json.dumps(self._body(question)).encode(), Reply("")
-        waited = 0.0
-        for attempt in count():
-            wait = None
-            try:
-                status, headers, answer = self._exchange("POST", "/chat/completions", data)
-            except _NETWORK as error:
-                reply, away = Reply("", _named(error)), isinstance(error, ConnectionError)
-            else:
-                reply = _content(status, answer)
-                if status not in _AGAIN:
-                    self._given_up.clear()
-                    break
-                wait, away = _retry_after(headers.get("Retry-After")), status in _AWAY
-            if attempt + 1 >= self.attempts and not (away and self._still_waits(waited)):
-                break
-            pause = _pause(attempt) if wait is None else wait
-            waited += max(pause, _LEAST_WAIT_S)
-            self.sleep(pause)
-        return replace(reply, seconds=time.monotonic() - started)
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
     def _body(self, question: Question) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "model": self.model,
+            "model": self._model,
             "messages": question.messages,
             "temperature": question.temperature,
-            "max_tokens": self.max_tokens,
+            "max_tokens": self._max_tokens,
         }
         if question.temperature > 0:
             body["seed"] = question.seed
@@ -163,137 +101,27 @@ class Endpoint:
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
 
-    def _still_waits(self, waited: float) -> bool:
-        if waited >= self.patience_s:
-            self._given_up.set()
-        return not self._given_up.is_set()
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self.api_key_env:
-            key = os.environ.get(self.api_key_env, "").strip()
-            if not key:
-                raise StepconfError(
-                    f"the environment variable {self.api_key_env} is not set.",
-                    f"Type: export {self.api_key_env}=...; or leave verify.critic.api_key_env out.",
-                )
-            headers["Authorization"] = f"Bearer {key}"
-        return headers
-
-    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, Any, bytes]:
-        """Send one request; status, headers and body (at most `MAX_REPLY_BYTES` + 1 of it)."""
-        connection, target = self._connection(path)
-        late = threading.Event()
-        alarm: threading.Timer | None = None
-        try:
-            connection.connect()
-            # The socket's own timeout starts anew with every byte: a server that drips would never end.
-            alarm = threading.Timer(self.timeout_s, _hang_up, [connection.sock, late])
-            alarm.daemon = True
-            alarm.start()
-            connection.request(method, target, body, self._headers())
-            response = connection.getresponse()
-            data = response.read(MAX_REPLY_BYTES + 1)
-            if response.length and len(data) <= MAX_REPLY_BYTES:
-                raise http.client.IncompleteRead(data, response.length)
-        except _NETWORK as error:
-            raise TimeoutError if late.is_set() else error from None
-        finally:
-            if alarm is not None:
-                alarm.cancel()
-            connection.close()
-        if late.is_set():
-            raise TimeoutError
-        return response.status, response.headers, data
-
-    def _connection(self, path: str) -> tuple[http.client.HTTPConnection, str]:
-        """An unopened connection, through the environment's proxy if it names one, and what to ask it for."""
-        url = split_url(self.base_url)
-        host, secure = url.hostname or "", url.scheme == "https"
-        target = url.path.rstrip("/") + path
-        proxy = None if proxy_bypass(host) else getproxies().get(url.scheme)
-        place = urlsplit(proxy) if proxy else url
-        where, port = place.hostname or host, place.port or (443 if place is url and secure else 80)
-        if not secure:
-            plain = http.client.HTTPConnection(where, port, timeout=self.timeout_s)
-            return plain, target if place is url else f"http://{url.netloc}{target}"
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(where, port, timeout=self.timeout_s, context=context)
-        if place is not url:
-            connection.set_tunnel(host, url.port or 443)
-        return connection, target
-
-
-def split_url(base_url: str) -> Any:
-    """The parts of an endpoint's URL.
-
-    Raises:
-        StepconfError: it is no http(s) URL, or carries a user, a password or a query.
-    """
-    url = urlsplit(base_url)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query or url.fragment:
-        # The URL is not shown: what is wrong with it may be the password in it.
-        raise StepconfError(
-            "verify.critic.base_url is not a plain http(s) URL.",
-            "Write it like http://127.0.0.1:8000/v1; a key belongs into the variable of api_key_env.",
-        )
-    return url
-
-
-def _content(status: int, data: bytes) -> Reply:
+def _reply(answer: Answer) -> Reply:
     """The reply in a chat completion, or why there is none."""
-    if status != 200:
-        name = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-        return Reply("", f"HTTP {status} {name}".strip())
-    if len(data) > MAX_REPLY_BYTES:
-        return Reply("", f"reply is larger than {MAX_REPLY_BYTES >> 20} MiB")
+    if answer.failure:
+        return Reply("", answer.failure, seconds=answer.seconds)
     try:
-        whole = read_json(data)
-        choice = whole["choices"][0]
+        choice = answer.data["choices"][0]
         message, ended = choice["message"], choice.get("finish_reason")
-        text, refusal, usage = message.get("content"), message.get("refusal"), whole.get("usage") or {}
+        text, refusal = message.get("content"), message.get("refusal")
+        usage = answer.data.get("usage") or {}
         read, written = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return Reply("", "not a chat completion")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return Reply("", "not a chat completion", seconds=answer.seconds)
     text = text if isinstance(text, str) else ""
     flaw = "" if text.strip() else "empty reply"
     if refusal or ended == "content_filter":
         flaw = "refused"
     elif ended == "length":
         flaw = CUT_OFF
-    return Reply(text, flaw=flaw, tokens_read=read, tokens_written=written)
+    return Reply(text, "", flaw, answer.seconds, read, written)
 
 
 def _count(value: Any) -> int:
     return value if type(value) is int and value > 0 else 0
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, at most `MAX_WAIT_S`; None where it says nothing usable."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), MAX_WAIT_S) if seconds == seconds else None
-
-
-def _pause(attempt: int) -> float:
-    """Exponential back-off with full jitter: the threads must not come back all at once."""
-    return random.uniform(0.0, min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 10)))  # noqa: S311  not a secret
-
-
-def _hang_up(sock: socket.socket, late: threading.Event) -> None:
-    late.set()
-    with contextlib.suppress(OSError):  # closed at this very moment
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def _named(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "timeout"
-    return f"connection failed: {type(error).__name__}"

@@ -17,12 +17,12 @@ class Handler(BaseHTTPRequestHandler):
     server: "ChatServer"
 
     def do_GET(self) -> None:
-        self.server.seen.append(dict(self.headers))
+        self.server.seen.append({name.lower(): value for name, value in self.headers.items()})
         self.send(200 if self.server.welcomes else 401, {"data": self.server.models})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.seen.append(dict(self.headers))
+        self.server.seen.append({name.lower(): value for name, value in self.headers.items()})
         with self.server.lock:
             self.server.bodies.append(body)
         self.server.behave(self, body)
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class ChatServer(ThreadingHTTPServer):
-    """`bodies`: the requests' bodies as they came; `seen`: their headers; `released` ends those that hang."""
+    """`bodies`: the requests' bodies as they came; `seen`: their headers, names in small letters; `released` ends those that hang."""
 
     daemon_threads = True
     request_queue_size = 256

@@ -3,7 +3,8 @@
 from contextlib import closing
 
 from stepconf.engines.base import Engine, EngineClass
-from stepconf.engines.openai import Endpoint, split_url
+from stepconf.engines.client import Servers
+from stepconf.engines.openai import Endpoint
 from stepconf.errors import StepconfError
 from stepconf.kinds import ENGINES
 from stepconf.recipe import CriticRecipe, Recipe, with_trust
@@ -23,7 +24,7 @@ def open_critic(setup: Setup) -> CriticVerifier:
     recipe, engine = setup.recipe, setup.engine
     critic = recipe.verify.critic
     if critic.base_url is not None:
-        endpoint = _endpoint(critic, critic.base_url)
+        endpoint = setup.stack.enter_context(closing(_endpoint(critic, critic.base_url)))
         # Made first: what is wrong with the prompt is said without asking.
         verifier = CriticVerifier(
             endpoint,
@@ -92,14 +93,13 @@ def _is_held(recipe: Recipe) -> bool:
 def _endpoint(critic: CriticRecipe, base_url: str) -> Endpoint:
     if not critic.model:
         raise StepconfError("verify.critic.model is empty.", "Give the name that the endpoint knows.")
-    split_url(base_url)
-    return Endpoint(
-        base_url=base_url,
-        model=critic.model,
-        api_key_env=critic.api_key_env,
-        max_tokens=critic.max_tokens,
-        timeout_s=critic.timeout_s,
-        attempts=critic.attempts,
-        patience_s=critic.patience_s,
-        concurrency=critic.concurrency,
+    servers = Servers(
+        (base_url,),
+        critic.api_key_env,
+        critic.timeout_s,
+        critic.attempts,
+        critic.patience_s,
+        critic.concurrency,
+        "verify.critic",
     )
+    return Endpoint(servers, critic.model, critic.max_tokens)
