@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
+from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Completion, Engine, EngineCrashed, SampleRequest, Sampling, ScoreRequest
+from stepconf.engines.classes import open_transformers
 from stepconf.engines.server import ServerEngine
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe, load_recipe
 from tests.invariants import rows_of
 from tests.test_pipeline import write_jsonl
 from tests.test_serve import engine, serving
-from tests.tiny import VOCABULARY, stepconf, tiny_model
+from tests.tiny import VOCABULARY, needs_demo_model, stepconf, tiny_model
 from tests.verifiers.chat_server import ChatServer, Handler, chat_server
+from tests.verifiers.test_critic import vllm_server
 
 __all__ = ["engine"]  # fixture
 TINY = str(tiny_model(chat=True))
@@ -305,3 +308,37 @@ def test_a_run_of_texts_makes_no_pairs_and_says_what_it_lacks(tmp_path: Path) ->
     for strategy in ("caspo", "dpo-vp"):
         ended = stepconf("pairs", run, "--strategy", strategy)
         assert ended.code == 1 and "token ids" in ended.err, ended.err + ended.out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@needs_demo_model
+def test_a_stock_vllm_server_gives_the_models_tokens_and_bounds_that_hold(tmp_path: Path) -> None:
+    """64 prompts, greedily: each token is the likeliest, and its exact entropy is within the bounds."""
+    pytest.importorskip("vllm")
+    model = resolve_model("demo")
+    with vllm_server(model, tmp_path / "log") as url:
+        recipe = load_recipe(None, {"model": model, "engine.name": "openai", "engine.base_url": url})
+        with closing(ServerEngine(model, recipe)) as found:
+            assert found.info.runner == "tokens"
+            encode = found.tokenizer.encode_prompt
+            prompts = [encode(f"Question: What is {i} + {2 * i}?\nAnswer:") for i in range(64)]
+            requests = [SampleRequest(str(i), ids, 1, 0, Sampling(0.0, 12)) for i, ids in enumerate(prompts)]
+            completions = {key: one[0] for key, one in sampled(found, requests).items()}
+    asked = [
+        ScoreRequest(str(i), ids, completions[str(i)].token_ids)
+        for i, ids in enumerate(prompts)
+        if completions[str(i)].token_ids
+    ]
+    assert len(asked) > 50
+    with closing(open_transformers(model, load_recipe(None, {"model": model}))) as exact:
+        for request, scores in exact.score(asked):
+            topk = completions[request.key].topk
+            assert topk is not None
+            for h, low, high, known in zip(
+                scores.entropies, topk.lows, topk.highs, topk.entropies, strict=True
+            ):
+                assert known <= low and low - 2e-3 <= h <= high + 2e-3
+            # Two tokens may be nearly alike, and the server's sums are its own.
+            assert min(log(p) - x for p, x in zip(scores.max_probs, scores.logprobs, strict=True)) >= -1e-6
+            assert max(log(p) - x for p, x in zip(scores.max_probs, scores.logprobs, strict=True)) < 0.01
