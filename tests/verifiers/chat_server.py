@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class ChatServer(ThreadingHTTPServer):
-    """`bodies`: the requests' bodies; `seen`: their headers, names in small letters; `released` ends those that hang."""
+    """`bodies` of requests; `seen`: their headers, names in small letters; `released` ends those that hang."""
 
     daemon_threads = True
     request_queue_size = 256
