@@ -214,6 +214,10 @@ def test_a_chat_model_made_to_think(tmp_path: Path) -> None:
     system = (
         "Think inside <think> and </think>, then answer. Show each sum as an equation on a line of its own."
     )
+    shown = {
+        "problem": "What is 3 + 8 * 2?",
+        "solution": "8 * 2 = 16\n3 + 16 = 19\n</think>\nThe answer is 19.",
+    }
     ok(
         *("generate", "--problems", file, "--model", model, "--engine", "transformers", "--samples", 3),
         *("--max-tokens", 128, "--verify", "final,symbolic", "--branch", "none", "--out", run),
@@ -223,6 +227,7 @@ def test_a_chat_model_made_to_think(tmp_path: Path) -> None:
             "--set",
             "prompt.chat_template_kwargs={enable_thinking: true}",
         ),
+        *("--set", f"prompt.shots={json.dumps([shown])}"),
     )
     solutions = samples_of(run, "solutions")
     assert {one["reasoning_start"] for one in solutions} == {0}
