@@ -68,21 +68,17 @@ def train(
         save_policy(
             policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks, trust
         )
+        of_stages = [
+            {"objective": stage.objective, "examples": len(own), "dropped": dict(dropped), "last_step": last}
+            for stage, (own, dropped), last in zip(stages, found, metrics, strict=True)
+        ]
         summary = {
             "model": with_urls(str(out / "model")),
             "from": recipe.model,
             "examples": sum(map(len, examples)),
             "dropped": dict(sum((dropped for _, dropped in found), Counter())),
             "last_step": metrics[-1],
-            "stages": [
-                {
-                    "objective": stage.objective,
-                    "examples": len(own),
-                    "dropped": dict(dropped),
-                    "last_step": last,
-                }
-                for stage, (own, dropped), last in zip(stages, found, metrics, strict=True)
-            ],
+            "stages": of_stages,
             "recipe": recipe.train.model_dump(),
         }
         if ranks.first:

@@ -128,10 +128,9 @@ def calibrate(
     _check_own(own)
     runs = {"after": run} if before is None else {"after": run, "before": before}
     truncated = None if top_k is None else topk_entropies(run, top_k, tick)
+    topk = {"after": truncated, "before": None}
     units = {
-        name: {
-            kind: read_units(path, kind, truncated if path is run else None, own, branches) for kind in KINDS
-        }
+        name: {kind: read_units(path, kind, topk[name], own, branches) for kind in KINDS}
         for name, path in runs.items()
     }
     for name, path in runs.items():

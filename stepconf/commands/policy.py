@@ -5,7 +5,7 @@ Each command takes a checked recipe, imports late, and calls one function.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -204,20 +204,12 @@ def calibrate(
         place_option("A run of the model before training: the change, with intervals.", "--before", "RUN"),
         Opened("run"),
     ] = None,
-    out: Annotated[
-        Path | None, place_option("For calibration.json and figures (default: RUN/calibration).")
-    ] = None,
-    resamples: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Bootstrap resamples of the problems.")
-    ] = 1000,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Of the resamples and of the post-hoc split.")
-    ] = 0,
+    out: Annotated[Path | None, place_option("For the figures (default: RUN/calibration).")] = None,
+    resamples: Annotated[int, typer.Option(metavar="N", min=1, help="Bootstrap resamples.")] = 1000,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of resamples and the post-hoc split.")] = 0,
     top_k: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", min=1, help="Beside exact entropy, that of the K likeliest tokens; runs the model."
-        ),
+        typer.Option(metavar="N", min=1, help="Also the entropy of the K likeliest; runs the model."),
     ] = None,
     signal: Annotated[
         list[str] | None,
@@ -225,7 +217,7 @@ def calibrate(
     ] = None,
     fit: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", parser=str, help="Fit P(right) of steps and answers; write FILE.json."),
+        typer.Option(metavar="FILE", parser=str, help="Fit P(right) of steps and answers; write it there."),
         Opened("file"),
     ] = None,
     fit_signals: Annotated[
@@ -245,14 +237,13 @@ def calibrate(
     from stepconf.run.tables import check_is_run
     from stepconf.stores.opening import writer
 
-    for folder in (run, before):
-        if folder is not None:
-            check_is_run(folder)
+    for one in (run, before):
+        if one is not None:
+            check_is_run(one)
     from stepconf.calibration.calibrate import Fit
     from stepconf.calibration.calibrate import calibrate as run_calibrate
-    from stepconf.calibration.view import render
     from stepconf.kinds import SIGNALS
-    from stepconf.ui import StageProgress, output, say
+    from stepconf.ui import StageProgress
 
     own = [SIGNALS.load(name) for name in signal or ()]
     folder = out or run / "calibration"
@@ -261,11 +252,17 @@ def calibrate(
         report = run_calibrate(run, before, folder, resamples, seed, tick, top_k, own, fitting, branches)
     if json_:
         typer.echo(json.dumps(report, indent=1))
-        return
+    else:
+        _show_calibration(report, folder, fit)
+
+
+def _show_calibration(report: dict[str, Any], folder: Path, fit: Path | None) -> None:
+    from stepconf.calibration.view import render
+    from stepconf.ui import output, say
+
     for part in render(report):
         output.print(part)
-    place = folder
-    say(f"Files: {place}/calibration.json, {place}/*.svg, *.png")
+    say(f"Files: {folder}/calibration.json, {folder}/*.svg, *.png")
     if fit is not None:
         say(f"Fitted confidence: {fit}. Use it: --set confidence={fit}")
 
