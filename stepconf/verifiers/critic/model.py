@@ -3,8 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.engines.openai import CUT_OFF, Messages, Question, Reply
@@ -26,10 +26,13 @@ class ModelCritic:
     Args:
         engine: no other thread may use it meanwhile.
         max_tokens: longest reply in tokens.
+        template_kwargs: what the chat template reads beside the messages.
     """
 
-    def __init__(self, engine: Engine, max_tokens: int) -> None:
-        self._engine, self._max_tokens = engine, max_tokens
+    def __init__(
+        self, engine: Engine, max_tokens: int, template_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        self._engine, self._max_tokens, self._template_kwargs = engine, max_tokens, template_kwargs
 
     def ask(self, questions: Sequence[Question]) -> list[Reply]:
         """A reply to each question, in order."""
@@ -86,7 +89,7 @@ class ModelCritic:
     def _encoded(self, messages: Messages) -> list[int]:
         tokenizer = self._engine.tokenizer
         if tokenizer.has_chat_template:
-            return tokenizer.encode_chat(messages)
+            return tokenizer.encode_chat(messages, self._template_kwargs)
         return tokenizer.encode_prompt("\n\n".join(message["content"] for message in messages) + "\n\n")
 
 

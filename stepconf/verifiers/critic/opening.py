@@ -44,7 +44,8 @@ def open_critic(setup: Setup) -> CriticVerifier:
 
 def model_critic(engine: Engine, recipe: Recipe, model: str) -> CriticVerifier:
     """The critic that `recipe` describes, with a loaded model; raises as `open_critic`."""
-    critic, asked = recipe.verify.critic, ModelCritic(engine, recipe.verify.critic.max_tokens)
+    critic = recipe.verify.critic
+    asked = ModelCritic(engine, critic.max_tokens, recipe.prompt.chat_template_kwargs)
     return CriticVerifier(
         asked,
         shown_model(model),

@@ -3,13 +3,10 @@
 import re
 from dataclasses import dataclass
 
+from stepconf.core.reasoning import after_thinking, divide
+
 MAX_REASON = 500  # characters kept
 
-# The end of a model's own thinking: Qwen, DeepSeek and GLM; Claude; Mistral; gpt-oss (harmony); Gemma.
-_THINKING_ENDS = re.compile(
-    r"</think>|</thinking>|\[/THINK\]|<\|channel\|>final[^<]{0,40}<\|message\|>|<channel\|>"
-)
-_THINKING_STARTS = re.compile(r"<think>|<thinking>|\[THINK\]|<\|channel\|>analysis|<\|channel>")
 # Where harmony's message ends; other models never write these.
 _MESSAGE_ENDS = re.compile(r"<\|(?:return|end)\|>\s*$")
 
@@ -44,11 +41,10 @@ def without_thinking(reply: str) -> str:
     Raises:
         BadReplyError: the reply ends inside the thinking.
     """
-    ends = list(_THINKING_ENDS.finditer(reply))
-    said = reply[ends[-1].end() :] if ends else reply
-    if _THINKING_STARTS.match(said.lstrip()):
+    parts = divide(reply)
+    if parts and not parts.closed:
         raise BadReplyError("reply ends inside its thinking")
-    return _MESSAGE_ENDS.sub("", said).strip()
+    return _MESSAGE_ENDS.sub("", after_thinking(reply, parts)).strip()
 
 
 def shortened(prose: str) -> str:
