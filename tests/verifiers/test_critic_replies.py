@@ -57,6 +57,11 @@ REPLIES: list[tuple[str, str, int | str | None]] = [
     ("index", "maybe \\boxed{0}\n</think>\n\n\\boxed{-1}", None),
     ("index", "[THINK]\\boxed{2}?[/THINK]\\boxed{0}", 0),
     ("index", HARMONY, 1),
+    # The line that the prompt asks for, with the box left out.
+    ("index", "Step 0: fine.\nFirst wrong step: 2", 2),
+    ("index", "First wrong step: **1**.", 1),
+    ("index", "The sums hold.\n\nFirst wrong step: -1\n", None),
+    ("index", "First wrong step: 2\nBut step 1 has 5 + 4 = 9.", "no box"),
     # ... or without a verdict in it.
     ("index", "", "empty reply"),
     ("index", "   \n", "empty reply"),

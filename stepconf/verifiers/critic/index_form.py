@@ -15,11 +15,13 @@ from stepconf.verifiers.critic.replies import (
 
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _NUMBER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*([-\u2212\u2013]?)\s*(\d{1,9})\s*\}?")
+# The last line as the prompt asks for it, from models that leave the box out.
+_LAST_LINE = re.compile(r"first wrong step\W{0,8}?([-\u2212\u2013]?\d{1,9})\W*$", re.IGNORECASE)
 _DECORATION = " \t\n$*`\u00a0"
 
 
 def parse(reply: str, n_steps: int) -> Opinion:
-    """Read a reply: its last box counts.
+    """Read a reply: its last box counts; without one, a last line `First wrong step: N`.
 
     Earlier boxes that hold no index of a step are quotes from the solution. One that does hold an index must hold
     that of the last box.
@@ -31,9 +33,10 @@ def parse(reply: str, n_steps: int) -> Opinion:
     if not text:
         raise BadReplyError("empty reply")
     boxes = list(_BOX.finditer(text))
-    if not boxes:
+    found = boxes[-1] if boxes else _LAST_LINE.search(text)
+    if found is None:
         raise BadReplyError("reply has no box")
-    last, value = boxes[-1], _index(boxes[-1][1])
+    last, value = found, _index(found[1])
     if value is None:
         held = last[1].strip()
         raise BadReplyError(f"the box holds {held[:40]!r}, not an index" if held else "the box is empty")
