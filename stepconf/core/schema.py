@@ -135,10 +135,10 @@ STEPS = (
     Field(
         "entropy_topk",
         "float64?",
-        "mean entropy over the likeliest tokens alone, where a server gives no more",
+        "entropy over the likeliest tokens alone, where a server gives no more, mean in nats",
     ),
-    Field("entropy_low", "float64?", "the least mean entropy that the likeliest tokens allow, nats"),
-    Field("entropy_high", "float64?", "the greatest mean entropy that the likeliest tokens allow, nats"),
+    Field("entropy_low", "float64?", "the least entropy that the likeliest tokens allow, mean in nats"),
+    Field("entropy_high", "float64?", "the greatest entropy that the likeliest tokens allow, mean in nats"),
 )
 
 _SOURCES = "step (of solution_id), candidate (another one's step), solution, completer (another model)"

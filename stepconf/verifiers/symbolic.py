@@ -19,7 +19,7 @@ class SymbolicVerifier:
     """
 
     name = "symbolic"
-    version = "3"
+    version = "4"
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool

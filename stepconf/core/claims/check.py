@@ -17,7 +17,7 @@ from stepconf.core.claims.claims import (
     is_numeric_claim,
     moved,
 )
-from stepconf.core.claims.context import in_doubt, sentence, words
+from stepconf.core.claims.context import in_doubt, numbers_a_name, sentence, words
 from stepconf.core.claims.derivations import Trail, is_operand
 from stepconf.core.claims.equations import (
     Known,
@@ -39,6 +39,7 @@ from stepconf.core.maths.rounding import Outcome, relation_holds
 from stepconf.core.maths.tokens import Token, tokenize
 from stepconf.core.maths.tree import (
     Binary,
+    Num,
     Var,
     has_sign_choice,
     variables,
@@ -251,6 +252,8 @@ class _Solution:
             return True
         if isinstance(left, Var) and " " in left.name:
             return True  # a quantity named in words is only followed from line to line
+        if isinstance(left, Num) and numbers_a_name(tokens, relation.left.start):
+            return True
         sets_anew = left in walk(relation.right.node)  # `x = x + 1`
         return identity is False and (sets_anew or self.unsolvable or bool(said & _OPEN))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.vocabulary import SUPPOSITIONS
+from stepconf.core.maths.vocabulary import FINDINGS, NOT_UNITS, SUPPOSITIONS
 
 MAX_REACH = 150  # tokens to either side that a sentence is followed
 
@@ -36,6 +36,12 @@ def words(tokens: Sequence[Token], low: int, high: int) -> frozenset[str]:
         ):
             found.add("when")
     return frozenset(found)
+
+
+def numbers_a_name(tokens: Sequence[Token], start: int) -> bool:
+    """Whether the number at `start` belongs to the noun before it, as in "section 2 = x + 200"."""
+    before = tokens[start - 1] if start else None
+    return before is not None and before.kind == "word" and before.name.lower() not in NOT_UNITS | FINDINGS
 
 
 def _solves(token: Token | None) -> bool:

@@ -95,6 +95,13 @@ NOT_UNITS = _words(
     """
 )
 
+# After one of these comes what was found, not a number of theirs ("we obtain 5 = x").
+FINDINGS = _words(
+    """
+    equation find found know known obtain obtained obtains shows write yield
+    """
+)
+
 # After one of these a statement begins.
 CLAUSE_STARTS = _words(
     """
