@@ -50,14 +50,14 @@ class TokenScores:
 
     def __getitem__(self, span: slice) -> "TokenScores":
         """The scores of a span of the tokens."""
-        return TokenScores(*(None if one is None else list(one[span]) for one in self.columns()))  # type: ignore[arg-type]
+        return _scores_of([None if one is None else list(one[span]) for one in self.columns()])
 
     def __add__(self, other: "TokenScores") -> "TokenScores":
         """These tokens, then those of `other`; a list is there where both have it, or where the other has no token."""
         if not len(self) or not len(other):
             return self if len(self) else other
         pairs = zip(self.columns(), other.columns(), strict=True)
-        return TokenScores(*(None if a is None or b is None else a + b for a, b in pairs))  # type: ignore[arg-type]
+        return _scores_of([None if a is None or b is None else a + b for a, b in pairs])
 
     def columns(self) -> tuple[list[float] | None, ...]:
         """All six lists in order."""
@@ -65,6 +65,12 @@ class TokenScores:
             *(self.logprobs, self.entropies, self.max_probs),
             *(self.varentropies, self.mean_logprobs, self.second_probs),
         )
+
+
+def _scores_of(columns: list[list[float] | None]) -> TokenScores:
+    """The six lists as scores; the first three are always there."""
+    logprobs, entropies, max_probs, *others = columns
+    return TokenScores(logprobs or [], entropies or [], max_probs or [], *others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,9 @@ class ServerEngine:
             own = card.get("stepconf")
             self._gives: Gives = "statistics" if isinstance(own, dict) else self._probed()
             self.info = self._described(card, model, recipe)
-        except BaseException:
+        except (
+            BaseException
+        ):  # Ctrl-C too: the client has a thread and connections, and nobody else can end them
             self.close()
             raise
 

@@ -181,7 +181,7 @@ def confidences(recipe: Recipe) -> tuple[OfStep, OfAnswer]:
     """
     if recipe.confidence is None:
         return step_confidence, CONFIDENCE.over
-    from stepconf.calibration.fitted import load_confidence  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    from stepconf.calibration.fitted import load_confidence
 
     fitted = load_confidence(located(recipe.confidence), recipe.model, recipe.confidence_force)
     return (
