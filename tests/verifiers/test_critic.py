@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,13 +221,28 @@ def test_a_reply_that_cannot_be_read_is_asked_for_once_more(behave: Any, reason:
         assert only_reason([v for v in row if v]) == reason
         first, second = server.bodies
         assert first["temperature"] == 0 and "seed" not in first
-        assert second["temperature"] > 0 and second["seed"] == 1, "greedily it would say the same again"
+        if len(second["messages"]) == 1:
+            assert second["temperature"] > 0 and second["seed"] == 1, "greedily it would say the same again"
+        else:
+            said, reminder = second["messages"][1:]
+            assert said["role"] == "assistant" and said["content"] == first_reply(behave).strip()
+            assert reminder["role"] == "user" and "JSON object alone" in reminder["content"]
         assert (judge.tally.asked, judge.tally.readable, judge.tally.again) == (1, 0, 1)
 
-        server.behave = lambda h, b: h.say(GOOD) if b["temperature"] else behave(h, b)
+        server.behave = lambda h, b: h.say(GOOD) if is_second(b) else behave(h, b)
         (row,) = judge.verify([ONE])
         assert [v and v.label for v in row] == ["correct", "incorrect", "unknown"]
         assert (judge.tally.asked, judge.tally.readable, judge.tally.again) == (2, 1, 2)
+
+
+def is_second(body: dict[str, Any]) -> bool:
+    return len(body["messages"]) > 1 or body["temperature"] > 0
+
+
+def first_reply(behave: Any) -> str:
+    said: list[str] = []
+    behave(SimpleNamespace(say=lambda text, **_: said.append(text)), {})
+    return said[0]
 
 
 def test_a_bad_neighbour_harms_nobody() -> None:

@@ -268,6 +268,23 @@ def test_k_replies_with_seeds_of_their_own_and_one_more_for_what_cannot_be_read(
     assert (judge.tally.asked, judge.tally.readable, judge.tally.again) == (3, 3, 1)
 
 
+def test_what_cannot_be_read_is_answered_with_a_reminder_of_the_form() -> None:
+    def say(question: Question) -> str:
+        if len(question.messages) == 1:
+            return "<think>hm</think> Step 1 is wrong, since 5 + 4 is <|im_end|>9. " + "x" * 9000
+        return "First wrong step: \\boxed{1}"
+
+    scripted = Scripted(say)
+    (row,) = verifier(scripted).verify([ONE])
+    assert [v and v.label for v in row] == [RIGHT, WRONG, "unknown", "unknown"]
+    first, second = scripted.asked
+    assert second.messages[0] == first.messages[0] and second.temperature == first.temperature == 0
+    said, reminder = second.messages[1:]
+    assert said == {"role": "assistant", "content": "x" * 4000}, "its end alone, without thinking"
+    assert reminder["role"] == "user" and "from 0 to 3" in reminder["content"]
+    assert "\\boxed{N}" in reminder["content"]
+
+
 def test_replies_that_stay_unreadable_leave_the_vote_to_the_others() -> None:
     (row,) = verifier(Scripted(lambda q: "\\boxed{0}" if q.seed == 8 else "?"), k=2).verify([ONE])
     assert row[0] is not None and row[0].label == WRONG

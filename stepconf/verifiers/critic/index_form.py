@@ -13,6 +13,11 @@ from stepconf.verifiers.critic.replies import (
     without_thinking,
 )
 
+REMINDER = (
+    "Write the last line now, and nothing else: First wrong step: \\boxed{{N}}\n"
+    "N is the number of the first wrong step, from 0 to {last}, or -1 if no step is wrong."
+)
+
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _NUMBER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*([-\u2212\u2013]?)\s*(\d{1,9})\s*\}?")
 # The last line as the prompt asks for it, from models that leave the box out.

@@ -12,6 +12,10 @@ from stepconf.verifiers.critic.replies import (
     without_thinking,
 )
 
+REMINDER = (
+    "Reply again with the JSON object alone, its steps numbered from 0 to {last}. Keep each reason short."
+)
+
 _FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
 # An escape of JSON, or a lone backslash. \b and \f count as lone: nobody writes a backspace, but \frac and \beta.
 _BACKSLASH = re.compile(r'\\(?:["\\/nrt]|u[0-9a-fA-F]{4})|\\')

@@ -13,6 +13,8 @@ from stepconf.verifiers.critic.replies import (
 LEAD = "Verdict:"  # how the last line begins, as the prompt asks for it
 WORDS = ("correct", "incorrect")
 
+REMINDER = "Write the last line now, and nothing else: Verdict: correct, or Verdict: incorrect"
+
 _MARKUP = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\s*\{|[*_`\"'$#>{}.!]")
 _VERDICT = re.compile(
     r"(?:[^:\uff1a]{0,40}[:\uff1a]\s*)?(?:(?:the|this)\s+(?:last\s+)?step(?:\s+\d+)?\s+is\s+)?(in)?correct",

@@ -17,12 +17,13 @@ from stepconf.errors import StepconfError
 from stepconf.recipe import CriticRecipe
 from stepconf.verifiers.critic.forms import FORMS
 from stepconf.verifiers.critic.model import TOO_LONG, Weighed
-from stepconf.verifiers.critic.prompt import check_prompt, read_prompt, render
+from stepconf.verifiers.critic.prompt import check_prompt, defused, read_prompt, render
 from stepconf.verifiers.critic.replies import BadReplyError, Opinion, opinion_of, valid, without_thinking
 from stepconf.verifiers.critic.step_form import LEAD, WORDS
 from stepconf.verifiers.critic.votes import AFTER_ERROR, Ruling, rulings
 
 MAX_REFERENCE = 8000  # characters; what is longer is not a step
+MAX_SAID = 4000  # characters of a reply that are shown to its model again
 SPREAD = 0.7  # temperature where replies to one question must differ, and the recipe names none
 _MARKER = "====="
 _AS_IT_COMES = SegmentOptions()
@@ -80,7 +81,8 @@ class CriticVerifier:
 
     Whatever stands between a question and a readable reply (an error of the endpoint, a timeout, a refusal, a reply
     cut off or of another form) is `unknown` with the reason. A reply that came and could not be read is asked for
-    once more, with another seed.
+    once more: the conversation goes on with it and a reminder of the form, or, where it says nothing, the question is
+    put again with another seed.
 
     Args:
         critic: the model that replies.
@@ -120,7 +122,7 @@ class CriticVerifier:
         check_prompt(self._prompt)
         digest = blake2b(self._prompt.encode(), digest_size=4).hexdigest()
         how = "soft" if recipe.soft else f"k{recipe.k}"
-        self.version = f"2+{model}+{recipe.form}+{how}+{digest}"
+        self.version = f"3+{model}+{recipe.form}+{how}+{digest}"
         self.tally = Tally()
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
@@ -169,22 +171,19 @@ class CriticVerifier:
             for n in range(k)
         ]
         heard = [_Heard() for _ in shown]
-        again = self._take(heard, enumerate(self._ask(questions)), shown)
-        # A greedy model would only repeat itself.
-        other = [
-            replace(questions[i], seed=questions[i].seed + k, temperature=spread or SPREAD) for i in again
-        ]
+        unread = self._take(heard, enumerate(self._ask(questions)), shown)
+        again = [self._again(questions[i], text, len(shown[i // k][1])) for i, text in unread.items()]
         self.tally.again += len(again)
-        self._take(heard, zip(again, self._ask(other), strict=True), shown)
+        self._take(heard, zip(unread, self._ask(again), strict=True), shown)
         self.tally.asked += len(questions)
         self.tally.readable += sum(len(one.opinions) for one in heard)
         return heard
 
     def _take(
         self, heard: Sequence[_Heard], replies: Iterator[tuple[int, Reply]], shown: Sequence[Shown]
-    ) -> list[int]:
-        """Read replies by the number of their question; the numbers of those that came and cannot be read."""
-        unread = []
+    ) -> dict[int, str]:
+        """Read replies by the number of their question; the texts of those that came and cannot be read."""
+        unread = {}
         for i, reply in replies:
             one, (_, steps) = heard[i // self._recipe.k], shown[i // self._recipe.k]
             one.seconds += reply.seconds
@@ -195,10 +194,22 @@ class CriticVerifier:
                     raise BadReplyError(reply.failure or reply.flaw)
                 one.opinions.append(self._form.parse(reply.text, len(steps)))
             except BadReplyError as error:
-                one.failure = str(error)
+                if not (reply.failure and one.failure):  # a failure to ask again hides no flaw
+                    one.failure = str(error)
                 if not reply.failure:
-                    unread.append(i)
+                    unread[i] = reply.text
         return unread
+
+    def _again(self, question: Question, text: str, n_steps: int) -> Question:
+        """The second question, after a reply that cannot be read."""
+        seed = question.seed + self._recipe.k
+        said = _said(text)
+        if not said:
+            # A greedy model would only repeat itself.
+            return replace(question, seed=seed, temperature=question.temperature or SPREAD)
+        reminder = self._form.reminder.format(last=n_steps - 1)
+        turns = [{"role": "assistant", "content": said}, {"role": "user", "content": reminder}]
+        return replace(question, seed=seed, messages=[*question.messages, *turns])
 
     def _weighed(self, shown: Sequence[Shown], weigh: Weigh) -> list[_Heard]:
         """P(True) (arXiv 2207.05221): the probability of `correct` as the verdict, without any prose before it."""
@@ -258,6 +269,14 @@ def reference_of(reply: str, segmentation: SegmentOptions) -> str | None:
     spans = segment(text, segmentation)
     step = text[slice(*spans[0])].strip() if spans else ""
     return step if 0 < len(step) <= MAX_REFERENCE else None
+
+
+def _said(reply: str) -> str:
+    """The end of what a reply says after its thinking; "" where it says nothing."""
+    try:
+        return defused(without_thinking(reply))[-MAX_SAID:]
+    except BadReplyError:
+        return ""
 
 
 def _conversation(prompt: str, problem: str, steps: Sequence[str]) -> Messages:
