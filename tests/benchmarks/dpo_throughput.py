@@ -22,17 +22,14 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from itertools import chain
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stepconf.core.segment import segment
-from stepconf.core.trees import Example
+from stepconf.training.measure import BATCH, TRL_PER_DEVICE, TextPair, peak_gib, run_stepconf, run_trl
 
-BATCH = 64
-USUAL = 8  # pairs per device, TRL's default
-PROBED = (1, 4, USUAL)
+PROBED = (1, 4, TRL_PER_DEVICE)
 PROBE_PAIRS = 8
 NO_MEMORY = ("can't allocate memory", "OutOfMemoryError", "MemoryError")
 Row = dict[str, Any]
@@ -50,19 +47,20 @@ def solutions_of(data: str, n: int) -> list[tuple[str, list[str]]]:
     return [(r[question], [r[solution][start:end] for start, end in segment(r[solution])]) for r in rows]
 
 
-def step_pairs(data: str, solutions: int) -> list[Row]:
-    """Text pairs: prompt and the parts it is joined of, chosen, rejected, solution's number, is the step its last."""
+def step_pairs(data: str, solutions: int) -> list[TextPair]:
+    """At each step of the solutions, the step against a slip in it."""
     draw = random.Random(7)
-    rows: list[Row] = []
+    pairs = []
     for number, (question, steps) in enumerate(solutions_of(data, solutions)):
         prompt = f"Question: {question}\nAnswer:\n"
         for k, chosen in enumerate(steps):
             slip = with_a_slip(chosen, draw)
             if slip != chosen:
-                own = {"chosen": chosen, "rejected": slip, "of": number, "last": k == len(steps) - 1}
-                parts = [prompt, *steps[:k]]
-                rows.append({"prompt": "".join(parts), "parts": parts, **own})
-    return rows
+                # Step by step, so that a step has the same tokens before it and as a side, as those of a run have:
+                # the blank line after a step is one token where a text ends with it, and two before the next step.
+                before = (prompt, *steps[:k])
+                pairs.append(TextPair(before, chosen, slip, str(number), k == len(steps) - 1))
+    return pairs
 
 
 def with_a_slip(step: str, draw: random.Random) -> str:
@@ -75,99 +73,13 @@ def with_a_slip(step: str, draw: random.Random) -> str:
     return step[:at] + str((int(step[at]) + draw.randint(1, 9)) % 10) + step[at + 1 :]
 
 
-def run_ours(model: str, rows: list[Row], dtype: str) -> Row:
-    """Train on the pairs with stepconf; seconds, and tokens with and without sharing."""
-    from stepconf.engines.tokenizer import Tokenizer
-    from stepconf.recipe import TrainRecipe
-    from stepconf.training.loop import optimise
-    from stepconf.training.models import open_policy
-    from stepconf.training.ranks import join
-
-    recipe = TrainRecipe.model_validate({"batch_size": BATCH, "dtype": dtype})
-    tokenizer, ranks = Tokenizer(model), join()
-    policy = open_policy(model, None, recipe, ranks)
-    ends: list[float] = []
-    tokens: list[Row] = []
-
-    def report(metrics: Row) -> None:
-        if "step" in metrics:
-            ends.append(time.perf_counter())
-            tokens.append(metrics)
-
-    started = time.perf_counter()
-    examples = []
-    for i, row in enumerate(rows):
-        # Step by step, so that a step has the same tokens before it and as a side, as those of a run have: the
-        # blank line behind a step is one token where a text ends with it, and two before the next step.
-        prompt = chain.from_iterable(map(tokenizer.encode, row["parts"]))
-        end = [tokenizer.eos_id] if row["last"] else []
-        sides = ((*tokenizer.encode(row[side]), *end) for side in ("chosen", "rejected"))
-        examples.append(Example(str(i), str(row["of"]), tuple(prompt), tuple(sides)))
-    with tempfile.TemporaryDirectory() as scratch:
-        optimise(policy, examples, recipe, Path(scratch), model, ranks, report)
-    return {
-        "seconds": ends[-1] - started,
-        "tokens": sum(m["tokens"] for m in tokens),
-        "tokens_unpacked": sum(m["tokens_unpacked"] for m in tokens),
-    }
-
-
-def run_trl(model: str, rows: list[Row], dtype: str, per_device: int) -> Row:
-    """Train on the pairs with TRL; seconds."""
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
-
-    kind = getattr(torch, dtype)
-    policy, reference = (AutoModelForCausalLM.from_pretrained(model, dtype=kind) for _ in range(2))
-    with tempfile.TemporaryDirectory() as scratch:
-        config = DPOConfig(
-            output_dir=scratch,
-            per_device_train_batch_size=per_device,
-            gradient_accumulation_steps=max(BATCH // per_device, 1),
-            gradient_checkpointing=False,
-            num_train_epochs=1,
-            learning_rate=5e-7,
-            beta=0.1,
-            max_length=None,
-            bf16=dtype == "bfloat16" and torch.cuda.is_available(),
-            optim="adamw_torch_fused",
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-        )
-        columns = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
-        started = time.perf_counter()
-        trainer = DPOTrainer(
-            model=policy,
-            ref_model=reference,
-            args=config,
-            train_dataset=Dataset.from_dict(columns),
-            processing_class=AutoTokenizer.from_pretrained(model),
-        )
-        trainer.train()
-        return {"seconds": time.perf_counter() - started}
-
-
-def peak_gb() -> float:
-    """This process's peak memory so far: the GPU's where there is one."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def apart(model: str, rows: list[Row], dtype: str, per_device: int) -> Row | None:
+def apart(model: str, pairs: list[TextPair], dtype: str, per_device: int) -> Row | None:
     """One of the two in a process of its own (`per_device` 0 is ours), with its peak memory in GB.
 
     None where it needs more memory than there is.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(rows, file)
+        json.dump([asdict(pair) for pair in pairs], file)
         file.flush()
         command = [
             sys.executable,
@@ -185,7 +97,7 @@ def apart(model: str, rows: list[Row], dtype: str, per_device: int) -> Row | Non
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     result: Row = json.loads(done.stdout.splitlines()[-1])
-    return result | {"rate": len(rows) / result["seconds"]}
+    return result | {"rate": len(pairs) / result["seconds"]}
 
 
 def main() -> None:
@@ -203,18 +115,24 @@ def main() -> None:
     if args.one:
         ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10
         resource.setrlimit(resource.RLIMIT_DATA, (ram, ram))  # rather an error than a killed machine
-        rows, per_device = json.loads(Path(args.one[0]).read_text()), int(args.one[1])
+        pairs = [
+            TextPair(**one | {"before": tuple(one["before"])})
+            for one in json.loads(Path(args.one[0]).read_text())
+        ]
+        per_device = int(args.one[1])
         result = (
-            run_trl(model, rows, args.dtype, per_device) if per_device else run_ours(model, rows, args.dtype)
+            run_trl(model, args.dtype, pairs, per_device)
+            if per_device
+            else run_stepconf(model, args.dtype, pairs)
         )
-        print(json.dumps(result | {"peak_gb": peak_gb()}))
+        print(json.dumps(result | {"peak_gb": peak_gib()}))
         return
-    rows = step_pairs(args.data, args.solutions)
-    print(f"{len(rows)} step pairs of {args.solutions} {args.data} solutions, {args.dtype}, batch {BATCH}")
-    before = measure_ours(model, rows, args.dtype)
-    sample = rows[:: -(-len(rows) // args.trl_pairs)]
+    pairs = step_pairs(args.data, args.solutions)
+    print(f"{len(pairs)} step pairs of {args.solutions} {args.data} solutions, {args.dtype}, batch {BATCH}")
+    before = measure_ours(model, pairs, args.dtype)
+    sample = pairs[:: -(-len(pairs) // args.trl_pairs)]
     theirs = measure_trl(model, sample, args.dtype)
-    after = measure_ours(model, rows, args.dtype)
+    after = measure_ours(model, pairs, args.dtype)
     for n, one in theirs.items():
         speed = (before["rate"] + after["rate"]) / 2 / one["rate"]
         memory = max(before["peak_gb"], after["peak_gb"]) / one["peak_gb"]
@@ -222,7 +140,7 @@ def main() -> None:
         print(f"ratio peak_memory_over_trl_{n}_a_device: {memory:.2f}")
 
 
-def measure_trl(model: str, sample: list[Row], dtype: str) -> dict[int, Row]:
+def measure_trl(model: str, sample: list[TextPair], dtype: str) -> dict[int, Row]:
     """TRL on the sample, by pairs a device: at the fastest number, and at the default or the largest that fits."""
     few = sample[:: -(-len(sample) // PROBE_PAIRS)]
     tried = {n: apart(model, few, dtype, n) for n in PROBED}
@@ -244,9 +162,9 @@ def measure_trl(model: str, sample: list[Row], dtype: str) -> dict[int, Row]:
     return theirs
 
 
-def measure_ours(model: str, rows: list[Row], dtype: str) -> Row:
+def measure_ours(model: str, pairs: list[TextPair], dtype: str) -> Row:
     """All pairs through stepconf, once."""
-    ours = apart(model, rows, dtype, 0)
+    ours = apart(model, pairs, dtype, 0)
     if ours is None:
         raise SystemExit("stepconf: out of memory")
     print(
