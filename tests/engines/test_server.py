@@ -1,7 +1,10 @@
 """Models at servers: `stepconf serve` against the engine in this process, and servers that misbehave."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -258,6 +261,65 @@ def test_a_run_through_a_server_of_ours_has_the_rows_of_a_run_here(engine: Engin
         assert one.keys() == other.keys() and one
         for name in one:
             check_close(other[name], one[name])
+
+
+@contextmanager
+def serve_process(port: int = 0) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """`stepconf serve` in a process that can be killed, and its URL."""
+    asked = ["serve", "--model", TINY, "--engine", "transformers", "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stepconf", *asked, "--set", "serve.max_tokens=256"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("Serving"), line
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_comes_back_leaves_the_rows_of_a_run_here(tmp_path: Path) -> None:
+    n = 80
+    problems = write_jsonl(
+        tmp_path / "p.jsonl", [{"problem": f"{i} + 2?", "answer": str(i + 2)} for i in range(n)]
+    )
+    common = ["generate", "--problems", problems, "--model", TINY, "--samples", "2", "--max-tokens", "60"]
+    common += ["--set", "chunk=1", "--set", "branch.where=[]"]
+    here = stepconf(*common, "--engine", "transformers", "--out", tmp_path / "here")
+    assert here.code == 0, here.err
+
+    with serve_process() as (server, url):
+        at = ["--engine", "openai", "--set", f"engine.base_url={url}", "--set", "engine.patience_s=1"]
+        at += ["--set", "engine.concurrency=2"]
+        there = [*common, *at, "--set", "engine.attempts=1", "--out", tmp_path / "there"]
+        manifests = tmp_path / "there" / "manifests"
+        command = [sys.executable, "-m", "stepconf", *map(str, there)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+            while run.poll() is None and len(list(manifests.glob("*.json"))) < 2:
+                with suppress(subprocess.TimeoutExpired):
+                    run.wait(0.02)
+            server.kill()
+            assert run.stderr is not None
+            said = run.stderr.read()
+    assert run.returncode == 1 and "Error" in said, said
+    kept = len(list(manifests.glob("*.json")))
+    assert 2 <= kept < n
+
+    with serve_process(int(url.removesuffix("/v1").rpartition(":")[2])):
+        again = stepconf(*there)
+    assert again.code == 0, again.err
+    for table, key in (("solutions", "solution_id"), ("steps", "step_id")):
+        one, other = ([*rows_of(tmp_path / run, table)] for run in ("here", "there"))
+        assert len(one) == len(other) > 0
+        there_by_key = {row[key]: row for row in other}
+        for row in one:
+            check_close(there_by_key[row[key]], row)
 
 
 def check_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
