@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from stepconf.core.documents import read_json
-from stepconf.ui import console, output
+from stepconf.ui.console import console, output
 
 LIMIT_S = 100  # for each trainer, its start included
 TRAINERS = ("stepconf", "trl")

@@ -5,7 +5,9 @@ from pathlib import Path
 from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
 from stepconf.recipe import load_recipe
-from stepconf.ui import StageProgress, console, show_summary
+from stepconf.ui.console import console
+from stepconf.ui.progress import StageProgress
+from stepconf.ui.summary import show_summary
 
 RECIPE = Path(__file__).with_name("demo.yaml")
 

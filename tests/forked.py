@@ -26,7 +26,7 @@ from typing import Any
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Not polars, which starts a thread when it is imported, and not what imports it.
-_PRELOAD = ("pyarrow.parquet", "stepconf.pipeline", "stepconf.ui")
+_PRELOAD = ("pyarrow.parquet", "stepconf.pipeline", "stepconf.ui.console")
 _PRELOAD += ("stepconf.engines.transformers", "stepconf.verifiers.critic.opening", "stepconf.verifiers.final")
 _PRELOAD += ("stepconf.verifiers.symbolic", "transformers.models.auto.modeling_auto")
 _PRELOAD += ("transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto")

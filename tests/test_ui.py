@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from stepconf import ui
 from stepconf.core.printable import printable
 from stepconf.errors import StepconfError
 from stepconf.run.events import json_lines, log, warn
+from stepconf.ui.console import console, output, say, styled
+from stepconf.ui.progress import LoopProgress, StageProgress
 from tests.hostile_texts import HOSTILE, NAME, check_inert, check_shown
 from tests.report.made_run import made_run
 from tests.tiny import stepconf
@@ -36,18 +37,18 @@ def test_plain_text_stays_as_it_is() -> None:
 
 def test_every_way_to_print_is_inert() -> None:
     out, err = StringIO(), StringIO()
-    ui.output.width = ui.console.width = 200
+    output.width = console.width = 200
     table = Table(HOSTILE, title=HOSTILE, caption=HOSTILE)
     table.add_row(HOSTILE)
-    table.add_row(ui.styled((HOSTILE, "bold"), (HOSTILE, "red")))
+    table.add_row(styled((HOSTILE, "bold"), (HOSTILE, "red")))
     with redirect_stdout(out), redirect_stderr(err):
-        ui.say(f"{HOSTILE}\nsecond line", "bold")
-        ui.output.print(HOSTILE)
-        ui.output.print(table)
-        with ui.StageProgress() as tick:
+        say(f"{HOSTILE}\nsecond line", "bold")
+        output.print(HOSTILE)
+        output.print(table)
+        with StageProgress() as tick:
             tick(HOSTILE, -2)
             tick(HOSTILE, 1)
-        with ui.LoopProgress() as progress:
+        with LoopProgress() as progress:
             progress.announce(HOSTILE)
             progress.tick(HOSTILE, 1)
     check_inert(out.getvalue())

@@ -108,12 +108,12 @@ class Ended:
 
 def stepconf(*arguments: object, columns: int = 100) -> Ended:
     """Run a command in this process, through `cli.main`, as from a shell `columns` wide."""
-    from stepconf import ui
     from stepconf.cli import main
+    from stepconf.ui.console import console, output
 
     out, err = StringIO(), StringIO()
     code = 0
-    ui.output.width = ui.console.width = columns  # they ask COLUMNS only once, when they are made
+    output.width = console.width = columns  # they ask COLUMNS only once, when they are made
     environment = {"COLUMNS": str(columns), "HF_HUB_OFFLINE": "1"}
     with (
         patch.object(sys, "argv", ["stepconf", *map(str, arguments)]),

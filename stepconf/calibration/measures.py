@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stepconf.core.bootstrap import Statistic, cluster_bootstrap
 from stepconf.core.calibration import auroc, brier, ece
-from stepconf.run.summary import Column, answer_columns, step_columns
+from stepconf.run.columns import Column, answer_columns, step_columns
 
 # Steps are those labelled correct or incorrect; an unknown one is in no figure but the share of unknowns.
 STEP_MEASURES = ("step_accuracy", "entropy_correct", "entropy_incorrect", "auroc", "ece", "brier")

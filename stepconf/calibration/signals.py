@@ -24,8 +24,8 @@ from stepconf.core.signals import (
 from stepconf.core.signals.shape import picsar
 from stepconf.core.spans import TOKEN_LISTS, Tokens, over_spans, spread
 from stepconf.errors import StepconfError
+from stepconf.run.columns import polars_reads
 from stepconf.run.scan import scan_samples
-from stepconf.run.summary import polars_reads
 from stepconf.run.tables import check_is_run, read_aligned, shard_files
 
 if TYPE_CHECKING:

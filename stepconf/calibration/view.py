@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from stepconf.core.signals import ENTROPY_MEAN
-from stepconf.ui import interval
+from stepconf.ui.numbers import interval
 
 _ROWS = (
     ("accuracy", "accuracy"),

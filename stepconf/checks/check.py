@@ -189,7 +189,7 @@ def render(report: Report, run: Path | str) -> list[Any]:
     """The table of findings, and lines below it, for a person."""
     from rich.table import Table
 
-    from stepconf.ui import styled
+    from stepconf.ui.console import styled
 
     facts = report.facts
     rows = ", ".join(f"{n:,} {table}" for table, n in facts["rows"].items()) or "no rows"

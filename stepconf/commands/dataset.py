@@ -92,7 +92,7 @@ def verify(
     _run_stage("verify", recipe, out, repair, log_json, file)
     if report:
         from stepconf.labels.agreement import agreement_of, render
-        from stepconf.ui import output
+        from stepconf.ui.console import output
 
         for table in render(*agreement_of(out)):
             output.print(table)
@@ -127,7 +127,8 @@ def relabel(
     """
     from stepconf.core.noise import Noise
     from stepconf.labels.relabel import relabel as run_relabel
-    from stepconf.ui import StageProgress, show_summary
+    from stepconf.ui.progress import StageProgress
+    from stepconf.ui.summary import show_summary
 
     with StageProgress() as tick:
         summary = run_relabel(run, policy, tick, Noise(noise, seed))
@@ -171,7 +172,8 @@ def audit(
     if not recipe.verify.verifiers:
         raise StepconfError("no verifier is named.", "Add --verify symbolic, say.")
     from stepconf.labels.audit import audit_file, render, warnings
-    from stepconf.ui import StageProgress, output, say
+    from stepconf.ui.console import output, say
+    from stepconf.ui.progress import StageProgress
 
     with StageProgress(shown=not json_) as tick:
         report = audit_file(on, file, recipe, answers, tick)
@@ -224,7 +226,8 @@ def pairs(
         raise StepconfError(f"{given} is given alone.", f"Add {other}.")
     from stepconf.pairs.exports import STEPS, check_folder, export_pairs
     from stepconf.pairs.make import has_pairs, make_pairs
-    from stepconf.ui import StageProgress, show_export, show_summary
+    from stepconf.ui.progress import StageProgress
+    from stepconf.ui.summary import show_export, show_summary
 
     if out is not None:
         check_folder(out)
@@ -254,7 +257,8 @@ def _run_stage(
         raise StepconfError("no problems are named.", "Add --problems gsm8k, or a file, or a Hub id.")
     from stepconf import pipeline
     from stepconf.run.events import json_lines
-    from stepconf.ui import StageProgress, show_summary
+    from stepconf.ui.progress import StageProgress
+    from stepconf.ui.summary import show_summary
 
     with json_lines(log_json), StageProgress(shown=str(log_json) != "-") as tick:
         summary = getattr(pipeline, stage)(recipe, out, tick, repair=repair)

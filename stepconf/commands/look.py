@@ -30,7 +30,8 @@ def report(
     """
     from stepconf.report.training import is_training, write_training
     from stepconf.report.write import write_report
-    from stepconf.ui import StageProgress, say
+    from stepconf.ui.console import say
+    from stepconf.ui.progress import StageProgress
 
     name = run.rstrip("/").rpartition("/")[2].partition("@")[0]
     target = out or (Path(run) / "report.html" if Path(run).is_dir() else Path(f"{name}.html"))
@@ -65,7 +66,7 @@ def view(
     from stepconf.report.source import open_source
 
     with ViewServer(open_source(_located(run), partial), port) as server:
-        from stepconf.ui import say  # while the index is being read
+        from stepconf.ui.console import say  # while the index is being read
 
         say(f"{run}: open {server.address} (Ctrl-C ends)")
         try:

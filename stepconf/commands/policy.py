@@ -61,14 +61,16 @@ def train(
     if source is None:
         from stepconf.rounds import train_rounds
         from stepconf.stores.opening import writer
-        from stepconf.ui import LoopProgress, show_rounds
+        from stepconf.ui.progress import LoopProgress
+        from stepconf.ui.training import show_rounds
 
         with writer(out), LoopProgress() as progress:
             measured = train_rounds(recipe, out, progress.announce, progress.tick, progress.report)
         show_rounds(measured, out)
         return
     from stepconf.trainer import train as run_train
-    from stepconf.ui import TrainProgress, show_training
+    from stepconf.ui.progress import TrainProgress
+    from stepconf.ui.training import show_training
 
     with TrainProgress() as report:
         summary = run_train(source, recipe, out, report)
@@ -168,7 +170,8 @@ def evaluate(
         )
     from stepconf.evaluation.evaluate import evaluate as run_evaluate
     from stepconf.evaluation.evaluate_view import render
-    from stepconf.ui import StageProgress, output, say
+    from stepconf.ui.console import output, say
+    from stepconf.ui.progress import StageProgress
 
     with StageProgress() as tick:
         report = run_evaluate(recipe, names_of(benchmark), names_of(strategy), out, tick)
@@ -185,7 +188,7 @@ def evaluate(
 def _compare(first: Path, second: Path, out: Path | None, json_: bool) -> None:
     from stepconf.evaluation.compare import compare
     from stepconf.evaluation.evaluate_view import render_comparison
-    from stepconf.ui import output, say
+    from stepconf.ui.console import output, say
 
     found = compare(first, second, out)
     if json_:
@@ -243,7 +246,7 @@ def calibrate(
     from stepconf.calibration.calibrate import Fit
     from stepconf.calibration.calibrate import calibrate as run_calibrate
     from stepconf.kinds import SIGNALS
-    from stepconf.ui import StageProgress
+    from stepconf.ui.progress import StageProgress
 
     own = [SIGNALS.load(name) for name in signal or ()]
     folder = out or run / "calibration"
@@ -258,7 +261,7 @@ def calibrate(
 
 def _show_calibration(report: dict[str, Any], folder: Path, fit: Path | None) -> None:
     from stepconf.calibration.view import render
-    from stepconf.ui import output, say
+    from stepconf.ui.console import output, say
 
     for part in render(report):
         output.print(part)
@@ -279,6 +282,6 @@ def serve(recipe: "Recipe") -> None:
     given here. Limits are the keys serve.* of the recipe.
     """
     from stepconf.serving.serve import serve as run_serve
-    from stepconf.ui import say
+    from stepconf.ui.console import say
 
     run_serve(recipe, lambda url, name: say(f"Serving {name} at {url}"))

@@ -54,7 +54,8 @@ def check(
     check_is_run(run)
     from stepconf.checks.check import check as run_check
     from stepconf.checks.check import load_against, render
-    from stepconf.ui import StageProgress, output
+    from stepconf.ui.console import output
+    from stepconf.ui.progress import StageProgress
 
     sets = load_against(against or [])
     with StageProgress() as tick:
@@ -78,7 +79,8 @@ def compact(run: Run) -> None:
 
     check_is_run(run)
     from stepconf.run.compact import compact as run_compact
-    from stepconf.ui import StageProgress, say
+    from stepconf.ui.console import say
+    from stepconf.ui.progress import StageProgress
 
     with StageProgress() as tick:
         before, after = run_compact(run, tick)
@@ -114,7 +116,8 @@ def push(
     if out is not None and not dry_run:
         raise StepconfError("--out is the folder of --dry-run.", "Add --dry-run, or leave --out.")
     from stepconf.hub import publish
-    from stepconf.ui import StageProgress, output, say
+    from stepconf.ui.console import output, say
+    from stepconf.ui.progress import StageProgress
 
     if dry_run:
         folder = out or (run if url_of(run) is None else Path(run.name)).with_name(
@@ -138,7 +141,8 @@ def pull(
 ) -> None:
     """Bring a published run back as a run folder."""
     from stepconf.hub import publish
-    from stepconf.ui import StageProgress, say
+    from stepconf.ui.console import say
+    from stepconf.ui.progress import StageProgress
 
     with StageProgress() as tick:
         publish.pull(repo_id, out, revision, tick)

@@ -56,7 +56,7 @@ def schema(
 ) -> None:
     """Write the tables' JSON Schemas, or check them."""
     from stepconf.schema_files import check_schemas, write_schemas
-    from stepconf.ui import say
+    from stepconf.ui.console import say
 
     if check:
         check_schemas(folder)

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from stepconf.ui import interval
+from stepconf.ui.numbers import interval
 
 
 def render(report: dict[str, Any]) -> list[Table]:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from stepconf.inference.base import Growth, Result
 from stepconf.inference.run import Clock
-from stepconf.ui import console, output, say, styled
+from stepconf.ui.console import console, output, say, styled
 
 _SHOWN_TREES = 8
 _STRONG, _WEAK = 0.8, 0.5  # confidences from which a step is green, below which it is red

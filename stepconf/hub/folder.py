@@ -132,7 +132,7 @@ def _published(
 
 def _draw(run: Path, folder: Path) -> list[tuple[str, str]]:
     """PNG figures of the labelled steps, each with what it shows; none where a label is missing."""
-    from stepconf.run.summary import step_columns
+    from stepconf.run.columns import step_columns
 
     problems, entropy, confidence, correct = step_columns(run)
     if not 0 < correct.sum() < correct.size:

@@ -24,11 +24,12 @@ from stepconf.kinds import PAIR_STRATEGIES
 from stepconf.pairs.read import batches, frames_of
 from stepconf.pairs.rows import Writer, named_pairs, pair_rows
 from stepconf.recipe import PairsRecipe, Recipe, recipe_of
+from stepconf.run.columns import confidence_quantile
 from stepconf.run.events import Tick
 from stepconf.run.parquet import scan_files
 from stepconf.run.parts import PAIRS
 from stepconf.run.shards import Run
-from stepconf.run.summary import confidence_quantile, write_summary
+from stepconf.run.summary import write_summary
 from stepconf.run.tables import pairs_manifest, read_manifests, read_metadata, read_recipe
 
 

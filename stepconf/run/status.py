@@ -64,7 +64,7 @@ def watch_status(run: Path, once: bool) -> None:
     """Show the status; again until the run ends, unless `once`: every second, at a URL less often."""
     from rich.live import Live
 
-    from stepconf.ui import output
+    from stepconf.ui.console import output
 
     if once:
         output.print(_table(read_status(run), run))

@@ -137,7 +137,7 @@ def located(source: str) -> str:
 @contextmanager
 def _progress() -> Iterator[Tick]:
     """A bar, from the moment when there is something to show."""
-    from stepconf.ui import StageProgress
+    from stepconf.ui.progress import StageProgress
 
     with contextlib.ExitStack() as stack:
         shown: list[Tick] = []

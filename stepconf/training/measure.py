@@ -65,13 +65,14 @@ def run_stepconf(model: str, dtype: str, pairs: Sequence[TextPair]) -> dict[str,
 
     Tokenising, the reference's forward and compilation are part of the seconds; loading and saving are not.
     """
-    from stepconf.engines.tokenizer import Tokenizer
+    from transformers import AutoTokenizer
+
     from stepconf.training.loop import optimise
     from stepconf.training.models import open_policy
     from stepconf.training.ranks import join
 
     recipe = TrainRecipe.model_validate({"batch_size": min(BATCH, len(pairs)), "dtype": dtype})
-    tokenizer, ranks = Tokenizer(model), join()
+    tokenizer, ranks = AutoTokenizer.from_pretrained(model, trust_remote_code=False), join()
     policy = open_policy(model, None, recipe, ranks)
     ends: list[float] = []
     seen: list[dict[str, Any]] = []
@@ -81,12 +82,16 @@ def run_stepconf(model: str, dtype: str, pairs: Sequence[TextPair]) -> dict[str,
             ends.append(time.perf_counter())
             seen.append(metrics)
 
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
     started = time.perf_counter()
     examples = []
     for i, pair in enumerate(pairs):
-        end = [tokenizer.eos_id] if pair.is_last else []
-        sides = ((*tokenizer.encode(side), *end) for side in (pair.chosen, pair.rejected))
-        prefix = tuple(chain.from_iterable(map(tokenizer.encode, pair.before)))
+        end = [tokenizer.eos_token_id] if pair.is_last else []
+        sides = ((*ids(side), *end) for side in (pair.chosen, pair.rejected))
+        prefix = tuple(chain.from_iterable(map(ids, pair.before)))
         examples.append(Example(str(i), pair.solution, prefix, tuple(sides)))
     with tempfile.TemporaryDirectory() as scratch:
         optimise(policy, examples, recipe, Path(scratch), model, ranks, report)

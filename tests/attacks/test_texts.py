@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from stepconf import ui
 from stepconf.core.printable import printable
 from stepconf.evaluation.infer_view import TreeView, show
 from stepconf.inference.base import Growth, Question, Result, StepScore, failed
 from stepconf.inference.base import Spent as Cost
 from stepconf.inference.run import Clock
+from stepconf.ui.console import console, output
 from tests.edited_run import edit, good_run
 from tests.hostile_texts import HOSTILE, NAME, check_inert, check_shown
 from tests.hub_server import hub_server
@@ -97,10 +97,10 @@ def test_agreement_shows_names_and_reasons(spoiled: Path) -> None:
     from stepconf.labels.agreement import agreement_of, render
 
     out = StringIO()
-    ui.output.width = WIDE
+    output.width = WIDE
     with redirect_stdout(out):
         for table in render(*agreement_of(spoiled)):
-            ui.output.print(table)
+            output.print(table)
     check_inert(out.getvalue())
     assert out.getvalue().count(SEEN) > 5
 
@@ -154,7 +154,7 @@ def test_answers_of_a_model() -> None:
     result = Result("k", "q", STORED, "", STORED, [], [], [step], 0.9, [], strategy=STORED)
     none = replace(failed(Question("k", "q", ([],)), STORED, Cost()), strategy=STORED)
     out, err = StringIO(), StringIO()
-    ui.output.width = ui.console.width = WIDE
+    output.width = console.width = WIDE
     with redirect_stdout(out), redirect_stderr(err):
         with TreeView() as view:
             view.grow(Growth("k", 1, 1, 1, 1, 0.5, 1))

@@ -47,7 +47,7 @@ from stepconf.inference.base import GivenUp
 from stepconf.problems.load import load_problems
 from stepconf.recipe import Recipe, load_recipe, with_options
 from stepconf.stages.models import Prompter, open_engine
-from stepconf.ui import interval
+from stepconf.ui.numbers import interval
 from stepconf.verifiers.final import compare
 from stepconf.workers.pool import Pool
 from tests.benchmarks.kept_draws import KeptDraws

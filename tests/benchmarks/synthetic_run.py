@@ -8,6 +8,7 @@ step are branches of it.
 
 import json
 import shutil
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,9 +23,10 @@ import yaml
 from stepconf.core.ids import prefix_ids, problem_id
 from stepconf.core.schema import TABLES, arrow_schema
 from stepconf.recipe import identity, load_recipe
-from stepconf.run import summary
+from stepconf.run import step_figures
 from stepconf.run.shard import Shard
 from stepconf.run.shards import Run
+from stepconf.run.summary import summarise
 from stepconf.run.tables import read_recipe
 from tests.tiny import tiny_model
 
@@ -47,10 +49,10 @@ def make_run(run: Path, n_problems: int, problems_per_shard: int, branched: bool
     shards = [np.arange(start, min(start + problems_per_shard, n_problems)) for start in starts]
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(partial(_write_shard, run, metadata, branched), range(len(shards)), shards))
-    resamples, summary.RESAMPLES = summary.RESAMPLES, 10
+    resamples, step_figures.RESAMPLES = step_figures.RESAMPLES, 10
     with Run(run, read_recipe(run)) as opened:
-        summary.summarise(opened, summary.Counter())
-    summary.RESAMPLES = resamples
+        summarise(opened, Counter())
+    step_figures.RESAMPLES = resamples
 
 
 def _write_shard(run: Path, metadata: dict[str, str], branched: bool, shard: int, problems: Any) -> None:
