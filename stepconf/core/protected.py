@@ -20,7 +20,7 @@ INLINE, BLOCK_END, BLOCK = "\x01", "\x02", "\x03"
 _NOT_BLANK_LINE = r"\n(?![^\S\n]*+\n)"
 _PLAIN = r"[^$\\\n\x02\x03]*+"
 _BODY = rf"{_PLAIN}(?:(?:\\.|{_NOT_BLANK_LINE}){_PLAIN})*+"
-# Behind a dollar. One may be a price: as in Pandoc, no formula ends before a digit or has a space at one end
+# After a dollar. One may be a price: as in Pandoc, no formula ends before a digit or has a space at one end
 # only. Two that nothing closes are taken together, as text.
 _DOLLARS = rf"""(?:\$(?:
         (?:[^$\\\n\x02\x03]++|\\.|\$(?!\$)|{_NOT_BLANK_LINE})*+\$\$

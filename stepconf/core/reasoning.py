@@ -69,7 +69,7 @@ _LONGEST_TAGS = 200  # characters of turn-ending tokens that may follow an answe
 
 
 class Thinking(NamedTuple):
-    """How the thinking of a completion is told from its answer.
+    """How the thinking of a completion is divided from its answer.
 
     Args:
         family: one of `NAMES`; auto: any family's marks, none: the whole text is the answer.

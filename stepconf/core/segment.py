@@ -78,7 +78,7 @@ def segment(text: str, options: SegmentOptions = SegmentOptions()) -> list[Span]
     - Indentation goes with its line. No cut falls inside `\\r\\n`.
 
     A text that is cut at the end of one of its steps has the same steps up to there, so that a solution can
-    be sampled anew from any step. Not in mode `auto`, whose choice depends on the whole text, and not always
+    be sampled again from any step. Not in mode `auto`, whose choice depends on the whole text, and not always
     where `max_chars` cut: the rest of a step may have been needed to judge it, or be shorter than `min_chars`.
     """
     text = plain_newlines(text)
@@ -176,7 +176,7 @@ def spans_of_parts(parts: Sequence[str], separator: str) -> tuple[str, list[Span
 def token_spans(char_spans: Sequence[Span], token_starts: Sequence[int]) -> list[Span]:
     """Half-open token spans, one per step, that partition `range(len(token_starts))`.
 
-    A token belongs to the step in which it starts; one that starts at or behind the end of the text (an
+    A token belongs to the step in which it starts; one that starts at or after the end of the text (an
     end-of-sequence token) to the last step. A step may own no token. `token_starts` holds the character
     offset of each token, non-decreasing: the tokens of one multi-byte character share theirs.
 
@@ -267,7 +267,7 @@ def _line_breaks(text: str, masked: str, lead: int, content_end: int) -> list[_B
 
 
 def _line_kind(text: str, masked: str, start: int, plain: frozenset[str]) -> str | None:
-    """The group of `_LINE` that the line is; most lines are told by their first letter, much faster."""
+    """The group of `_LINE` that the line is; most lines are recognised by their first letter, much faster."""
     if masked[start] in plain and masked[start + 1 : start + 2] != ")":
         return "text"
     line = _LINE.match(masked, start)

@@ -1,1 +1,1 @@
-"""Language models behind one Protocol (`base.py`): vLLM, and transformers as the reference."""
+"""Language models of one Protocol (`base.py`): vLLM, and transformers as the reference."""

@@ -188,7 +188,7 @@ def finish(
     if cut is not None:
         keep, ended_by_model = cut, True
     elif (last := cut_behind(pieces, sampling.until)) is not None:
-        # What an engine drew behind the place is not wanted; an end of sequence right there still ends it.
+        # What an engine drew after the place is dropped; an end of sequence right there still ends it.
         ended_by_model, paused = ended_by_model and last == keep < len(token_ids), True
         keep = last
     trimmed = scores[:keep]

@@ -34,11 +34,11 @@ class Guard:
 
     Args:
         open_engine: loads the model.
-        told: is given a sentence about each crash.
+        warn: gets a sentence about each crash.
     """
 
-    def __init__(self, open_engine: Callable[[], Engine], told: Callable[[str], None]) -> None:
-        self._open, self._told = open_engine, told
+    def __init__(self, open_engine: Callable[[], Engine], warn: Callable[[str], None]) -> None:
+        self._open, self._warn = open_engine, warn
         self._engine = open_engine()
         self.info, self.tokenizer = self._engine.info, self._engine.tokenizer
 
@@ -76,7 +76,7 @@ class Guard:
     def _each(
         self, requests: Iterator[R | None], run: Callable[[Iterator[R | None]], Iterator[tuple[R, Any]]]
     ) -> Iterator[tuple[R, Any]]:
-        blamed: list[R] = []  # not told before the engine has answered another: see MAX_IN_A_ROW
+        blamed: list[R] = []  # not reported before the engine has answered another: see MAX_IN_A_ROW
         groups: list[Iterator[R | None]] = [requests]  # the last one is next
         while groups:
             group = groups.pop()
@@ -107,7 +107,7 @@ class Guard:
         yield from ((one, Failed(CRASHED)) for one in blamed)
 
     def _recover(self, crash: EngineCrashed) -> None:
-        self._told(f"{crash.problem} Going on, with the requests in flight in smaller groups.")
+        self._warn(f"{crash.problem} Going on, with the requests in flight in smaller groups.")
         if crash.dead:
             self._engine.close()
             self._engine = self._open()

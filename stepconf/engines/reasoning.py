@@ -1,4 +1,4 @@
-"""How the thinking of a model is told from its answer: by its chat template and its prompts, or as the recipe says."""
+"""How a model's thinking is divided from its answer: by its chat template and its prompts, or as the recipe says."""
 
 from collections.abc import Sequence
 

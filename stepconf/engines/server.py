@@ -30,7 +30,7 @@ from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe
 
 _PROBE = "What is 2 + 2? Say why, in one line.\n"
-_TOP = 20  # the most that vLLM gives unless it is told otherwise
+_TOP = 20  # the most that vLLM gives unless it is set otherwise
 _UNSCORED = TokenScores([], [], [])
 
 

@@ -110,7 +110,7 @@ class TransformersEngine:
         """Completions of each request, all `n` in one batch over one prompt."""
         for request in requests:
             if request is not None:
-                with torch.inference_mode(), _crash_is_told():
+                with torch.inference_mode(), _crash_as_error():
                     completions = self._sample_as_fits(request, dropped)
                 if completions is not None:
                     yield request, completions
@@ -196,7 +196,7 @@ class TransformersEngine:
         """Teacher-forced scores: one forward over prefix and tokens, the head in chunks."""
         for request in requests:
             if request is not None:
-                with torch.inference_mode(), _crash_is_told():
+                with torch.inference_mode(), _crash_as_error():
                     scores = self._score(request)
                 yield request, scores
 
@@ -227,7 +227,7 @@ class TransformersEngine:
 
 
 @contextmanager
-def _crash_is_told() -> Iterator[None]:
+def _crash_as_error() -> Iterator[None]:
     """Turns what torch raises over one request into an EngineCrashed."""
     try:
         yield

@@ -22,7 +22,7 @@ from stepconf.engines.tokenizer import Tokenizer
 from stepconf.engines.vllm_start import (
     RUNNER_VARIABLE,
     cpu_defaults,
-    dead_engine_is_told,
+    dead_engine_as_error,
     import_vllm,
     refuse_processed,
     seeds_requests,
@@ -224,7 +224,7 @@ class VllmEngine:
                 del owner[part]
 
     def _step(self) -> list[Any]:
-        with dead_engine_is_told():
+        with dead_engine_as_error():
             return list(self._engine.step())
 
     def _add(self, prompt_ids: list[int], params: Any) -> None:

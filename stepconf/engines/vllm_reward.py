@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepconf.engines.reward_text import NO_CODE_HINT, RewardText
-from stepconf.engines.vllm_start import cpu_defaults, dead_engine_is_told, import_vllm, start_failed
+from stepconf.engines.vllm_start import cpu_defaults, dead_engine_as_error, import_vllm, start_failed
 from stepconf.errors import StepconfError, model_not_found
 
 _WORKER = "stepconf.engines.vllm_tap.EntropyTap"  # here only to end the workers with this process
@@ -81,7 +81,7 @@ class PooledRewardModel(RewardText):
         prompts = [{"prompt_token_ids": encoded[i][0]} for i in fitting]
         if not fitting:
             return scores
-        with dead_engine_is_told():
+        with dead_engine_as_error():
             outputs = self._llm.encode(prompts, self._params, pooling_task=_TASK, use_tqdm=False)
         for i, output in zip(fitting, outputs, strict=True):
             logits = output.outputs.data  # [tokens, 2]

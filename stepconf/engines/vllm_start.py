@@ -27,7 +27,7 @@ _QUIET = {
 
 
 def import_vllm(model: str) -> Any:
-    """The package that is to run `model`, told to be quiet.
+    """The package that runs `model`, with its logging off.
 
     Raises:
         StepconfError: it is not installed, could not read $VLLM_USE_V2_MODEL_RUNNER, or would look for the weights
@@ -98,7 +98,7 @@ def seeds_requests(runner: str, device: str) -> bool:
 
 
 @contextmanager
-def dead_engine_is_told() -> Iterator[None]:
+def dead_engine_as_error() -> Iterator[None]:
     """Turns the end of vLLM's process into an EngineCrashed."""
     from vllm.v1.engine.exceptions import EngineDeadError
 

@@ -119,7 +119,7 @@ def answered(
     tick: Callable[[str, int], None],
     given_up: Callable[[GivenUp], None] = lambda branch: None,
 ) -> Cell:
-    """The problems answered by a strategy, and graded; `given_up` is told of each branch that a tree gives up."""
+    """The problems answered by a strategy, and graded; `given_up` gets each branch that a tree gives up."""
     tick(strategy, -len(problems))
     clock, found = Clock(), []
     for result in answers(engine, pool, problems, strategy, recipe, clock, given_up=given_up):

@@ -95,7 +95,7 @@ def upload(folder: Path, repo_id: str, private: bool, revision: str | None, mess
             api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True)
 
     def commit() -> str:
-        # Made anew each time: what the Hub holds by now is asked again, so that nothing is committed twice.
+        # Made again each time: what the Hub holds by now is asked again, so that nothing is committed twice.
         there = api.list_repo_files(repo_id, repo_type="dataset", revision=revision)
         stale = [name for name in there if name.startswith(_OURS) and name not in names]
         operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
@@ -172,7 +172,7 @@ def _persist(step: Callable[[], T], repo_id: str, what: str) -> T:
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """The error and those behind it."""
+    """The error and its causes."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -181,7 +181,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status behind an error, if one was answered."""
+    """The HTTP status that caused an error, if there was one."""
     for one in _causes(error):
         response = getattr(one, "response", None)
         if response is not None:

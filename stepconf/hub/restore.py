@@ -80,7 +80,7 @@ def _rows_of(name: str, n: int, streams: dict[tuple[str, str], "_Rows"], where: 
 
 
 def _counts(manifest: dict[str, Any]) -> tuple[Any, dict[str, int]]:
-    """By what a chunk is told from another of the same name."""
+    """What distinguishes a chunk from another of the same name."""
     return manifest.get("input"), {name: facts["rows"] for name, facts in manifest["files"].items()}
 
 
@@ -100,7 +100,7 @@ def _restore(run: Run, manifest: dict[str, Any], rows: dict[str, Any], where: st
 
 
 def _described(about: Path, where: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The manifests and the checksums; whoever could write to the set may have changed them."""
+    """The manifests and the checksums; everyone who can write to the set may have changed them."""
     try:
         lines = (about / "manifests.jsonl").read_text(encoding="utf-8").splitlines()
         manifests = [from_json(line) for line in lines]

@@ -42,10 +42,10 @@ class Setting:
     """What is the same for all questions.
 
     `stop`: strings that end a solution. `context`: of the model, in tokens. `equal`: whether two answers of a
-    type are the same, as `equal(answer_type)(a, b)`. `watch`: told of every level of a tree as it is pruned.
-    `settled`: told of each step of a tree once every branch that can still win has it; they are the first
+    type are the same, as `equal(answer_type)(a, b)`. `watch`: gets every level of a tree as it is pruned.
+    `settled`: gets each step of a tree once every branch that can still win has it; they are the first
     steps of the answer, if there will be one. `confidence`: of a step, from its tokens and its index in the solution,
-    in [0, 1]; None where it has no value. `answer_confidence`: the same of a whole solution. `given_up`: told of each
+    in [0, 1]; None where it has no value. `answer_confidence`: the same of a whole solution. `given_up`: gets each
     branch that a tree gives up. `reasoning`: the marks of the model's thinking; None: by any marks, and no budget can
     end it.
     """
@@ -64,7 +64,7 @@ class Setting:
     reasoning: Reasoning | None = None
 
     def thinking(self, prompt_ids: list[int]) -> Thinking:
-        """How the thinking of a solution after this prompt is told from its answer."""
+        """How the thinking of a solution after this prompt is divided from its answer."""
         return self.reasoning.thinking(prompt_ids) if self.reasoning else BY_MARKS
 
     def ended(self, completion: Completion, thinking: Thinking) -> Completion:
@@ -97,7 +97,7 @@ class GivenUp:
         reason: a counter of `Spent`.
         depth: how many steps it has.
         cumulative_confidence: its C, in [0, 1].
-        token_ids: of its solution so far, behind the prompt.
+        token_ids: of its solution so far, after the prompt.
     """
 
     key: str

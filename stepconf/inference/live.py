@@ -47,7 +47,7 @@ class Live:
         Args:
             key: the question's own; no other under way may have it.
             begin: makes the search, whose result has this key; called in the engine's thread.
-            done: told of the result, or of what `begin` or the search raised, in the engine's thread; of the
+            done: gets the result, or what `begin` or the search raised, in the engine's thread; of the
                 engine's end in any.
         """
         job = _Job(key, begin, done)
@@ -72,12 +72,12 @@ class Live:
         self._coming.put(None)
 
     def run(self) -> None:
-        """Answer until `stop`. An engine that fails ends it: `fault` says how, and all that wait are told."""
+        """Answer until `stop`. An engine that fails ends it: `fault` says how, and all waiting requests end with it."""
         try:
             while not self._stopped and (job := self._coming.get()) is not None:
                 for result in answer(self._engine, self._arrivals(job), abandoned=self._abandoned):
                     self._finish(result)
-        except Exception as error:  # noqa: BLE001  every client is told, whatever it was
+        except Exception as error:  # noqa: BLE001  every client gets an error, whatever it was
             with self._lock:
                 self.fault = error
                 waiting = list(self._open.values())
@@ -118,6 +118,6 @@ def _guarded(job: _Job) -> Search:
     """The job's search; what it raises is kept for its client and ends no other."""
     try:
         return (yield from job.begin())
-    except Exception as error:  # noqa: BLE001  told to the client, whatever it was
+    except Exception as error:  # noqa: BLE001  the client gets an error, whatever it was
         job.fault = error
         return failed(Question(job.key, "", ([],)), "", Spent())

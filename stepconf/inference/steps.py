@@ -1,13 +1,13 @@
 """The next step of a solution: sampled up to the end of a line, and on, until `core.segment` sees a step end.
 
 A step is what `segment` cuts off. Whether a line end is the end of a step depends on what follows (an
-announcement goes with what it announces, a block is not cut), so a plain line is imagined behind it: if the
+announcement goes with what it announces, a block is not cut), so a plain line is imagined after it: if the
 cut would fall there, the step is whole; if not, the model goes on. Sampled tokens are kept as they are; those
-behind the cut are dropped, and count as spent.
+after the cut are dropped, and count as spent.
 
 What differs from `segment` over the whole text, which can look ahead: a blank line or a closing tag leads the
 step after it, and a displayed block is a step of its own, apart from the line before it and from small letters
-behind it. Inside the thinking of a reasoning model steps are those of `segment.mode`, too.
+after it. Inside the thinking of a reasoning model steps are those of `segment.mode`, too.
 """
 
 from collections.abc import Generator, Sequence
@@ -39,7 +39,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A step that may come next. `ending` says whether the solution goes on behind it, and if not, why.
+    """A step that may come next. `ending` says whether the solution goes on after it, and if not, why.
 
     Only with ending "solution" may it have no tokens: the solution had come to its end before it.
     """
@@ -78,7 +78,7 @@ class Stepper:
         prompt_ids: in front of the solution.
         setting: of the run.
         spent: where tokens and requests are counted.
-        seed: of the question; every continuation draws from a stream of its own behind it.
+        seed: of the question; every continuation draws from a stream of its own, derived from it.
     """
 
     def __init__(self, prompt_ids: list[int], setting: Setting, spent: Spent, seed: int) -> None:
@@ -166,8 +166,8 @@ def _settle(draft: _Draft, completion: Completion, stop: tuple[str, ...], option
     if completion.finish_reason == "until" and stopped is None and _in_block(text):
         return
     # At the end of a solution, or of its tokens, no line follows.
-    behind = _NEXT_LINE if completion.finish_reason == "until" and stopped is None else ""
-    spans = segment(text + behind, options)
+    next_line = _NEXT_LINE if completion.finish_reason == "until" and stopped is None else ""
+    spans = segment(text + next_line, options)
     within = len(text) if stopped is None else stopped
     keep = sum(start < min(spans[0][1], within) for start in starts)
     if len(spans) > 1 and spans[0][1] <= len(text):

@@ -47,7 +47,7 @@ Grown = Generator[list[Ask], list[list[Completion]], list[Twig]]
 
 
 def cat(question: Question, setting: Setting) -> Search:
-    """Confidence-pruned search: K candidates for each branch, those below tau and behind the top K are dropped.
+    """Confidence-pruned search: K candidates for each branch, those below tau or beyond the top K are dropped.
 
     The tree ends when no branch is left, or when none can still beat the best completed one (a product of
     confidences only falls; not with `stop_early` off), or when the token budget is spent. With `expand_below`
@@ -261,13 +261,13 @@ class Tree:
             )
         )
 
-    def _settle(self, contenders: Sequence[Twig], told: Callable[[StepScore], None]) -> None:
+    def _settle(self, contenders: Sequence[Twig], report: Callable[[StepScore], None]) -> None:
         """Tell of the steps that all of these begin with, as far as they are new."""
         columns = zip(*(branch.data.steps for branch in contenders), strict=False)
         shared = sum(1 for _ in takewhile(lambda column: all(s is column[0] for s in column), columns))
         if shared > self._settled:
             for row in self._step_scores(contenders[0])[self._settled : shared]:
-                told(row)
+                report(row)
             self._settled = shared
 
     def result(self, completed: Sequence[Twig], chosen: Twig | None = None) -> Result:

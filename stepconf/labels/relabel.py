@@ -24,7 +24,7 @@ from stepconf.core.schema import plain, upgraded
 from stepconf.errors import StepconfError
 from stepconf.labels.columns import Labelled, label_chunk
 from stepconf.labels.noise import with_noise
-from stepconf.run.damage import damage_told
+from stepconf.run.damage import damage_error
 from stepconf.run.events import Tick
 from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import Part, parts_of
@@ -95,5 +95,5 @@ def _read(file: Path, run: Path) -> tuple[Any, dict[str, Any]]:
         rows = parquet_file(pa.BufferReader(data)).read()
         plain(rows.schema.metadata)
     except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise damage_told(run, f"the shard {file} cannot be read: {error}") from error
+        raise damage_error(run, f"the shard {file} cannot be read: {error}") from error
     return upgraded(file.parent.name, rows), shard_facts(len(rows), data)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stepconf.errors import StepconfError
-from stepconf.run.damage import damage_told
+from stepconf.run.damage import damage_error
 from stepconf.run.scan import scan, scan_samples
 from stepconf.run.tables import shard_files
 
@@ -18,13 +18,13 @@ Column = npt.NDArray[Any]
 
 @contextmanager
 def polars_reads(path: Path) -> Iterator[None]:
-    """A shard of the run that Polars cannot read is told as damage: StepconfError."""
+    """A shard of the run that Polars cannot read is damage: StepconfError."""
     import polars as pl
 
     try:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise damage_told(path, f"a shard of {path} cannot be read: {error}") from error
+        raise damage_error(path, f"a shard of {path} cannot be read: {error}") from error
 
 
 def confidence_quantile(path: Path, quantile: float) -> float:

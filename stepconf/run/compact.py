@@ -1,12 +1,12 @@
 """`stepconf compact`: the small shards of a run put together into ones near `SHARD_BYTES`; no row changes.
 
 Neighbouring chunks are put together group by group: new shards are written under names of their own, then the
-manifest that names the chunks it stands for, then the older manifests and shards go. What a kill leaves behind:
+manifest that names the chunks it stands for, then the older manifests and shards go. What a kill leaves:
 
 - before the new manifest: shards without a manifest, which do not count;
 - after it: older manifests, which no longer count, and their shards.
 
-Whoever writes the run next removes these (`Run`), and the same command goes on with the groups that are left. Every
+The next writer of the run removes these (`Run`), and the same command goes on with the groups that are left. Every
 command here reads only what counts; who reads `steps/*.parquet` without the manifests may see rows twice until then.
 The shards of pairs are put together in the same way, under their one manifest.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepconf.run.damage import damage_told, damaged_manifests
+from stepconf.run.damage import damage_error, damaged_manifests
 from stepconf.run.events import Tick
 from stepconf.run.parts import PAIRS, SHARD_BYTES, chunks_of, parts_of, stem_of
 from stepconf.run.shard import put_together
@@ -47,7 +47,7 @@ def compact(path: Path, tick: Tick) -> tuple[int, int]:
     """
     with Run(path, read_recipe(path)) as run:
         for what in damaged_manifests(path).values():
-            raise damage_told(path, f"{path}: {what}.")
+            raise damage_error(path, f"{path}: {what}.")
         before = _n_files(path)
         groups = [group for group in grouped(_chunk_pieces(path, run.manifests())) if len(group) > 1]
         tick("compact", -sum(map(len, groups)))

@@ -71,9 +71,9 @@ def coverage(steps: "pl.LazyFrame", hard: "pl.Series") -> Coverage:
         if not row["nothing"] and not row["hard"]:
             judgeable += n
             settled += n if row["labelled"] or row["after"] else 0
-    told = dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0]))[:_MOST_REASONS])
-    rest = reasons.total() - sum(told.values())
-    return Coverage(labelled, told | ({_OTHERS: rest} if rest else {}), settled, judgeable)
+    named = dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0]))[:_MOST_REASONS])
+    rest = reasons.total() - sum(named.values())
+    return Coverage(labelled, named | ({_OTHERS: rest} if rest else {}), settled, judgeable)
 
 
 def _reason(row: dict[str, Any]) -> str:

@@ -80,14 +80,14 @@ def check_sizes(run: Path, manifests: Iterable[dict[str, Any]]) -> None:
                     if size is None
                     else f"has {size:,} bytes, not the {facts['bytes']:,} written"
                 )
-                raise damage_told(run, f"the shard {file} {found}.")
+                raise damage_error(run, f"the shard {file} {found}.")
 
 
-def damage_told(run: Path, problem: str) -> StepconfError:
+def damage_error(run: Path, problem: str) -> StepconfError:
     """What to say of damage, and how to mend it."""
     return StepconfError(
         problem,
-        f"Type the command that made {run} again with --repair: what is damaged is made anew. (Pairs: type "
+        f"Type the command that made {run} again with --repair: what is damaged is made again. (Pairs: type "
         "stepconf pairs again. A pulled run: pull it into a new folder.)",
     )
 

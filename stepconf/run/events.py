@@ -1,7 +1,7 @@
 """What happens in a run, for programs: one JSON object a line. Off until `--log-json` opens it.
 
 The standard library's logger named `stepconf` carries the events, so that any module can report one, and
-whoever embeds stepconf can listen in the usual way. Warnings are for people too: without a listener the
+a program that embeds stepconf can listen in the usual way. Warnings are for people too: without a listener the
 logger prints them on stderr.
 """
 

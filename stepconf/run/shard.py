@@ -56,7 +56,7 @@ def as_declared(table: str, rows: Any) -> Any:
 
 
 def put_together(table: str, shards: Iterable[Any]) -> Any:
-    """The rows of shards of one table, one behind the other and `as_declared`."""
+    """The rows of shards of one table, one after the other and `as_declared`."""
     import pyarrow as pa
 
     return pa.concat_tables([as_declared(table, rows) for rows in shards])

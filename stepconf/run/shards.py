@@ -8,7 +8,7 @@ RUN/manifests/00003.json           written last: no manifest, no shard
 RUN/pairs/train-00003.parquet      made later, all or none (and validation-00003.parquet), with one manifest,
 RUN/manifests/pairs.json           written last; until they are whole they lie in RUN/.pairs
 RUN/recipe.yaml                    the resolved recipe; RUN/summary.json, the counts
-RUN/metrics.json                   how far it is; written while it is made, for whoever watches
+RUN/metrics.json                   how far it is; written while it is made, for `stepconf status`
 """
 
 import contextlib
@@ -122,7 +122,7 @@ class Run:
     def _take_out_damaged(self) -> None:
         """Undo the commit of every chunk with damage; the rest of it is swept. Its pairs go with it.
 
-        Pairs may be made of any chunk, and a chunk that is sampled anew need not hold the same solutions.
+        Pairs may be made of any chunk, and a chunk that is sampled again need not hold the same solutions.
         """
         damaged = damaged_manifests(self.path)
         for manifest, what in damaged.items():

@@ -16,7 +16,7 @@ from stepconf.stores.places import url_of
 
 _EVERY_S = 1.0
 _EVERY_S_REMOTE = 10.0
-_STUCK_S = 60.0  # without news for so long, a person should be told
+_STUCK_S = 60.0  # without news for so long, a person should know
 
 
 def read_status(run: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stepconf.core.ids import digest_of_ids
 from stepconf.core.records import CUT
 from stepconf.run.columns import polars_reads
-from stepconf.run.damage import damage_told
+from stepconf.run.damage import damage_error
 from stepconf.run.facts import each, from_json, is_count
 from stepconf.run.meter import idle_share
 from stepconf.run.scan import scan
@@ -91,9 +91,9 @@ def _source_drops(path: Path) -> dict[str, int]:
     try:
         found = from_json(file.read_text(encoding="utf-8")) if file.exists() else {}
     except ValueError as error:
-        raise damage_told(path, f"{file} is not JSON: {error}.") from error
+        raise damage_error(path, f"{file} is not JSON: {error}.") from error
     if not each(is_count)(found):
-        raise damage_told(path, f"{file} holds {found!r:.200}, not numbers by reason.")
+        raise damage_error(path, f"{file} holds {found!r:.200}, not numbers by reason.")
     return dict(found)
 
 

@@ -11,7 +11,7 @@ from stepconf.core.records import Pair, Solved, Step
 from stepconf.core.schema import TABLES, UPGRADED_FROM, plain, solution_of, step_of, upgraded
 from stepconf.core.steps import with_prefix_ids
 from stepconf.errors import StepconfError
-from stepconf.run.damage import damage_told, live_manifests
+from stepconf.run.damage import damage_error, live_manifests
 from stepconf.run.facts import is_text
 from stepconf.run.parquet import opened
 from stepconf.run.parts import PAIRS, Part, parts_of
@@ -28,7 +28,7 @@ def read_manifests(run: Path) -> list[dict[str, Any]]:
     found = []
     for file, manifest in live_manifests(run).items():
         if isinstance(manifest, str):
-            raise damage_told(run, f"the manifest {file} {manifest}.")
+            raise damage_error(run, f"the manifest {file} {manifest}.")
         found.append(manifest)
     return found
 
@@ -141,7 +141,7 @@ def read_footer(run: Path, shard: str) -> tuple[int, dict[str, str]]:
 
 
 def _opened(run: Path, file: Path) -> AbstractContextManager[Any]:
-    return opened(file, lambda why: damage_told(run, f"the shard {file} cannot be read: {why}"))
+    return opened(file, lambda why: damage_error(run, f"the shard {file} cannot be read: {why}"))
 
 
 def read_shards(

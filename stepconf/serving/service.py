@@ -48,7 +48,7 @@ class Service:
         Args:
             key: its own.
             asked: what is asked, and how.
-            tell: told, in the engine's thread, that the request has "started", of each step once it is
+            tell: called in the engine's thread: that the request has "started", of each step once it is
                 certain, and last of the result or of what went wrong.
         """
         self.live.submit(key, lambda: self._begin(key, asked, tell), tell)

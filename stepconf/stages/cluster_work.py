@@ -136,7 +136,7 @@ class Worker:
     def _chunks(self) -> Iterator[Chunk[Any] | None]:
         while True:
             try:
-                # Whoever works on other chunks meanwhile must not wait for one more.
+                # Work on other chunks must not wait for one more.
                 parcel = self._waiting.get(block=not self._given)
             except queue.Empty:
                 yield None

@@ -73,7 +73,7 @@ def branched(
         completion: what the model wrote.
         engine: that ran the model.
         recipe: how to segment; its model is the one that wrote it.
-        thinking: how the thinking of the whole path is told from its answer.
+        thinking: how the thinking of the whole path is divided from its answer.
     """
     own = "".join(completion.pieces)
     whole, cut = before + own, completion.finish_reason != "stop"

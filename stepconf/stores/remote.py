@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Entry(NamedTuple):
-    """An object's size in bytes, and a text that changes when it is written anew."""
+    """An object's size in bytes, and a text that changes when it is written again."""
 
     size: int
     state: str
@@ -177,7 +177,7 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def _entry(facts: dict[str, Any]) -> Entry:
-    """What cannot be told to be the same is taken for another each time."""
+    """What cannot be shown to be the same counts as another each time."""
     state = next((str(facts[key]) for key in _STATE if facts.get(key)), None)
     return Entry(int(facts.get("size") or 0), uuid.uuid4().hex if state is None else state)
 

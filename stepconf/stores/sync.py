@@ -97,7 +97,7 @@ class Sync:
         """Bring the copy up to date, but not while a process of this machine writes it: then it is newer.
 
         Args:
-            tick: told of the files, as `run.events.Tick`.
+            tick: gets the count of files, as `run.events.Tick`.
             shards: fetch the shards of runs, too.
             run: refuse a folder that holds something, but no run.
         """

@@ -102,7 +102,7 @@ def optimise_stages(
     """
     stages = recipe.in_order()
 
-    def told(number: int) -> Report:
+    def reporter(number: int) -> Report:
         return report if len(stages) == 1 else lambda metrics: report({**metrics, "stage": number + 1})
 
     folders = [folder] if len(stages) == 1 else [folder / f"stage-{i + 1}" for i in range(len(stages))]
@@ -112,7 +112,7 @@ def optimise_stages(
             found.append(_last_metrics(folders[i]))
         else:
             found.append(
-                optimise(policy, examples[i], stage, folders[i], model_digest, ranks, told(i), saved)
+                optimise(policy, examples[i], stage, folders[i], model_digest, ranks, reporter(i), saved)
             )
             for done in checkpoints(folders[i - 1]) if i and ranks.first else []:
                 shutil.rmtree(done)

@@ -1,1 +1,1 @@
-"""Verifiers behind one Protocol (`base.py`); whatever is symbolic runs in killable workers (`workers/pool.py`)."""
+"""Verifiers of one Protocol (`base.py`); whatever is symbolic runs in killable workers (`workers/pool.py`)."""

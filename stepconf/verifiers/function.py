@@ -47,8 +47,8 @@ class FunctionVerifier:
             found = list(self._function(one.solution.problem, steps))
             if len(found) != len(steps):
                 raise ValueError(f"{len(found)} judgements of {len(steps)} steps")
-            told = [judgement if isinstance(judgement, tuple) else (judgement, "") for judgement in found]
-            judged = [(_LABELS[label], str(reason)) for label, reason in told]
+            pairs = [judgement if isinstance(judgement, tuple) else (judgement, "") for judgement in found]
+            judged = [(_LABELS[label], str(reason)) for label, reason in pairs]
         except Exception as error:  # noqa: BLE001  it costs its own verdicts alone
             failure = f"{self.name} raised {type(error).__name__}: {error}"
             judged = [("unknown", failure[:500])] * len(steps)

@@ -2,7 +2,7 @@
 
 Each known kind of model wants its own text and is read at its own places; a *form* is that knowledge, a pure
 function. One forward reads all steps of a solution: the models are causal, so a score depends on nothing
-behind its place.
+after its place.
 """
 
 import time
@@ -27,7 +27,7 @@ Template = Callable[[Messages, bool], str]
 
 
 class Marked(NamedTuple):
-    """A text and, per step, the character behind the place that is read (the last token that ends there)."""
+    """A text and, per step, the character after the place that is read (the last token that ends there)."""
 
     text: str
     marks: list[int]
@@ -99,7 +99,7 @@ class PrmVerifier:
 
 
 def qwen(problem: str, steps: Sequence[str], template: Template) -> Marked:
-    """Qwen2.5-Math-PRM: the solution as the assistant's turn, `<extra_0>` behind each step, read there."""
+    """Qwen2.5-Math-PRM: the solution as the assistant's turn, `<extra_0>` after each step, read there."""
     mark = "\N{REPLACEMENT CHARACTER}" * 3  # stands for the solution, so that the template sees nothing of it
     system = {"role": "system", "content": QWEN_SYSTEM}
     turns = [system, {"role": "user", "content": problem}, {"role": "assistant", "content": mark}]
@@ -117,7 +117,7 @@ def math_shepherd(problem: str, steps: Sequence[str], template: Template) -> Mar
 
 
 def rlhflow(problem: str, steps: Sequence[str], template: Template) -> Marked:
-    """RLHFlow: each step is a user's turn (the first behind the problem), answered `+`; read before it."""
+    """RLHFlow: each step is a user's turn (the first after the problem), answered `+`; read before it."""
     turns: Messages = []
     marks: list[int] = []
     prefixes: list[str] = []

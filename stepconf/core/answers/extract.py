@@ -2,7 +2,7 @@
 
 The last answer that the text marks as such wins, of whatever kind the mark is: a box, "the answer is" in several
 languages, `####`, a line "A: 18", `<answer>` tags, a line in bold type. Where nothing is marked, the last formula
-or number is a guess. Only what stands behind a thinking part and before the end of the turn is looked at.
+or number is a guess. Only what stands after a thinking part and before the end of the turn is looked at.
 Everything here is linear in the text.
 """
 
@@ -74,7 +74,7 @@ _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,8}```[^\n]*\n?", re.MULTILINE)
 _LEADING = re.compile(r"^[\s*:_\"'`=：\u201c]+")
 _AT_END = 100  # characters: what stands so near the end ends the solution
-_TAIL_CHARS = 4000  # how far behind a mark, or from the end, an answer is looked for
+_TAIL_CHARS = 4000  # how far after a mark, or from the end, an answer is looked for
 _MAX_PARTS = 20  # boxes or formulas that may together be one answer
 _MAX_MARKS = 8  # of each kind that are looked at, from the last
 
@@ -97,7 +97,7 @@ def find_answer(
         answer_type: one of `ANSWER_TYPES`; another one is treated as `math`.
         guess: whether what nothing marks may be the answer. Switch it off for a text that was cut: its last
             number is an accident.
-        thinking: how its thinking is told from its answer.
+        thinking: how its thinking is divided from its answer.
     """
     text = answer_part(text, thinking)
     if answer_type == "code":
@@ -245,13 +245,13 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
 
 
 def _goes_on(text: str, start: int, formulas: str, sentence: str) -> bool:
-    """Whether formulas behind a mark are no answer: the text evaluates them, or talks of a variable."""
-    behind = len(text) - start - len(formulas)
-    if not _VARIABLE.search(formulas) or not ("=" in sentence[len(formulas) :] or behind > _AT_END):
+    """Whether formulas after a mark are no answer: the text evaluates them, or talks of a variable."""
+    after = len(text) - start - len(formulas)
+    if not _VARIABLE.search(formulas) or not ("=" in sentence[len(formulas) :] or after > _AT_END):
         return False
     later = _last_value(text[-3 * _AT_END :])
     evaluated = later is not None and later != formulas and not _VARIABLE.search(later)
-    return evaluated or (behind > _AT_END and _is_lone_variable(formulas))
+    return evaluated or (after > _AT_END and _is_lone_variable(formulas))
 
 
 def _is_formula(line: str) -> bool:

@@ -156,7 +156,7 @@ def value_of(form: Form) -> Node:
 
 
 def _peeled(node: Node) -> tuple[str, Node]:
-    """The sign of per cent or degrees behind a value, and the value without it."""
+    """The sign of per cent or degrees after a value, and the value without it."""
     if isinstance(node, Unary) and node.op in ("pct", "deg"):
         return node.op, node.arg
     if isinstance(node, Unary) and node.op == "neg":

@@ -37,10 +37,10 @@ class ProblemChecks:
         import pyarrow as pa
 
         names = ("problem_id", "problem", "gold_answer")
-        told = pa.table({name: solutions[name] for name in names} | {"hash": id_hashes})
+        distinct = pa.table({name: solutions[name] for name in names} | {"hash": id_hashes})
         # One id with two texts is two rows here: each is compared with the id.
         new = []
-        for row in told.group_by([*names, "hash"], use_threads=False).aggregate([]).to_pylist():
+        for row in distinct.group_by([*names, "hash"], use_threads=False).aggregate([]).to_pylist():
             name, text = row["problem_id"], row["problem"]
             if problem_id(text, row["gold_answer"]) != name:
                 found.add("problem-id", name)

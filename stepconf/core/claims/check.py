@@ -147,7 +147,7 @@ class _Solution:
         return StepCheck("unknown", tuple(claims), "nothing that can be checked")
 
     def tokens_of(self, text: str) -> list[Token]:
-        """The tokens of a step; a sign that the problem defines anew can stand in no expression."""
+        """The tokens of a step; a sign that the problem redefines can stand in no expression."""
         if BOX in self.own_signs:
             text = text.replace(BOX, UNKNOWN_BOX)
         return [

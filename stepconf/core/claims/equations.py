@@ -179,7 +179,7 @@ def has_opaque(names: frozenset[str]) -> bool:
 
 
 def lists_values(tokens: Sequence[Token], right: Side) -> bool:
-    """Whether another value stands behind the right side: `x = 3, -8`, but not `x = 3, 4 = y`."""
+    """Whether another value stands after the right side: `x = 3, -8`, but not `x = 3, 4 = y`."""
     after = [t for t in tokens[right.end : right.end + 4] if t.name != "-"]
     kinds = [token.kind for token in after]
     return kinds[:2] == ["comma", "num"] and after[0].math and kinds[2:3] != ["rel"]

@@ -1,4 +1,4 @@
-"""Signs that a problem defines anew: `a * b = 2a + 3b`, `a $ b`, `(a) x (b) = a^2 + b^2`, a box around a number."""
+"""Signs that a problem redefines: `a * b = 2a + 3b`, `a $ b`, `(a) x (b) = a^2 + b^2`, a box around a number."""
 
 import re
 from collections.abc import Sequence

@@ -245,7 +245,7 @@ class _Reader:
         return self.with_words(node, currency, end)
 
     def with_words(self, value: Node, currency: tuple[str, ...], end: int) -> Form:
-        """What may stand behind a value: a base, a remainder, a unit, a remark."""
+        """What may stand after a value: a base, a remainder, a unit, a remark."""
         word = self.name(end).lower() if self.kind(end) in ("word", "var") else ""
         if word == "base" and isinstance(value, Num) and self.kind(end, 1) == "num":
             based = in_base(value.name, self.name(end, 1))
@@ -262,7 +262,7 @@ class _Reader:
         return Quantity(value, unit or currency) if unit or currency else value
 
     def skip_remark(self, end: int) -> None:
-        """ "for all real x", or words in brackets, behind a value."""
+        """ "for all real x", or words in brackets, after a value."""
         if self.name(end) == "for":
             self.at = end
         elif self.kind(end) == "open" and self.kind(end, 1) in ("word", "num"):

@@ -44,7 +44,7 @@ def parse(tokens: Sequence[Token], start: int, end: int, answer: bool = False) -
     Args:
         tokens: of a text.
         start, end: where in them.
-        answer: whether it is (part of) an answer. Elsewhere units and remarks behind a number are read over, and
+        answer: whether it is (part of) an answer. Elsewhere units and remarks after a number are skipped, and
             a letter before brackets may be a function.
 
     Raises:

@@ -320,10 +320,10 @@ class _Lexer:
             return self.add("const", CONSTANT_WORDS[piece], start, end)
         if not math or not piece.isascii():
             return self.prose(piece, start)
-        behind = self.answer and self.spaced and self.last() in ("num", "word")  # "5 apples", "10 m/s"
+        follows = self.answer and self.spaced and self.last() in ("num", "word")  # "5 apples", "10 m/s"
         unit = len(piece) > 1 or (piece in LETTER_UNITS and after in ("", "/"))
         word = (len(piece) >= 4 and not _runs(piece)) or piece in ("and", "or", "per")
-        if piece in UNITS_OF_LETTERS or word or (behind and unit):
+        if piece in UNITS_OF_LETTERS or word or (follows and unit):
             return self.add("word", piece, start, end)
         if piece.isupper() and not self.answer:
             return self.capitals(piece, start)

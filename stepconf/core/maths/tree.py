@@ -65,7 +65,7 @@ Node: TypeAlias = Num | Var | Const | Unary | Binary | Call
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A value in a unit; `unit` is what stands behind it, word by word (`cm ^2`, `km / h`, `apples`)."""
+    """A value in a unit; `unit` is what stands after it, word by word (`cm ^2`, `km / h`, `apples`)."""
 
     value: "Form"
     unit: tuple[str, ...]

@@ -166,7 +166,7 @@ def _after_one(tokens: Sequence[Token], at: int, end: int, in_brackets: bool) ->
 
 
 def is_unit(token: Token) -> bool:
-    """Whether `token` can be (part of) a unit behind a number in a step."""
+    """Whether `token` can be (part of) a unit after a number in a step."""
     if token.kind != "word" or token.name.lower() in NOT_UNITS or token.name == "of":
         return False
     # a capital begins a sentence or a name: "A = 5 Total = 7"
