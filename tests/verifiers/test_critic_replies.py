@@ -282,7 +282,13 @@ def test_what_cannot_be_read_is_answered_with_a_reminder_of_the_form() -> None:
     said, reminder = second.messages[1:]
     assert said == {"role": "assistant", "content": "x" * 4000}, "its end alone, without thinking"
     assert reminder["role"] == "user" and "from 0 to 3" in reminder["content"]
-    assert "\\boxed{N}" in reminder["content"]
+    assert "\\boxed{-1}" in reminder["content"]
+
+
+@pytest.mark.parametrize("line", ["None", "N = -1", "**None**"])
+def test_a_small_critics_ways_to_say_none(line: str) -> None:
+    (row,) = verifier(Scripted(lambda q: f"All of it is fine.\n\nFirst wrong step: {line}")).verify([ONE])
+    assert [v and v.label for v in row] == [RIGHT] * 4
 
 
 def test_replies_that_stay_unreadable_leave_the_vote_to_the_others() -> None:

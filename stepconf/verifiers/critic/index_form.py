@@ -14,19 +14,21 @@ from stepconf.verifiers.critic.replies import (
 )
 
 REMINDER = (
-    "Write the last line now, and nothing else: First wrong step: \\boxed{{N}}\n"
-    "N is the number of the first wrong step, from 0 to {last}, or -1 if no step is wrong."
+    "Write the last line now, and nothing else. If no step is wrong, it is:\nFirst wrong step: \\boxed{{-1}}\n"
+    "Otherwise put the number of the first wrong step, from 0 to {last}, in the box instead of -1."
 )
 
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _NUMBER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*([-\u2212\u2013]?)\s*(\d{1,9})\s*\}?")
 # The last line as the prompt asks for it, from models that leave the box out.
-_LAST_LINE = re.compile(r"first wrong step\W{0,8}?([-\u2212\u2013]?\d{1,9})\W*$", re.IGNORECASE)
+_LAST_LINE = re.compile(
+    r"first wrong step\W{0,8}?(?:N\s*=\s*)?(none|[-\u2212\u2013]?\d{1,9})\W*$", re.IGNORECASE
+)
 _DECORATION = " \t\n$*`\u00a0"
 
 
 def parse(reply: str, n_steps: int) -> Opinion:
-    """Read a reply: its last box counts; without one, a last line `First wrong step: N`.
+    """Read a reply: its last box counts; without one, a last line `First wrong step: N` or `None`.
 
     Earlier boxes that hold no index of a step are quotes from the solution. One that does hold an index must hold
     that of the last box.
@@ -41,7 +43,8 @@ def parse(reply: str, n_steps: int) -> Opinion:
     found = boxes[-1] if boxes else _LAST_LINE.search(text)
     if found is None:
         raise BadReplyError("reply has no box")
-    last, value = found, _index(found[1])
+    last = found
+    value = _index("-1" if not boxes and found[1].casefold() == "none" else found[1])
     if value is None:
         held = last[1].strip()
         raise BadReplyError(f"the box holds {held[:40]!r}, not an index" if held else "the box is empty")
