@@ -43,17 +43,17 @@ def parse(reply: str, n_steps: int) -> Opinion:
     found = boxes[-1] if boxes else _LAST_LINE.search(text)
     if found is None:
         raise BadReplyError("reply has no box")
-    last = found
-    value = _index("-1" if not boxes and found[1].casefold() == "none" else found[1])
+    says_none = not boxes and found[1].casefold() == "none"
+    value = -1 if says_none else _index(found[1])
     if value is None:
-        held = last[1].strip()
+        held = found[1].strip()
         raise BadReplyError(f"the box holds {held[:40]!r}, not an index" if held else "the box is empty")
     if not -1 <= value < n_steps:
         raise BadReplyError(f"the box holds {value}, and the steps are 0 to {n_steps - 1}")
     for other in (_index(box[1]) for box in boxes[:-1]):
         if other is not None and other != value and -1 <= other < n_steps:
             raise BadReplyError(f"two boxes differ: {other} and {value}")
-    return opinion_of(None if value == -1 else value, n_steps, shortened(text[: last.start()]))
+    return opinion_of(None if value == -1 else value, n_steps, shortened(text[: found.start()]))
 
 
 def _index(content: str) -> int | None:
