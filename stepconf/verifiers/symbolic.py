@@ -19,7 +19,7 @@ class SymbolicVerifier:
     """
 
     name = "symbolic"
-    version = "4"
+    version = "5"
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool

@@ -49,6 +49,9 @@ FAILS = [
     ("4!=4*3", "4!=4*3"),
     ("12 plus 3 is 16", "12 plus 3 is 16"),
     ("<<16-3-4=8>>8 eggs", "16-3-4=8"),
+    ("10% of 400 + 50 = 100", "10% of 400 + 50 = 100"),
+    ("The shop loses 5 thousand dollars a day, so 5 * 3 = 16000", "5 * 3 = 16000"),
+    ("5 * 3 = 15000, which is 15 thousand", "5 * 3 = 15000"),
 ]
 LEFT_ALONE = [
     "",
@@ -64,6 +67,8 @@ LEFT_ALONE = [
     r"$1 + 2 + \cdots + 100 = 5050$",
     r"$36 = 50 - 50 \cos \angle PXS$",
     "9^{9^{9^{9}}} = 7",
+    "She saves 10% of the $400 + $1580 = $1980.",
+    "The shop loses 5 thousand dollars a day, so it loses 5 * 3 = $15,000.",
 ]
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence, Set
 from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
+from stepconf.core.maths.numbers import SCALES
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.tree import Binary, Num, Unary, walk
+from stepconf.core.maths.tree import Binary, Node, Num, Unary, walk
 from stepconf.core.maths.values import UndecidableError, evaluate
 
 _OTHER_ARITHMETIC = re.compile(
@@ -52,8 +53,14 @@ def other_meaning(
         return "an exponent of several digits without braces"
     if other_arithmetic(text):
         return "other arithmetic than that of numbers"
-    if _congruent(relation, moduli):
+    values = _values(left.node, right.node)
+    if values and any((values[0] - values[1]) % n == 0 for n in moduli):
         return "holds for residues"
+    if values and any(values[1] == values[0] * SCALES.get(t.name.lower(), 0) for t in tokens[: left.start]):
+        return "holds in a unit that was named before"
+    stated = _values(_shared(left.node), right.node)
+    if stated and stated[0] == stated[1]:
+        return "a share of a sum that holds"
     match left.node, right.node:
         case Unary("pct", Num(hundredths)), Num(part) if hundredths:  # `10% = 0.55`, of 5.5
             if part * 100 / hundredths in numbers | {token.value for token in tokens[: left.start]}:
@@ -73,12 +80,23 @@ def other_meaning(
     return ""
 
 
-def _congruent(relation: Relation, moduli: Sequence[int]) -> bool:
+def _values(left: Node, right: Node) -> tuple[Fraction, Fraction] | None:
+    """Both sides, where both are rational."""
     try:
-        a, b = evaluate(relation.left.node, {}), evaluate(relation.right.node, {})
+        a, b = evaluate(left, {}), evaluate(right, {})
     except UndecidableError:
-        return False
-    return isinstance(a, Fraction) and isinstance(b, Fraction) and any((a - b) % n == 0 for n in moduli)
+        return None
+    return (a, b) if isinstance(a, Fraction) and isinstance(b, Fraction) else None
+
+
+def _shared(node: Node) -> Node:
+    """What `10% of 400 + 1580` takes a share of."""
+    match node:
+        case Binary("of", _, whole):
+            return whole
+        case Binary("+" | "-" as op, left, right):
+            return Binary(op, _shared(left), right)
+    return node
 
 
 def _listed(tokens: Sequence[Token], left: Side, right: Side) -> bool:
