@@ -2,7 +2,8 @@
 
 usage: python -m tests.benchmarks.claims_on_people
 
-Each set is split in two by a hash of the problem: the rules were developed on the first half.
+Each set is split in two by a hash of the problem: the rules were developed on the first half. Under the figures of
+solutions that people wrote stands each alarm.
 """
 
 import hashlib
@@ -42,8 +43,10 @@ def main() -> None:
             print(f"prm800k, half {half}: steps rated {rating:+} flagged {flagged} of {len(rated)}")
     for name in ("math", "gsm8k"):
         for half, rows in halves(written(name)):
-            alarms = sum(first_alarm(row) is not None for row in rows)
-            print(f"{name}, half {half}: human solutions with an alarm {alarms} of {len(rows)}")
+            alarms = [reason for row in rows if (reason := first_reason(row))]
+            print(f"{name}, half {half}: human solutions with an alarm {len(alarms)} of {len(rows)}")
+            for reason in alarms:
+                print(f"  {reason}")
 
 
 def halves(rows: Iterator[Labelled]) -> list[tuple[int, list[Labelled]]]:
@@ -58,6 +61,11 @@ def first_alarm(row: Labelled) -> int | None:
     """The first step that is flagged."""
     labels = [found.label for found in check_steps(row.problem, row.steps)]
     return labels.index("incorrect") if "incorrect" in labels else None
+
+
+def first_reason(row: Labelled) -> str:
+    """Why the first flagged step is flagged; "" where none is."""
+    return next((found.reason for found in check_steps(row.problem, row.steps) if found.label == "incorrect"), "")
 
 
 def processbench(name: str) -> Iterator[Labelled]:
