@@ -65,7 +65,9 @@ def first_alarm(row: Labelled) -> int | None:
 
 def first_reason(row: Labelled) -> str:
     """Why the first flagged step is flagged; "" where none is."""
-    return next((found.reason for found in check_steps(row.problem, row.steps) if found.label == "incorrect"), "")
+    return next(
+        (found.reason for found in check_steps(row.problem, row.steps) if found.label == "incorrect"), ""
+    )
 
 
 def processbench(name: str) -> Iterator[Labelled]:
