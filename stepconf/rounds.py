@@ -47,7 +47,7 @@ def train_rounds(
     for number in range(recipe.loop.rounds + 1):
         folder = out / f"round-{number}"
         held_out = out / f"round-{number}" / "eval"
-        with _engine_of(recipe, policy) as engine:
+        with engine_of(recipe, policy) as engine:
             announce(f"round {number}: held-out problems")
             generate(evaluation_recipe(recipe, policy), held_out, tick, engine)
             measured.append({"round": number, "policy": policy, **measure_run(held_out)})
@@ -64,7 +64,7 @@ def train_rounds(
         announce(f"round {number + 1}: train")
         if not (folder / "training" / "summary.json").exists():
             learner = recipe.model_copy(update={"model": policy, "model_revision": _revision(recipe, policy)})
-            train(folder / "run", learner, folder / "training", report, exclude=_problem_ids(held_out))
+            train(folder / "run", learner, folder / "training", report, exclude=problem_ids(held_out))
         policy = str(folder / "training" / "model")
     return measured
 
@@ -104,7 +104,7 @@ def _revision(recipe: Recipe, policy: str) -> str | None:
 
 
 @contextmanager
-def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Guard] | None]:
+def engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Guard] | None]:
     """The policy's engine, loaded when first asked for: a stage that is done already needs none.
 
     None where a verifier waits for its memory: then each stage loads and closes it.
@@ -123,5 +123,6 @@ def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Guard] | No
         yield engine
 
 
-def _problem_ids(run: Path) -> set[str]:
+def problem_ids(run: Path) -> set[str]:
+    """The problems of a run."""
     return {row["problem_id"] for rows in read_shards(run, "solutions", ["problem_id"]) for row in rows}

@@ -17,10 +17,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +29,9 @@ from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
 from stepconf.problems.load import load_problems
 from stepconf.recipe import Recipe, load_recipe
-from stepconf.rounds import evaluation_recipe, round_recipe
+from stepconf.rounds import engine_of, evaluation_recipe, problem_ids, round_recipe
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import pairs_manifest, read_shards
-from stepconf.stages.models import open_guarded
 from stepconf.trainer import train
 from tests.studies.measures import Measured, measure
 
@@ -128,7 +124,7 @@ def recipe_of(size: Size, name: str, model: str) -> Recipe:
 
 def evaluate(folder: Path, recipe: Recipe, policy: str, size: Size) -> None:
     """Sample, decode greedily, and answer by CaT what was held out."""
-    with _engine_of(recipe, policy) as engine:
+    with engine_of(recipe, policy) as engine:
         sampled = evaluation_recipe(recipe, policy)
         if "rollout" in recipe.verify.verifiers:  # steps are labelled by completions of the measured policy
             branch = recipe.branch.model_copy(update={"where": ["first-error"]})
@@ -139,7 +135,7 @@ def evaluate(folder: Path, recipe: Recipe, policy: str, size: Size) -> None:
         if (folder / "tree.json").exists():
             return
         rows: list[dict[str, Any]] = []
-        if size.tree:
+        if size.tree and engine:
             rows = _tree_rows(folder / "sampled", sampled, engine(), size)
         write_atomically(folder / "tree.json", json.dumps(rows).encode())
 
@@ -190,10 +186,10 @@ def learner(method: Method, recipe: Recipe, number: int) -> Recipe:
 def run_seed(out: Path, number: int, recipe: Recipe, size: Size, names: list[str]) -> None:
     """All stages of one seed."""
     seed = out / f"seed-{number}"
-    with _engine_of(recipe, recipe.model) as engine:
+    with engine_of(recipe, recipe.model) as engine:
         say(f"seed {number}: samples of the base model")
         generate(round_recipe(recipe, recipe.model, number), seed / "samples", _quiet, engine)
-    held_out = _problem_ids(out / "base" / "sampled")
+    held_out = problem_ids(out / "base" / "sampled")
     for name in names:
         folder, method = seed / name, METHODS[name]
         if not (folder / "training" / "summary.json").exists():
@@ -210,21 +206,33 @@ def tabulate(out: Path, numbers: list[int], names: list[str]) -> None:
     for name in names:
         found[name] = [_measures(out / f"seed-{number}" / name) for number in numbers]
     mean = {name: {key: _average([one[key] for one in own]) for key in own[0]} for name, own in found.items()}
-    lines, kept = [], {}
-    for key in mean["base"]:
-        lines += [
-            f"\n**{key}**\n",
-            f"| method | 95 % interval | {' | '.join(f'- {one}' for one in AGAINST)} |",
-        ]
-        lines.append("|---|---|" + "---|" * len(AGAINST))
-        for name, own in mean.items():
-            others = [_shown(own[key].minus(mean[other][key])) if other in mean else "" for other in AGAINST]
-            lines.append(f"| {name} | {_shown(own[key])} | {' | '.join(others)} |")
-        kept[key] = {name: [own[key].estimate, own[key].interval] for name, own in mean.items()}
-    text = "\n".join(lines) + "\n"
+    others = [name for name in AGAINST if name in mean]
+    rows = [_row(key, name, mean, others) for key in mean["base"] for name in mean]
+    text = "".join(
+        _table(key, [row for row in rows if row["measure"] == key], others) for key in mean["base"]
+    )
     write_atomically(out / "table.md", text.encode())
-    write_atomically(out / "table.json", json.dumps(kept, indent=1).encode())
+    write_atomically(out / "table.json", json.dumps(rows, indent=1).encode())
     print(text)
+
+
+def _row(key: str, name: str, mean: dict[str, dict[str, Measured]], others: list[str]) -> dict[str, Any]:
+    """A measure of a method: its estimate with bounds, and the same of its differences."""
+    own = mean[name][key]
+    columns = {"": own} | {f"minus_{other}": own.minus(mean[other][key]) for other in others}
+    row: dict[str, Any] = {"measure": key, "method": name}
+    for prefix, value in columns.items():
+        low, high = value.interval or (None, None)
+        row |= {prefix or "estimate": value.estimate}
+        row |= {f"{prefix}_low".strip("_"): low, f"{prefix}_high".strip("_"): high}
+    return row
+
+
+def _table(key: str, rows: list[dict[str, Any]], others: list[str]) -> str:
+    head = f"\n**{key}**\n\n| method | 95 % interval |{''.join(f' - {other} |' for other in others)}\n"
+    columns = ["estimate", *(f"minus_{other}" for other in others)]
+    lines = [f"| {row['method']} | {' | '.join(_shown(row, one) for one in columns)} |" for row in rows]
+    return head + "|---|---|" + "---|" * len(others) + "\n" + "\n".join(lines) + "\n"
 
 
 def _measures(folder: Path) -> dict[str, Measured]:
@@ -235,33 +243,15 @@ def _measures(folder: Path) -> dict[str, Measured]:
 def _average(found: list[Measured]) -> Measured:
     """The mean over seeds, draw by draw; undefined where one of them is."""
     rows = zip(*[(one.estimate, *one.resamples) for one in found], strict=True)
-    first, *rest = (None if None in row else sum(row) / len(row) for row in rows)  # type: ignore[arg-type]
+    first, *rest = (None if None in row else sum(row) / len(row) for row in rows)
     return Measured(first, rest)
 
 
-def _shown(value: Measured) -> str:
-    if value.estimate is None:
+def _shown(row: dict[str, Any], column: str) -> str:
+    if row[column] is None:
         return "-"
-    bounds = "" if value.interval is None else f" [{value.interval[0]:.3f}, {value.interval[1]:.3f}]"
-    return f"{value.estimate:.3f}{bounds}"
-
-
-def _problem_ids(run: Path) -> set[str]:
-    return {row["problem_id"] for rows in read_shards(run, "solutions", ["problem_id"]) for row in rows}
-
-
-@contextmanager
-def _engine_of(recipe: Recipe, policy: str) -> Iterator[Callable[[], Guard]]:
-    """The policy's engine, loaded when first asked for."""
-    with ExitStack() as stack:
-
-        @cache
-        def engine() -> Guard:
-            loaded = open_guarded(round_recipe(recipe, policy, 1))
-            stack.callback(loaded.close)
-            return loaded
-
-        yield engine
+    low, high = (row[f"{column}_{end}".removeprefix("estimate_")] for end in ("low", "high"))
+    return f"{row[column]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def _typed(*arguments: str) -> None:
