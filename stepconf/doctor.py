@@ -78,7 +78,8 @@ def examine(recipe: Recipe, bench: Path | None = None) -> bool:
 def _self_check(tested: Any) -> tuple[str, str, bool | None]:
     """What the workers found before the tap was put in; an engine that started passed."""
     found = tested.check
-    return "tap against vLLM's own", f"max |d| {found.gap:.1e} nats; checked in {found.seconds:.1f} s", True
+    value = f"max |d| {found.gap:.1e} nats; checked in {found.seconds:.1f} s; statistics by {found.kernel}"
+    return "tap against vLLM's own", value, True
 
 
 def _asked(tested: Engine, recipe: Recipe, n: int) -> list[SampleRequest]:

@@ -43,6 +43,7 @@ HOME = {
     "vllm": {"engines/vllm.py", "engines/vllm_start.py", "engines/vllm_tap.py"},
     "torch": {
         "engines/stats.py",
+        "engines/fused_stats.py",
         "engines/transformers.py",
         "engines/reward.py",
         "engines/vllm_tap.py",
@@ -58,6 +59,7 @@ HOME = {
         "demo_model.py",
         "training/",
     },
+    "triton": {"engines/fused_stats.py"},
     "sympy": {"core/maths/algebra.py"},
     "flint": {"core/maths/"},
     "math_verify": {"verifiers/final.py"},

@@ -19,7 +19,7 @@ COLUMNS = 6  # of `token_stats`
 # Tokens whose largest logit is found at a time: only the chunk of the very largest is searched for the second one.
 _CHUNK = 512
 # exp() of it is 0 in float32; finite, so that masked tokens (logit -inf) add 0 and not NaN to the entropy.
-_FLOOR = -1e4
+FLOOR = -1e4
 
 
 def topk_entropy(logits: torch.Tensor, k: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ def token_stats(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     first, second = _two_largest(logits, maxima)
     total, moment, square, logit_sum = sums.unbind()
     log_total, mean = total.log(), moment / total
-    drawn = (logits.gather(-1, token_ids[:, None])[:, 0].float() - first).clamp(min=_FLOOR)
+    drawn = (logits.gather(-1, token_ids[:, None])[:, 0].float() - first).clamp(min=FLOOR)
     columns = (
         drawn - log_total,
         (log_total - mean).clamp(min=0),
@@ -96,7 +96,7 @@ def _reduced(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             torch.amax(part[:, :whole].unflatten(-1, (-1, _CHUNK)), -1, out=own[:, : whole // _CHUNK])
         if whole < vocabulary:
             torch.amax(part[:, whole:], -1, out=own[:, -1])
-        shifted = (part - own.amax(-1, keepdim=True)).clamp_(min=_FLOOR)
+        shifted = (part - own.amax(-1, keepdim=True)).clamp_(min=FLOOR)
         weights = shifted.exp()
         torch.sum(weights, -1, out=sums[0, block])
         weights *= shifted

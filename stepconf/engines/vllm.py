@@ -115,7 +115,7 @@ class VllmEngine:
                     "or add --engine transformers",
                 )
         gap, seconds = (max(one[name] for one in found) for name in ("gap", "seconds"))
-        return TapCheck(found[0]["runner"], found[0]["device"], gap, seconds)
+        return TapCheck(found[0]["runner"], found[0]["device"], found[0]["kernel"], gap, seconds)
 
     def _describe(self, version: str, model: str, revision: str | None) -> EngineInfo:
         config = self.config.model_config
@@ -265,12 +265,14 @@ class TapCheck:
     Args:
         runner: vLLM's model runner, `v1` or `v2`; the same seed draws other tokens on the other.
         device: of the first worker.
+        kernel: what computes a token's statistics there, `triton` or `torch`.
         gap: the largest |difference| in nats, of all workers.
         seconds: what the check took the slowest worker.
     """
 
     runner: str
     device: str
+    kernel: str
     gap: float
     seconds: float
 

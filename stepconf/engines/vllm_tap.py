@@ -49,6 +49,8 @@ _V2_CALLERS = (
 
 # Raw logits [rows, vocabulary], extra columns, token ids [rows] -> COLUMNS a row.
 Gather = Callable[[torch.Tensor, int, torch.Tensor], LogprobsTensors]
+# Of this worker: `token_stats`, or the kernel that takes its place on GPUs.
+_stats: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = token_stats
 
 
 # Logits that a grammar has changed in place, with a copy from before. Only the latest: a step has one batch.
@@ -77,7 +79,7 @@ def _gather_stats(logits: torch.Tensor, num_logprobs: int, token_ids: torch.Tens
         raise ValueError(f"the entropy tap carries {COLUMNS - 1} extra columns, got logprobs={num_logprobs}")
     ids = token_ids.to(torch.int32).unsqueeze(-1).expand(-1, COLUMNS).contiguous()
     ranks = torch.ones(len(token_ids), dtype=torch.int64, device=logits.device)
-    return LogprobsTensors(ids, token_stats(logits, token_ids), ranks)
+    return LogprobsTensors(ids, _stats(logits, token_ids), ranks)
 
 
 def _noting_raw(apply: Callable[..., None]) -> Callable[..., None]:
@@ -151,6 +153,30 @@ def _gaps(theirs: Gather, ours: Gather, logits: torch.Tensor, device: torch.devi
         "largest log-probabilities": (a[:, 1] - b[:, 2]).abs().max().item(),
         "second log-probabilities": (a[:, 2] - b[:, 5]).abs().max().item(),
     }
+
+
+def choose_stats(vocabulary: int, dtype: torch.dtype, device: torch.device) -> str:
+    """Take the kernel that reads the logits once, where there is a GPU and it gives what `token_stats` gives.
+
+    Returns:
+        `triton`, or `torch` and, on a GPU, why the kernel is not taken.
+    """
+    global _stats
+    _stats = token_stats
+    if device.type == "cpu":
+        return "torch"
+    try:
+        from stepconf.engines.fused_stats import fused_token_stats
+
+        for kind in {dtype, torch.float32}:
+            logits = _rows(vocabulary).to(device, kind)
+            token_ids = torch.arange(_ROWS, device=device) + vocabulary // 2
+            found, expected = (of(logits, token_ids) for of in (fused_token_stats, token_stats))
+            torch.testing.assert_close(found, expected, rtol=LIMIT, atol=LIMIT)
+    except Exception as error:  # noqa: BLE001  Triton's compiler raises what it likes; without it all goes on
+        return f"torch ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+    _stats = fused_token_stats
+    return "triton"
 
 
 def tap_v1(sampler: Any, vocabulary: int, dtype: torch.dtype, device: torch.device) -> float:
@@ -235,8 +261,8 @@ class EntropyTap:
         """Check and tap the runner in use. An exception would leave a worker as text without a type: none does.
 
         Returns:
-            runner ("v1", "v2", or "" for another), device, gap (nats) and seconds of the check, and problem: why
-            it is not tapped, "" where it is.
+            runner ("v1", "v2", or "" for another), device, kernel (see `choose_stats`), gap (nats) and seconds of
+            the check, and problem: why it is not tapped, "" where it is.
         """
         runner, config = self.model_runner, self.model_config
         modules = [kind.__module__ for kind in type(runner).__mro__]
@@ -244,6 +270,7 @@ class EntropyTap:
         found: dict[str, Any] = {"runner": name, "device": str(runner.device), "gap": 0.0, "problem": ""}
         sizes = config.get_vocab_size(), config.dtype, runner.device
         started = time.perf_counter()
+        found["kernel"] = choose_stats(*sizes)
         try:
             if name == "v1":
                 found["gap"] = tap_v1(runner.sampler, *sizes)
