@@ -100,7 +100,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_wrong_tap_is_not_put_in(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant, what = MUTANTS[name]
-    monkeypatch.setattr(vllm_tap, "token_stats", mutant)
+    monkeypatch.setattr(vllm_tap, "_stats", mutant)
     sampler = Sampler()
     before = sampler.compute_logprobs, sampler.gather_logprobs
     with pytest.raises(StepconfError, match=f"^{what} of .* off by"):
