@@ -34,6 +34,11 @@ def _spinner() -> SpinnerColumn:
     return SpinnerColumn("line" if console.options.ascii_only else "dots")
 
 
+def _times() -> tuple[ProgressColumn, ...]:
+    """`0:00:10 elapsed, 0:00:20 left`."""
+    return TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left")
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -50,9 +55,7 @@ class StageProgress:
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *_times(),
             console=console,
             disable=not shown,
         )
@@ -87,9 +90,7 @@ class TrainProgress:
             _Name(9),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *_times(),
             TextColumn("{task.fields[metrics]}"),
             console=console,
         )
