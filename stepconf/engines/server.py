@@ -5,7 +5,7 @@ the engine that it runs. A server that returns token ids and the likeliest token
 and its bounds, no entropy. Any other one gives text alone. Token ids are never made from text again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from pathlib import Path
@@ -135,10 +135,10 @@ class ServerEngine:
             "max_tokens": how.max_tokens,
         }
         if self._gives == "statistics":
-            own = {"n": request.n, "seed": request.seed, "stop": list(how.stop)}
+            own = {"n": request.n, "seed": request.seed, **_stops(how.stop)}
             return [common | own | {"stepconf": {"until": list(how.until)}}]
         if self._gives == "tokens":
-            common |= {"stop": [*how.stop, *how.until], "stop_token_ids": sorted(self.tokenizer.end_ids)}
+            common |= _stops((*how.stop, *how.until)) | {"stop_token_ids": sorted(self.tokenizer.end_ids)}
             common |= _TOKENS | {"include_stop_str_in_output": True}
         else:
             if how.until:
@@ -146,7 +146,7 @@ class ServerEngine:
                     f"{self._name} gives no token ids, so a solution cannot be continued from a step.",
                     "Sample whole solutions: --set branch.where=[]; or use a server that knows return_token_ids.",
                 )
-            common |= {"prompt": self.tokenizer.decode(request.prompt_ids), "stop": list(how.stop)}
+            common |= {"prompt": self.tokenizer.decode(request.prompt_ids), **_stops(how.stop)}
         return [common | {"n": 1, "seed": request.seed + i} for i in range(request.n)]
 
     def _read(self, data: dict[str, Any], request: SampleRequest) -> list[Completion]:
@@ -253,13 +253,20 @@ class _Whole:
     parts: dict[int, list[Completion]] = field(default_factory=dict)
 
 
+def _stops(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Where a text ends; some servers fail over an empty list."""
+    return {"stop": list(texts)} if texts else {}
+
+
 def _card(cards: list[dict[str, Any]], model: str) -> dict[str, Any]:
-    """That of the model: of its name, or the only one."""
+    """That of the model: of its name, or the only one; some servers list none and answer nevertheless."""
+    if not cards:
+        return {"id": model}
     named = [card for card in cards if card["id"] in (model, Path(model).name)]
     if len(found := named or cards) != 1:
         names = ", ".join(str(card["id"])[:100] for card in cards[:10])
         raise StepconfError(
-            f"the server has no model {model}: {names or 'none at all'}.",
+            f"the server has no model {model}: {names}.",
             "Give --model as the server names it, or serve one model.",
         )
     return found[0]

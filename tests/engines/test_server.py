@@ -204,6 +204,19 @@ def test_a_refused_request_is_one_loss_a_server_that_fails_ends_the_run(
     assert type(ended.value) is error
 
 
+def test_a_server_that_lists_no_model_and_fails_over_an_empty_list_of_stops() -> None:
+    """As `transformers serve` does."""
+
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        choice = {"index": 0, "text": "4", "finish_reason": "stop"}
+        failed = body.get("stop") == []
+        handler.send(500 if failed else 200, b"Internal Server Error" if failed else {"choices": [choice]})
+
+    with chat_server(behave) as server, opened(server.url, **{"engine.max_model_len": 64}) as found:
+        server.models = []
+        assert sampled(found, REQUESTS[:1])["greedy"][0].pieces == ["4"]
+
+
 def test_html_is_no_answer() -> None:
     with chat_server(lambda handler, body: handler.send(200, b"<html>")) as server:
         server.models = [{"id": "tiny", "max_model_len": 64}]
@@ -214,7 +227,6 @@ def test_html_is_no_answer() -> None:
 @pytest.mark.parametrize(
     ("models", "said"),
     [
-        ([], "has no model .*: none at all"),
         ([{"id": "a"}, {"id": "b"}], "has no model .*: a, b"),
         ([{"id": "tiny"}], "does not say how many tokens"),
         (
