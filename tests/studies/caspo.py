@@ -40,11 +40,12 @@ AGAINST = ("base", "caspo")  # differences are to these
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How a policy is made of the samples: keys of `train`, and the pairs and the label noise of its data."""
+    """How a policy is made of the samples: keys of `train`, pairs and label noise of its data, share of the steps."""
 
     keys: dict[str, Any] = field(default_factory=dict)
     pairs: str = ""
     noise: float = 0.0
+    share: float = 1.0
 
 
 SFT = {"objective": "sft"}
@@ -57,6 +58,7 @@ METHODS = {
     "caspo": Method(pairs="caspo"),
     "caspo+nll": Method({"nll_weight": 1.0}, "caspo"),
     "caspo+margin": Method({"margin_weight": 1.0, "entropy_margin": 0.5}, "caspo"),
+    "caspo-half": Method(pairs="caspo", share=0.5),  # what caspo-sft has before its SFT
     "caspo-sft": Method({"stages": [{"objective": "dpo"}, SFT]}, "caspo"),
     "rstar": Method(pairs="rstar"),
     "rloo": Method({"objective": "rloo"}),
@@ -171,12 +173,13 @@ def data_of(method: Method, seed: Path, recipe: Recipe) -> Path:
 
 def learner(method: Method, recipe: Recipe, number: int) -> Recipe:
     """The recipe of a method's training; stages share the steps."""
-    keys = {"seed": number, **method.keys}
+    steps = round(method.share * (recipe.train.max_steps or 0))
+    keys = {"seed": number, "max_steps": steps, **method.keys}
     rate = {"learning_rate": SFT_RATE * recipe.train.learning_rate}
     if keys.get("objective") == "sft":
         keys |= rate
     if stages := keys.get("stages"):
-        keys["max_steps"] = (recipe.train.max_steps or 0) // len(stages)
+        keys["max_steps"] = steps // len(stages)
         keys["stages"] = [one | rate if one["objective"] == "sft" else one for one in stages]
     values = recipe.model_dump()
     values["train"] |= keys

@@ -115,9 +115,7 @@ def v2_function() -> Any:
 
 def test_a_wrong_column_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = vllm_tap.token_stats
-    monkeypatch.setattr(
-        vllm_tap, "_stats", lambda logits, ids: exact(logits, ids)[:, [0, 2, 1, 3, 4, 5]]
-    )
+    monkeypatch.setattr(vllm_tap, "_stats", lambda logits, ids: exact(logits, ids)[:, [0, 2, 1, 3, 4, 5]])
     with pytest.raises(StepconfError, match=r"entropies of .* off by"):
         vllm_tap.tap_v2(384, torch.float32, CPU)
 
