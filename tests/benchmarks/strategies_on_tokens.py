@@ -17,9 +17,8 @@ a tree gives up for a question are completed greedily and graded: how many right
 Arithmetic chains, for a model that was trained on such (`tests.benchmarks.arithmetic_chains` says how):
 
     python -m tests.benchmarks.strategies_on_tokens --model solver/model --learnt gold.jsonl --limit 48 --k 8 \\
-        --problems 'reasoning-gym:chain_sum?min_terms=3&max_terms=4&min_digits=1&max_digits=1&size=96' \\
-        --set prompt.style=plain --set prompt.instruction= --set segment.mode=lines --set sampling.max_tokens=80 \\
-        --set engine.dtype=float32 --set engine.max_model_len=512
+        --recipe recipes/smollm2-135m/chains.yaml \\
+        --problems 'reasoning-gym:chain_sum?min_terms=3&max_terms=4&min_digits=1&max_digits=1&size=96'
 """
 
 import argparse
