@@ -199,6 +199,8 @@ def run_seed(out: Path, number: int, recipe: Recipe, size: Size, names: list[str
             say(f"seed {number}: {name}, train")
             data = data_of(method, seed, recipe)
             train(data, learner(method, recipe, number), folder / "training", lambda _: None, held_out)
+            for state in (folder / "training" / "state").glob("checkpoint-*"):
+                shutil.rmtree(state)  # three times the model; a finished training needs none
         say(f"seed {number}: {name}, measure")
         evaluate(folder, recipe, str(folder / "training" / "model"), size)
 
