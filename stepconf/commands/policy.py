@@ -42,12 +42,13 @@ def train(
 ) -> None:
     """Optimise a model: DPO, SFT, RLOO and others, or rounds.
 
-    More steps right: dpo on pairs of steps, step-kto without pairs, pure by the worst step of each sample.
+    More steps right: dpo on pairs of steps (more so with train.nll_weight=1), step-kto without pairs, pure by the
+    worst step of each sample. Entropy tells less of right and wrong afterwards.
 
-    More answers right: rloo, or grpo (less over-confident with train.divide_by_std=false).
+    More answers right: rloo, or grpo (less over-confident with train.divide_by_std=false), from outcomes alone.
 
-    Honest confidence: sft on the run's right solutions, also as a last stage:
-    --set "train.stages=[{objective: dpo}, {objective: sft}]"; within dpo, train.nll_weight and train.margin_weight.
+    A ranking by entropy that stays: sft on the run's right solutions as a last stage, with
+    --set "train.stages=[{objective: dpo}, {objective: sft}]"; within dpo, train.margin_weight helps a little.
 
     Without RUN: rounds of sampling, pairs and training, each measured on held-out problems (keys problems and loop
     of the recipe; see recipes/). Several GPUs: torchrun --nproc-per-node 8 -m stepconf train RUN ...
