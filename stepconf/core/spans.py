@@ -34,7 +34,7 @@ class Tokens(NamedTuple):
         """Of the tokens from `start` to before `end`; a list with a NaN is not there."""
         own = [column[start:end] for column in self]
         given = [own[0], own[1], own[2], *(None if np.isnan(one).any() else one for one in own[3:])]
-        return TokenScores(*(None if one is None else one.tolist() for one in given))  # type: ignore[arg-type]
+        return TokenScores(*(None if one is None else one.tolist() for one in given))  # type: ignore[arg-type]  # the first three are there
 
 
 def spread(flat: Floats, given: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64]) -> Floats:

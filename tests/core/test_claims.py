@@ -52,6 +52,7 @@ FAILS = [
     ("10% of 400 + 50 = 100", "10% of 400 + 50 = 100"),
     ("The shop loses 5 thousand dollars a day, so 5 * 3 = 16000", "5 * 3 = 16000"),
     ("5 * 3 = 15000, which is 15 thousand", "5 * 3 = 15000"),
+    ("Now we have 5 - 3 = 0", "5 - 3 = 0"),
 ]
 LEFT_ALONE = [
     "",

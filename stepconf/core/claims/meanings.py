@@ -56,7 +56,8 @@ def other_meaning(
     values = _values(left.node, right.node)
     if values and any((values[0] - values[1]) % n == 0 for n in moduli):
         return "holds for residues"
-    if values and any(values[1] == values[0] * SCALES.get(t.name.lower(), 0) for t in tokens[: left.start]):
+    named = {token.name.lower() for token in tokens[: left.start]} & SCALES.keys()
+    if values and any(values[1] == values[0] * SCALES[scale] for scale in named):
         return "holds in a unit that was named before"
     stated = _values(_shared(left.node), right.node)
     if stated and stated[0] == stated[1]:
