@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import norm
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from stepconf.calibration import fit
 from stepconf.calibration.fit import Rows, fit_confidence, folds, held_out_probabilities, write_confidence
 from stepconf.calibration.fitted import load_confidence
 from stepconf.calibration.signals import Units
-from stepconf.core.confidence import CUT, FittedConfidence
+from stepconf.core.confidence import FittedConfidence
 from stepconf.core.records import TokenScores
 from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
@@ -59,10 +60,25 @@ def document() -> dict[str, Any]:
     return fit_confidence(good_run(), {"steps": simulated()}, None, 50, 0)
 
 
+class NormalScores(TransformerMixin, BaseEstimator):
+    """Each column by its ranks among the rows fitted on, at 33 of them; what is equal there has the mean score."""
+
+    def fit(self, values: np.ndarray, _: object = None) -> "NormalScores":
+        ranks = (np.arange(1, 34) - 0.5) / 33
+        self.columns_ = []
+        for column in np.sort(values, axis=0).T:
+            at = column[[int(np.ceil(rank * len(column) - 1e-9)) - 1 for rank in ranks]]
+            scores = [norm.ppf(ranks[at == value]).mean() for value in sorted({*at})]
+            self.columns_.append((sorted({*at}), scores))
+        return self
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        return np.array([np.interp(x, *own) for x, own in zip(values.T, self.columns_, strict=True)]).T
+
+
 def composed(rows: Rows) -> CalibratedClassifierCV:
     """The same model out of scikit-learn's own parts."""
-    cut = FunctionTransformer(lambda x: np.clip(x, -CUT, CUT))
-    linear = make_pipeline(StandardScaler(), cut, LogisticRegression(C=fit.INVERSE_PENALTY, max_iter=1000))
+    linear = make_pipeline(NormalScores(), LogisticRegression(C=fit.INVERSE_PENALTY, max_iter=1000))
     model = CalibratedClassifierCV(linear, method="isotonic", cv=list(folds(rows)), ensemble=False)
     return model.fit(rows.values, rows.correct)
 
@@ -181,19 +197,22 @@ def of_steps(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "a later version": (lambda d: d | {"version": 2}, "no confidence file of version 1"),
+    "another version": (lambda d: d | {"version": 1}, "no confidence file of version 2"),
     "another file": (lambda d: {"model": "m"}, "no confidence file"),
     "a list": (lambda d: [d], "no object"),
     "no model": (lambda d: {k: v for k, v in d.items() if k != "model"}, "damaged"),
     "an unknown signal": (of_steps(signals=["entropy_mean", "length", "karma"]), "karma"),
     "too few coefficients": (of_steps(coefficients=[1.0]), "damaged"),
-    "a NaN": (of_steps(intercept=1.0, means=[float("nan"), 1.0, 2.0]), "damaged"),
-    "a scale of zero": (of_steps(scales=[0.0, 1.0, 1.0]), "damaged"),
+    "a NaN": (of_steps(intercept=float("nan")), "damaged"),
+    "a scale of nothing": (of_steps(scales=[{"values": [], "scores": []}] * 3), "damaged"),
+    "a scale that falls": (of_steps(scales=[{"values": [0.0, 1.0], "scores": [1.0, 0.0]}] * 3), "damaged"),
+    "scales of an older version": (of_steps(scales=[1.0, 1.0, 1.0]), "damaged"),
+    "too few scales": (of_steps(scales=[{"values": [0.0], "scores": [0.0]}]), "damaged"),
     "knots that fall": (of_steps(knots=[1.0, 0.0], levels=[0.2, 0.3]), "damaged"),
     "levels that fall": (of_steps(knots=[0.0, 1.0], levels=[0.4, 0.3]), "damaged"),
     "a certainty": (of_steps(knots=[0.0, 1.0], levels=[0.4, 1.0]), "damaged"),
     "no knots": (of_steps(knots=[], levels=[]), "damaged"),
-    "a text": (of_steps(means=["a", 1.0, 2.0]), "damaged"),
+    "a text": (of_steps(coefficients=["a", 1.0, 2.0]), "damaged"),
 }
 
 
@@ -258,6 +277,14 @@ def test_rows_without_a_value_are_left_out_and_constants_too() -> None:
     assert chosen["n"] == int((~np.isnan(gaps)).sum())
     usual = fit_confidence(good_run(), {"steps": units}, None, 10, 0)["steps"]
     assert usual["n"] == n and list(usual["signals"]) == ["entropy_mean", "length", "step_index"]
+
+
+def test_a_wild_value_counts_as_a_large_one(document: dict[str, Any]) -> None:
+    fitted = FittedConfidence.of_document(document).steps
+    assert fitted is not None
+    rows = np.array([[3.0, 20.0, 0.0], [1e30, 20.0, 0.0], [np.inf, 20.0, 0.0]])
+    likely, *wild = fitted.probabilities(rows).tolist()
+    assert wild == [likely, likely]
 
 
 def test_ties_and_a_perfect_signal() -> None:

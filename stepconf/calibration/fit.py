@@ -1,6 +1,7 @@
 """Fit a confidence: `stepconf calibrate RUN --fit FILE`. The one home of scikit-learn.
 
-A logistic regression on standardised signals, and on its sums over problems that it has not seen an isotonic map.
+A logistic regression on normal scores of the signals, and on its sums over problems that it has not seen an isotonic
+map.
 Every figure that the file states is of problems on which neither was fitted.
 """
 
@@ -8,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from stepconf.calibration.signals import Column, Kind, Units
 from stepconf.core.bootstrap import cluster_bootstrap
 from stepconf.core.calibration import auroc, brier, ece, reliability_bins
 from stepconf.core.calibration.protocols import within_groups
-from stepconf.core.confidence import FORMAT, POSITION, VERSION, FittedMap, standardised
+from stepconf.core.confidence import FORMAT, POSITION, VERSION, FittedMap, Scale, normal_scores
 from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
 from stepconf.run.shards import write_atomically
@@ -25,6 +27,8 @@ from stepconf.version import __version__
 
 FOLDS = 5
 INVERSE_PENALTY = 0.1  # scikit-learn's C: signals of one list say much the same, and answers are few
+RANKS = (np.arange(33) + 0.5) / 33  # of a signal's scale: as many as 30 problems with an answer each can fill
+NORMAL_QUANTILES = np.array([NormalDist().inv_cdf(rank) for rank in RANKS])
 LEAST_PROBLEMS = 30
 LEAST_WITH_EACH = FOLDS  # problems that have a right row, and a wrong one: so that each fold may have both
 FITTABLE = (*(one.name for one in SIGNALS if one.higher_is_better is not None), POSITION)
@@ -151,20 +155,26 @@ def _part(rows: Rows, index: Column) -> Rows:
     return Rows(rows.names, rows.values[index], rows.correct[index], rows.problems[index], rows.as_is[index])
 
 
-def _linear(rows: Rows) -> tuple[Column, Column, Column, float]:
-    """Means, scales, coefficients and intercept of a logistic regression with an L2 penalty."""
+def _scale(values: Column) -> Scale:
+    """Of one signal (n,): where quantiles are equal, their mean normal score."""
+    quantiles, place = np.unique(np.quantile(values, RANKS, method="inverted_cdf"), return_inverse=True)
+    scores = np.bincount(place, NORMAL_QUANTILES) / np.bincount(place)
+    return Scale(tuple(quantiles.tolist()), tuple(scores.tolist()))
+
+
+def _linear(rows: Rows) -> tuple[tuple[Scale, ...], Column, float]:
+    """Scales, coefficients and intercept of a logistic regression with an L2 penalty."""
     from sklearn.linear_model import LogisticRegression
 
-    means, scales = rows.values.mean(axis=0), rows.values.std(axis=0)
-    scales = np.where(scales > 0, scales, 1.0)
     if len(set(rows.correct.tolist())) < 2:
         raise StepconfError(
             "the wrong rows, or the right ones, are all in the same few problems.",
             "Take problems that the model solves sometimes, or more samples of each.",
         )
+    scales = tuple(_scale(column) for column in rows.values.T)
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)
-    model.fit(standardised(rows.values, means, scales), rows.correct)
-    return means, scales, model.coef_[0], float(model.intercept_[0])
+    model.fit(normal_scores(rows.values, scales), rows.correct)
+    return scales, model.coef_[0], float(model.intercept_[0])
 
 
 def _map(rows: Rows) -> FittedMap:
@@ -173,18 +183,17 @@ def _map(rows: Rows) -> FittedMap:
 
     sums = np.empty(len(rows.correct))
     for fitting, apart in folds(rows):
-        means, scales, coefficients, intercept = _linear(_part(rows, fitting))
-        sums[apart] = standardised(rows.values[apart], means, scales) @ coefficients + intercept
+        scales, coefficients, intercept = _linear(_part(rows, fitting))
+        sums[apart] = normal_scores(rows.values[apart], scales) @ coefficients + intercept
     isotonic = IsotonicRegression(out_of_bounds="clip").fit(sums, rows.correct.astype(float))
     # Never certain: a row more of either class might have come.
     least = 1 / (len(rows.correct) + 2)
     levels = np.clip(isotonic.y_thresholds_, least, 1 - least)
     knots, first = np.unique(isotonic.X_thresholds_, return_index=True)
-    means, scales, coefficients, intercept = _linear(rows)
+    scales, coefficients, intercept = _linear(rows)
     return FittedMap(
         rows.names,
-        tuple(means.tolist()),
-        tuple(scales.tolist()),
+        scales,
         tuple(coefficients.tolist()),
         intercept,
         tuple(knots.tolist()),

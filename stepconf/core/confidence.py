@@ -1,10 +1,10 @@
 """A fitted confidence: the probability that a step or an answer is right, from signals of its tokens.
 
-Each signal is standardised and cut at `CUT` standard deviations, a logistic regression adds them up, and an isotonic
-map makes the sum a probability. `calibration/fit.py` fits it; what is here needs no more than NumPy.
+Each signal is turned into its normal score, a logistic regression adds them up, and an isotonic map makes the sum a
+probability. `calibration/fit.py` fits it; what is here needs no more than NumPy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -17,8 +17,7 @@ from stepconf.core.records import Solved, TokenScores
 from stepconf.core.signals import SIGNALS
 from stepconf.errors import StepconfError
 
-FORMAT, VERSION = "stepconf-confidence", 1
-CUT = 5.0  # standard deviations: one wild value (a perplexity of e^80) must not decide
+FORMAT, VERSION = "stepconf-confidence", 2
 POSITION = "step_index"  # of a step in its solution, from 0; beside the signals of its tokens
 _BY_NAME = {signal.name: signal for signal in SIGNALS}
 _REFIT = "Fit it again: stepconf calibrate RUN --fit FILE"
@@ -27,17 +26,27 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """From a signal to its normal score: that of its rank among the rows that it was fitted on (van der Waerden).
+
+    `values`: quantiles of those rows, ascending; `scores`: the quantiles of the standard normal distribution at the
+    same ranks. Linear between them and constant outside, so that one wild value (a perplexity of e^80) cannot decide.
+    """
+
+    values: tuple[float, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FittedMap:
     """From the values of k signals to a probability.
 
-    `means`, `scales` (> 0) and `coefficients`: of each signal. `knots`: sums at which the isotonic map is given,
-    ascending; `levels`: its probabilities there, in (0, 1), non-decreasing. Between knots it is linear, outside
-    constant.
+    `scales` and `coefficients`: of each signal. `knots`: sums at which the isotonic map is given, ascending; `levels`:
+    its probabilities there, in (0, 1), non-decreasing. Between knots it is linear, outside constant.
     """
 
     signals: tuple[str, ...]
-    means: tuple[float, ...]
-    scales: tuple[float, ...]
+    scales: tuple[Scale, ...]
     coefficients: tuple[float, ...]
     intercept: float
     knots: tuple[float, ...]
@@ -45,7 +54,7 @@ class FittedMap:
 
     def probabilities(self, values: Floats) -> Floats:
         """Of rows of values (n, k), n probabilities; NaN where a value is NaN."""
-        sums = standardised(values, self.means, self.scales) @ np.array(self.coefficients) + self.intercept
+        sums = normal_scores(values, self.scales) @ np.array(self.coefficients) + self.intercept
         found: Floats = np.interp(sums, self.knots, self.levels)  # NaN where a sum is
         return found
 
@@ -64,10 +73,10 @@ class FittedMap:
         return None if np.isnan(probability) else probability
 
 
-def standardised(values: Floats, means: npt.ArrayLike, scales: npt.ArrayLike) -> Floats:
-    """(values - means) / scales, cut at `CUT`; NaN stays."""
-    cut: Floats = np.clip((values - np.asarray(means)) / np.asarray(scales), -CUT, CUT)
-    return cut
+def normal_scores(values: Floats, scales: Sequence[Scale]) -> Floats:
+    """Of rows of values (n, k) the normal scores (n, k); NaN stays."""
+    columns = zip(values.T, scales, strict=True)
+    return np.stack([np.interp(column, one.values, one.scores) for column, one in columns], axis=1)
 
 
 def _value(name: str, scores: TokenScores) -> float | None:
@@ -152,17 +161,21 @@ def _map_of(part: Mapping[str, Any] | None) -> FittedMap | None:
     unknown = sorted({*names} - {*_BY_NAME, POSITION})
     if unknown:
         raise StepconfError(f"it needs signals that there are not: {', '.join(unknown)}.", _REFIT)
-    columns = [
-        tuple(map(float, values))
-        for values in (part["means"], part["scales"], part["coefficients"], part["knots"], part["levels"])
-    ]
-    means, scales, coefficients, knots, levels = columns
-    if not all(np.isfinite(column).all() for column in columns) or not len(names) == len(means) == len(
-        scales
-    ) == len(coefficients):
-        raise ValueError("numbers are missing, or not finite")
-    if not knots or len(knots) != len(levels) or min(scales, default=1.0) <= 0:
-        raise ValueError("the isotonic map or a scale is not one")
-    if (np.diff(knots) <= 0).any() or (np.diff(levels) < 0).any() or not 0 < levels[0] <= levels[-1] < 1:
-        raise ValueError("the isotonic map does not ascend within (0, 1)")
-    return FittedMap(names, means, scales, coefficients, float(part["intercept"]), knots, levels)
+    scales = tuple(Scale(_floats(one["values"]), _floats(one["scores"])) for one in part["scales"])
+    coefficients, knots, levels = (_floats(part[name]) for name in ("coefficients", "knots", "levels"))
+    intercept = _floats([part["intercept"]])[0]
+    if not len(names) == len(scales) == len(coefficients):
+        raise ValueError("a signal lacks its scale or coefficient")
+    for at, value in ((knots, levels), *((one.values, one.scores) for one in scales)):
+        if not at or len(at) != len(value) or (np.diff(at) <= 0).any() or (np.diff(value) < 0).any():
+            raise ValueError("a scale or the isotonic map does not ascend")
+    if not 0 < levels[0] <= levels[-1] < 1:
+        raise ValueError("the isotonic map leaves (0, 1)")
+    return FittedMap(names, scales, coefficients, intercept, knots, levels)
+
+
+def _floats(values: Sequence[Any]) -> tuple[float, ...]:
+    found = tuple(map(float, values))
+    if not np.isfinite(found).all():
+        raise ValueError("a number is not finite")
+    return found
