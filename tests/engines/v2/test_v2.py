@@ -14,7 +14,7 @@ import pytest
 from stepconf.engines.base import Completion, SampleRequest, Sampling, ScoreRequest
 from stepconf.errors import StepconfError
 from tests.engines.reference import token_numbers
-from tests.tiny import tiny_model
+from tests.tiny import vllm_model
 
 if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") != "1" or os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("`make test-v2` runs it, in an environment with Triton", allow_module_level=True)
@@ -49,29 +49,12 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """As `tiny_model`, with heads of 32: the smallest that vLLM's attention takes on a CPU."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("model")
-    AutoTokenizer.from_pretrained(tiny_model()).save_pretrained(folder)
-    config = LlamaConfig.from_pretrained(tiny_model())
-    config.hidden_size, config.head_dim = 128, 32
-    torch.manual_seed(7)
-    made = LlamaForCausalLM(config)
-    with torch.no_grad():
-        made.lm_head.weight.normal_(0, 0.3)
-    made.save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture(scope="module", params=WAYS)
-def engine(model: str, request: pytest.FixtureRequest) -> Iterator[VllmEngine]:
+def engine(request: pytest.FixtureRequest) -> Iterator[VllmEngine]:
     with pytest.MonkeyPatch.context() as patch:
         # Two workers want a NUMA node each, which a small machine has not.
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        with closing(VllmEngine(model, dtype="float32", options=WAYS[request.param])) as started:
+        with closing(VllmEngine(str(vllm_model()), dtype="float32", options=WAYS[request.param])) as started:
             yield started
 
 
