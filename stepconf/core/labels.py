@@ -7,7 +7,8 @@ decides is `unknown`, never `incorrect`.
 
 A reasoning model may take back what it has thought. An incorrect step of the thinking is no error of the solution
 where the thinking reconsiders later, in a step after it or within it: it is `unknown`, with `TAKEN_BACK` as its
-source, and the verdicts stay beside it. Which of the steps before it a turn of thought takes back is not known.
+source, and the verdicts stay beside it. Which of the steps before it a turn of thought takes back is not known. A
+branch goes by the labels of the steps that it leaves from, even where only one of the two paths takes them back.
 
 - `error-first`: `incorrect` where any sees an error, else `correct` where any decides. A right completion after a
   step (`rollout`) is weak evidence against an error that `symbolic` or a critic has seen. The default.

@@ -252,8 +252,12 @@ class VllmEngine:
         done = output.outputs[0]
         ids = list(done.token_ids)
         ended = done.finish_reason == "stop"
-        # The second runner masks the logits before the tap sees them: those entropies are not of the raw distribution.
-        is_masked = sampling.json_schema is not None and self.info.runner == "v2"
+        # The second runner judges drafts on parts of the masked logits: the tap cannot tell what those were before.
+        is_masked = (
+            sampling.json_schema is not None
+            and self.config.speculative_config is not None
+            and self.info.runner == "v2"
+        )
         scores = TokenScores([], [], []) if is_masked else _scores(done.logprobs.logprobs)
         return finish(ids, scores, ended, sampling, self.tokenizer)
 

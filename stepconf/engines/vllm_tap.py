@@ -41,6 +41,7 @@ _ROWS = 8
 
 _V2_FUNCTION = "compute_topk_scores"
 _V2_HOME = "vllm.v1.worker.gpu.sample.logprob"
+_V2_GRAMMAR = "vllm.v1.worker.gpu.structured_outputs"
 _V2_CALLERS = (
     "vllm.v1.worker.gpu.sample.sampler",
     "vllm.v1.worker.gpu.sample.prompt_logprob",
@@ -55,6 +56,8 @@ _stats: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = token_stats
 
 # Logits that a grammar has changed in place, with a copy from before. Only the latest: a step has one batch.
 _masked: list[tuple[torch.Tensor, torch.Tensor]] = []
+_copy = torch.empty(0, 0)  # of the latest logits on a CPU
+_MOST_KEPT = 1 << 26  # elements, 256 MB
 
 
 def _keep_logits(logits: torch.Tensor) -> torch.Tensor:
@@ -63,11 +66,27 @@ def _keep_logits(logits: torch.Tensor) -> torch.Tensor:
     The sampler scales float32 logits in place afterwards, so those are copied; it works on a float32 copy of
     half-precision ones, so those stay as they are.
     """
+    raw = _before_mask(logits)
+    return _copied(logits) if raw is logits and logits.dtype == torch.float32 else raw
+
+
+def _before_mask(logits: torch.Tensor) -> torch.Tensor:
+    """What these logits were before a grammar changed them; themselves where none did."""
     if _masked:
         masked, raw = _masked.pop()
         if masked is logits:
             return raw
-    return logits.clone() if logits.dtype == torch.float32 else logits
+    return logits
+
+
+def _copied(logits: torch.Tensor) -> torch.Tensor:
+    """A copy that lasts until the next one. On a CPU its memory is kept: new pages cost ten times the copying."""
+    global _copy
+    if logits.device.type != "cpu" or logits.numel() > _MOST_KEPT:
+        return logits.clone()
+    if len(_copy) < len(logits) or _copy.shape[1:] != logits.shape[1:]:
+        _copy = torch.empty_like(logits)
+    return _copy[: len(logits)].copy_(logits)
 
 
 def _gather_stats(logits: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor) -> LogprobsTensors:
@@ -87,12 +106,19 @@ def _noting_raw(apply: Callable[..., None]) -> Callable[..., None]:
 
     It runs in every step of a batch with such a text, just before the sampler.
     """
+    arguments = inspect.signature(apply)
 
-    def noting(scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: torch.Tensor) -> None:
+    def noting(*given: Any, **named: Any) -> None:
+        logits = arguments.bind(*given, **named).arguments["logits"]
         _masked[:] = [(logits, logits.clone())]
-        apply(scheduler_output, grammar_output, input_batch, logits)
+        apply(*given, **named)
 
     return noting
+
+
+def _note_raw(home: Any) -> None:
+    """Let the `apply_grammar_bitmask` of this module or class note the raw logits."""
+    home.apply_grammar_bitmask = _noting_raw(home.apply_grammar_bitmask)
 
 
 def _topk_stats(
@@ -105,10 +131,10 @@ def _topk_stats(
     max_per_req_token_ids: int = 0,
     logits_mode: bool = False,
 ) -> LogprobsTensors:
-    """Stands for V2's `compute_topk_scores`, whose logits nothing changes in place."""
+    """Stands for V2's `compute_topk_scores`, whose logits only a grammar changes in place."""
     if max_per_req_token_ids or logits_mode:
         raise ValueError("the entropy tap gives neither chosen tokens nor logits")
-    found = _gather_stats(logits, num_logprobs, sampled_token_ids.to(torch.int64))
+    found = _gather_stats(_before_mask(logits), num_logprobs, sampled_token_ids.to(torch.int64))
     if cu_num_logits is None:
         return found
     place = "cu_num_generated_tokens" + ("_tensor" if isinstance(cu_num_logits, torch.Tensor) else "")
@@ -274,10 +300,10 @@ class EntropyTap:
         try:
             if name == "v1":
                 found["gap"] = tap_v1(runner.sampler, *sizes)
-                home: Any = importlib.import_module(_V1_HOME)
-                home.apply_grammar_bitmask = _noting_raw(home.apply_grammar_bitmask)
+                _note_raw(importlib.import_module(_V1_HOME))
             elif name == "v2":
                 found["gap"] = tap_v2(*sizes)
+                _note_raw(importlib.import_module(_V2_GRAMMAR).StructuredOutputsWorker)
             else:
                 found["problem"] = (
                     f"it runs {modules[0]}.{type(runner).__name__}, which the tap does not know"

@@ -54,7 +54,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[VllmEngine]:
     with pytest.MonkeyPatch.context() as patch:
         # Two workers want a NUMA node each, which a small machine has not.
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        with closing(VllmEngine(str(vllm_model()), dtype="float32", options=WAYS[request.param])) as started:
+        how = {"dtype": "float32", "max_model_len": 256, "options": WAYS[request.param]}
+        with closing(VllmEngine(str(vllm_model()), **how)) as started:
             yield started
 
 
