@@ -35,18 +35,18 @@ def tiny_model(chat: bool = False) -> Path:
     Its weights are wide enough that entropies range from near 0 to ln V, and line ends are likely, so that
     what it samples has several steps.
     """
-    output = {"": 0.5, "\n": 1.6, END: 1.8}
-    return _saved("tiny", chat, output, hidden_size=32, max_position_embeddings=CONTEXT)
+    likely = {"\n": 1.6, END: 1.8}
+    return _saved("tiny", chat, 0.5, likely, hidden_size=32, max_position_embeddings=CONTEXT)
 
 
 @cache
 def vllm_model(chat: bool = False) -> Path:
     """As `tiny_model`, with heads of 32, the least that vLLM's attention takes on a CPU, and a context of 512."""
-    return _saved("tiny-vllm", chat, {"": 0.3}, hidden_size=128, max_position_embeddings=512)
+    return _saved("tiny-vllm", chat, 0.3, {}, hidden_size=128, max_position_embeddings=512)
 
 
-def _saved(name: str, chat: bool, output: dict[str, float], **sizes: int) -> Path:
-    """`output`: the standard deviation of the output layer's weights, and factors of those of some tokens."""
+def _saved(name: str, chat: bool, spread: float, likely: dict[str, float], **sizes: int) -> Path:
+    """`spread`: the standard deviation of the output layer's weights; `likely`: factors of those of some tokens."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -74,8 +74,8 @@ def _saved(name: str, chat: bool, output: dict[str, float], **sizes: int) -> Pat
         torch.manual_seed(7)
         model = LlamaForCausalLM(config)
         with torch.no_grad():
-            model.lm_head.weight.normal_(0, output.pop(""))
-            for token, factor in output.items():
+            model.lm_head.weight.normal_(0, spread)
+            for token, factor in likely.items():
                 model.lm_head.weight[tokenizer.encode(token)[0]] *= factor
     model.save_pretrained(folder)
     return folder
