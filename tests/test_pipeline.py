@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -307,10 +308,9 @@ def _chunks(sizes: list[int]) -> list[Chunk]:
     return [Chunk(f"{i:05d}", "", [None] * n) for i, n in enumerate(sizes)]  # type: ignore[list-item]
 
 
-@given(st.lists(st.integers(1, 4), max_size=6), st.randoms(use_true_random=False), st.data())
-def test_results_in_any_order_give_the_same_chunks(
-    sizes: list[int], random: Any, data: st.DataObject
-) -> None:
+@given(st.lists(st.integers(1, 4), max_size=6), st.integers(0, 1000), st.data())
+def test_results_in_any_order_give_the_same_chunks(sizes: list[int], seed: int, data: st.DataObject) -> None:
+    random = Random(seed)  # none of hypothesis: how often it is asked depends on threads
     names = [f"{chunk.name}/{i}" for chunk in _chunks(sizes) for i in range(len(chunk.items))]
     rounds = {name: data.draw(st.lists(st.integers(0, 3), max_size=3), name) for name in names}
 
