@@ -1,8 +1,7 @@
 """Fit a confidence: `stepconf calibrate RUN --fit FILE`. The one home of scikit-learn.
 
-A logistic regression on normal scores of the signals, and on its sums over problems that it has not seen an isotonic
-map.
-Every figure that the file states is of problems on which neither was fitted.
+A logistic regression on normal scores of the signals; on its sums, over problems that it has not seen, an isotonic
+map. Every figure that the file states is of problems on which neither was fitted.
 """
 
 import json
