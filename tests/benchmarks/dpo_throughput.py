@@ -74,7 +74,7 @@ def with_a_slip(step: str, draw: random.Random) -> str:
 
 
 def apart(model: str, pairs: list[TextPair], dtype: str, per_device: int) -> Row | None:
-    """One of the two in a process of its own (`per_device` 0 is ours), with its peak memory in GB.
+    """One of the two in a process of its own (`per_device` 0 is ours), with its peak memory in GiB.
 
     None where it needs more memory than there is.
     """
@@ -125,7 +125,7 @@ def main() -> None:
             if per_device
             else run_stepconf(model, args.dtype, pairs)
         )
-        print(json.dumps(result | {"peak_gb": peak_gib()}))
+        print(json.dumps(result | {"peak_gib": peak_gib()}))
         return
     pairs = step_pairs(args.data, args.solutions)
     print(f"{len(pairs)} step pairs of {args.solutions} {args.data} solutions, {args.dtype}, batch {BATCH}")
@@ -135,7 +135,7 @@ def main() -> None:
     after = measure_ours(model, pairs, args.dtype)
     for n, one in theirs.items():
         speed = (before["rate"] + after["rate"]) / 2 / one["rate"]
-        memory = max(before["peak_gb"], after["peak_gb"]) / one["peak_gb"]
+        memory = max(before["peak_gib"], after["peak_gib"]) / one["peak_gib"]
         print(f"ratio pairs_per_second_over_trl_{n}_a_device: {speed:.2f}")
         print(f"ratio peak_memory_over_trl_{n}_a_device: {memory:.2f}")
 
@@ -156,7 +156,7 @@ def measure_trl(model: str, sample: list[TextPair], dtype: str) -> dict[int, Row
             continue
         theirs[n] = one
         print(
-            f"TRL, {n} a device: {one['rate']:.3f} pairs/s on {len(sample)} pairs, peak {one['peak_gb']:.2f} GB",
+            f"TRL, {n} a device: {one['rate']:.3f} pairs/s on {len(sample)} pairs, peak {one['peak_gib']:.2f} GiB",
             flush=True,
         )
     return theirs
@@ -168,7 +168,7 @@ def measure_ours(model: str, pairs: list[TextPair], dtype: str) -> Row:
     if ours is None:
         raise SystemExit("stepconf: out of memory")
     print(
-        f"stepconf: {ours['rate']:.2f} pairs/s, peak {ours['peak_gb']:.2f} GB; "
+        f"stepconf: {ours['rate']:.2f} pairs/s, peak {ours['peak_gib']:.2f} GiB; "
         f"tokens {ours['tokens']:,} of {ours['tokens_unpacked']:,} unpacked",
         flush=True,
     )

@@ -60,7 +60,7 @@ def timed(address: str, path: str, **query: Any) -> tuple[float, Any]:
     return time.perf_counter() - started, answer
 
 
-def peak_gb(process: subprocess.Popen[str]) -> float:
+def peak_gib(process: subprocess.Popen[str]) -> float:
     """Peak resident memory, from /proc."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 2**20
@@ -108,10 +108,10 @@ def _lines(n_steps: int, kept: str | None) -> Iterator[str]:
             yield f"a problem: {seconds:.2f} s"
             yield f"its first solution, with the tokenizer: {timed(address, 'solution', id=chosen)[0]:.2f} s"
             yield f"its second one: {timed(address, 'solution', id=problem['solutions'][1]['solution_id'])[0]:.2f} s"
-            yield f"memory up to here: {peak_gb(process):.2f} GB"
+            yield f"memory up to here: {peak_gib(process):.2f} GiB"
             yield f"the overview's figures: {timed(address, 'overview')[0]:.2f} s"
-            memory = peak_gb(process)
-            yield f"peak memory: {memory:.2f} GB"
+            memory = peak_gib(process)
+            yield f"peak memory: {memory:.2f} GiB"
         finally:
             process.kill()
             process.wait()
