@@ -1,7 +1,7 @@
 """CASPO beside what it is compared with: each method trains one base model on the same samples, with as many steps.
 
     python -m tests.studies.caspo demo --out studies/demo --seeds 0,1
-    python -m tests.studies.caspo small --model FOLDER --out studies/small --methods sft,caspo,caspo-sft,rloo
+    python -m tests.studies.caspo small --model FOLDER --out studies/small --methods caspo,caspo+nll
 
 Type the same command again to continue. Every stage is a run folder, or one of `stepconf train`:
 
@@ -93,9 +93,9 @@ SIZES = {
         tuple(METHODS),
     ),
     "small": Size(
-        {"branch.budget": 4.0, "engine.dtype": "float32", "engine.max_model_len": 1024, "sampling.max_tokens": 256,
+        {"branch.budget": 1.0, "branch.n": 4, "engine.dtype": "float32", "engine.max_model_len": 1024, "sampling.max_tokens": 256,
          "verify.verifiers": ["final", "symbolic", "rollout"]},
-        "svamp", "svamp", 32, 32, 8, 8, 8, 1e-6, 0, 4, ("sft", "caspo", "caspo-sft", "rloo"),
+        "svamp", "svamp", 40, 24, 8, 8, 8, 5e-6, 0, 4, ("caspo", "caspo+nll", "caspo-sft", "rloo"),
     ),
 }  # fmt: skip
 
