@@ -13,7 +13,7 @@ from stepconf.core.printable import printable
 from stepconf.core.records import Problem, TokenScores
 from stepconf.errors import StepconfError
 from stepconf.evaluation.evaluate import Cell, _graded, compared, summarised
-from stepconf.evaluation.infer import confidences, with_tau
+from stepconf.evaluation.infer import confidences, questions_of, with_tau
 from stepconf.inference.base import Question, Result, Sample, Spent, failed
 from stepconf.recipe import load_recipe
 from stepconf.workers.pool import Pool
@@ -38,6 +38,12 @@ def test_a_question_answered_by_the_tree() -> None:
     found = json.loads(stepconf("infer", "What is 3 + 4?", *with_tiny(), *SMALL, "--tau", 0, "--json").out)
     numbers = re.findall(r"^ {0,2}\d+  (\d\.\d{3})  ", ended.out, re.MULTILINE)
     assert numbers == [f"{step['confidence']:.3f}" for step in found["steps"]]
+
+
+def test_a_question_longer_than_a_file_name() -> None:
+    question = "A farmer has 3 cows, and each of them eats 4 bales of hay. " * 10
+    (problem,) = questions_of(question, load_recipe(None, {}))
+    assert problem.text == question
 
 
 @pytest.mark.parametrize(

@@ -111,12 +111,19 @@ def with_tau(recipe: Recipe) -> Recipe:
 
 def questions_of(source: str, recipe: Recipe) -> list[Problem]:
     """The problems of a file, or the one that `source` itself is."""
-    if Path(source).exists() or _DATA_FILE.fullmatch(source):
+    if _is_path(source) or _DATA_FILE.fullmatch(source):
         return load_problems(source, recipe.problems, require_gold=False).problems
     if not source.strip():
         raise StepconfError("the question is empty.", "Type: stepconf infer 'What is 3 + 4?' --model demo")
     kind = recipe.problems.answer_type or "math"
     return [Problem(problem_id(source, None), source, None, kind, "typed", "")]
+
+
+def _is_path(source: str) -> bool:
+    try:
+        return Path(source).exists()
+    except OSError:  # longer than a file's name can be
+        return False
 
 
 @contextmanager
