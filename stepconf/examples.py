@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stepconf.core.records import CUT
 from stepconf.core.trees import Example
 from stepconf.errors import StepconfError
 from stepconf.kinds import OBJECTIVES
@@ -230,7 +231,7 @@ def _steps(source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[str
 
 
 def _ending(row: dict[str, Any], eos_id: int) -> tuple[int, ...]:
-    return (eos_id,) if row["finish_reason"] != "length" else ()
+    return () if row["finish_reason"] in CUT else (eos_id,)
 
 
 _READERS: dict[str, Reads] = {

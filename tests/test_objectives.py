@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stepconf.core.records import CUT
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.examples import examples_of
 from stepconf.kinds import OBJECTIVES
@@ -123,6 +124,15 @@ def without(run: Path, folder: Path, table: str, column: str, value: Any) -> Pat
         filled = pa.array([value] * len(held), field.type)
         rewrite(copy, file, held.set_column(place, field, filled))
     return copy
+
+
+@pytest.mark.parametrize("objective", ["sft", "grpo", "pure", "step-kto"])
+def test_only_what_ended_by_itself_learns_to_end(objective: str, run: Path, tmp_path: Path) -> None:
+    eos = Tokenizer(str(tiny_model())).eos_id
+    for finish, ends in [(reason, False) for reason in CUT] + [("stop", True)]:
+        copy = without(run, tmp_path / finish, "solutions", "finish_reason", finish)
+        examples, _ = read(copy, objective)
+        assert any(one.sides[0][-1] == eos for one in examples) is ends, finish
 
 
 @pytest.mark.parametrize("objective", ["rloo", "grpo", "pure"])
