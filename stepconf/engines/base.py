@@ -94,6 +94,11 @@ class EngineInfo:
     vocabulary: int
     max_model_len: int
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether its completions have scores; those of a server that gives the likeliest tokens or text have none."""
+        return self.runner not in ("tokens", TEXT_ALONE)
+
 
 class EngineCrashed(StepconfError):
     """A model could not answer what was in flight; other requests it may answer.

@@ -29,7 +29,7 @@ from stepconf.inference.base import (
     step_confidence,
 )
 from stepconf.inference.run import Clock, answer
-from stepconf.inference.strategies import search
+from stepconf.inference.strategies import check_scored, search
 from stepconf.kinds import STRATEGIES
 from stepconf.problems.load import load_problems
 from stepconf.recipe import PromptRecipe, Recipe
@@ -147,8 +147,10 @@ def answers(
     """A result for each problem, as they come; its key is the problem's id.
 
     Raises:
-        StepconfError: the confidence file is none, or of another model.
+        StepconfError: the confidence file is none, or of another model; the strategy goes by confidences, and the
+            engine gives no scores.
     """
+    check_scored(strategy, engine.info)
 
     @cache
     def prompters(kind: str) -> list[Prompter]:

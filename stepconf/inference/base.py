@@ -135,23 +135,25 @@ class Strategy:
             `infer.token_budget`.
         prompts: how a problem is put to the model, of the recipe's prompt and the answer type; the question's
             `prompts` are these, in order.
+        by_confidence: whether confidences decide the answer, so that it needs an engine that gives scores.
     """
 
     search: Callable[[Question, Setting], Search]
     draws: int | Literal["k", "at most k", "tree"]
     prompts: Callable[[PromptRecipe, str], list[PromptRecipe]] = _as_recipe_says
+    by_confidence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StepScore:
     """A step of a solution. Entropy in nats; `confidence` is that of `Setting`, by default exp(-entropy), None where it
-    has no value; `cumulative_confidence` is the product up to this step."""
+    has no value; `cumulative_confidence` is the product of those up to this step, None where there is none."""
 
     text: str
     token_ids: list[int]
     entropy_mean: float | None
     confidence: float | None
-    cumulative_confidence: float
+    cumulative_confidence: float | None
     part: Part = "answer"
 
 
@@ -253,12 +255,20 @@ def step_scores(
 
     `parts`: where it is thinking.
     """
-    found, cumulative = [], 1.0
+    found: list[StepScore] = []
+    cumulative: float | None = None
     for row in build_steps("", "", text, spans, token_ids, starts_of(pieces), scores, parts=parts):
         stated = confidence(scores[row.token_start : row.token_end], row.step_index)
-        cumulative *= 1.0 if stated is None else stated
+        cumulative = times(cumulative, stated)
         found.append(StepScore(row.text, row.token_ids, row.entropy_mean, stated, cumulative, row.part))
     return found
+
+
+def times(product: float | None, factor: float | None) -> float | None:
+    """The product of what has a value."""
+    if product is None or factor is None:
+        return factor if product is None else product
+    return product * factor
 
 
 def stream_seed(seed: int, question: str) -> int:

@@ -123,5 +123,5 @@ def _voted(
     return tree.result(done, done[best])
 
 
-PARTICLE = Strategy(particle, "tree")
-DEEPCONF_ONLINE = Strategy(deepconf_online, "tree")
+PARTICLE = Strategy(particle, "tree", by_confidence=True)
+DEEPCONF_ONLINE = Strategy(deepconf_online, "tree", by_confidence=True)

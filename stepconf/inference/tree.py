@@ -96,8 +96,8 @@ def beam(question: Question, setting: Setting) -> Search:
     return tree.result([branch for branch in kept if branch.is_final])
 
 
-CAT = Strategy(cat, "tree")
-BEAM = Strategy(beam, "tree")
+CAT = Strategy(cat, "tree", by_confidence=True)
+BEAM = Strategy(beam, "tree", by_confidence=True)
 
 
 class Tree:

@@ -140,7 +140,7 @@ def one(question: Question, setting: Setting) -> Search:
     """`greedy` and `cot`: the most probable token each time. They differ in the prompt."""
     drawn = Draws(question, setting)
     yield from drawn.draw([(question.prompts[0], 1)], greedy=True)
-    return drawn.result(_most_confident(drawn))
+    return drawn.result([0] if drawn.classes else ())
 
 
 def sampled(more: More, choose: Choose) -> Callable[[Question, Setting], Search]:
@@ -299,12 +299,12 @@ def _ways(prompt: PromptRecipe, answer_type: str) -> list[PromptRecipe]:
 GREEDY = Strategy(one, 1)
 COT = Strategy(one, 1, _cot_prompts)
 SELF_CONSISTENCY = Strategy(sampled(_all, _by_majority), "k")
-CISC = Strategy(sampled(_all, _by_softmax), "k")
-BEST_OF_N = Strategy(sampled(_all, _most_confident), "k")
-DEEPCONF = Strategy(sampled(_all, _by_confident_vote), "k")
+CISC = Strategy(sampled(_all, _by_softmax), "k", by_confidence=True)
+BEST_OF_N = Strategy(sampled(_all, _most_confident), "k", by_confidence=True)
+DEEPCONF = Strategy(sampled(_all, _by_confident_vote), "k", by_confidence=True)
 DIPT = Strategy(diverse, "k", _ways)
 ADAPTIVE = Strategy(sampled(_until_ahead, _by_majority), "at most k")
 ADAPTIVE_K = Strategy(sampled(_until_foregone, _by_majority), "at most k")
 ESC = Strategy(sampled(_until_in_a_row, _by_majority), "at most k")
-CGES = Strategy(sampled(_until_probable, _by_posterior), "at most k")
-GATE = Strategy(gated, "at most k")
+CGES = Strategy(sampled(_until_probable, _by_posterior), "at most k", by_confidence=True)
+GATE = Strategy(gated, "at most k", by_confidence=True)

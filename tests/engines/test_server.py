@@ -1,5 +1,6 @@
 """Models at servers: `stepconf serve` against the engine in this process, and servers that misbehave."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from stepconf.engines.base import Completion, Engine, EngineCrashed, SampleReque
 from stepconf.engines.classes import open_transformers
 from stepconf.engines.server import ServerEngine
 from stepconf.errors import StepconfError
+from stepconf.kinds import STRATEGIES
 from stepconf.recipe import Recipe, load_recipe
 from tests.invariants import rows_of
 from tests.test_pipeline import write_jsonl
@@ -382,6 +384,34 @@ def test_a_run_of_texts_makes_no_pairs_and_says_what_it_lacks(tmp_path: Path) ->
     for strategy in ("caspo", "dpo-vp"):
         ended = stepconf("pairs", run, "--strategy", strategy)
         assert ended.code == 1 and "token ids" in ended.err, ended.err + ended.out
+
+
+def test_without_scores_votes_are_counted_and_confidences_refused() -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        handler.send(200, {"choices": [{"text": "The answer is 5.", "finish_reason": "stop"}]})
+
+    with chat_server(behave) as server:
+        server.models = [{"id": "tiny", "max_model_len": 256}]
+        at = [
+            "--model",
+            TINY,
+            "--engine",
+            "openai",
+            "--set",
+            f"engine.base_url={server.url}",
+            "--k",
+            3,
+            "--json",
+        ]
+        for strategy in STRATEGIES.built_in:
+            ended = stepconf("infer", "What is 2 + 3?", *at, "--strategy", strategy)
+            if STRATEGIES.load(strategy).by_confidence:
+                assert ended.code == 1 and f"{strategy} goes by confidences" in ended.err
+            else:
+                found = json.loads(ended.out)
+                assert (found["answer"], found["confidence"]) == ("5", None)
+                assert {step["cumulative_confidence"] for step in found["steps"]} == {None}
+                assert {one["confidence"] for one in found["samples"]} == {None}
 
 
 @pytest.mark.slow
