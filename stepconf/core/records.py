@@ -1,6 +1,8 @@
 """The rows that flow through the pipeline. `core/schema.py` declares the same fields for Parquet."""
 
 from dataclasses import dataclass, field
+from itertools import compress
+from math import isnan
 from typing import Any, Literal
 
 from stepconf.core.reasoning import Part
@@ -36,6 +38,8 @@ class TokenScores:
     None where an engine or an older run does not give them: `varentropies`: sum p (ln p + H)^2 in nats^2, >= 0.
     `mean_logprobs`: mean over the vocabulary of ln p in nats, <= -ln V; tokens of probability 0 (masked) are left out.
     `second_probs`: the second largest probability, in [0, 1/2].
+
+    Tokens that the model did not draw have NaN in each list; `drawn` leaves them out.
     """
 
     logprobs: list[float]
@@ -58,6 +62,13 @@ class TokenScores:
             return self if len(self) else other
         pairs = zip(self.columns(), other.columns(), strict=True)
         return _scores_of([None if a is None or b is None else a + b for a, b in pairs])
+
+    def drawn(self) -> "TokenScores":
+        """The scores of the tokens that the model drew."""
+        kept = [not isnan(logprob) for logprob in self.logprobs]
+        if all(kept):
+            return self
+        return _scores_of([None if one is None else list(compress(one, kept)) for one in self.columns()])
 
     def columns(self) -> tuple[list[float] | None, ...]:
         """All six lists in order."""

@@ -1,6 +1,8 @@
 """How a model's thinking is divided from its answer: by its chat template and its prompts, or as the recipe says."""
 
 from collections.abc import Sequence
+from dataclasses import fields
+from math import nan
 
 from stepconf.core.reasoning import Thinking, closing_mark, family_in, opened_by
 from stepconf.core.records import TokenScores
@@ -28,7 +30,7 @@ class Reasoning:
         return Thinking(opened or self.family, bool(opened))
 
     def closing(self, family: str) -> Completion:
-        """What ends a thinking from outside: its tokens count as certain, since the model did not draw them."""
+        """What ends a thinking from outside: tokens that the model did not draw."""
         ids = self._tokenizer.encode(closing_mark(family))
-        certain = TokenScores([0.0] * len(ids), [0.0] * len(ids), [1.0] * len(ids))
-        return Completion(ids, self._tokenizer.pieces(ids), certain, "length")
+        not_drawn = TokenScores(*[[nan] * len(ids) for _ in fields(TokenScores)])
+        return Completion(ids, self._tokenizer.pieces(ids), not_drawn, "length")

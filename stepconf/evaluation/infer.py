@@ -29,7 +29,7 @@ from stepconf.inference.base import (
     step_confidence,
 )
 from stepconf.inference.run import Clock, answer
-from stepconf.inference.strategies import check_scored, search
+from stepconf.inference.strategies import check_engine, search
 from stepconf.kinds import STRATEGIES
 from stepconf.problems.load import load_problems
 from stepconf.recipe import PromptRecipe, Recipe
@@ -150,7 +150,7 @@ def answers(
         StepconfError: the confidence file is none, or of another model; the strategy goes by confidences, and the
             engine gives no scores.
     """
-    check_scored(strategy, engine.info)
+    check_engine(strategy, recipe.infer, engine.info)
 
     @cache
     def prompters(kind: str) -> list[Prompter]:

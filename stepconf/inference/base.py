@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
-from stepconf.core.reasoning import BY_MARKS, Part, Parts, Thinking, divide
+from stepconf.core.reasoning import BY_MARKS, Part, Parts, Thinking, divide, part_of
 from stepconf.core.records import TokenScores
-from stepconf.core.segment import SegmentOptions
-from stepconf.core.signals import CONFIDENCE
-from stepconf.core.steps import build_steps
+from stepconf.core.segment import SegmentOptions, token_spans
+from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
 from stepconf.core.votes import Equal
-from stepconf.engines.base import Completion, Sampling, joined
+from stepconf.engines.base import Completion, Sampling
 from stepconf.engines.reasoning import Reasoning
 from stepconf.engines.tokenizer import starts_of
 from stepconf.recipe import InferRecipe, PromptRecipe, SamplingRecipe
@@ -67,12 +66,12 @@ class Setting:
         """How the thinking of a solution after this prompt is divided from its answer."""
         return self.reasoning.thinking(prompt_ids) if self.reasoning else BY_MARKS
 
-    def ended(self, completion: Completion, thinking: Thinking) -> Completion:
-        """A completion that has used up its budget for thinking: with the closing mark, where it still thinks."""
-        parts = divide("".join(completion.pieces), thinking)
+    def closing(self, text: str, thinking: Thinking) -> Completion | None:
+        """What ends the thinking of a text that has used up its budget; None where it does not think any more."""
+        parts = divide(text, thinking)
         if self.reasoning is None or parts is None or parts.closed:
-            return completion
-        return joined(completion, self.reasoning.closing(parts.family))
+            return None
+        return self.reasoning.closing(parts.family)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +256,13 @@ def step_scores(
     """
     found: list[StepScore] = []
     cumulative: float | None = None
-    for row in build_steps("", "", text, spans, token_ids, starts_of(pieces), scores, parts=parts):
-        stated = confidence(scores[row.token_start : row.token_end], row.step_index)
+    of_tokens = token_spans(spans, starts_of(pieces))
+    for index, (span, (start, end)) in enumerate(zip(spans, of_tokens, strict=True)):
+        own = scores[start:end].drawn()
+        stated = confidence(own, index)
         cumulative = times(cumulative, stated)
-        found.append(StepScore(row.text, row.token_ids, row.entropy_mean, stated, cumulative, row.part))
+        entropy, part = ENTROPY_MEAN.over(own), part_of(text, span, parts)
+        found.append(StepScore(text[slice(*span)], token_ids[start:end], entropy, stated, cumulative, part))
     return found
 
 

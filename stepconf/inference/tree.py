@@ -9,9 +9,9 @@ from typing import Literal
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.prune import Branch, Level, Rules, can_win, prune_level, ranked
-from stepconf.core.records import TokenScores
+from stepconf.core.reasoning import divide, part_of
 from stepconf.core.signals import ENTROPY_MEAN
-from stepconf.engines.base import Completion, joined
+from stepconf.engines.base import Completion
 from stepconf.inference.base import (
     Ask,
     GivenUp,
@@ -26,6 +26,7 @@ from stepconf.inference.base import (
     Strategy,
     failed,
     stream_seed,
+    times,
 )
 from stepconf.inference.steps import Candidate, Path, Stepper, marked_answer, thinks
 
@@ -160,18 +161,13 @@ class Tree:
         node, thinking = branch.data, self._stepper.thinking
         if self._stepper.budget_left(node.path.text, len(node.path.token_ids)) != 0 or not node.steps:
             return branch
-        last = node.steps[-1]
-        so_far = Completion(node.path.token_ids, [node.path.text], TokenScores([], [], []), "length")
-        ended = self._setting.ended(so_far, thinking)
-        closing = ended.token_ids[len(node.path.token_ids) :]
-        mark = "".join(ended.pieces[1:])
-        step = replace(
-            last,
-            token_ids=last.token_ids + closing,
-            text=last.text + mark,
-            scores=joined(Completion(last.token_ids, [], last.scores, "length"), ended).scores,
-        )
-        path = Path(ended.token_ids, node.path.text + mark)
+        closing = self._setting.closing(node.path.text, thinking)
+        if closing is None:
+            return branch
+        last, mark = node.steps[-1], "".join(closing.pieces)
+        # Its scores stay those of the tokens that were drawn.
+        step = replace(last, token_ids=last.token_ids + closing.token_ids, text=last.text + mark)
+        path = Path(node.path.token_ids + closing.token_ids, node.path.text + mark)
         return replace(branch, data=replace(node, path=path, steps=(*node.steps[:-1], step)))
 
     def _weighed(self, parent: Twig, children: Sequence[Twig | None]) -> list[Twig]:
@@ -295,12 +291,18 @@ class Tree:
         )
 
     def _step_scores(self, branch: Twig) -> list[StepScore]:
-        rows, cumulative = [], 1.0
+        rows: list[StepScore] = []
+        cumulative: float | None = None
+        text, at = branch.data.path.text, 0
+        parts = divide(text, self._stepper.thinking)
         for index, step in enumerate(branch.data.steps):
             stated = self._setting.confidence(step.scores, index)
-            cumulative *= 1.0 if stated is None else stated
-            entropy = ENTROPY_MEAN.over(step.scores)
-            rows.append(StepScore(step.text, step.token_ids, entropy, stated, cumulative))
+            cumulative = times(cumulative, stated)
+            part = part_of(text, (at, at + len(step.text)), parts)
+            at += len(step.text)
+            rows.append(
+                StepScore(step.text, step.token_ids, ENTROPY_MEAN.over(step.scores), stated, cumulative, part)
+            )
         return rows
 
 

@@ -90,8 +90,9 @@ class Draws:
         self._spent.tokens += completion.n_sampled
         self._drawn.append((prompt, completion))
         thinking = self.setting.thinking(prompt)
-        self.answers.append(_answer(completion, self.question, self.setting, thinking, self._spent))
-        self.confidences.append(self.setting.answer_confidence(completion.scores))
+        has_room = self.setting.context - len(prompt) >= self.setting.sampling.max_tokens
+        self.answers.append(_answer(completion, self.question, thinking, has_room, self._spent))
+        self.confidences.append(self.setting.answer_confidence(completion.scores.drawn()))
         place(len(self.answers) - 1, self.answers, self.classes, self._equal)
 
     def result(self, members: Sequence[int]) -> Result:
@@ -221,7 +222,9 @@ def _sample(
         for j, completion in enumerate(row):
             if completion.finish_reason != "length":
                 continue
-            row[j] = setting.ended(completion, setting.thinking(ask.prefix_ids))
+            closing = setting.closing("".join(completion.pieces), setting.thinking(ask.prefix_ids))
+            if closing is not None:
+                row[j] = joined(completion, closing)
             left = ask.sampling.max_tokens - len(row[j].token_ids)
             if left > 0:
                 going_on = Ask(ask.prefix_ids + row[j].token_ids, 1, ask.seed + j, ask.sampling)
@@ -239,17 +242,17 @@ def _limited(ask: Ask, max_tokens: int) -> Ask:
 
 
 def _answer(
-    completion: Completion, question: Question, setting: Setting, thinking: Thinking, spent: Spent
+    completion: Completion, question: Question, thinking: Thinking, has_room: bool, spent: Spent
 ) -> str | None:
-    """The answer of a solution; why there is none is counted."""
+    """The answer of a solution; why there is none is counted. `has_room`: the context holds `sampling.max_tokens`."""
     ended = completion.finish_reason == "stop"
     answer = extract_answer("".join(completion.pieces), question.answer_type, ended, thinking)
     if answer is None and ended:
         spent.no_answer += 1
-    elif answer is None and completion.n_sampled < setting.sampling.max_tokens:
-        spent.context_full += 1
-    elif answer is None:
+    elif answer is None and has_room:
         spent.out_of_tokens += 1
+    elif answer is None:
+        spent.context_full += 1
     return answer
 
 

@@ -10,7 +10,7 @@ from stepconf.errors import StepconfError
 from stepconf.evaluation.infer import confidences, equality, prompts_of
 from stepconf.inference.base import Ask, Question, Result, Search, Setting, Spent, StepScore, failed
 from stepconf.inference.live import Live
-from stepconf.inference.strategies import check_scored, search
+from stepconf.inference.strategies import check_engine, search
 from stepconf.recipe import Recipe
 from stepconf.serving.chat import Asked
 from stepconf.stages.models import Prompter
@@ -64,7 +64,7 @@ class Service:
 
     def _begin(self, key: str, asked: Asked, tell: Callable[[Event], None]) -> Search:
         strategy = asked.infer.strategy
-        check_scored(strategy, self.info)
+        check_engine(strategy, asked.infer, self.info)
         prompters = [
             Prompter(self._engine.tokenizer, how)
             for how in prompts_of(strategy, asked.prompt, asked.answer_type)

@@ -412,6 +412,9 @@ def test_without_scores_votes_are_counted_and_confidences_refused() -> None:
                 assert (found["answer"], found["confidence"]) == ("5", None)
                 assert {step["cumulative_confidence"] for step in found["steps"]} == {None}
                 assert {one["confidence"] for one in found["samples"]} == {None}
+        budget = ["--strategy", "greedy", "--set", "infer.reasoning_max_tokens=8"]
+        refused = stepconf("infer", "What is 2 + 3?", *at, *budget)
+        assert refused.code == 1 and "gives text alone" in refused.err
 
 
 @pytest.mark.slow

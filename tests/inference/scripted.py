@@ -93,7 +93,8 @@ class ScriptedEngine:
         ids += [END] if said.ends and len(ids) == len(text) else []
         ids = ids[: how.max_tokens]
         n = len(ids)
-        scores = TokenScores([0.0] * n, [-log(said.confidence)] * n, [1.0] * n)
+        others = [0.0] * n, [-log(128)] * n, [0.0] * n
+        scores = TokenScores([0.0] * n, [-log(said.confidence)] * n, [1.0] * n, *others)
         return finish(ids, scores, False, request.sampling, self.tokenizer)
 
     def score(self, requests: Iterable[Any]) -> Iterator[Any]:

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 import pytest
 
+from stepconf.core.records import TokenScores
 from stepconf.engines.reasoning import Reasoning
-from stepconf.inference.base import Question, Result, Setting
+from stepconf.inference.base import Question, Result, Setting, step_confidence
 from stepconf.inference.run import answer
 from stepconf.inference.strategies import search
-from tests.inference.scripted import Characters, Says, ScriptedEngine, setting
+from tests.inference.scripted import CONTEXT, Characters, Says, ScriptedEngine, setting
 
 PROMPT = "Q?\n<think>\n"
 CLOSING = "\n</think>\n\n"
@@ -28,9 +30,18 @@ class Letters(Characters):
         return "".join(map(chr, token_ids))
 
 
-def solve(policy: Any, strategy: str, **options: Any) -> tuple[Result, ScriptedEngine]:
-    engine = ScriptedEngine(policy, tokenizer=Letters())
-    how: Setting = replace(setting(**options), reasoning=Reasoning(Letters(), "auto"))  # type: ignore[arg-type]
+def step_measured(scores: TokenScores, index: int = 0) -> float | None:
+    return step_confidence(scores, index)
+
+
+def solve(
+    policy: Any, strategy: str, confidence: Any = step_measured, **options: Any
+) -> tuple[Result, ScriptedEngine]:
+    engine = ScriptedEngine(policy, options.get("context", CONTEXT), tokenizer=Letters())
+    reasoning = Reasoning(Letters(), "auto")  # type: ignore[arg-type]
+    how: Setting = replace(
+        setting(**options), reasoning=reasoning, confidence=confidence, answer_confidence=confidence
+    )
     asked = Question("q", "Q?", ([ord(c) for c in PROMPT],))
     (result,) = answer(engine, [search(strategy, asked, how)])
     return result, engine
@@ -57,6 +68,34 @@ def test_the_answer_is_forced_where_the_budget_ends(strategy: str) -> None:
     assert len(result.token_ids) == len(result.text)
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "self-consistency", "cat", "particle"])
+def test_what_forces_the_answer_is_not_measured(strategy: str) -> None:
+    seen: list[TokenScores] = []
+
+    def measured(scores: TokenScores, index: int = 0) -> float | None:
+        seen.append(scores)
+        return step_confidence(scores, index)
+
+    how = {"k": 2, "tau": 0, "reasoning_max_tokens": 40, "max_tokens": 120}
+    result, _ = solve(thinker, strategy, measured, **how)
+    assert result.text.count(CLOSING) == 1
+    assert [step.confidence for step in result.steps] == pytest.approx([0.9] * len(result.steps))
+    assert all(scores.varentropies is not None and not isnan(sum(scores.logprobs)) for scores in seen)
+
+
+@pytest.mark.parametrize("context, counted", [(400, "out_of_tokens"), (110, "context_full")])
+def test_what_ended_a_solution_without_an_answer(context: int, counted: str) -> None:
+    def never(before: str) -> list[Says]:
+        return [Says("so " * 100, 0.9)]
+
+    how = {"k": 1, "reasoning_max_tokens": 40, "max_tokens": 120, "context": context}
+    result, _ = solve(never, "greedy", **how)
+    assert {name: getattr(result.spent, name) for name in ("out_of_tokens", "context_full")} == {
+        "out_of_tokens": 0,
+        "context_full": 0,
+    } | {counted: 1}
+
+
 @pytest.mark.parametrize("strategy", ["greedy", "cat"])
 def test_a_box_inside_the_thinking_is_no_answer(strategy: str) -> None:
     result, _ = solve(thinker, strategy, k=1, tau=0, max_tokens=60)
@@ -74,5 +113,6 @@ def test_thinking_that_ends_in_time_is_left_alone(strategy: str) -> None:
     assert result.answer == "12" and result.text.count("</think>") == 1
     free, _ = solve(brief, strategy, k=1, tau=0, max_tokens=120)
     assert (result.text, result.token_ids) == (free.text, free.token_ids)
+    assert [step.part for step in result.steps] == ["reasoning", "answer"]
     if strategy == "greedy":
-        assert [step.part for step in result.steps] == ["reasoning", "answer"] and len(engine.asked) == 1
+        assert len(engine.asked) == 1
