@@ -38,6 +38,7 @@ def open_policy(
     except (OSError, ValueError) as error:
         raise model_not_found(model, error) from error
     loaded = loaded.to(ranks.device)
+    check_head(loaded)
     if recipe.lora:
         loaded = _with_adapters(loaded, recipe.lora, recipe.seed)
     if recipe.gradient_checkpointing:
@@ -45,6 +46,25 @@ def open_policy(
     policy = Policy(loaded, compute, flex)
     shard(policy, ranks, compute)
     return policy
+
+
+def check_head(model: Any) -> None:
+    """Raise StepconfError where the logits are not those of the head over the hidden states, which the trainer takes.
+
+    Families cap, scale or divide them under a dozen names of settings, so that the model is asked instead.
+    """
+    ids = torch.tensor([[0, 1, 2, 3]], device=model.device)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        whole = model(input_ids=ids).logits
+        ours = model.get_output_embeddings()(model.base_model(input_ids=ids).last_hidden_state)
+    model.train(was_training)
+    if not torch.allclose(whole, ours, atol=1e-4, rtol=1e-4):
+        raise StepconfError(
+            f"{type(model).__name__} caps or scales its logits after the head, which the trainer does not.",
+            "Choose a model of another architecture.",
+        )
 
 
 def context_of(policy: Policy) -> int:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from stepconf.errors import StepconfError
 from stepconf.training.attention import NAME, attend, blocks, sees
 from stepconf.training.batches import Batch
 from stepconf.training.head import EdgeScores, Embedded, Scratch, adds_in_place
@@ -23,9 +22,6 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         model: an `AutoModelForCausalLM`.
         compute: dtype of the forward; parameters keep their own (float32 masters under bfloat16).
         flex: attend with FlexAttention, which skips what the trees hide, instead of SDPA with a dense mask a tree.
-
-    Raises:
-        StepconfError: the model changes its logits after the head.
     """
 
     def __init__(self, model: Any, compute: torch.dtype = torch.float32, flex: bool = False) -> None:
@@ -36,12 +32,6 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._compute, self._flex, self._scratch = compute, flex, Scratch()
         AttentionInterface.register(NAME, attend)
         model.set_attn_implementation("flex_attention" if flex else NAME)
-        config = model.config.get_text_config()
-        if getattr(config, "final_logit_softcapping", None) or getattr(config, "logit_scale", 1.0) != 1.0:
-            raise StepconfError(
-                f"{type(model).__name__} caps or scales its logits after the head, which the trainer does not.",
-                "Choose a model of another architecture.",
-            )
 
     @property
     def layers(self) -> Any:

@@ -192,14 +192,18 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_gradients() -> None:
     assert ((rounded - exact).abs() / exact.abs()).median() < 0.03
 
 
-def test_a_model_that_caps_its_logits_is_refused() -> None:
-    from transformers import Gemma2Config
+def test_a_model_that_caps_or_scales_its_logits_is_refused() -> None:
+    from transformers import Gemma2Config, GraniteConfig
 
     from stepconf.errors import StepconfError
+    from stepconf.training.models import check_head
 
-    config = Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=30.0)
-    with pytest.raises(StepconfError, match="caps or scales"):
-        Policy(AutoModelForCausalLM.from_config(config))
+    capped = Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=0.1)
+    for config in (capped, GraniteConfig(**SMALL, logits_scaling=8.0)):
+        with pytest.raises(StepconfError, match="caps or scales"):
+            check_head(AutoModelForCausalLM.from_config(config))
+    for kind in CONFIGS:
+        check_head(tiny(kind))
 
 
 def test_flex_attention_sees_what_the_dense_mask_shows() -> None:
