@@ -22,6 +22,8 @@ from typing import Any, Literal
 
 from stepconf.calibration.fitted import load_confidence
 from stepconf.core.confidence import FittedConfidence
+from stepconf.core.paths import first_steps
+from stepconf.core.records import Solved
 from stepconf.engines.guard import Guard
 from stepconf.errors import StepconfError
 from stepconf.kinds import VERIFIERS, check_own
@@ -60,13 +62,19 @@ class Sink:
 
     def commit(self, recipe: Recipe, chunk: Chunk[T]) -> None:
         """Make a verified chunk part of the run."""
-        solved = [self.fitted.on(one) for one in chunk.solved] if self.fitted else chunk.solved
+        solved = list(self._with_confidence(chunk.solved))
         solutions = [one.solution for one in solved]
         steps = list(chain.from_iterable(one.steps for one in solved))
         facts = chunk.facts() | {"policy": recipe.verify.policy}
         self.run.commit(chunk.name, {"solutions": solutions, "steps": steps}, facts)
         chunk.solved = []  # the list of all chunks is kept to the end
         self.meter.committed(chunk.name, facts)
+
+    def _with_confidence(self, solved: Sequence[Solved]) -> Iterator[Solved]:
+        whole = (one.solution for one in solved)
+        firsts = first_steps((one.solution_id, one.parent_solution_id, one.branch_step) for one in whole)
+        for one in solved:
+            yield self.fitted.on(one, firsts[one.solution.solution_id]) if self.fitted else one
 
 
 def generate(

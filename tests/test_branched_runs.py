@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from stepconf.core.branches import TOO_HARD
+from stepconf.core.paths import first_steps, whole_paths
 from stepconf.core.schema import ADDED, TABLES, VERSION, older_verdicts
 from stepconf.core.statements import STATES_NOTHING
 from stepconf.examples import examples_of
 from stepconf.hub.restore import read_folder
 from stepconf.recipe import TrainRecipe
-from stepconf.run.tables import read_shards
+from stepconf.run.tables import read_shards, read_solved
 from tests.edited_run import Row, edit, rewrite
 from tests.invariants import check_invariants, rows_of, samples_of
 from tests.report.test_view import ask, serving
@@ -276,3 +277,15 @@ def test_verifying_a_run_of_an_older_schema_makes_one_of_this(
     ok("check", tmp_path / "again")
     metadata = pq.read_schema(tmp_path / "again" / "steps" / "part-00000.parquet").metadata
     assert metadata[b"stepconf_schema"] == VERSION.encode() and b"stepconf_upgraded_from" not in metadata
+
+
+def test_the_first_own_step_of_a_branch_has_its_place_on_the_whole_path(run: Path) -> None:
+    for _, solved in read_solved(run):
+        whole = [one.solution for one in solved]
+        firsts = first_steps((one.solution_id, one.parent_solution_id, one.branch_step) for one in whole)
+        paths = whole_paths(solved)
+        expected = {
+            one.solution.solution_id: len(path.steps) - len(one.steps)
+            for one, path in zip(solved, paths, strict=True)
+        }
+        assert firsts == expected

@@ -184,8 +184,15 @@ def test_steps_of_branches_count_where_they_are_asked_for() -> None:
     both = read_units(run, "steps", branches=True)
     labelled = [row for row in rows_of(run, "steps") if row["label"] != "unknown"]
     assert both.correct.size == len(labelled) > read_units(run, "steps").correct.size
-    leaves = {row["solution_id"]: row["branch_step"] or 0 for row in rows_of(run, "solutions")}
-    expected = [row["step_index"] + leaves[row["solution_id"]] for row in labelled]
+    solutions = {row["solution_id"]: row for row in rows_of(run, "solutions")}
+
+    def steps_before(row: Any) -> int:
+        parent = row["parent_solution_id"]
+        return 0 if parent is None else row["branch_step"] + steps_before(solutions[parent])
+
+    parents = {row["parent_solution_id"] for row in solutions.values()} - {None}
+    assert any(steps_before(solutions[parent]) for parent in parents), "there are branches of branches"
+    expected = [row["step_index"] + steps_before(solutions[row["solution_id"]]) for row in labelled]
     assert sorted(both.positions.tolist()) == sorted(expected)
     answers = read_units(run, "answers", branches=True)
     assert answers.correct.size == read_units(run, "answers").correct.size

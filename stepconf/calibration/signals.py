@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from stepconf.core.paths import first_steps
 from stepconf.core.schema import STEP_SIGNALS
 from stepconf.core.signals import (
     AGREEMENT,
@@ -238,12 +239,16 @@ def _rows(
     # Without their metadata, which others may have written and Polars takes for text.
     solutions, steps = (pl.DataFrame(rows.replace_schema_metadata(None)) for rows in (solutions, steps))
     samples = solutions.filter(pl.col("parent_solution_id").is_null())
-    wanted = (solutions if branches and kind == "steps" else samples).select("solution_id", "branch_step")
+    wanted = (solutions if branches and kind == "steps" else samples).select("solution_id")
+    firsts = first_steps(solutions.select("solution_id", "parent_solution_id", "branch_step").iter_rows())
+    wanted = wanted.with_columns(
+        first=pl.Series([firsts[one] for one in wanted["solution_id"]], dtype=pl.Int32)
+    )
     own = steps.join(wanted, "solution_id").sort("solution_id", "step_index")
     own = own.with_columns(
         pl.col(TOKEN_LISTS[0]).list.len().alias(LENGTH.name),
         pl.Series(TOPK.name, [(topk or {}).get(step) for step in own["step_id"]], pl.Float64),
-        position=pl.col("step_index") + pl.col("branch_step").fill_null(0),
+        position=pl.col("step_index") + pl.col("first"),
     )
     rows = _step_rows(own, solutions) if kind == "steps" else _answer_rows(own, samples)
     scored = rows.filter(pl.col(ENTROPY_MEAN.name).is_not_null(), pl.col(LENGTH.name) > 0).with_columns(

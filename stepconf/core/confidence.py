@@ -118,9 +118,13 @@ class FittedConfidence:
         """P(the answer is right) from all tokens of its solution; None as `of_step`."""
         return self.answers.of(scores) if self.answers else None
 
-    def on(self, solved: Solved) -> Solved:
-        """The solution and its steps with their `fitted_confidence`; a branch, part of a solution, has none itself."""
-        first = solved.solution.branch_step or 0
+    def on(self, solved: Solved, first: int = 0) -> Solved:
+        """The solution and its steps with their `fitted_confidence`; a branch, part of a solution, has none itself.
+
+        Args:
+            solved: the solution.
+            first: the index of its first own step on its whole path; see `paths.first_steps`.
+        """
         steps = [
             replace(step, fitted_confidence=self.of_step(step.scores, first + step.step_index))
             for step in solved.steps

@@ -21,6 +21,18 @@ def whole_paths(solved: Sequence[Solved]) -> list[Solved]:
     return list(paths.values())
 
 
+def first_steps(solutions: Iterable[tuple[str, str | None, int | None]]) -> dict[str, int]:
+    """By solution, the index of its first own step on its whole path: 0 for samples.
+
+    Args:
+        solutions: id, id of the parent and `branch_step` of each; a parent comes before its branches.
+    """
+    found: dict[str, int] = {}
+    for solution, parent, branch_step in solutions:
+        found[solution] = found.get(parent or "", 0) + (branch_step or 0)
+    return found
+
+
 def families(solved: Iterable[Solved]) -> Iterator[list[Solved]]:
     """Each sample with its branches, which come after it."""
     family: list[Solved] = []
