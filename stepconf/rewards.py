@@ -15,7 +15,12 @@ __all__ = ["calibrated", "final_answer", "sound_steps"]
 
 Completion = str | Sequence[dict[str, Any]]  # plain text, or the messages of a conversation
 _STATED = re.compile(
-    r"\bconfidence(?: level| is| of|\W){0,8}?\{?(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s?(\\?%)?", re.IGNORECASE
+    r"""\bconfidence (?:\s(?:level|score))?
+    (?:\s?\((?:0\s?(?:-|\N{EN DASH}|to)\s?|out\sof\s)?(?P<scale>\d{1,3}|%)\))?     # (0-100), (out of 10), (%)
+    (?:\s(?:is|of|about|around)\b|[-\N{EN DASH}\N{EM DASH}]\s|[\s:=*_"'`~${]){0,9}
+    (?P<number>[-\N{MINUS SIGN}]?(?:0,\d{1,9}|\d{1,9}(?:\.\d{1,9})?|\.\d{1,9}))(?!\d|[.,]\d)
+    (?:\s?(?P<percent>\\?%|percent\b)|\s?(?:/|out\sof)\s?(?P<of>\d{1,3})\b)?""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -67,15 +72,19 @@ def calibrated(
 def stated_confidence(text: str) -> float | None:
     """The last confidence that a text states, from 0 to 1; None where there is none in that range.
 
+    A number above 1 needs its scale: `85%`, `8/10`, `8 out of 10`, `Confidence (0-100): 85`.
+
     >>> stated_confidence("Confidence: 20%. On second thought, my confidence is 0.7"), stated_confidence("I am sure.")
     (0.7, None)
     """
-    found = _STATED.findall(text)
+    found = list(_STATED.finditer(text))
     if not found:
         return None
-    number, percent = found[-1]
-    value = float(number) / 100 if percent or float(number) > 1 else float(number)
-    return value if value <= 1 else None
+    stated = found[-1]
+    scale = "%" if stated["percent"] else stated["of"] or stated["scale"] or "1"
+    number = float(stated["number"].replace(",", ".").replace("\N{MINUS SIGN}", "-"))
+    whole = 100.0 if scale == "%" else float(scale)
+    return number / whole if whole and 0 <= number <= whole else None
 
 
 def _sound_share(item: tuple[str, str]) -> float | None:

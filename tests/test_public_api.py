@@ -98,6 +98,13 @@ def test_rewards_take_conversations_and_columns() -> None:
         ("Confidence: 85%", 0.85), ("My confidence is 0.4.", 0.4), ("confidence = 1", 1.0),
         (r"**Confidence:** 73\%", 0.73), (r"\confidence{0.25}", 0.25), ("confidence level of 90 %", 0.9),
         ("Confidence: 0", 0.0), ("confidence: 250%", None), ("I gained confidence in 3 steps", None), ("", None),
+        ("Confidence: 9/10", 0.9), ("confidence of 8 out of 10", 0.8), ("Confidence: 1 percent", 0.01),
+        ("Confidence: 0,85", 0.85), ("Confidence (0-100): 85", 0.85), ("Confidence (%): 40", 0.4),
+        ("Confidence - 85%", 0.85), ("Confidence: about 0.6", 0.6), ("Confidence: $0.8$", 0.8),
+        ("Confidence: 1.2", None), ("Confidence: 5", None), ("Confidence: 1000", None), ("confidence of -0.5", None),
+        ("Confidence: 9/0", None), ("Confidence: 11/10", None), ("Confidence: 1.2.3", None),
+        ("the 95% confidence interval", None), ("confidence interval 0.95", None),
+        ("Confidence: 0.9, later confidence: 7", None),
     ],
 )  # fmt: skip
 def test_confidence_is_read_where_it_is_stated(said: str, confidence: float | None) -> None:
