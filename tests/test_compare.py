@@ -9,6 +9,7 @@ import pytest
 
 from stepconf.calibration.signals import lowest_on_the_way
 from stepconf.core.prune import tau_at
+from stepconf.errors import StepconfError
 from stepconf.evaluation.infer import with_tau
 from stepconf.recipe import load_recipe
 from tests.edited_run import edit, good_run
@@ -109,9 +110,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lowest(run: Path, normalised: bool) -> list[float]:
     """By the definition, from the rows."""
-    steps, found = rows_of(run, "steps"), []
-    for solution in rows_of(run, "solutions"):
-        if solution["answer_correct"] and solution["entropy_mean"] is not None:
+    steps, found, seen = rows_of(run, "steps"), [], set()
+    for solution in sorted(rows_of(run, "solutions"), key=lambda row: row["sample_index"]):
+        usable = solution["answer_correct"] and solution["entropy_mean"] is not None
+        if usable and solution["problem_id"] not in seen:
+            seen.add(solution["problem_id"])
             on_the_way, c = [1.0], 1.0
             own = [step for step in steps if step["solution_id"] == solution["solution_id"]]
             for n, step in enumerate(sorted(own, key=lambda step: step["step_index"])[:-1], 1):
@@ -125,6 +128,7 @@ def lowest(run: Path, normalised: bool) -> list[float]:
 def test_tau_of_a_run(run: Path, normalised: bool) -> None:
     expected = lowest(run, normalised)
     assert len(expected) > 5
+    assert len(expected) < sum(bool(row["answer_correct"]) for row in rows_of(run, "solutions"))
     assert sorted(lowest_on_the_way(run, normalised).tolist()) == pytest.approx(expected, rel=1e-9)
     sets = [f"infer.tau_run={run}", "infer.tau_quantile=0.4", f"infer.length_normalised={normalised}"]
     recipe = with_tau(load_recipe(sets=sets))
@@ -133,8 +137,8 @@ def test_tau_of_a_run(run: Path, normalised: bool) -> None:
 
 
 def test_tau_from_a_run_is_what_infer_and_evaluate_take(run: Path, tmp_path: Path) -> None:
-    tau: Any = ["--set", f"infer.tau_run={run}", "--set", "infer.tau_quantile=0.9"]
-    value = tau_at(lowest(run, False), 0.9)
+    tau: Any = ["--set", f"infer.tau_run={run}", "--set", "infer.tau_quantile=0.5"]
+    value = tau_at(lowest(run, False), 0.5)
     strict = stepconf("infer", "What is 3 + 4?", *with_tiny(), *SMALL, *tau, "--json")
     plain = stepconf("infer", "What is 3 + 4?", *with_tiny(), *SMALL, "--tau", value * (1 + 1e-9), "--json")
     assert strict.code == plain.code == 0, strict.err
@@ -158,6 +162,11 @@ def test_tau_from_a_run_is_what_infer_and_evaluate_take(run: Path, tmp_path: Pat
     assert json.loads((tmp_path / "e/recipe.json").read_text())["infer"]["tau"] == pytest.approx(
         value, rel=1e-9
     )
+
+
+def test_a_share_of_right_solutions_is_of_c_as_the_run_has_it() -> None:
+    with pytest.raises(StepconfError, match=r"infer\.count_duplicates makes it smaller"):
+        load_recipe(sets=["infer.tau_run=r", "infer.tau_quantile=0.1", "infer.count_duplicates=true"])
 
 
 def test_no_tau_without_a_right_solution(tmp_path: Path) -> None:

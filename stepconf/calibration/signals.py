@@ -192,7 +192,7 @@ def _units(kind: Kind, columns: Mapping[str, Column], higher: Mapping[str, bool]
 
 
 def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
-    """Of each right sample of a run, the lowest C that it has before its last step; 1 where that is its first.
+    """Of each problem's first right sample, the lowest C that it has before its last step; 1 where that is its first.
 
     C is the product of the steps' confidences so far, or with `length_normalised` their geometric mean. The
     last step has the answer, and a branch with its answer is not pruned.
@@ -203,7 +203,7 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
     import polars as pl
 
     check_is_run(run)
-    right = pl.DataFrame({"solution_id": []}, schema={"solution_id": pl.String})
+    right = pl.DataFrame(schema={"solution_id": pl.String})
     lowest = pl.DataFrame(schema={"solution_id": pl.String, "lowest": pl.Float64})
     if shard_files(run, "steps"):
         exponent = 1 / (pl.col("step_index") + 1) if length_normalised else 1.0
@@ -217,7 +217,10 @@ def lowest_on_the_way(run: Path, length_normalised: bool) -> Column:
             .agg((pl.col("cumulative_confidence") ** exponent).min().alias("lowest"))
         )
         with polars_reads(run):
-            right, lowest = scored.select("solution_id").collect(), on_the_way.collect()
+            first = scored.sort("sample_index", "solution_id").unique(
+                "problem_id", keep="first", maintain_order=True
+            )
+            right, lowest = first.select("solution_id").collect(), on_the_way.collect()
     if not len(right):
         raise StepconfError(
             f"no scored solution in {run} is right, so there is no quantile to take tau from.",

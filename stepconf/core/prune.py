@@ -106,12 +106,12 @@ def can_win(active: Sequence[Branch[D]], completed: Sequence[Branch[D]], rules: 
 def tau_at(lowest: Sequence[float], quantile: float) -> float:
     """The tau that costs at most a share `quantile` of right solutions, from those of a calibration run.
 
-    The floor(quantile (n + 1))-th smallest of `lowest`, or 0 where that is none: of new right solutions drawn
-    as these were, at most the share `quantile` is expected below it, whatever their distribution (split
-    conformal prediction, arXiv 2107.07511).
+    The floor(quantile (n + 1))-th smallest of `lowest`, or 0 where that is none: a right solution of a new problem
+    is below it with a probability of at most `quantile`, whatever their distribution (split conformal prediction,
+    arXiv 2107.07511). That holds for values that are exchangeable with the new one: one of each problem.
 
     Args:
-        lowest: of each right solution, the lowest C that it has on its way, in [0, 1]; at least one.
+        lowest: of a right solution of each problem, the lowest C that it has on its way, in [0, 1]; at least one.
         quantile: in (0, 1).
     """
     if not lowest or not 0 < quantile < 1:

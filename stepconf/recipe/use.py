@@ -172,7 +172,7 @@ class InferRecipe(Strict):
     tau: float = Field(0.001, ge=0, le=1)
     """Cumulative confidence below which a branch is pruned; 0 prunes none."""
     tau_quantile: float | None = Field(None, gt=0, lt=1)
-    """Take tau from `tau_run` instead: where it would have cost at most this share of the right solutions."""
+    """Take tau from `tau_run` instead: where it would have cost at most this share of the problems a right solution."""
     tau_run: str | None = None
     """A small run of the same model, as `generate` makes it, on problems that are not evaluated."""
     max_steps: int = Field(64, ge=1)
@@ -180,8 +180,8 @@ class InferRecipe(Strict):
     length_normalised: bool = False
     """C as the geometric mean of the steps' confidences; their product (the paper's) otherwise."""
     stop_early: bool = True
-    """Drop branches that can no longer beat the best answer. False grows algorithm 2's whole tree, to the same
-    answer (unless length_normalised)."""
+    """Drop branches that can no longer beat the best answer. False grows algorithm 2's whole tree: no other answer wins
+    among the same draws (unless length_normalised), but a tree with more branches draws other ones."""
     expand_below: float | None = Field(None, gt=0, le=1)
     """The greedy candidate first, and K - 1 sampled ones only where its confidence is below this; None samples K."""
     count_duplicates: bool = False
@@ -220,6 +220,11 @@ class InferRecipe(Strict):
                 else ("infer.tau_quantile", "infer.tau_run=RUN")
             )
             raise StepconfError(f"{given} is given alone.", f"Add --set {other}.")
+        if self.tau_quantile is not None and self.count_duplicates:
+            raise StepconfError(
+                "infer.tau_quantile is of C as a run has it, and infer.count_duplicates makes it smaller.",
+                "Give --tau, or leave out infer.count_duplicates.",
+            )
         return self
 
 
