@@ -1,6 +1,7 @@
 """A fitted confidence: against scikit-learn's own composition, on simulated rows, and through the commands."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,13 @@ def changed(**changes: Any) -> Units:
     return replace(simulated(), **changes)
 
 
+def with_gaps(rows_kept: int = N_PROBLEMS * OF_EACH, only_right: bool = False) -> Units:
+    """A margin that most rows lack, or all wrong ones."""
+    units, rows = simulated(), np.arange(N_PROBLEMS * OF_EACH)
+    there = (rows < rows_kept) & (units.correct | (not only_right))
+    return simulated(margin=np.where(there, rows % 7, np.nan))
+
+
 def none_wrong() -> Units:
     return changed(correct=np.ones(N_PROBLEMS * OF_EACH, bool))
 
@@ -253,13 +261,17 @@ def none_wrong() -> Units:
     ("units", "names", "said"),
     [
         (lambda: simulated(problems=29), None, "29 problems .* a fit needs 30"),
-        (none_wrong, None, "0 of 60 problems have steps that are wrong"),
+        (none_wrong, None, "0 of 60 problems have decided and scored steps that are wrong"),
         (lambda: simulated(committal=np.full(N_PROBLEMS * OF_EACH, 2.0)), ["committal"], "committal is 2 on all"),
+        (lambda: with_gaps(rows_kept=6), ["margin"], "1 problems have steps with a value of margin; a fit needs 30"),
+        (lambda: with_gaps(rows_kept=29 * OF_EACH), ["length", "margin"], "29 problems .* a value of margin"),
+        (lambda: with_gaps(only_right=True), ["margin"], "0 of 60 problems .* value of margin that are wrong"),
         (simulated, ["margin"], "margin has no value"),
         (simulated, ["karma"], "no signal to fit on: karma"),
         (simulated, ["cumulative_confidence"], "no signal to fit on: cumulative_confidence"),
     ],
-    ids=["few problems", "one class", "a constant", "a missing signal", "an unknown one", "not of tokens"],
+    ids=["few problems", "one class", "a constant", "few values", "values of few problems", "values of one class",
+         "a missing signal", "an unknown one", "not of tokens"],
 )  # fmt: skip
 def test_what_cannot_be_fitted_is_refused(
     units: Callable[[], Units], names: list[str] | None, said: str
@@ -267,6 +279,14 @@ def test_what_cannot_be_fitted_is_refused(
     with pytest.raises(StepconfError, match=said) as told:
         fit_confidence(good_run(), {"steps": units()}, names, 10, 0)
     assert told.value.hint
+
+
+def test_as_few_wrong_problems_as_are_allowed_give_no_warning() -> None:
+    wrong = np.isin(np.arange(N_PROBLEMS * OF_EACH), np.arange(5) * OF_EACH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = fit_confidence(good_run(), {"steps": changed(correct=~wrong)}, None, 5, 0)
+    assert found["steps"]["problems"] == N_PROBLEMS
 
 
 def test_rows_without_a_value_are_left_out_and_constants_too() -> None:

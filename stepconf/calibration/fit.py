@@ -5,6 +5,7 @@ map. Every figure that the file states is of problems on which neither was fitte
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,12 +110,16 @@ def _rows(units: Units, names: Sequence[str] | None) -> Rows:
             f"the signal {missing[0]} has no value on any of the run's {units.kind}.",
             "Its engine or version did not record what it needs: sample again, or leave it out of --fit-signals.",
         )
-    _check_enough(units)
+    _check_enough(units.problems, units.correct, f"decided and scored {units.kind}")
     if names is None:
         wanted = [n for n, v in columns.items() if not np.isnan(v).any() and v.min() < v.max()]
     values = np.stack([columns[name] for name in wanted], axis=1) if wanted else np.empty((0, 0))
-    there = np.isfinite(values).all(axis=1)
-    values = values[there]
+    finite = np.isfinite(values)
+    there = finite.all(axis=1)
+    values, correct, problems = values[there], units.correct[there], units.problems[there]
+    if not there.all():
+        rarest = wanted[int(finite.sum(axis=0).argmin())]
+        _check_enough(problems, correct, f"{units.kind} with a value of {rarest}")
     constant = [name for name, column in zip(wanted, values.T, strict=False) if np.ptp(column) == 0]
     if constant or not wanted:
         raise StepconfError(
@@ -123,21 +128,22 @@ def _rows(units: Units, names: Sequence[str] | None) -> Rows:
             else f"no signal varies over the run's {units.kind}.",
             "A constant tells nothing apart: leave it out of --fit-signals.",
         )
-    return Rows(tuple(wanted), values, units.correct[there], units.problems[there], units.confidence[there])
+    return Rows(tuple(wanted), values, correct, problems, units.confidence[there])
 
 
-def _check_enough(units: Units) -> None:
-    n_problems = len(set(units.problems.tolist()))
+def _check_enough(problems: Column, correct: Column, rows: str) -> None:
+    """Raise StepconfError unless enough problems have such rows, and enough have right ones and wrong ones."""
+    n_problems = len(set(problems.tolist()))
     if n_problems < LEAST_PROBLEMS:
         raise StepconfError(
-            f"{n_problems} problems have decided and scored {units.kind}; a fit needs {LEAST_PROBLEMS}.",
+            f"{n_problems} problems have {rows}; a fit needs {LEAST_PROBLEMS}.",
             "Sample more problems: stepconf generate --problems SET --limit 100 ...",
         )
     for value, what in ((True, "right"), (False, "wrong")):
-        n = len(set(units.problems[units.correct == value].tolist()))
+        n = len(set(problems[correct == value].tolist()))
         if n < LEAST_WITH_EACH:
             raise StepconfError(
-                f"{n} of {n_problems} problems have {units.kind} that are {what}; a fit needs {LEAST_WITH_EACH}.",
+                f"{n} of {n_problems} problems have {rows} that are {what}; a fit needs {LEAST_WITH_EACH}.",
                 "Take problems that the model solves sometimes, or more samples of each.",
             )
 
@@ -147,7 +153,11 @@ def folds(rows: Rows) -> Iterator[tuple[Column, Column]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    yield from split.split(rows.values, rows.correct, rows.problems)
+    with warnings.catch_warnings():
+        # Of folds within folds the smallest has fewer problems of a class than folds, which leaves some without.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = list(split.split(rows.values, rows.correct, rows.problems))
+    yield from parts
 
 
 def _part(rows: Rows, index: Column) -> Rows:
