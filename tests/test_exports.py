@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from array import array
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
+from stepconf.core import exports
 from stepconf.core.exports import STEP_WARNING, boundary
 from stepconf.core.records import Pair
 from stepconf.run.tables import pairs_manifest
 from tests.benchmarks.synthetic_run import make_run
 from tests.forked import forked
 from tests.invariants import rows_of
+from tests.scripted_engine import branched_run
+from tests.test_objectives import read as read_examples
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.tiny import END, Ended, stepconf, tiny_model, with_tiny
 
@@ -258,6 +263,26 @@ def test_stepwise_supervision_is_of_whole_solutions(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     branches = [row for row in rows_of(made, "solutions") if row["parent_solution_id"]]
     assert branches and f"{len(branches)} a branch, not a whole solution" in ended.out
+
+
+@pytest.mark.parametrize(("answer", "n"), [(None, 0), (False, 1), (True, 0)])
+def test_a_side_of_unknown_answer_is_not_a_wrong_one(answer: bool | None, n: int) -> None:
+    pair = pair_of("xb", "c", [120], [1], [2])
+    right, other = (
+        exports.Path(name, array("i", ids).tobytes(), "", True, correct)
+        for name, ids, correct in (("r", [120, 1], True), ("o", [120, 2], answer))
+    )
+    dropped = Counter[str]()
+    found = list(exports.trajectories([pair], {pair.problem_id: [right, other]}, dropped))
+    assert len(found) == n and dropped == ({} if n else {"rejected never reaches a wrong answer": 1})
+
+
+def test_judged_steps_have_a_right_prefix(tmp_path: Path) -> None:
+    """As the trainer reads them; what an export leaves out besides says the same in other tokens."""
+    ended = export(branched_run(), "step-kto", tmp_path / "x")
+    examples, dropped = read_examples(branched_run(), "step-kto")
+    assert f"{dropped['after an error']} after an error" in ended.out
+    assert 0 < len(rows(tmp_path / "x")) <= len(examples)
 
 
 def test_trajectories_go_on_through_branches(tmp_path: Path) -> None:

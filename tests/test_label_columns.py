@@ -125,10 +125,10 @@ def test_as_step_by_step(policy: str, chunk: list[list[list[Verdict]]], mixed: s
     for name, labels in enumerate(expected):
         assert found[str(name)] == [tuple(label) for label in labels]
     finals = [
-        next((v.label for v in solution[-1] if v.verifier == "final"), "unknown") if solution else "unknown"
+        [v.label for v in (solution or [[]])[-1] if v.verifier == "final" and v.label != "unknown"]
         for solution in chunk
     ]
-    right = [{"correct": True, "incorrect": False}.get(label) for label in finals]
+    right = [said[-1] == "correct" if said else None for said in finals]
     assert made.solutions["answer_correct"].to_pylist() == right
     again = label_chunk(made.solutions, made.steps, policy)
     assert again.changed == (), "labelled twice is labelled once"

@@ -1,4 +1,4 @@
-"""Twenty shapes of what reasoning models write, and how a person would read them."""
+"""Shapes of what reasoning models write, and how a person would read them."""
 
 from typing import NamedTuple
 
@@ -95,6 +95,12 @@ SHAPES = (
     Shape(
         "ends_again_at_the_end", "<think>\n5 + 7 = 12.\n</think>\n\nThe answer is \\boxed{12}.\n</think>", "12",
         ((R, "<think>\n5 + 7 = 12.\n</think>"), (A, "The answer is \\boxed{12}.\n</think>")),
+    ),
+    Shape(
+        "opened_and_ended_again",
+        "<think>\n5 + 7 = 12.\n</think>\n\nThe answer is 12.\n\n<think>\nThat is done.\n</think>", "12",
+        ((R, "<think>\n5 + 7 = 12.\n</think>"), (A, "The answer is 12."),
+         (A, "<think>\nThat is done.\n</think>")),
     ),
     Shape(
         "marks_in_code", "```\n<think>5</think>\n```\nThe code shows the marks. The answer is 12.", "12",

@@ -1,7 +1,8 @@
 """An engine that outlives its crashes: the request to blame is found by halving, the others are answered.
 
 A crash loses what was in flight. Those requests are asked again in halves, the halves that crash again in
-theirs, until a request has crashed the engine twice, the second time alone: it gets `Failed` as its result.
+theirs, until a request has crashed the engine twice, the second time alone: it gets `Failed` as its result,
+once the engine has answered another or has none else to answer.
 A crash that does not come back costs the work in flight and nothing else.
 """
 
@@ -76,16 +77,17 @@ class Guard:
     def _each(
         self, requests: Iterator[R | None], run: Callable[[Iterator[R | None]], Iterator[tuple[R, Any]]]
     ) -> Iterator[tuple[R, Any]]:
-        blamed: list[R] = []  # not reported before the engine has answered another: see MAX_IN_A_ROW
+        blamed: list[R] = []  # not yet reported: the engine may be at fault, see MAX_IN_A_ROW
+        in_a_row = 0
         groups: list[Iterator[R | None]] = [requests]  # the last one is next
         while groups:
             group = groups.pop()
             asked: dict[str, R] = {}
             try:
-                for request, result in run(_noted(group, asked)):
+                for request, result in run(_noted(group, asked, blamed)):
                     del asked[request.key]
-                    yield from ((one, Failed(CRASHED)) for one in blamed)
-                    blamed.clear()
+                    in_a_row = 0
+                    yield from _failed(blamed)
                     yield request, result
             except EngineCrashed as crash:
                 suspects = list(asked.values())
@@ -93,7 +95,8 @@ class Guard:
                     blamed.append(suspects.pop())
                     if crash.out_of_memory:
                         raise
-                    if len(blamed) == MAX_IN_A_ROW:
+                    in_a_row += 1
+                    if in_a_row == MAX_IN_A_ROW:
                         raise EngineCrashed(
                             f"{crash.problem} It did on {MAX_IN_A_ROW} requests in a row, so it is not they.",
                             crash.hint
@@ -104,7 +107,10 @@ class Guard:
                 self._recover(crash)
                 middle = (len(suspects) + 1) // 2
                 groups += [group, iter(suspects[middle:]), iter(suspects[:middle])]
-        yield from ((one, Failed(CRASHED)) for one in blamed)
+            else:
+                if group is requests and blamed:
+                    yield from _failed(blamed)
+                    groups.append(requests)  # it ended to let these out, or has ended and stays so
 
     def _recover(self, crash: EngineCrashed) -> None:
         self._warn(f"{crash.problem} Going on, with the requests in flight in smaller groups.")
@@ -113,8 +119,16 @@ class Guard:
             self._engine = self._open()
 
 
-def _noted(requests: Iterator[R | None], asked: dict[str, R]) -> Iterator[R | None]:
+def _failed(blamed: list[R]) -> Iterator[tuple[R, Failed]]:
+    while blamed:
+        yield blamed.pop(0), Failed(CRASHED)
+
+
+def _noted(requests: Iterator[R | None], asked: dict[str, R], blamed: list[R]) -> Iterator[R | None]:
+    """The requests, up to where none comes before the blamed are reported: the engine has nothing else to do."""
     for one in requests:
         if one is not None:
             asked[one.key] = one
+        elif blamed and not asked:
+            return
         yield one

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepconf.core.pairs.frames import PAIRS, SOLUTIONS, STEPS, Rules, reading
-from stepconf.core.pairs.reasons import NO_CORRECTION, NO_RIVAL
+from stepconf.core.pairs.reasons import NO_CORRECTION, NO_LOGPROBS, NO_RIVAL
 from stepconf.core.pairs.solutions import consistency, dpo_vp, pcpo
 from stepconf.core.pairs.steps import caspo, step_dpo
 from stepconf.core.records import Pair, PairKind, Solved, Verdict
@@ -123,6 +123,14 @@ def test_verifiable_pairs_use_each_solution_once(samples: list[Sample], seed: in
     shuffled = random.sample(solved, len(solved))  # type: ignore[attr-defined]  # random.Random
     again, _ = paired(shuffled, dpo_vp, Rules(seed=seed))
     assert {p.pair_id for p in again} == {p.pair_id for p in pairs}
+
+
+def test_solutions_without_log_probabilities_make_no_consistent_pair() -> None:
+    def bare(one: Solved, correct: bool) -> Solved:
+        return answered(Solved(one.solution, [replace(s, token_logprobs=[]) for s in one.steps]), correct)
+
+    pairs, dropped = paired([bare(WRONG, False), answered(RIGHT, True)], pcpo)
+    assert pairs == [] and dropped[NO_LOGPROBS] == 1 and sum(dropped.values()) == 2
 
 
 @given(SAMPLES)

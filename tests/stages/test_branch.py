@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 
 from stepconf.core.branches import TOO_HARD
-from stepconf.core.records import Problem, Solved
+from stepconf.core.reasoning import Thinking
+from stepconf.core.records import Problem, Solved, TokenScores
 from stepconf.core.statements import STATES_NOTHING
+from stepconf.engines.base import Completion, SampleRequest, Sampling, finish
 from stepconf.engines.guard import Guard
 from stepconf.problems.load import ImportedSolution
 from stepconf.recipe import load_recipe, with_branches
 from stepconf.stages.branch import Brancher
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.models import Prompter
-from stepconf.stages.rows import imported
+from stepconf.stages.rows import imported, sampled
 from stepconf.stages.solutions import branch
 from stepconf.stages.verify import open_pool
 from tests.engines.reference import token_numbers
@@ -261,6 +263,88 @@ def test_a_solution_without_tokens_is_left_as_it_is() -> None:
         (chunk,) = branch(iter([Chunk("0", "", [], solved=[bare, tokenised])]), brancher)
     assert chunk.solved[0] == bare and len(chunk.solved) > 2
     assert chunk.solved[1].steps[0].verdicts[0].label == "incorrect"
+
+
+def test_a_branch_has_the_stream_that_is_stored_with_it() -> None:
+    engine, n = ArithmeticEngine(0.45), 0
+    for row in rows_of(branched_run(), "solutions"):
+        if row["parent_solution_id"]:
+            how = Sampling(row["temperature"], 96, row["top_p"])
+            asked = SampleRequest("", row["prompt_token_ids"], 1, row["seed"], how)
+            ((_, (again,)),) = engine.sample([asked])
+            assert again.token_ids == row["token_ids"]
+            n += row["sample_index"] > 2
+    assert n > 0, "second waves"
+
+
+def test_samples_of_a_problem_in_two_chunks_have_branches_of_their_own() -> None:
+    engine = Guard(lambda: ArithmeticEngine(0.3), lambda sentence: None)
+    keys = {"branch.where": ["first-error"], "branch.budget": 100.0, "prompt.instruction": "Add."}
+    recipe = with_branches(load_recipe(None, keys), "verify")
+    problem = Problem("p", "What is 2 + 3 - 4?", "1", "math", "", "")
+    prompt = Prompter(engine.tokenizer, recipe.prompt).ids(problem.text)
+    texts = [f"2 + 3 = {a}\n{a} - 4 = {a - 4}\nThe answer is \\boxed{{{a - 4}}}" for a in (6, 7)]
+    given = [
+        imported(ImportedSolution(problem, text, None, i), recipe, engine.tokenizer, prompt)
+        for i, text in enumerate(texts)
+    ]
+    chunks = [Chunk(str(i), "", [], solved=[one]) for i, one in enumerate(given) if isinstance(one, Solved)]
+    with open_pool(recipe) as pool:
+        made = list(branch(iter(chunks), Brancher(recipe, engine, pool, lambda stage, n: None)))
+    branches = [one.solution for chunk in made for one in chunk.solved if one.solution.parent_solution_id]
+    streams = {(*one.prompt_token_ids, one.seed) for one in branches}
+    at_start = [one for one in branches if one.prompt_token_ids == prompt]
+    assert len(streams) == len(branches) and len({one.parent_solution_id for one in at_start}) == 2
+
+
+class _Plain(ArithmeticEngine):
+    """Answers at once."""
+
+    def _complete(self, request: SampleRequest, index: int) -> Completion:
+        ids = self.tokenizer.encode("5 - 4 = 1\n\nThe answer is \\boxed{1}.")
+        n = len(ids)
+        scores = TokenScores([-0.1] * n, [0.1] * n, [0.9] * n)
+        return finish(ids, scores, True, request.sampling, self.tokenizer)
+
+
+def test_a_branch_from_before_the_thinking_need_not_think() -> None:
+    engine = Guard(_Plain, lambda sentence: None)
+    recipe = with_branches(load_recipe(None, {"branch.where": ["all"]}), "generate", True)
+    problem = Problem("p", "What is 2 + 3 - 4?", "1", "math", "", "")
+    text = "<think>\n2 + 3 = 6\n</think>\n\nThe answer is \\boxed{2}."
+    ids = engine.tokenizer.encode(text)
+    n = len(ids)
+    completion = Completion(
+        ids, engine.tokenizer.pieces(ids), TokenScores([-0.1] * n, [0.1] * n, [0.9] * n), "stop", n
+    )
+    asked = SampleRequest(
+        "", Prompter(engine.tokenizer, recipe.prompt).ids(problem.text), 1, 0, Sampling(1.0, 96)
+    )
+    one = sampled(problem, asked, 0, completion, engine.info, recipe, Thinking("auto"))
+    assert isinstance(one, Solved) and one.solution.reasoning_start == 0
+    with open_pool(recipe) as pool:
+        (chunk,) = branch(
+            iter([Chunk("0", "", [], solved=[one])]), Brancher(recipe, engine, pool, lambda stage, n: None)
+        )
+    branches = [one for one in chunk.solved if one.solution.branch_step == 0]
+    assert branches
+    for made in branches:
+        assert made.solution.predicted_answer == "1" and {step.part for step in made.steps} == {"answer"}
+        assert made.steps[-1].verdicts[-1].label == "correct"
+
+
+def test_a_run_that_is_branched_later_has_one_verdict_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    assert generate(first, "--branch", "none").code == 0
+    monkeypatch.setattr("stepconf.stages.models.open_engine", lambda recipe: ArithmeticEngine(0.3))
+    options: list[Any] = ["--verify", "rollout", "--set", "prompt.instruction=Add.", "--out", again]
+    ended = stepconf("verify", first, *options)
+    assert ended.code == 0, ended.err
+    spoken = [[one["verifier"] for one in step["verdicts"]] for step in rows_of(again, "steps")]
+    assert any({"final", "rollout"} <= set(names) for names in spoken)
+    assert all(len(names) == len(set(names)) for names in spoken)
 
 
 @pytest.mark.parametrize(
