@@ -1,9 +1,10 @@
 """A confidence that is fitted on some problems of a run, measured on the others, against every single signal.
 
-usage: python -m tests.benchmarks.fitted_confidence RUN [FIT_FRACTION=0.5] [--branches] [--signals a,b]
+usage: python -m tests.benchmarks.fitted_confidence RUN [FIT_FRACTION=0.5] [--on RUN] [--branches] [--signals a,b]
 
-Problems are split by a hash of their id. The best single signal is the one of the highest AUROC on the problems that
-are measured, which favours it; AUROC is compared on the same resamples.
+Problems are split by a hash of their id; with --on it is fitted on all of RUN, and measured on another run. The best
+single signal is the one of the highest AUROC on the problems that are measured, which favours it; AUROC is compared on
+the same resamples.
 """
 
 import argparse
@@ -33,19 +34,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
     parser.add_argument("fraction", type=float, nargs="?", default=0.5)
+    parser.add_argument("--on", type=Path, help="a run of other problems, to measure on")
     parser.add_argument("--branches", action="store_true", help="the steps of branches too")
     parser.add_argument("--signals", help="comma-separated; all by default")
     args = parser.parse_args()
     names = args.signals.split(",") if args.signals else None
     for kind in KINDS:
         units = read_units(args.run, kind, branches=args.branches)
-        fitting = np.array([is_fitted_on(one, args.fraction) for one in units.problems.tolist()])
+        if args.on is None:
+            fitting = np.array([is_fitted_on(one, args.fraction) for one in units.problems.tolist()])
+            units, apart = part(units, fitting), part(units, ~fitting)
+        else:
+            apart = read_units(args.on, kind, branches=args.branches)
         try:
-            document = fit_confidence(args.run, {kind: part(units, fitting)}, names, 10, 0)
+            document = fit_confidence(args.run, {kind: units}, names, 10, 0)
         except StepconfError as error:
             print(f"{kind}: {error}")
             continue
-        report(document, part(units, ~fitting), document[kind])
+        report(document, apart, document[kind])
 
 
 def is_fitted_on(problem: str, fraction: float) -> bool:
