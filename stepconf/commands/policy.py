@@ -43,7 +43,7 @@ def train(
     """Optimise a model: DPO, SFT, RLOO and others, or rounds.
 
     More steps right: dpo on pairs of steps (more so with train.nll_weight=1), step-kto without pairs, pure by the
-    worst step of each sample. Entropy tells less of right and wrong afterwards.
+    worst step of each sample. What entropy tells may change: less on a 135M model, more on one of 0.5B.
 
     More answers right: rloo, or grpo (less over-confident with train.divide_by_std=false), from outcomes alone.
 
