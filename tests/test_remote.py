@@ -16,6 +16,8 @@ from threading import Event
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("s3fs")
 
@@ -26,6 +28,7 @@ from stepconf.run.shards import Run
 from stepconf.run.tables import read_manifests, read_shards
 from stepconf.stores import lease, remote
 from stepconf.stores.lease import Lease
+from stepconf.stores.names import is_part
 from stepconf.stores.opening import fetched, writer
 from stepconf.stores.places import local_place
 from tests.edited_run import command, edit, good_run
@@ -504,3 +507,29 @@ def test_a_manifest_names_no_file_outside_of_its_run(server: S3Server, tmp_path:
     copy = fetched(local_place(URL))
     assert {f.name for f in copy.parent.rglob("*.parquet")} == set()
     assert [f.name for f in (copy / "manifests").iterdir()] == ["00000.json"]
+
+
+def test_an_object_is_fetched_to_no_place_outside_of_the_copy(server: S3Server, tmp_path: Path) -> None:
+    victim = tmp_path / "victim/owned.py"
+    server.objects[f"{HERE}/recipe.yaml"] = b"command: segment\n"
+    for name in (
+        str(victim),
+        "/",
+        "../../../owned.py",
+        "a/../../../../owned.py",
+        "sub//owned.py",
+        "./owned.py",
+    ):
+        server.objects[f"{HERE}/{name}"] = b"owned"
+    copy = fetched(local_place(URL))
+    assert [f.name for f in copy.rglob("*")] == ["recipe.yaml"]
+    assert not list(tmp_path.rglob("owned.py"))
+
+
+@given(st.text(st.sampled_from("./\\\0ab~")))
+def test_the_name_of_a_part_is_a_path_in_the_folder(name: str) -> None:
+    folder = Path("/copy")
+    if is_part(name, ()):
+        assert folder in Path(os.path.normpath(folder / name)).parents and "\0" not in name
+    for odd in (f"/{name}", f"../{name}", f"a/../{name}", f"a//{name}", f"{name}/", f"{name}\0"):
+        assert not is_part(odd, ())

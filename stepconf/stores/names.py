@@ -47,8 +47,12 @@ def is_news(name: str) -> bool:
 
 
 def is_part(name: str, names: Container[str]) -> bool:
-    """Whether it is part of the folder: not hidden, no scratch file, no file of a checkpoint that is not whole."""
-    return not (name.startswith(".") or "/." in name or name.endswith(".tmp") or is_cut(name, names))
+    """Whether it is part of the folder: in it, not hidden, no scratch file, of no checkpoint that is not whole.
+
+    A store takes any name: one that begins with a slash, or has `..` in it, would be a path outside of the copy.
+    """
+    plain = "\0" not in name and all(part and not part.startswith(".") for part in name.split("/"))
+    return plain and not (name.endswith(".tmp") or is_cut(name, names))
 
 
 def is_cut(name: str, names: Container[str]) -> bool:

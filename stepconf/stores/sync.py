@@ -148,7 +148,7 @@ class Sync:
             raise StepconfError(f"{self.store.url} is not empty and not a run.", "Give another URL.")
         known = self._known()
         wanted = self._differing(there, known)
-        missed = _bring(wanted, lambda name: self.store.fetch(name, self.copy / name), tick)
+        missed = _bring(wanted, lambda name: self.store.fetch(name, self._file_of(name)), tick)
         here = self._here()
         known = {name: one for name, one in known.items() if name in listing and name not in wanted}
         known |= {name: [there[name], *here[name]] for name in wanted if name in here}
@@ -194,7 +194,7 @@ class Sync:
                 name,
                 waiting,
             ]  # replaced since it was listed, perhaps
-            file = self.copy / name
+            file = self._file_of(name)
             return any(self.store.fetch(one, file) and self._hash(name) == promised[name] for one in places)
 
         lacking = [
@@ -217,6 +217,13 @@ class Sync:
             what = f"has lost {len(torn)} shards that its copy here has ({torn[0]})"
             tell("torn", f"{self.store.url} {what}; the command that made it sends them again.")
         return missed
+
+    def _file_of(self, name: str) -> Path:
+        """Where an object is fetched to: in the copy, whatever name others gave it."""
+        file = self.copy / name
+        if not file.resolve().is_relative_to(self.copy.resolve()):
+            raise AssertionError(f"{name!r} lies outside of the copy")
+        return file
 
     def _tidy(self) -> None:
         """Finish at the URL what a killed writer began, and delete what is part of nothing."""
