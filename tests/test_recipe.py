@@ -136,6 +136,7 @@ def test_the_file_is_named_where_it_is_wrong(tmp_path: Path) -> None:
         ("engine: {options: {a: &a [1], b: [*a, *a]}}", "alias"),
         ("engine: {options: {a: " + "[" * 200 + "]" * 200 + "}}", "100 levels"),
         ("sampling: {seed: x}", "sampling.seed"),
+        ("sampling: {seed: 4294967296}", "sampling.seed"),
     ):
         file.write_text(text)
         with pytest.raises(StepconfError) as caught:

@@ -252,6 +252,7 @@ def test_models_and_health(url: str) -> None:
         ({"max_completion_tokens": 100_000}, 400, "exceeds this server's 4096"),
         ({"strategy": "best-of-n", "k": 64, "max_tokens": 4096 * 2}, 400, "exceeds"),
         ({"temperature": -1}, 400, "temperature"),
+        ({"seed": 1 << 63}, 400, "seed"),
         ({"n": 2}, 400, "n: "),
         ({"tools": []}, 400, "tools is not supported"),
         ({"tau_run": "/etc"}, 400, "tau_run is not supported"),
@@ -584,6 +585,7 @@ def test_raw_completions_are_those_of_the_engine(engine: Engine) -> None:
         ({"prompt": [10**9]}, 400, "the model has the tokens 0 to"),
         ({"prompt": [1] * 100_000}, 400, "the model's context is"),
         ({"model": "other"}, 404, "other"),
+        ({"seed": 1 << 62}, 400, "seed"),
         ({"n": 65}, 400, "n: 65 exceeds this server's 64"),
         ({"max_tokens": 10**6}, 400, "max_tokens"),
         ({"stop": [""]}, 400, "no empty string"),
@@ -598,6 +600,16 @@ def test_a_raw_completion_that_is_not_given_says_why(
     with pytest.raises(Refused, match=re.escape(named)) as refused:
         read_completion(json.dumps(RAW | change).encode(), recipe_of(), "tiny", engine.info)
     assert refused.value.status == status
+
+
+def test_a_seed_that_no_engine_takes_ends_nothing(engine: Engine) -> None:
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "3 + 4?"}]}
+    with serving(engine) as (url, service):
+        for kind, body in (("completions", RAW), ("chat/completions", chat)):
+            for seed, status in ((1 << 63, 400), (1 << 64, 400), (10**400, 400), ((1 << 62) - 1, 200)):
+                found = httpx.post(f"{url}/{kind}", json=body | {"seed": seed}, timeout=PATIENCE_S)
+                assert found.status_code == status and (status == 200 or "seed" in found.text), found.text
+        assert service.live.fault is None
 
 
 def test_a_client_that_leaves_ends_its_raw_completion(engine: Engine) -> None:

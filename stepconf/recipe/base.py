@@ -1,6 +1,10 @@
 """What all parts of a recipe have in common."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # vLLM seeds numpy with it, which takes no more
 
 
 class Strict(BaseModel):

@@ -9,7 +9,7 @@ from stepconf.core.prompts import INSTRUCTION
 from stepconf.core.segment import SegmentOptions
 from stepconf.errors import StepconfError
 from stepconf.kinds import ENGINES, VERIFIERS
-from stepconf.recipe.base import Strict
+from stepconf.recipe.base import Seed, Strict
 
 
 def _refuse_trust(options: dict[str, Any], key: str, hint: str) -> None:
@@ -111,7 +111,7 @@ class SamplingRecipe(Strict):
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(1024, ge=1)
     """Longest solution in tokens."""
-    seed: int = Field(42, ge=0)
+    seed: Seed = 42
     """Seed of sampling and of generated problems."""
 
 

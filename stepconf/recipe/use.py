@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from stepconf.errors import StepconfError
 from stepconf.kinds import OBJECTIVES, PAIR_STRATEGIES, STRATEGIES
-from stepconf.recipe.base import Strict
+from stepconf.recipe.base import Seed, Strict
 
 TrackerName = Literal["none", "tensorboard", "trackio", "wandb", "mlflow"]
 
@@ -33,7 +33,7 @@ class PairsRecipe(Strict):
     """Drop pairs until correct_uncertain and incorrect are equally many in each split."""
     validation: float = Field(0.05, ge=0, lt=1)
     """Share of problems whose pairs go into the validation split."""
-    seed: int = Field(42, ge=0)
+    seed: Seed = 42
     """Of every choice among pairs."""
     round: int = Field(0, ge=0)
     """Round of iterative training; stored with each pair."""
@@ -92,7 +92,7 @@ class StageRecipe(Strict):
     """Pairs (or sequences) per optimiser step, over all processes."""
     max_length: int = Field(2048, ge=2)
     """Tokens of prompt and side; a longer example is left out and counted."""
-    seed: int = Field(42, ge=0)
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def _objective_is_known(self) -> Self:
@@ -149,7 +149,7 @@ class EvaluationRecipe(Strict):
     samples: int = Field(4, ge=1, le=4096)
     """Solutions per problem."""
     temperature: float = Field(0.7, ge=0, le=10)
-    seed: int = Field(7, ge=0)
+    seed: Seed = 7
 
 
 class LoopRecipe(Strict):

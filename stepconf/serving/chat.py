@@ -87,7 +87,7 @@ class ChatRequest(InferRecipe):
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=10)
     top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=0, lt=1 << 63)
     stop: str | list[str] | None = None
     answer_type: AnswerType = "math"
     instruction: str | None = None

@@ -34,7 +34,8 @@ class CompletionRequest(BaseModel):
     model: str
     prompt: list[int] = Field(min_length=1)
     n: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 62)
+    """Of the first of the n. With room for seed + n - 1 below 2**63, from where on a seed ends vLLM."""
     temperature: float = Field(1.0, ge=0, le=10)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(16, ge=1)
