@@ -7,7 +7,7 @@ and its bounds, no entropy. Any other one gives text alone. Token ids are never 
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from math import isfinite
+from math import inf, isfinite, log
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from stepconf.recipe import Recipe
 
 _PROBE = "What is 2 + 2? Say why, in one line.\n"
 _TOP = 20  # the most that vLLM gives unless it is set otherwise
+_ROUNDING = 1e-3  # by which a server's number may leave its range
 _UNSCORED = TokenScores([], [], [])
 
 
@@ -91,7 +92,7 @@ class ServerEngine:
                 raise self._failed(reply)
             try:
                 found = self._read(reply.data, whole.request)
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise StepconfError(
                     f"{self._name} answers without what it gave at the start: {type(error).__name__}: {error}.",
                     "The answers so far are kept. Look at the server, then type the same command again.",
@@ -150,7 +151,7 @@ class ServerEngine:
         return [common | {"n": 1, "seed": request.seed + i} for i in range(request.n)]
 
     def _read(self, data: dict[str, Any], request: SampleRequest) -> list[Completion]:
-        """The completions of one answer; raises KeyError, TypeError or ValueError where it is none."""
+        """The completions of one answer; raises what Python does of odd values where it is none."""
         choices = data["choices"]
         wanted = request.n if self._gives == "statistics" else 1
         if len(choices) != wanted:
@@ -162,8 +163,9 @@ class ServerEngine:
 
     def _with_statistics(self, choice: dict[str, Any], sampling: Sampling) -> Completion:
         ids, own = _ids(choice["token_ids"], self.info.vocabulary), choice["stepconf"]
+        ranges = _RANGES | {"entropies": (0.0, log(self.info.vocabulary))}
         scores = TokenScores(
-            **{one.name: _numbers(own[one.name], len(ids)) for one in fields(TokenScores)}  # all six lists
+            **{one.name: _numbers(own[one.name], len(ids), *ranges[one.name]) for one in fields(TokenScores)}
         )
         reason = own["finish_reason"]
         if reason not in ("stop", "length", "until"):
@@ -176,7 +178,9 @@ class ServerEngine:
         if len(rows) != len(ids):
             raise ValueError(f"log-probabilities of {len(rows)} tokens for {len(ids)}")
         # A drawn token that is none of the likeliest stands among them, too.
-        likeliest = [sorted(_numbers(list(row.values()), None), reverse=True)[:_TOP] for row in rows]
+        likeliest = [
+            sorted(_numbers(list(row.values()), None, -inf, 0.0), reverse=True)[:_TOP] for row in rows
+        ]
         ended = choice["finish_reason"] == "stop"
         found = finish(ids, _UNSCORED, ended, sampling, self.tokenizer)
         kept = topk_scores(likeliest, self.info.vocabulary)[: len(found.token_ids)]
@@ -241,6 +245,13 @@ class ServerEngine:
 
 
 Gives = Literal["statistics", "tokens", "text"]
+_RANGES = {
+    "logprobs": (-inf, 0.0),
+    "max_probs": (0.0, 1.0),
+    "varentropies": (0.0, inf),
+    "mean_logprobs": (-inf, 0.0),
+    "second_probs": (0.0, 0.5),
+}
 _TOKENS = {"logprobs": _TOP, "return_token_ids": True, "return_tokens_as_token_ids": True}
 
 
@@ -292,10 +303,13 @@ def _ids(values: Any, vocabulary: int) -> list[int]:
     return values
 
 
-def _numbers(values: Any, n: int | None) -> list[float]:
+def _numbers(values: Any, n: int | None, low: float, high: float) -> list[float]:
+    """Of `n` tokens, or of however many; what rounding took out of the range is put back."""
     if not isinstance(values, list) or (n is not None and len(values) != n):
         raise ValueError(f"statistics of {n} tokens are missing")
     numbers = [float(x) for x in values]
     if not all(map(isfinite, numbers)):
         raise ValueError("a statistic is not finite")
-    return numbers
+    if odd := [x for x in numbers if not low - _ROUNDING <= x <= high + _ROUNDING]:
+        raise ValueError(f"a statistic is {odd[0]:.6g}, not from {low:.4g} to {high:.4g}")
+    return [min(max(x, low), high) for x in numbers]

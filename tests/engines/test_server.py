@@ -158,6 +158,10 @@ def test_a_server_without_token_ids_gives_text() -> None:
         ({"logprobs": None}, "TypeError"),
         ({"logprobs": {"top_logprobs": [{"a": "high"}] * 12}}, "ValueError"),
         ({"logprobs": {"top_logprobs": [{"a": float("nan")}] * 12}}, "not finite"),
+        ({"logprobs": {"top_logprobs": [{"a": 10**400}] * 12}}, "OverflowError"),
+        ({"logprobs": {"top_logprobs": [{"a": 1000}] * 12}}, "a statistic is 1000, not from -inf to 0"),
+        ({"logprobs": {"top_logprobs": [{"a": 5.0}] * 12}}, "a statistic is 5, not from -inf to 0"),
+        ({"logprobs": {"top_logprobs": [None] * 12}}, "AttributeError"),
     ],
 )
 def test_an_answer_that_lacks_something_ends_the_run(change: dict[str, Any], said: str) -> None:
@@ -168,6 +172,47 @@ def test_an_answer_that_lacks_something_ends_the_run(change: dict[str, Any], sai
     ):
         sampled(found, REQUESTS[:1])
     assert "same command again" in ended.value.hint
+
+
+def test_what_rounding_made_of_a_certain_token_is_certain() -> None:
+    rows = {"logprobs": {"top_logprobs": [{"a": 1e-5}] * 12}}
+    with stock(lambda body: rows) as server, opened(server.url) as found:
+        (one,) = sampled(found, REQUESTS[:1])["greedy"]
+    assert one.topk is not None and one.topk.entropies == one.topk.highs == [0.0] * 12
+
+
+@contextmanager
+def server_of_ours(engine: Engine, **statistics: float) -> Iterator[ChatServer]:
+    """One that gives each of 12 tokens the same statistics."""
+    usual = {"logprobs": -1.0, "entropies": 1.0, "max_probs": 0.5}
+    usual |= {"varentropies": 0.1, "mean_logprobs": -9.0, "second_probs": 0.4}
+    own = {name: [value] * 12 for name, value in (usual | statistics).items()}
+    choice = {"token_ids": [FIRST] * 12, "stepconf": own | {"finish_reason": "length", "n_sampled": 12}}
+    with chat_server(lambda handler, body: handler.send(200, {"choices": [choice]})) as server:
+        card = {"tokenizer": engine.tokenizer.digest, "vocabulary": VOCABULARY}
+        server.models = [{"id": "tiny", "max_model_len": 256, "stepconf": card}]
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logprobs", 0.5),
+        ("entropies", -1.0),
+        ("entropies", log(VOCABULARY) + 1),
+        ("max_probs", 2.0),
+        ("varentropies", -1.0),
+        ("mean_logprobs", 1.0),
+        ("second_probs", 0.6),
+    ],
+)
+def test_statistics_that_no_model_has_end_the_run(name: str, value: float, engine: Engine) -> None:
+    with server_of_ours(engine) as server, opened(server.url) as found:
+        (one,) = sampled(found, REQUESTS[:1])["greedy"]
+        assert one.scores.entropies == [1.0] * 12
+    said = pytest.raises(StepconfError, match="a statistic is")
+    with server_of_ours(engine, **{name: value}) as server, opened(server.url) as found, said:
+        sampled(found, REQUESTS[:1])
 
 
 def test_fewer_choices_than_asked_end_the_run() -> None:
