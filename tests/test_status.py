@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from stepconf.run import meter
 from stepconf.run.meter import EngineClock
@@ -110,6 +112,49 @@ def test_status_needs_no_metrics(run: Path, spoil: str | None) -> None:
     found = read_status(run)
     file.write_text(kept)
     assert found["state"] == "unknown" and found["solutions"] == 10
+
+
+KEYS = ["state", "error", "pid", "updated", "elapsed_s", "eta_s", "chunks", "stages", "engine_idle_share"]
+SCALARS = (
+    st.none() | st.integers() | st.floats() | st.text() | st.sampled_from([10**400, 1e300, -1e18, "running"])
+)
+NAMES = st.sampled_from(["done", "total", "per_second", "sample", "\ud800"])
+VALUES = st.recursive(
+    SCALARS, lambda one: st.lists(one, max_size=2) | st.dictionaries(NAMES, one, max_size=3)
+)
+
+
+def test_status_passes_over_metrics_that_are_none(run: Path) -> None:
+    """Written by whoever has the run: shown while it is held, too, when most of them are."""
+    file = run / "metrics.json"
+    kept = file.read_text()
+
+    @given(st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, VALUES)))
+    @example({"updated": "x"})
+    @example({"updated": -1e18})
+    @example({"chunks": None})
+    @example({"stages": [1]})
+    @example({"stages": {"sample": None}})
+    @example({"stages": {"\ud800": {"done": 1, "total": None, "per_second": None}}})
+    @example({"state": 5})
+    @example({"elapsed_s": "x"})
+    @example({"elapsed_s": 1e300})
+    @example({"engine_idle_share": "x"})
+    @settings(max_examples=30, deadline=None)
+    def check(metrics: dict[str, Any]) -> None:
+        file.write_text(json.dumps(metrics))
+        for words in ([], ["--json"]):
+            ended = stepconf("status", run, *words)
+            assert ended.code == 0 and "10" in ended.out, ended.err
+
+    try:
+        check()
+        with (run / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            check()
+    finally:
+        file.write_text(kept)
+    assert read_status(run)["state"] == "finished"
 
 
 def test_status_of_what_is_no_run(tmp_path: Path) -> None:

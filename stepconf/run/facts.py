@@ -21,7 +21,8 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and not _LONE.search(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, of which sums can be taken and shown."""
     return type(value) in (int, float) and abs(value) < _MOST
 
 
@@ -41,7 +42,7 @@ _OF_CHUNK: Kinds = {
     "steps": is_count,
     "tokens": is_count,
     "drops": each(is_count),
-    "seconds": each(_is_number),
+    "seconds": each(is_number),
 }
 # What later versions say in addition.
 _MORE_OF_PAIRS: Kinds = {"problems": is_count}
@@ -51,7 +52,7 @@ _OF_PAIRS: Kinds = {
     "splits": each(is_count),
     "drops": each(is_count),
     "options": lambda value: isinstance(value, dict) and is_text(value.get("strategy")),
-    "tau": lambda value: value is None or _is_number(value),
+    "tau": lambda value: value is None or is_number(value),
 }
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from stepconf.core.documents import read_json
+from stepconf.run.facts import Kinds, each, from_json, is_count, is_number, is_text
 from stepconf.run.files import is_locked
 from stepconf.run.parts import PAIRS, chunks_of
 from stepconf.run.tables import METRICS, read_manifests, read_recipe
@@ -17,6 +17,35 @@ from stepconf.stores.places import url_of
 _EVERY_S = 1.0
 _EVERY_S_REMOTE = 10.0
 _STUCK_S = 60.0  # without news for so long, a person should know
+_LONGEST_S = 1e12  # a time span of Python ends below 1e14
+
+
+def _is_time(value: Any) -> bool:
+    return is_number(value) and 0 <= value < _LONGEST_S
+
+
+def _is_stage(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        name in value and fits(value[name]) for name, fits in _OF_STAGE.items()
+    )
+
+
+_OF_STAGE: Kinds = {
+    "done": is_count,
+    "total": lambda value: value is None or is_count(value),
+    "per_second": lambda value: value is None or is_number(value),
+}
+_OF_METRICS: Kinds = {
+    "state": is_text,
+    "error": is_text,
+    "pid": is_count,
+    "updated": _is_time,
+    "elapsed_s": _is_time,
+    "eta_s": _is_time,
+    "chunks": each(is_count),
+    "stages": each(_is_stage),
+    "engine_idle_share": is_number,
+}
 
 
 def read_status(run: Path) -> dict[str, Any]:
@@ -84,12 +113,13 @@ def _until_it_ends(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def _metrics(run: Path) -> dict[str, Any]:
-    """What was last written; empty where there is nothing that can be read: it is only news."""
+    """What was last written, of what can be read: it is only news, and others may have written it."""
     try:
-        found = read_json((run / METRICS).read_text(encoding="utf-8"))
+        found = from_json((run / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    known = found if isinstance(found, dict) else {}
+    return {name: known[name] for name, fits in _OF_METRICS.items() if name in known and fits(known[name])}
 
 
 def _table(found: dict[str, Any], run: Path) -> Any:
