@@ -507,6 +507,9 @@ def test_importing_is_light() -> None:
         ("reasoning-gym:chain_sum?min_terms", {}, "no setting 'min_terms' \\(in", "Its settings: "),
         ("reasoning-gym:chain_sum?min_terms=9&max_terms=2", {}, "settings are refused", "'max_terms': 2"),
         ("reasoning-gym:chain_sum?min_terms=many", {}, "settings are refused", "'many'"),
+        ("reasoning-gym:chain_sum?size=1e3", {}, "size=1000.0 is no number", "size=1000"),
+        ("reasoning-gym:chain_sum?size=many", {}, "size='many' is no number", "size=1000"),
+        ("reasoning-gym:chain_sum?size=99999999999999999999", {}, "size=9+ is no number", "size=1000"),
         (
             "reasoning-gym:chain_sum",
             {"answer_type": "maths"},

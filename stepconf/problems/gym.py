@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -40,6 +41,11 @@ def gym_source(name: str, tasks: Mapping[str, tuple[Any, Any]], seed: int, limit
     settings.setdefault("seed", seed)
     settings.setdefault("size", max(_SIZE, 10 * (limit or 0)))  # items are made as they are read
     where = f"reasoning-gym:{task}"
+    size = settings["size"]
+    if type(size) is not int or size > sys.maxsize:  # a task checks neither
+        raise StepconfError(
+            f"{where}: size={size!r} is no number of problems.", "Give a whole number: size=1000"
+        )
     try:
         config = config_class(**settings)
         config.validate()
