@@ -38,7 +38,7 @@ def model_not_found(model: str, error: Exception, code_hint: str = _TRUST_HINT) 
             f"cannot load the model {model!r}: it brings Python code of its own, which does not run unasked.",
             code_hint,
         )
-    return StepconfError(
-        f"cannot load the model {model!r}: {text.splitlines()[0]}",
-        "Give a Hub id (org/name), a local folder with config.json, or `demo`.",
-    )
+    hint = "Give a Hub id (org/name), a local folder with config.json, or `demo`."
+    if "out of memory" in text:
+        hint = "Free the memory of the device, or give a smaller model."
+    return StepconfError(f"cannot load the model {model!r}: {text.splitlines()[0]}", hint)

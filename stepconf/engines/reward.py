@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 
 from stepconf.core.documents import read_json
 from stepconf.engines.reward_text import NO_CODE_HINT, RewardText
@@ -53,11 +54,11 @@ class RewardModel(RewardText):
             loaded: Any = auto.from_pretrained(
                 model, revision=revision, dtype=kind, use_safetensors=True, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
+            loaded = loaded.to(self._device).eval()
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # no file, half of one, no room
             raise model_not_found(model, error, NO_CODE_HINT) from error
         finally:
             transformers.logging.set_verbosity(verbosity)
-        loaded = loaded.to(self._device).eval()
         if tokens is None:
             self._body, self._head = loaded, _score_head(model, revision, loaded)
         else:

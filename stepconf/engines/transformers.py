@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from stepconf.core.records import TokenScores
 from stepconf.engines.base import (
@@ -74,9 +75,9 @@ class TransformersEngine:
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
             )
-        except (OSError, ValueError) as error:
+            self._model = loaded.to(self._device).eval()
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # no file, half of one, no room
             raise model_not_found(model, error) from error
-        self._model = loaded.to(self._device).eval()
         self._body, self._head = loaded.base_model, loaded.get_output_embeddings()
         config = loaded.config.get_text_config()
         self.info = EngineInfo(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from stepconf.errors import StepconfError, model_not_found
 from stepconf.recipe import LoraRecipe, TrainRecipe
@@ -34,10 +35,9 @@ def open_policy(
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
+        ).to(ranks.device)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # no file, half of one, no room
         raise model_not_found(model, error) from error
-    loaded = loaded.to(ranks.device)
     check_head(loaded)
     if recipe.lora:
         loaded = _with_adapters(loaded, recipe.lora, recipe.seed)

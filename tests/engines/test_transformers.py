@@ -1,13 +1,17 @@
 """The reference engine against a plain forward, and its own promises: determinism, stops, lazy requests."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from stepconf.engines.base import SampleRequest, Sampling, ScoreRequest, cut_at_stop
 from stepconf.engines.transformers import TransformersEngine
+from stepconf.errors import StepconfError, model_not_found
 from tests.engines.reference import token_scores
 from tests.tiny import tiny_model
 
@@ -15,6 +19,14 @@ from tests.tiny import tiny_model
 @pytest.fixture(scope="module")
 def engine() -> TransformersEngine:
     return TransformersEngine(str(tiny_model()))
+
+
+def half_copied(model: Path, folder: Path) -> Path:
+    """The model with its weights cut off."""
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    return folder
 
 
 def request(engine: TransformersEngine, text: str, n: int = 3, seed: int = 0, **how: object) -> SampleRequest:
@@ -67,6 +79,19 @@ def test_results_feed_requests(engine: TransformersEngine) -> None:
     for r, _ in engine.sample(requests()):
         got.append(r.key)
     assert got == ["a", "b"]
+
+
+def test_a_model_that_does_not_load_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StepconfError, match=f"cannot load the model '{tiny_model()}': PyTorch"):
+        TransformersEngine(str(tiny_model()), device="opencl")
+    cut = half_copied(tiny_model(), tmp_path)
+    with pytest.raises(StepconfError, match=f"cannot load the model '{cut}': .*incomplete"):
+        TransformersEngine(str(cut))
+
+
+def test_a_model_that_the_device_has_no_room_for_is_no_wrong_name() -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    assert "smaller model" in model_not_found("large", error).hint
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from stepconf.recipe import TrainRecipe
 from stepconf.training.loop import optimise
 from stepconf.training.models import open_policy, save_policy
 from stepconf.training.ranks import Ranks
+from tests.engines.test_transformers import half_copied
 from tests.tiny import VOCABULARY, tiny_model
 from tests.training.test_policy import step_pairs
 
@@ -54,6 +55,13 @@ def lines(folder: Path) -> list[dict[str, Any]]:
         metrics = json.loads(line)
         untimed.append({k: v for k, v in metrics.items() if not k.endswith("per_second")})
     return untimed
+
+
+def test_a_model_that_does_not_load_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StepconfError, match=r"cannot load the model .*: PyTorch"):
+        open_policy(str(tiny_model()), None, TrainRecipe(**BASE), Ranks(0, 1, "opencl"))
+    with pytest.raises(StepconfError, match=f"cannot load the model '{tmp_path}': .*incomplete"):
+        open_policy(str(half_copied(tiny_model(), tmp_path)), None, TrainRecipe(**BASE), ALONE)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "sft"])

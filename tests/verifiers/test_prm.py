@@ -43,6 +43,7 @@ from stepconf.verifiers.prm import (
     qwen,
     rlhflow,
 )
+from tests.engines.test_transformers import half_copied
 from tests.tiny import stepconf
 from tests.verifiers.solutions import solved
 
@@ -327,7 +328,9 @@ def test_texts_of_the_forms() -> None:
         rlhflow("P?", ["a", "b"], lambda m, n: f"{len(m)}" + template(m, n))
 
 
-def test_models_that_do_not_fit_are_refused(shepherd: Any, rlhf: Any) -> None:
+def test_models_that_do_not_fit_are_refused(qwen_prm: Any, shepherd: Any, rlhf: Any, tmp_path: Path) -> None:
+    with pytest.raises(StepconfError, match=r"cannot load the model .*: .*incomplete"):
+        open_prm(PrmRecipe(model=str(half_copied(qwen_prm[0], tmp_path)), form="qwen"), ExitStack())
     with pytest.raises(StepconfError, match="no process reward model"):
         open_prm(PrmRecipe(), ExitStack())
     with pytest.raises(StepconfError, match="no classifier with two classes"):
