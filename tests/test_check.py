@@ -165,6 +165,10 @@ def mistaken_flag(rows: list[Row]) -> None:
     rows[0]["is_first_error"] = not rows[0]["is_first_error"]
 
 
+def turned_over(run: Path) -> None:
+    assert stepconf("relabel", run, "--policy", "first-decided", "--noise", 0.5).code == 0
+
+
 def all_correct(run: Path) -> None:
     def say(rows: list[Row]) -> None:
         for row in rows:
@@ -230,6 +234,7 @@ SEEDS: dict[str, tuple[Seed, set[str]]] = {
     "a certain fitted confidence": (seed("steps", put(with_tokens, fitted_confidence=1.2)), {"value"}),
     "a mean of something else": (seed("steps", put(with_tokens, entropy_mean=0.123)), {"aggregate"}),
     "a negated confidence": (seed("steps", put(with_tokens, confidence=-0.5)), {"aggregate", "value"}),
+    "labels turned over": (turned_over, {"noise"}),
     "a flag on the wrong step": (seed("steps", mistaken_flag), {"first-error"}),
     "a prefix of something else": (seed("steps", put(first, prefix_id="0" * 20)), {"prefix-id"}),
     "a prefix that is missing": (seed("steps", put(first, prefix_id=None)), {"prefix-id"}),

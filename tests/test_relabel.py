@@ -226,6 +226,25 @@ def test_noise_turns_over_a_share_of_the_labels_and_goes_again(run: Path) -> Non
     assert labels(run) == before
 
 
+def test_whoever_reads_the_labels_is_told_of_noise(run: Path, tmp_path: Path) -> None:
+    said = "turned over at rate 0.4, seed 3"
+    out = iter("ab")
+
+    def told() -> list[bool]:
+        card, page = tmp_path / next(out), tmp_path / "page.html"
+        assert stepconf("push", run, "me/set", "--dry-run", "--out", card).code == 0
+        assert stepconf("report", run, "--out", page).code == 0
+        return [
+            said in text for text in (*(card / "README.md").read_text().split("## Limits"), page.read_text())
+        ]
+
+    table = stepconf("relabel", run, "--noise", 0.4, "--seed", 3, columns=200)
+    assert said in table.out and all(told()), "the card says it twice"
+    assert "label that relabel --noise turned over" in stepconf("check", run, columns=200).out
+    assert said not in stepconf("relabel", run, columns=200).out and not any(told())
+    assert "noise" not in stepconf("check", run, columns=200).out
+
+
 def test_noise_is_for_runs_that_are_there(run: Path, given_file: Path, tmp_path: Path) -> None:
     refused = stepconf(*command(given_file, tmp_path / "new"), "--set", "verify.noise=0.2")
     assert refused.code == 1 and "relabel RUN --noise" in refused.err

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from stepconf.core.noise import noise_of
 from stepconf.core.schema import ENTROPY_METADATA, TABLES, VERSION
 
 CONFIGS = ("steps", "solutions", "pairs")  # the first is the default
@@ -161,6 +162,8 @@ def _made(run: Published) -> str:
         rows.append(
             ("verifiers", ", ".join(map(_code, verifiers)) + f"; labels by {_code(verify['policy'])}")
         )
+    if noise := noise_of(recipe).said:
+        rows.append(("label noise", noise))
     if "pairs" in run.rows:
         tau = run.summary.get("tau")
         rows.append(
@@ -236,6 +239,11 @@ def _limits(run: Published) -> str:
         "- The labels are those of automatic verifiers. `unknown` means that none decided; it does not mean wrong.",
         "- The texts are what a model wrote; they were not edited and may be wrong in any way.",
     ]
+    if noise := noise_of(run.recipe).said:
+        lines.append(
+            f"- **Labels are wrong on purpose:** {noise}. `label_source` of these steps ends in `noise`; first errors, "
+            "pairs and figures are those of the wrong labels."
+        )
     if run.metadata.get("dtype") in ("bfloat16", "float16"):
         lines.append(f"- Entropies come from {run.metadata['dtype']} logits and carry its rounding.")
     if run.summary.get("tokens"):

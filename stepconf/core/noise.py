@@ -1,7 +1,8 @@
 """Labels with errors at a known rate, so that what errors of a verifier do to pairs and training can be measured."""
 
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stepconf.core.records import Label
 from stepconf.errors import StepconfError
@@ -16,6 +17,17 @@ class Noise(NamedTuple):
 
     rate: float = 0.0
     seed: int = 0
+
+    @property
+    def said(self) -> str:
+        """What a reader of the labels must know; empty without noise."""
+        return f"turned over at rate {self.rate}, seed {self.seed} (relabel --noise)" if self.rate else ""
+
+
+def noise_of(recipe: Mapping[str, Any]) -> Noise:
+    """The noise in the labels of a run, by its recipe."""
+    verify = recipe.get("verify") or {}
+    return Noise(verify.get("noise") or 0.0, verify.get("noise_seed") or 0)
 
 
 def check_noise(noise: Noise) -> None:

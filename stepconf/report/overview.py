@@ -7,6 +7,7 @@ import numpy as np
 
 from stepconf.calibration.measures import measure_columns
 from stepconf.core.calibration import reliability_bins, risk_coverage
+from stepconf.core.noise import noise_of
 from stepconf.report.index import LABELS, Bools, Floats, Index, Ints, counted
 
 BINS = 10  # of the reliability diagram, equal width
@@ -179,4 +180,5 @@ def _made(recipe: Mapping[str, Any], metadata: Mapping[str, str]) -> list[tuple[
         lines.append(
             ("verifiers", f"{', '.join(verify.get('verifiers', []))} (labels: {verify.get('policy')})")
         )
+    lines.append(("label noise", noise_of(recipe).said))
     return [(name, str(value)) for name, value in lines if value]

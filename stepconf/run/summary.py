@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepconf.core.ids import digest_of_ids
+from stepconf.core.noise import noise_of
 from stepconf.core.records import CUT
 from stepconf.run.columns import polars_reads
 from stepconf.run.damage import damage_error
@@ -48,8 +49,8 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     `branches` says how many of the rows are of branches, and what came out of them. `coverage`: see `run.coverage`.
     By verifier: coverage (share of the steps that it decides), incorrect_rate (of those) and seconds (on branches
     too); by two verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
-    `other_verifiers` are how many there are beyond those that are compared. `critic` and
-    `reasoning`: see `run.step_figures`.
+    `noise`: rate and seed of the labels that were turned over. `other_verifiers` are how many there are beyond those
+    that are compared. `critic` and `reasoning`: see `run.step_figures`.
     """
     manifests = read_manifests(path)
     chunks = [m for m in manifests if "tokens" in m]
@@ -60,10 +61,12 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
         seconds.update(manifest["seconds"])
     engine_seconds = sum(seconds.get(stage, 0.0) for stage in ("sample", "score", "branch"))
     tokens = sum(m["tokens"] for m in chunks)
+    recipe = read_recipe(path)
     with polars_reads(path):
         tables = _of_tables(path, chunks, _known(path) if same_steps else {})
     return {
-        "model": read_recipe(path).get("model", ""),
+        "model": recipe.get("model", ""),
+        "noise": noise_of(recipe)._asdict(),
         "solutions": sum(m["solutions"] for m in chunks),
         "steps": sum(m["steps"] for m in chunks),
         "tokens": tokens,

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from stepconf.core.noise import Noise
 from stepconf.core.pairs.reasons import LACKS
 from stepconf.ui.console import output, say
 from stepconf.ui.numbers import interval_over_problems, number, reasons
@@ -118,6 +119,8 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if summary["labels"]:
         rows.append((f"step labels{of}", _counts(summary["labels"])))
         rows += _coverage(summary)
+    if noise := Noise(**summary.get("noise", {})).said:
+        rows.append(("label noise", noise))
     if entropy := summary["entropy"]:
         correct, incorrect = (number(entropy[k], " nats") for k in ("mean_correct", "mean_incorrect"))
         rows.append((f"mean entropy{of}", f"correct {correct}, incorrect {incorrect}"))

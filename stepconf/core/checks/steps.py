@@ -208,7 +208,8 @@ def _labels(g: Grouped, found: Findings) -> None:
     found.add_rows("verdict", flagged(rows[wrong_verdict], len(g.code)), g.steps["step_id"])
     backed = numbers(pc.equal(said, g.steps["label"].take(pa.array(rows))))
     unbacked = ~flagged(rows[backed], len(g.code)) & numbers(pc.not_equal(g.steps["label"], "unknown"))
-    turned = numbers(pc.ends_with(g.steps["label_source"], SOURCE))  # by `relabel --noise`
+    turned = numbers(pc.match_substring_regex(g.steps["label_source"], rf"(^|\+){SOURCE}$"))
+    found.add_rows("noise", turned, g.steps["step_id"])
     found.add_rows("label-source", unbacked & ~turned, g.steps["step_id"])
 
 
