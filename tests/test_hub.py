@@ -101,7 +101,7 @@ def test_what_is_pushed_arrives_whole_and_once_and_comes_back(run: Path, tmp_pat
         assert server.tokens <= {TOKEN, None} and not server.repos["me/set"].private
         assert contents(run) == before and f"{server.url}/datasets/me/set/commit/" in pushed.out
 
-        server.faults = {"info_at": [status(500, Retry_After="0")], "resolve": [cut_in_answer]}
+        server.faults = {"info": [status(500, Retry_After="0")], "resolve": [cut_in_answer]}
         pulled = hub(server, "pull", "me/set", "--out", tmp_path / "pulled", home=tmp_path, token=None)
         assert pulled.code == 0, pulled.err
         assert not any(server.faults.values())
@@ -115,6 +115,21 @@ def test_what_is_pushed_arrives_whole_and_once_and_comes_back(run: Path, tmp_pat
         assert hub(server, "push", run, "me/set", home=tmp_path).code == 0
         assert set(DATA) & set(server.files("me/set")) == set(DATA[2:])
         assert len(server.repos["me/set"].branches["main"]) == 3
+
+
+def test_what_a_pull_of_another_set_has_left_is_not_taken(run: Path, tmp_path: Path) -> None:
+    with hub_server() as server:
+        assert hub(server, "push", run, "me/set", home=tmp_path).code == 0
+        assert stepconf("relabel", run, "--policy", "majority").code == 0
+        assert hub(server, "push", run, "me/other", home=tmp_path).code == 0
+        tree = server.files("me/set")
+        tree[DATA[3]] = tree[DATA[3]][:-100]
+        pull = ("pull", "--out", tmp_path / "p")
+        assert "not what was published" in said(hub(server, *pull, "me/set", home=tmp_path))
+        offline = hub(server, *pull, "me/other", home=tmp_path, offline=True)
+        assert "HF_HUB_OFFLINE" in said(offline), "the client would take what is there"
+        assert hub(server, *pull, "me/other", home=tmp_path).code == 0
+        assert contents(tmp_path / "p") == contents(run)
 
 
 @pytest.mark.slow

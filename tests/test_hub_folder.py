@@ -16,6 +16,7 @@ from stepconf.errors import StepconfError
 from stepconf.hub import folder as hub_folder
 from stepconf.hub.folder import write_folder
 from stepconf.hub.restore import read_folder
+from stepconf.run.damage import file_digest
 from stepconf.run.new_folder import new_folder
 from tests.edited_run import edit, good_run
 from tests.forked import forked
@@ -175,6 +176,17 @@ def test_checksums_of_what_is_not_the_sets_own_are_refused(folder: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_files_that_were_not_published_are_not_read(folder: Path, tmp_path: Path, table: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    rows = pq.read_table(min((copy / "data" / table).iterdir()))
+    for place in ("00000-of-00000", "00001-of-00002"):  # before and after what was published
+        pq.write_table(rows[::-1], copy / "data" / table / f"train-{place}.parquet")
+    read_folder(copy, tmp_path / "out", "me/set", lambda stage, n: None)
+    for name in TABLES:
+        assert rows_of(tmp_path / "out", name) == rows_of(good_run(), name)
+
+
 @pytest.mark.parametrize("linked", ["data", "data/steps", "a file"])
 def test_checksums_of_links_are_refused(folder: Path, tmp_path: Path, linked: str) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
@@ -224,9 +236,11 @@ def test_two_processes_do_not_fill_one_folder(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_read_is_named(folder: Path, tmp_path: Path, table: str, cut: int) -> None:
     """Also where whoever changed it changed the checksums, too."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    (copy / "stepconf/checksums.json").write_text("{}")
     file = min((copy / "data" / table).iterdir())
     file.write_bytes(file.read_bytes()[:cut])
+    sums = json.loads((copy / "stepconf/checksums.json").read_text())
+    sums[file.relative_to(copy).as_posix()] = file_digest(file)
+    (copy / "stepconf/checksums.json").write_text(json.dumps(sums))
     with pytest.raises(StepconfError, match=rf"me/set: {table}/{file.name} cannot be read"):
         read_folder(copy, tmp_path / "out", "me/set", lambda stage, n: None)
 

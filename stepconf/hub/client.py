@@ -109,21 +109,34 @@ def upload(folder: Path, repo_id: str, private: bool, revision: str | None, mess
     return _persist(commit, repo_id, "write to")
 
 
-def download(repo_id: str, folder: Path, revision: str | None) -> None:
-    """Bring what `push` has published into `folder`; files that are there already are not fetched again.
+def commit_of(repo_id: str, revision: str | None) -> str:
+    """The commit that a branch, a tag or (None) the main branch means now.
 
     Raises:
         StepconfError: no such set or revision, no rights, or a network that stays down.
     """
-    from huggingface_hub import snapshot_download
+    return str(_info(repo_id, revision).sha)
 
-    check_name(repo_id)
+
+def download(repo_id: str, folder: Path, commit: str) -> None:
+    """Bring what `push` has published into `folder`; files that are there already are not fetched again.
+
+    Args:
+        repo_id: OWNER/NAME.
+        folder: for this commit alone: files of another one stay, and where the Hub does not answer, the client takes
+            what is there for what was asked.
+        commit: of `commit_of`.
+
+    Raises:
+        StepconfError: no such set or commit, no rights, or a network that stays down.
+    """
+    from huggingface_hub import snapshot_download
 
     def fetch() -> None:
         snapshot_download(
             repo_id,
             repo_type="dataset",
-            revision=revision,
+            revision=commit,
             local_dir=folder,
             allow_patterns=[name + "**" for name in _OURS],
             library_name="stepconf",
@@ -140,11 +153,9 @@ def open_files(repo_id: str, revision: str | None) -> tuple[list[str], Callable[
     Raises:
         StepconfError: no such set or revision, no rights, or a network that stays down.
     """
-    from huggingface_hub import HfApi, HfFileSystem
+    from huggingface_hub import HfFileSystem
 
-    check_name(repo_id)
-    api = HfApi(library_name="stepconf")
-    info = _persist(lambda: api.dataset_info(repo_id, revision=revision), repo_id, "read")
+    info = _info(repo_id, revision)
     names = sorted(one.rfilename for one in info.siblings or [])
     root = f"datasets/{repo_id}@{info.sha}"
     files = HfFileSystem()
@@ -153,6 +164,15 @@ def open_files(repo_id: str, revision: str | None) -> tuple[list[str], Callable[
         return _persist(lambda: files.open(f"{root}/{name}", "rb"), repo_id, "read")
 
     return names, opened
+
+
+def _info(repo_id: str, revision: str | None) -> Any:
+    """What the Hub says of a set: its commit and its files."""
+    from huggingface_hub import HfApi
+
+    check_name(repo_id)
+    api = HfApi(library_name="stepconf")
+    return _persist(lambda: api.dataset_info(repo_id, revision=revision), repo_id, "read")
 
 
 def _persist(step: Callable[[], T], repo_id: str, what: str) -> T:

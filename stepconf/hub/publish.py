@@ -7,7 +7,7 @@ from typing import Any
 
 from stepconf.checks.check import check
 from stepconf.errors import StepconfError
-from stepconf.hub.client import check_card, check_login, check_name, download, upload
+from stepconf.hub.client import check_card, check_login, check_name, commit_of, download, upload
 from stepconf.hub.folder import check_ready, write_folder
 from stepconf.hub.restore import read_folder
 from stepconf.run.events import Tick
@@ -68,11 +68,12 @@ def pull(repo_id: str, out: Path, revision: str | None, tick: Tick) -> None:
     check_name(repo_id)
     if out.is_dir() and not (out / "recipe.yaml").exists() and any(p.name[0] != "." for p in out.iterdir()):
         raise StepconfError(f"{out} is not empty and not a run.", "Give a new folder with --out.")
-    folder = out / ".pull"
+    commit = commit_of(repo_id, revision)
+    folder = out / ".pull" / repo_id / commit  # what a pull of anything else has left is not taken for it
     folder.mkdir(parents=True, exist_ok=True)
-    download(repo_id, folder, revision)
+    download(repo_id, folder, commit)
     read_folder(folder, out, repo_id, tick)
-    shutil.rmtree(folder)
+    shutil.rmtree(out / ".pull")
 
 
 def render(folder: Path, files: list[Path]) -> list[Any]:

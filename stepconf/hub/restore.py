@@ -39,13 +39,15 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
     manifests, sums = _described(about, where)
     _check_sums(folder, sums, where)
     recipe = read_recipe(about)
+    # Only what was published: another version of the set may have left files beside them.
+    published = sorted(folder / name for name in sums)
     streams = {
-        (table, split): _Rows(sorted((folder / "data" / table).glob(f"{split}-*.parquet")), where)
+        (table, split): _Rows([f for f in published if f.match(f"{table}/{split}-*.parquet")], where)
         for table in TABLES
         for split in ("train", "validation")
     }
     with Run(out, recipe) as run:
-        run.metadata = _metadata(folder, where)
+        run.metadata = _metadata(published, where)
         there = {manifest["chunk"]: _counts(manifest) for manifest in read_manifests(out)}
         held = {chunk for manifest in run.manifests() for chunk in chunks_of(manifest)}
         tick("unpack", -len(manifests))
@@ -132,11 +134,12 @@ def _check_sums(folder: Path, sums: dict[str, str], where: str) -> None:
             )
 
 
-def _metadata(folder: Path, where: str) -> dict[str, str]:
+def _metadata(published: list[Path], where: str) -> dict[str, str]:
     """The schema metadata of the steps (engine, model, ...), for shards without rows."""
-    for file in sorted((folder / "data" / "steps").glob("*.parquet")):
-        with _opened(file, where) as steps:
-            return plain(steps.schema_arrow.metadata)
+    for file in published:
+        if file.parent.name == "steps":
+            with _opened(file, where) as steps:
+                return plain(steps.schema_arrow.metadata)
     return {}
 
 
