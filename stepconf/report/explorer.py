@@ -84,11 +84,13 @@ class Explorer:
 
     def problem(self, problem: int) -> dict[str, Any]:
         """A problem with its samples, without their steps."""
-        samples = self.index.samples_of[problem]
-        # Where no sample is there, one of the branches stands for the problem.
-        shown = samples if samples.size else self.index.solutions_of[problem][:1]
-        rows = self.tables.rows("solutions", shown, SOLUTION_COLUMNS)
+        rows = self.tables.rows("solutions", self.shown(problem), SOLUTION_COLUMNS)
         return {**problem_row(rows[0]), "solutions": [solution_row(row) for row in rows]}
+
+    def shown(self, problem: int) -> Ints:
+        """The samples of a problem; where none is there, one of the branches stands for it."""
+        samples = self.index.samples_of[problem]
+        return samples if samples.size else self.index.solutions_of[problem][:1]
 
     def steps(self, solutions: Sequence[int] | Ints, texts: TokenTexts) -> list[list[dict[str, Any]]]:
         """The steps of each of these solutions, with tokens, verdicts, pairs, and the branches that leave them."""

@@ -90,7 +90,7 @@ def _sample(explorer: Explorer, texts: TokenTexts, budget: int, tick: Tick) -> S
 def _entry(explorer: Explorer, texts: TokenTexts, problem: int, budget: int) -> tuple[Any, int] | None:
     """A problem with the steps of as many of its solutions as fit, and its size in the file."""
     details = explorer.problem(problem)
-    held = explorer.steps(explorer.index.samples_of[problem], texts)
+    held = explorer.steps(explorer.shown(problem), texts)
     solutions: list[dict[str, Any]] = []
     size = 0
     for solution, steps in zip(details["solutions"], held, strict=True):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,25 @@ def test_branches_stand_below_the_step_where_they_leave() -> None:
         for one, steps in zip(samples, held, strict=True):
             look(one["solution_id"], steps)
     assert sorted(seen) == sorted(one for one, row in by_id.items() if row["parent_solution_id"])
+
+
+def test_a_problem_of_branches_alone_is_shown_by_one(tmp_path: Path) -> None:
+    run, page = Path(shutil.copytree(branched_run(), tmp_path / "run")), tmp_path / "page.html"
+    samples = {one["solution_id"] for one in rows_of(run, "solutions") if one["parent_solution_id"] is None}
+    for table in ("solutions", "steps"):
+
+        def keep(rows: list[dict[str, Any]]) -> None:
+            rows[:] = [row for row in rows if row["solution_id"] not in samples]
+
+        edit(run, table, keep)
+    steps = {step["step_id"]: step["text"] for step in rows_of(run, "steps")}
+    ended = stepconf("report", run, "--partial", "--out", page)
+    assert ended.code == 0, ended.err
+    details = json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])["details"]
+    assert details and all(len(one["solutions"]) == 1 for one in details)
+    for one in details:
+        shown = one["solutions"][0]["steps"]
+        assert shown and all("".join(step["pieces"]) == steps[step["step_id"]] for step in shown)
 
 
 def test_steps_come_with_their_tokens_verdicts_and_pairs() -> None:
