@@ -1,5 +1,6 @@
 """`stepconf report DIR` of what `stepconf train` made: its curves over optimiser steps, by round and stage."""
 
+import re
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,25 @@ def _trainings(folder: Path) -> list[tuple[str, Path]]:
     """The trainings in a folder by name: its rounds', or its own."""
     if (folder / "state").is_dir():
         return [("", folder)]
-    rounds = sorted(
-        folder.glob("round-*/training/state"), key=lambda one: int(one.parts[-3].removeprefix("round-"))
-    )
-    return [(one.parts[-3].replace("-", " "), one.parent) for one in rounds]
+    rounds = [(one.name.replace("-", " "), one / "training") for one in _numbered(folder, "round")]
+    return [(name, own) for name, own in rounds if (own / "state").exists()]
+
+
+def _numbered(folder: Path, name: str) -> list[Path]:
+    """The folders `name`-1, `name`-2, ... in order; what somebody else calls so (`round-1.bak`) is none."""
+    found = {
+        one: int(match[1])
+        for one in folder.glob(f"{name}-*")
+        if (match := re.fullmatch(rf"{name}-(\d+)", one.name, re.ASCII))
+    }
+    return sorted(found, key=found.__getitem__)
 
 
 def _parts(name: str, training: Path) -> list[dict[str, Any]]:
     """The curves of each stage of a training."""
     state = training / "state"
-    files = sorted(
-        state.glob("stage-*/metrics.jsonl"), key=lambda one: int(one.parent.name.removeprefix("stage-"))
-    )
-    files = files or [state / "metrics.jsonl"]
+    stages = [one / "metrics.jsonl" for one in _numbered(state, "stage")]
+    files = [file for file in stages if file.exists()] or [state / "metrics.jsonl"]
     objectives = _objectives(training)
     found = []
     for number, file in enumerate(files):

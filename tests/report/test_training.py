@@ -60,6 +60,14 @@ def test_rounds_are_in_order(tmp_path: Path) -> None:
     assert [one["title"] for one in parts] == ["round 1, dpo", "round 2, dpo", "round 10, dpo"]
 
 
+def test_copies_beside_rounds_and_stages_are_left_out(tmp_path: Path) -> None:
+    for name in ("round-1", "round-1.bak", "round-", "round-old", "round-²"):
+        states = {"state/stage-1": dpo(2), "state/stage-1.bak": dpo(3)}
+        made(tmp_path / f"r/{name}/training", states, ["dpo"])
+    parts = shown(tmp_path / "r", tmp_path / "page.html")
+    assert [(one["title"], len(one["steps"])) for one in parts] == [("round 1, dpo", 2)]
+
+
 def test_a_long_training_is_thinned_to_its_last_step(tmp_path: Path) -> None:
     (part,) = shown(made(tmp_path / "t", {"state": dpo(5000)}, ["dpo"]), tmp_path / "page.html")
     steps = [one["step"] for one in part["steps"]]
