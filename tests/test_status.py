@@ -73,6 +73,12 @@ def test_events_on_stderr_have_it_for_themselves(tmp_path: Path) -> None:
     assert [json.loads(line)["event"] for line in made.err.splitlines()][-1] == "finished"
 
 
+def test_a_place_for_events_that_is_none_is_told_first(tmp_path: Path) -> None:
+    made = generate(tmp_path, "--log-json", tmp_path / "no" / "log.jsonl")
+    assert made.code == 1 and "there is no folder" in made.err and "mkdir -p" in made.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_status_as_json_tells_a_running_run_from_a_killed_one(tmp_path: Path) -> None:
     problems = write_jsonl(tmp_path / "problems.jsonl", PROBLEMS)
     arguments = ["generate", "--problems", problems, "--out", tmp_path / "run", "--samples", 2]

@@ -30,11 +30,13 @@ def report(
     """
     from stepconf.report.training import is_training, write_training
     from stepconf.report.write import write_report
+    from stepconf.stores.places import check_file_place
     from stepconf.ui.console import say
     from stepconf.ui.progress import StageProgress
 
     name = run.rstrip("/").rpartition("/")[2].partition("@")[0]
     target = out or (Path(run) / "report.html" if Path(run).is_dir() else Path(f"{name}.html"))
+    check_file_place(target)
     place = _located(run)
     with StageProgress() as tick:
         written = (

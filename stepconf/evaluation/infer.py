@@ -36,6 +36,7 @@ from stepconf.recipe import PromptRecipe, Recipe
 from stepconf.run.shards import write_rows
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.stores.opening import located
+from stepconf.stores.places import check_file_place
 from stepconf.verifiers.final import compare
 from stepconf.workers.pool import Pool
 
@@ -71,8 +72,8 @@ def infer(
     """
     if out is not None and out.suffix not in (".jsonl", ".parquet"):
         raise StepconfError(f"{out} is neither .jsonl nor .parquet.", "Give --out answers.jsonl, say.")
-    if out is not None and not out.parent.is_dir():
-        raise StepconfError(f"there is no folder {out.parent}.", f"Type: mkdir -p {out.parent}")
+    if out is not None:
+        check_file_place(out)
     recipe = with_tau(recipe)
     problems = questions_of(source, recipe)
     clock = Clock()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.core.printable import printable
-from stepconf.stores.places import with_urls
+from stepconf.stores.places import check_file_place, with_urls
 
 # Progress: `tick(stage, n)`: n more done; a negative n announces so many to do.
 Tick = Callable[[str, int], None]
@@ -39,6 +39,7 @@ def json_lines(target: Path | None) -> Iterator[None]:
     Warnings go to stderr as sentences, too, unless that has the events.
 
     Raises:
+        StepconfError: it is a folder, or in none.
         OSError: the file cannot be opened.
     """
     handlers: list[logging.Handler] = []
@@ -46,6 +47,8 @@ def json_lines(target: Path | None) -> Iterator[None]:
         handlers += [logging.lastResort] if logging.lastResort else []
     if target is not None:
         to_stderr = str(target) == "-"
+        if not to_stderr:
+            check_file_place(target)
         lines = (
             logging.StreamHandler(sys.stderr) if to_stderr else logging.FileHandler(target, encoding="utf-8")
         )

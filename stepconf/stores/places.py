@@ -49,6 +49,14 @@ def local_place(text: str) -> Path:
     return called(copy, url)
 
 
+def check_file_place(file: Path) -> None:
+    """Raise StepconfError where no file can be written: to be asked before the work whose end it is."""
+    if not file.parent.is_dir():
+        raise StepconfError(f"there is no folder {file.parent}.", f"Type: mkdir -p {file.parent}")
+    if file.is_dir():
+        raise StepconfError(f"{file} is a folder.", f"Give a file in it: {file}/NAME")
+
+
 def beside_copy(url: str) -> Path:
     """The folder of what is kept of a URL on this machine."""
     return cache_dir().absolute() / "stores" / digest(url)

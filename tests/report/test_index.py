@@ -251,6 +251,14 @@ def test_a_run_without_steps_labels_or_pairs(tmp_path: Path) -> None:
     assert stepconf("check", tmp_path / "run").code == 0
 
 
+@pytest.mark.parametrize(("out", "said"), [("no/x.html", "there is no folder"), (".", "is a folder")])
+def test_where_no_page_can_be_is_said_before_the_work(run: Path, tmp_path: Path, out: str, said: str) -> None:
+    damaged = Path(shutil.copytree(run, tmp_path / "run"))
+    (damaged / "steps/part-00000.parquet").write_bytes(b"PAR1")  # reading it would be said instead
+    ended = stepconf("report", damaged, "--out", tmp_path / out)
+    assert ended.code == 1 and said in ended.err and len(ended.err.splitlines()) == 2
+
+
 def test_a_filter_that_the_page_cannot_send_is_refused() -> None:
     for query in ({"label": "right"}, {"kind": "x"}, {"low": "one"}):
         with pytest.raises(StepconfError):
