@@ -169,6 +169,11 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
     if not recipe.model and (branches or shares_engine(recipe)):
         recipe = with_policy_of(recipe, read_recipe(source))
     fitted = _fitted(recipe, read_metadata(source).get("model", ""))
+    if branches and fitted is None and (confidence := read_recipe(source).get("confidence")):
+        raise StepconfError(
+            f"the steps of {source} have a fitted confidence, and those of new branches would have none.",
+            f"Add --set confidence={confidence}",
+        )
     with Run(out, _command_identity("verify", recipe), repair) as run, Meter(run, tick) as meter:
         sink = Sink(run, meter, fitted)
         recipe = with_branches(recipe, "verify")

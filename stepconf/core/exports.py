@@ -70,19 +70,20 @@ def stepwise(problem: str, steps: Iterable[tuple[str, str]], dropped: Counter[st
         dropped["no labelled step"] += 1
 
 
-def judged(prompt: str, steps: Iterable[tuple[str, str]]) -> Iterator[Row]:
+def judged(prompt: str, steps: Iterable[tuple[str, str, bool]], dropped: Counter[str]) -> Iterator[Row]:
     """TRL's unpaired preference rows, as its KTOTrainer reads them: each labelled step after the text before it.
 
     Args:
         prompt: everything before the first step.
-        steps: texts and labels; used up to the first wrong one, since what follows it has a wrong prefix.
+        steps: texts, labels, and whether an error came before, so that the prefix is wrong: such a step is none.
+        dropped: reasons.
     """
     before = prompt
-    for text, label in steps:
-        if label != "unknown":
+    for text, label, after_error in steps:
+        if after_error:
+            dropped["after an error"] += 1
+        elif label != "unknown":
             yield {"prompt": before, "completion": text, "label": label == "correct"}
-        if label == "incorrect":
-            return
         before += text
 
 
@@ -106,7 +107,7 @@ def trajectories(
     """Step pairs whose sides are continued to the end of a solution: safe where a trainer ends both sides.
 
     A side is continued by a solution of the run that goes through its exact tokens and ended by itself: one
-    with the right final answer for chosen, one without it for rejected. Others are counted by reason; pairs
+    with the right final answer for chosen, one with a wrong one for rejected. Others are counted by reason; pairs
     of whole solutions pass if both sides end.
 
     Args:
@@ -145,9 +146,9 @@ def _continued(pair: Pair, ids: list[int], paths: Sequence[Path], right: bool) -
     ended = [one for one in passing if one.finished]
     if not ended:
         return "is continued only by solutions that were cut off"
-    fitting = [one for one in ended if (one.answer_correct is True) == right]
+    fitting = [one for one in ended if one.answer_correct is right]
     if not fitting:
-        return "never reaches the right answer" if right else "reaches only the right answer"
+        return f"never reaches {'the right' if right else 'a wrong'} answer"
     return min(fitting, key=lambda one: one.solution_id)
 
 

@@ -76,6 +76,18 @@ def label_steps(
     return labels
 
 
+def renewed(old: Sequence[Verdict], new: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts on a step with new ones; those that their verifiers gave before make way."""
+    again = {verdict.verifier for verdict in new}
+    return [verdict for verdict in old if verdict.verifier not in again] + list(new)
+
+
+def answer_by(verdicts: Sequence[Verdict]) -> bool | None:
+    """Whether the answer is right, from the verdicts on the last step; None where `final` does not decide."""
+    said = [one.label for one in verdicts if one.verifier == "final" and one.label != "unknown"]
+    return said[-1] == "correct" if said else None
+
+
 def taken_back(steps: Sequence[Step]) -> list[bool]:
     """Which steps of a solution its thinking reconsiders, after them or within them; never the last one."""
     found: list[bool] = []

@@ -7,6 +7,7 @@ itself, so that a completion begins inside the thinking.
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from stepconf.core.protected import Span, code_blocks
@@ -142,7 +143,8 @@ def divide(text: str, thinking: Thinking = BY_MARKS) -> Parts | None:
         later = [mark for mark in marks if mark.start >= body_start]
     closing = _last_end(text, later)
     reopened = closing is not None and any(
-        mark.is_opening and mark.start >= closing.end and _starts_line(text, mark.start) for mark in later
+        mark.is_opening and mark.start >= closing.end and _starts_line(text, mark.start)
+        for mark in takewhile(lambda mark: mark.is_opening, reversed(later))
     )
     if closing is None or reopened:
         return Parts(start, len(text), body_start, len(text), False, family)

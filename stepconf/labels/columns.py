@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepconf.core.labels import TAKEN_BACK, label_step
+from stepconf.core.labels import TAKEN_BACK, answer_by, label_step
 from stepconf.core.reasoning import takes_itself_back
 from stepconf.core.records import Verdict
 
@@ -50,7 +50,7 @@ def label_chunk(solutions: Any, steps: Any, policy: str) -> Labelled:
     columns["after_error"] = pa.array(after)
     new_steps = _with(steps, {name: column.take(pa.array(back)) for name, column in columns.items()})
     ends = np.append(np.flatnonzero(np.diff(code)), len(code) - 1) if len(code) else np.zeros(0, np.int64)
-    answers = pa.array([_answer(verdicts) for verdicts in said], pa.bool_())
+    answers = pa.array([answer_by(verdicts) for verdicts in said], pa.bool_())
     of_owner = answers.take(pa.array(case[order][ends]))
     row = pc.index_in(solutions["solution_id"], value_set=owner.dictionary)  # null: without steps
     new_solutions = _with(solutions, {"answer_correct": of_owner.take(row)})
@@ -150,12 +150,6 @@ def _late(
     error_at[code[errors]] = errors - starts[code[errors]]
     found: np.ndarray = (parents >= 0) & (late[parents] | (error_at[parents] < nodes))
     return found
-
-
-def _answer(verdicts: list[Verdict]) -> bool | None:
-    """Whether the answer is right, from the verdicts on the last step; None where `final` does not say."""
-    label = next((verdict.label for verdict in verdicts if verdict.verifier == "final"), None)
-    return {"correct": True, "incorrect": False}.get(label or "")
 
 
 def _with(table: Any, columns: dict[str, Any]) -> Any:

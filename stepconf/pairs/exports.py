@@ -156,14 +156,14 @@ def _judged(run: Path, validation: float, dropped: Counter[str]) -> dict[Split, 
     rows: dict[Split, list[Row]] = {split: [] for split in SPLITS}
     tokenizer, prompts, seen = open_tokenizer(run), dict[tuple[int, ...], str](), set[tuple[str, str]]()
     for batch in batches(run):
-        steps = batch.steps.sort("step_index").group_by("solution_id").agg("text", "label")
+        steps = batch.steps.sort("step_index").group_by("solution_id").agg("text", "label", "after_error")
         found = batch.solutions.select("solution_id", "problem_id", "prompt_token_ids").join(
             steps, on="solution_id", how="inner", maintain_order="left"
         )
-        for _, problem_id, prompt, texts, labels in found.iter_rows():
+        for _, problem_id, prompt, *columns in found.iter_rows():
             ids = tuple(prompt)
             before = prompts[ids] if ids in prompts else prompts.setdefault(ids, tokenizer.decode(list(ids)))
-            for row in forms.judged(before, zip(texts, labels, strict=True)):
+            for row in forms.judged(before, zip(*columns, strict=True), dropped):
                 key = (row["prompt"], row["completion"])
                 if key in seen:
                     dropped["sampled before"] += 1

@@ -11,6 +11,7 @@ from typing import Any
 
 from stepconf.core.branches import Ask, Judgement, Outcome, Rules, Tree, Trunk, grow, judge
 from stepconf.core.ids import prefix_ids
+from stepconf.core.labels import renewed
 from stepconf.core.paths import on_path
 from stepconf.core.reasoning import Thinking
 from stepconf.core.records import Solution, Solved, Verdict
@@ -35,12 +36,13 @@ _TEMPERATURE = 0.7  # where solutions are sampled greedily: branches must differ
 class _Row:
     """A solution in its tree, and what is said of it.
 
-    path: it with the text of its path before its own, which is `before`. answer: the verdict of `final`. verdicts:
-    those of `rollout`.
+    path: it with the text of its path before its own, which is `before`. thinking: how the path is divided. answer: the
+    verdict of `final`. verdicts: those of `rollout`.
     """
 
     solved: Solved
     path: Solution
+    thinking: Thinking
     before: str = ""
     branches: list["_Row"] = field(default_factory=list)
     answer: Verdict | None = None
@@ -117,7 +119,7 @@ class Brancher:
         self.engine, self.model = engine, recipe.model
         self._recipe, self._info, self._tick = recipe, engine.info, tick
         self._stop = Prompter(engine.tokenizer, recipe.prompt).stop
-        self._family = Reasoning(engine.tokenizer, recipe.reasoning).family
+        self._reasoning = Reasoning(engine.tokenizer, recipe.reasoning)
         self._final = FinalVerifier(pool)
         self._rules = Rules(
             frozenset(options.where or ()),
@@ -129,16 +131,24 @@ class Brancher:
         )
         self.version = f"2+{shown_model(recipe.model)}+n{options.n}"
 
-    def grow(self, samples: Sequence[Solved]) -> Generator[list[SampleRequest], list[Any], list[Solved]]:
-        """A task of `stages.stream`: the samples of a problem, each with its branches after it, judged."""
+    def grow(
+        self, samples: Sequence[Solved], are_all: bool = True
+    ) -> Generator[list[SampleRequest], list[Any], list[Solved]]:
+        """A task of `stages.stream`: the samples of a problem, each with its branches after it, judged.
+
+        Args:
+            samples: of one problem.
+            are_all: whether it has no others. Others may be branched at the same nodes elsewhere, so that each
+                sample then draws from streams of its own.
+        """
         tree = Tree(self._rules)
-        rows = [_Row(one, one.solution) for one in samples]
+        rows = [_Row(one, one.solution, self._thinking(one.solution)) for one in samples]
         tokenised = [row for row in rows if row.solved.solution.token_ids]
         of = dict(zip(self._trunks(tokenised), tokenised, strict=True))
         rounds = grow(tree, list(of))
         asks = next(rounds, None)
         while asks is not None:
-            made = yield from self._round(asks, of)
+            made = yield from self._round(asks, of, are_all)
             try:
                 asks = rounds.send(made)
             except StopIteration:
@@ -148,10 +158,10 @@ class Brancher:
         return [one for row in rows for one in _in_order(row)]
 
     def _round(
-        self, asks: Sequence[Ask], of: dict[Trunk, _Row]
+        self, asks: Sequence[Ask], of: dict[Trunk, _Row], are_all: bool
     ) -> Generator[list[SampleRequest], list[Any], list[list[Trunk]]]:
         """The branches of each ask; they join `of`."""
-        requests = {ask: self._request(of[ask.trunk].solved, ask) for ask in asks}
+        requests = {ask: self._request(of[ask.trunk].solved, ask, are_all) for ask in asks}
         wanted = [request for request in requests.values() if request is not None]
         n = sum(request.n for request in wanted)
         if n:
@@ -170,7 +180,13 @@ class Brancher:
             of |= zip(made[-1], own, strict=True)
         return made
 
-    def _request(self, parent: Solved, ask: Ask) -> SampleRequest | None:
+    def _thinking(self, sample: Solution) -> Thinking:
+        """As the sample itself was divided: only marks in its text divide an imported one."""
+        if sample.finish_reason == "imported":
+            return Thinking(self._recipe.reasoning)
+        return self._reasoning.thinking(sample.prompt_token_ids)
+
+    def _request(self, parent: Solved, ask: Ask, are_all: bool) -> SampleRequest | None:
         """The request for completions of a node; None where the model cannot go on from there."""
         solution = parent.solution
         end = parent.steps[ask.node].token_start if ask.node < len(parent.steps) else solution.n_tokens
@@ -181,7 +197,8 @@ class Brancher:
         sampling, own = self._recipe.sampling, self._recipe.branch
         temperature = own.temperature or sampling.temperature or _TEMPERATURE
         limit = min(room, own.max_tokens or sampling.max_tokens)
-        seed = stream_seed(sampling.seed, ask.trunk.nodes[ask.node]) + ask.first
+        node = ask.trunk.nodes[ask.node]
+        seed = stream_seed(sampling.seed, node if are_all else f"{node}/{solution.solution_id}") + ask.first
         return SampleRequest("", ids, ask.n, seed, Sampling(temperature, limit, sampling.top_p, self._stop))
 
     def _rows(
@@ -190,22 +207,23 @@ class Brancher:
         if isinstance(completions, Failed):
             return []
         before = parent.before + "".join(step.text for step in parent.solved.steps[: ask.node])
-        thinking = Thinking(self._family, opened=parent.path.reasoning_start == 0)
         solved = [
             branched(
                 parent.solved,
                 before,
                 ask.node,
-                request,
+                replace(request, seed=request.seed + i),
                 ask.first + i,
                 one,
                 self._info,
                 self._recipe,
-                thinking,
+                parent.thinking,
             )
             for i, one in enumerate(completions)
         ]
-        made = [_Row(one, on_path(parent.path, before, one.solution), before) for one in solved]
+        made = [
+            _Row(one, on_path(parent.path, before, one.solution), parent.thinking, before) for one in solved
+        ]
         parent.branches += made
         return made
 
@@ -258,7 +276,7 @@ def _with_verdicts(row: _Row) -> Solved:
     steps = list(row.solved.steps)
     for index, verdict in enumerate(row.verdicts):
         if verdict:
-            steps[index] = replace(steps[index], verdicts=[*steps[index].verdicts, verdict])
+            steps[index] = replace(steps[index], verdicts=renewed(steps[index].verdicts, [verdict]))
     if row.answer:
-        steps[-1] = replace(steps[-1], verdicts=[*steps[-1].verdicts, row.answer])
+        steps[-1] = replace(steps[-1], verdicts=renewed(steps[-1].verdicts, [row.answer]))
     return Solved(row.solved.solution, steps)

@@ -68,7 +68,7 @@ def branched(
         parent: the solution that it leaves.
         before: the text of the whole path up to the branch.
         node: the parent's step before which it leaves.
-        request: what was asked for.
+        request: what was asked for; its seed is the completion's own.
         index: which completion of the node it is, from 0.
         completion: what the model wrote.
         engine: that ran the model.
@@ -91,11 +91,12 @@ def branched(
         token_ids=completion.token_ids,
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
-        seed=request.seed + index,
+        seed=request.seed,
         sample_index=index,
         finish_reason=_ending(cut, parts) or "stop",
         predicted_answer=extract_answer(whole, parent.solution.answer_type, not cut, thinking),
         answer_correct=None,
+        fitted_confidence=None,
     )
     if not own.strip():
         return Solved(solution, [])

@@ -157,7 +157,7 @@ def branch(chunks: Iterator[Chunk[T]], brancher: Brancher | None) -> Iterator[Ch
 def _grown(solved: list[Solved], brancher: Brancher) -> Task[SampleRequest]:
     if any(one.solution.parent_solution_id for one in solved):
         return Made(solved)
-    return Made((yield from brancher.grow(solved)))
+    return Made((yield from brancher.grow(solved, are_all=False)))
 
 
 def _made(found: Iterable[Solved | str]) -> Made:

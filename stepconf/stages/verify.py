@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
-from stepconf.core.labels import label_steps, taken_back
+from stepconf.core.labels import answer_by, label_steps, renewed, taken_back
 from stepconf.core.paths import whole_paths
 from stepconf.core.records import Solved, Verdict
 from stepconf.engines.base import Engine
@@ -131,7 +131,7 @@ def label(
 ) -> Solved:
     """A solution with new verdicts added (a verifier's older one gives way) and its steps labelled again."""
     verdicts = [
-        _merged(step.verdicts, [v for v in new if v is not None])
+        renewed(step.verdicts, [v for v in new if v is not None])
         for step, new in zip(one.steps, new_verdicts, strict=True)
     ]
     labels = label_steps(verdicts, policy, error_seen, taken_back(one.steps))
@@ -146,11 +146,5 @@ def label(
         )
         for step, said, found in zip(one.steps, verdicts, labels, strict=True)
     ]
-    final = next((v for v in verdicts[-1] if v.verifier == "final"), None) if verdicts else None
-    correct = {"correct": True, "incorrect": False}.get(final.label) if final else None
+    correct = answer_by(verdicts[-1]) if verdicts else None
     return Solved(replace(one.solution, answer_correct=correct), steps)
-
-
-def _merged(old: Sequence[Verdict], new: Sequence[Verdict]) -> list[Verdict]:
-    renewed = {verdict.verifier for verdict in new}
-    return [v for v in old if v.verifier not in renewed] + list(new)

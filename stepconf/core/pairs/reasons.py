@@ -3,6 +3,7 @@
 AFTER_ERROR = "after the first error"
 UNKNOWN_LABEL = "unknown label"
 NO_TOKENS = "no tokens"
+NO_LOGPROBS = "no log-probabilities"
 CONFIDENT = "correct and confident"
 NO_RIVAL = "no competing candidate"
 NO_CORRECTION = "no correct step for the incorrect one"
@@ -33,6 +34,7 @@ LACKS = {
     ONE_CHILD: _SIBLINGS,
     UNGRADED: _SIBLINGS,
     SAME_OUTCOME: _SIBLINGS,
+    NO_LOGPROBS: "the log-probabilities of tokens: stepconf score, or generate with --engine vllm",
     UNKNOWN_LABEL: _VERDICTS,
     NO_FIRST_ERROR: "steps that are labelled incorrect; name more verifiers, or take other problems",
     CONFIDENT: "uncertain steps; raise --tau",

@@ -45,7 +45,9 @@ def pcpo(frames: Frames, rules: Rules) -> Choice:
     loss that weights each pair by its consistency, and the likelihood term beside it, are the paper's
     trainer's. Right solutions that nobody picks are counted.
     """
-    decided, dropped = _decided(frames.solutions)
+    judged, dropped = _decided(frames.solutions)
+    decided = judged.filter(pl.col("token_logprobs").list.len() == pl.col("token_ids").list.len())
+    dropped[reasons.NO_LOGPROBS] = judged.height - decided.height
     right, wrong = (decided.filter(pl.col("answer_correct") == answer) for answer in (True, False))
     tokens = {row: own for row, *own in decided.select("row", "token_ids", "token_logprobs").iter_rows()}
     met = right.select(*_PROMPT, "row", "solution_id").join(
