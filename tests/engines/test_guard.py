@@ -1,7 +1,7 @@
 """The guard: whatever crashes an engine, every request that does not is answered as if it had not happened."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import pytest
@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from stepconf.engines.base import EngineCrashed, SampleRequest, Sampling
 from stepconf.engines.guard import MAX_IN_A_ROW, Failed, Guard
 from stepconf.engines.transformers import TransformersEngine
+from stepconf.stages.chunks import Chunk
+from stepconf.stages.stream import Made, Task, through
 from tests.tiny import tiny_model
 
 
@@ -31,12 +33,24 @@ class Batching:
     def sample(self, requests: Iterable[Any], dropped: Any = None) -> Iterator[tuple[Any, Any]]:
         assert not self.dead, "a dead engine was asked"
         source = iter(requests)
-        while batch := list(islice(source, self.size)):
+        while batch := self.batch(source):
             self.batches.append(len(batch))
             if self.poison & {one.prompt_ids[0] for one in batch} or len(self.batches) == self.fatal:
                 self.dead = True
                 raise EngineCrashed("it died.", dead=True, out_of_memory=self.memory)
             yield from ((one, f"answer {one.key}") for one in reversed(batch))
+
+    def batch(self, source: Iterator[Any]) -> list[Any]:
+        """Up to `size`, fewer where there are none to add now."""
+        batch, waits = [], 0
+        for one in source:
+            if one is not None:
+                batch.append(one)
+            waits += one is None
+            assert waits < 1000, "the source waits for the engine, which has nothing to do"
+            if len(batch) == self.size or (batch and one is None):
+                break
+        return batch
 
     def score(self, requests: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         return self.sample(requests)
@@ -74,6 +88,31 @@ def test_a_crash_that_does_not_come_back_costs_nothing(count: int, size: int, fa
     assert not any(isinstance(result, Failed) for _, result in results)
 
 
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=4),
+    st.integers(1, 9),
+    st.sets(st.integers(0, 11), max_size=MAX_IN_A_ROW - 1),
+)
+def test_a_source_that_waits_for_its_results_goes_on(sizes: list[int], size: int, poison: set[int]) -> None:
+    """Chunks go through whole, also where the last request in flight is the one that crashes the engine."""
+
+    def task(number: int) -> Task[SampleRequest]:
+        made = Made()
+        for _ in range(2):
+            [result] = yield [request(number)]
+            if isinstance(result, Failed):
+                made.drops["failed"] += 1
+                break
+        return made
+
+    numbers = count()
+    chunks = [Chunk(str(i), "", list(islice(numbers, items))) for i, items in enumerate(sizes)]
+    guard, _ = guarded(size, poison)
+    done = list(through(iter(chunks), guard.sample_each, task, "sample"))
+    assert sorted(chunk.name for chunk in done) == [chunk.name for chunk in chunks]
+    assert all(chunk.drops["failed"] == len(poison & set(chunk.items)) for chunk in chunks)
+
+
 def test_halving_takes_few_batches() -> None:
     guard, batches = guarded(64, {37})
     assert len(list(guard.sample_each(map(request, range(64))))) == 64
@@ -85,6 +124,18 @@ def test_an_engine_that_always_crashes_ends_the_run(size: int) -> None:
     guard, batches = guarded(size, set(range(100)))
     with pytest.raises(EngineCrashed, match="on 3 requests in a row"):
         list(guard.sample_each(map(request, range(100))))
+    assert len(batches) < 20
+
+
+def test_crashes_are_counted_where_one_request_at_a_time_goes_through() -> None:
+    def task(number: int) -> Task[SampleRequest]:
+        [_] = yield [request(number)]
+        return Made()
+
+    guard, batches = guarded(8, set(range(100)))
+    one_by_one = (chunk for number in range(100) for chunk in (Chunk(str(number), "", [number]), None))
+    with pytest.raises(EngineCrashed, match="on 3 requests in a row"):
+        list(through(one_by_one, guard.sample_each, task, "sample"))
     assert len(batches) < 20
 
 
