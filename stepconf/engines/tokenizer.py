@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, cast
 
 from stepconf.errors import StepconfError, model_not_found
 
 _PROBE_S = 10.0
+_FALLBACK = re.compile("<0x[0-9A-Fa-f]{2}>")  # the name of a token that is one byte
 
 
 class Tokenizer:
@@ -169,7 +171,7 @@ class Tokenizer:
         """
         import pyarrow as pa
 
-        if (json.loads(self._backend.to_str())["decoder"] or {}).get("type") != "ByteLevel":
+        if self._decoder.get("type") != "ByteLevel":
             return None
         spelt = self._backend.get_vocab(with_added_tokens=True)
         found = [b""] * (max(spelt.values()) + 2)
@@ -178,17 +180,62 @@ class Tokenizer:
         return pa.array(found, pa.large_binary())
 
     def pieces(self, token_ids: list[int]) -> list[str]:
-        """What each token adds to the text; a character made of several tokens is added by the last."""
-        from tokenizers.decoders import DecodeStream
+        """What each token adds to the text; a character made of several tokens is added by the last.
 
-        stream = DecodeStream(skip_special_tokens=False)
-        pieces = [stream.step(self._backend, token) or "" for token in token_ids]
-        # Bytes at the end that never became a character: the decoder shows them as U+FFFD, as decode() does.
-        emitted = "".join(pieces)
+        Their join is what `decode` gives, for any ids. A decoder that changes what it has given before gets all as
+        the last piece; byte fallback, which does so within its bytes, does not.
+        """
         whole = self.decode(token_ids)
-        if pieces and len(whole) > len(emitted) and whole.startswith(emitted):
+        try:
+            pieces = self._streamed(token_ids)
+        except Exception:  # noqa: BLE001  the package raises nothing narrower
+            pieces = [""] * len(token_ids)
+        emitted = "".join(pieces)
+        if not whole.startswith(emitted):
+            pieces, emitted = [""] * len(token_ids), ""
+        # Bytes at the end that never became a character: the decoder shows them as U+FFFD, as decode() does.
+        if pieces:
             pieces[-1] += whole[len(emitted) :]
         return pieces
+
+    def _streamed(self, token_ids: list[int]) -> list[str]:
+        """Raises Exception where the text so far does not begin a longer one's."""
+        from tokenizers.decoders import DecodeStream
+
+        stream, pieces = DecodeStream(skip_special_tokens=False), []
+        odd, letter = self._odd_bytes(token_ids), self._backend.token_to_id("<0x41>")
+        for at, token in enumerate(token_ids):
+            piece = stream.step(self._backend, letter if at in odd else token) or ""
+            pieces.append(piece[:-1] + "\ufffd" if at in odd else piece)
+        return pieces
+
+    def _odd_bytes(self, token_ids: list[int]) -> set[int]:
+        """Places in runs of byte-fallback tokens that are no UTF-8.
+
+        Each byte of such a run is shown as U+FFFD, also those that made a character before the run went on.
+        """
+        bytes_of, odd = self._fallback_bytes, set[int]()
+        if not bytes_of:
+            return odd
+        # Ids that the vocabulary does not have do not end a run.
+        known = (at for at, id_ in enumerate(token_ids) if self._backend.id_to_token(id_) is not None)
+        for are_bytes, places in groupby(known, lambda at: token_ids[at] in bytes_of):
+            run = list(places)
+            if are_bytes and not _is_utf8(bytes(bytes_of[token_ids[at]] for at in run)):
+                odd.update(run)
+        return odd
+
+    @cached_property
+    def _fallback_bytes(self) -> dict[int, int]:
+        """The byte that each token of byte fallback stands for; none where the decoder has no such tokens."""
+        if "ByteFallback" not in str(self._decoder):
+            return {}
+        spelt = self._backend.get_vocab(with_added_tokens=True)
+        return {id_: int(token[3:5], 16) for token, id_ in spelt.items() if _FALLBACK.fullmatch(token)}
+
+    @cached_property
+    def _decoder(self) -> dict[str, Any]:
+        return cast(dict[str, Any], json.loads(self._backend.to_str())["decoder"] or {})
 
 
 def _plain(model: str, revision: str | None) -> Any:
@@ -216,6 +263,14 @@ def _whole_texts(backend: Any) -> Any:
 
 def _digest(backend: Any) -> str:
     return hashlib.blake2b(backend.to_str().encode(), digest_size=10).hexdigest()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _token_bytes(token: str) -> bytes:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Reference
-from tokenizers.decoders import Metaspace
-from tokenizers.models import Unigram
+from tokenizers.decoders import ByteFallback, Fuse, Metaspace, Replace, Sequence, Strip
+from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerFast
 
 from stepconf.engines.tokenizer import Tokenizer, starts_of
@@ -108,6 +108,41 @@ def test_a_tokenizer_that_is_not_byte_level_reads_as_its_library_does(tmp_path: 
     # The space before the full stop is the tokens' own: transformers' clean-up would take it out.
     assert Tokenizer(str(tmp_path)).decode([0, 1, 3, 2, 9]) == "one twos ." == words.decode([0, 1, 3, 2, 9])
     assert Tokenizer(str(tmp_path)).decode_all([0, 1, 3, 2], [1, 1, 4]) == ["one", "", "twos ."]
+
+
+@pytest.fixture(scope="module", params=["as Llama 2", "as Gemma", "takes back"])
+def fallback(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """One whose first 256 ids are bytes; the last decoder changes what it has shown."""
+    words = [f"<0x{byte:02X}>" for byte in range(256)] + ["\u2581", "\u2581a", "b", "é", "\ufffd", "</s>"]
+    backend = Reference(BPE({word: i for i, word in enumerate(words)}, [], byte_fallback=True))
+    more = {"as Llama 2": [Strip(" ", 1, 0)], "as Gemma": [], "takes back": [Replace("b b", "c")]}
+    decoders = [Replace("\u2581", " "), ByteFallback(), Fuse(), *more[request.param]]
+    backend.decoder = Sequence(decoders)
+    folder = tmp_path_factory.mktemp("fallback")
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>").save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return Tokenizer(str(folder))
+
+
+UTF8 = list("Aé√𝟙".encode())
+FALLBACK_IDS = st.integers(0, 265) | st.sampled_from([*UTF8, 10, 10, *range(256, 262)])
+
+
+@given(
+    parts=st.lists(FALLBACK_IDS.map(lambda one: [one]) | st.text(max_size=3).map(lambda t: list(t.encode())))
+)
+def test_byte_fallback_has_pieces_that_join_to_the_text(fallback: Tokenizer, parts: list[list[int]]) -> None:
+    """Also where bytes that made a character turn out to be none, since no UTF-8 follows them."""
+    ids = [one for part in parts for one in part]
+    pieces = fallback.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == fallback.decode(ids)
+
+
+def test_each_byte_that_is_no_character_is_a_piece(fallback: Tokenizer) -> None:
+    ids = [257, 0x0A, 0xC3, 257, 0xC3, 0xA9, 0x0A, 258]
+    pieces = fallback.pieces(ids)
+    assert pieces[1:] == ["\ufffd", "\ufffd", " a", "", "é", "\n", "b"]
 
 
 def test_end_ids_hold_the_end_of_sequence() -> None:
