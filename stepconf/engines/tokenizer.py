@@ -9,9 +9,11 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, cast
 
+from stepconf.core.documents import read_object
 from stepconf.errors import StepconfError, model_not_found
 
 _PROBE_S = 10.0
+_MAX_CONFIG_BYTES = 4 << 20  # some have a few thousand
 _FALLBACK = re.compile("<0x[0-9A-Fa-f]{2}>")  # the name of a token that is one byte
 
 
@@ -58,12 +60,16 @@ class Tokenizer:
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """The ids that end a generation: end of sequence, and the end of a chat turn where there is one."""
+        """The ids that end a generation: end of sequence, end of a chat turn, and what else the model's files name.
+
+        Those files alone hold Phi-3's `<|end|>` and GLM-4's `<|user|>`; vLLM ends there unasked.
+        """
         ids = {self._hf.eos_token_id}
         for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"):
             if token in self._hf.get_added_vocab():
                 ids.add(self._hf.convert_tokens_to_ids(token))
-        return frozenset(ids - {None})
+        vocabulary = self._backend.get_vocab(with_added_tokens=True).values()
+        return frozenset(ids - {None} | _named_ends(self._model, self._revision).intersection(vocabulary))
 
     @property
     def eos_id(self) -> int:
@@ -242,16 +248,37 @@ def _plain(model: str, revision: str | None) -> Any:
     """The tokenizer that the model's tokenizer.json describes; None where there is none."""
     import tokenizers
 
-    file = Path(model) / "tokenizer.json"
-    if not Path(model).is_dir():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+    file = _file(model, revision, "tokenizer.json")
+    return _whole_texts(tokenizers.Tokenizer.from_file(str(file))) if file else None
 
+
+def _named_ends(model: str, revision: str | None) -> set[int]:
+    """The numbers that the model's configuration gives as ends of a generation; what is none is left out."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        file = _file(model, revision, name)
+        if file is None or file.stat().st_size > _MAX_CONFIG_BYTES:
+            continue
         try:
-            file = Path(hf_hub_download(model, "tokenizer.json", revision=revision))
-        except (EntryNotFoundError, OSError):  # transformers looks elsewhere too, and says what is wrong
-            return None
-    return _whole_texts(tokenizers.Tokenizer.from_file(str(file))) if file.exists() else None
+            named = read_object(file.read_bytes()).get("eos_token_id")
+        except ValueError:
+            continue
+        found.update(one for one in (named if isinstance(named, list) else [named]) if type(one) is int)
+    return found
+
+
+def _file(model: str, revision: str | None, name: str) -> Path | None:
+    """A file of the model; None where it has none of that name: transformers may look elsewhere too."""
+    if Path(model).is_dir():
+        file = Path(model) / name
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model, name, revision=revision))
+    except (EntryNotFoundError, OSError):
+        return None
 
 
 def _whole_texts(backend: Any) -> Any:

@@ -1,6 +1,7 @@
-"""Token ids, texts and offsets agree, on a small byte-level tokenizer and on the built-in model's."""
+"""Token ids, texts and offsets agree, on small tokenizers and on the built-in model's; and where texts end."""
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from tokenizers.decoders import ByteFallback, Fuse, Metaspace, Replace, Sequence
 from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerFast
 
+from stepconf.engines.base import SampleRequest, Sampling
 from stepconf.engines.tokenizer import Tokenizer, starts_of
+from stepconf.engines.transformers import TransformersEngine
 from stepconf.errors import StepconfError
 from tests.tiny import END, VOCABULARY, tiny_model
 
@@ -148,6 +151,41 @@ def test_each_byte_that_is_no_character_is_a_piece(fallback: Tokenizer) -> None:
 def test_end_ids_hold_the_end_of_sequence() -> None:
     tiny = Tokenizer(str(tiny_model()))
     assert tiny.end_ids == {tiny.encode(END)[0]}
+
+
+def with_ends(folder: Path, name: str, text: str) -> Path:
+    shutil.copytree(tiny_model(), folder, dirs_exist_ok=True)
+    (folder / name).write_text(text)
+    return folder
+
+
+def test_a_generation_ends_at_each_end_that_the_model_names(tmp_path: Path) -> None:
+    plain = TransformersEngine(str(tiny_model()))
+    [line_end] = plain.tokenizer.encode("\n")
+    own = with_ends(tmp_path, "generation_config.json", json.dumps({"eos_token_id": [0, line_end]}))
+    ask = SampleRequest("a", plain.tokenizer.encode("1 + 2?"), 8, 5, Sampling(0.7, 40))
+    [(_, whole)] = plain.sample([ask])
+    [(_, ended)] = TransformersEngine(str(own)).sample([ask])
+    assert any(line_end in one.token_ids for one in whole)
+    for one, other in zip(ended, whole, strict=True):
+        stop = [*other.token_ids, line_end].index(line_end)
+        assert one.token_ids == other.token_ids[:stop] and len(one.scores.entropies) == stop
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [("7", {7}), ("[7, 9]", {7, 9}), ('[true, "8", null, -1, 1e3, 99999, [7], 9]', {9}), ("{}", set())],
+)
+def test_ends_are_numbers_of_the_vocabulary(tmp_path: Path, named: str, found: set[int]) -> None:
+    own = with_ends(tmp_path, "generation_config.json", f'{{"eos_token_id": {named}}}')
+    assert Tokenizer(str(own)).end_ids == {0} | found
+    (own / "generation_config.json").unlink()
+    assert Tokenizer(str(own)).end_ids == {0}
+
+
+@pytest.mark.parametrize("text", ["", "[7]", "[" * 9999, '{"eos_token_id": 7' + " " * (5 << 20) + "}"])
+def test_a_generation_config_that_is_none_names_no_ends(tmp_path: Path, text: str) -> None:
+    assert Tokenizer(str(with_ends(tmp_path, "generation_config.json", text))).end_ids == {0}
 
 
 def test_digests_tell_tokenizers_apart(tmp_path: Path) -> None:
