@@ -39,12 +39,12 @@ class Servers:
 
     Args:
         base_urls: up to and with `/v1`; no user, password or query, which would end up in recipes. A request goes
-            to the one with the fewest in flight.
+            to the one with the fewest in flight of those that are not away.
         api_key_env: environment variable that holds the key; None sends none.
         timeout_s: wall clock of one attempt, from connecting to the last byte.
         attempts: how often a request is sent at most; where the server is away, more often:
-        patience_s: how long to wait in all for a server that is down or refuses for the rate, before it is
-            given up. Once it is, the others have their `attempts` only, until it answers again.
+        patience_s: how long to wait in all while every server is down or refuses for the rate, before they are
+            given up. Once they are, the others have their `attempts` only, until one answers again.
         concurrency: requests in flight, at each server.
         part: of the recipe that names the servers; for error messages.
     """
@@ -129,9 +129,9 @@ class Client:
         done: SimpleQueue[tuple[int, Post, Reply | Exception]] = SimpleQueue()
         under_way: dict[int, tuple[str, Future[None]]] = {}
         coming, numbers, more = iter(posts), count(), True
-        room = self._servers.concurrency * len(self._places)
         try:
             while True:
+                room = self._servers.concurrency * len(_not_away(self._places))
                 while more and len(under_way) < room:
                     post = next(coming, _END)
                     if post is _END:
@@ -208,8 +208,9 @@ class Client:
 
         started, waited, status, failure = time.monotonic(), 0.0, 0, ""
         data: dict[str, Any] = {}
-        for attempt in count():
-            place = min(self._places, key=lambda one: one.in_flight)
+        attempts, untried = 0, self._places  # since it last waited
+        while True:
+            place = min(_not_away(untried), key=lambda one: one.in_flight)
             place.in_flight += 1
             wait = None
             try:
@@ -223,12 +224,17 @@ class Client:
                 away = away and not isinstance(error, openai.APITimeoutError)
             finally:
                 place.in_flight -= 1
+            place.note(away, wait)
             if status not in {*_AGAIN, 0}:
                 self._given_up = False
                 break
-            if attempt + 1 >= self._servers.attempts and not (away and self._still_waits(waited)):
+            untried = [one for one in untried if one is not place]
+            if away and any(not one.is_away for one in untried):
+                continue
+            attempts, untried = attempts + 1, self._places
+            if attempts >= self._servers.attempts and not (away and self._still_waits(waited)):
                 break
-            pause = _pause(attempt) if wait is None else wait
+            pause = _pause(attempts - 1) if wait is None else wait
             waited += max(pause, _LEAST_WAIT_S)
             await self._sleep(pause)
         return Reply(data, failure, status, time.monotonic() - started)
@@ -254,12 +260,32 @@ class Client:
         return not self._given_up
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Place:
     url: str
     client: Any
     headers: dict[str, Any]
     in_flight: int = 0
+    failures: int = 0  # in a row; those that were in flight together are one
+    back_at: float = 0.0
+
+    @property
+    def is_away(self) -> bool:
+        return time.monotonic() < self.back_at
+
+    def note(self, away: bool, wait: float | None) -> None:
+        """Leave it out for a time where it was away: it fails at once, so it would have the fewest in flight."""
+        if not away:
+            self.failures, self.back_at = 0, 0.0
+        elif not self.is_away:
+            back_off = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(self.failures, 10)) if wait is None else wait
+            self.failures += 1
+            self.back_at = time.monotonic() + back_off
+
+
+def _not_away(places: list[_Place]) -> list[_Place]:
+    """Those that are not away; all where all are."""
+    return [one for one in places if not one.is_away] or places
 
 
 class _AttemptError(Exception):

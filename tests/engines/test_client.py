@@ -137,14 +137,15 @@ def free_url() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
 
 
-def test_a_server_that_is_down_is_waited_for_once() -> None:
+@pytest.mark.parametrize("n", [1, 3])
+def test_servers_that_are_down_are_waited_for_once(n: int) -> None:
     """The first request waits `patience_s` in all; those after it have their attempts only."""
     waits: list[float] = []
 
     async def note(seconds: float) -> None:
         waits.append(max(seconds, 0.1))
 
-    with closing(Client(Servers((free_url(),), attempts=2, patience_s=30.0), note)) as client:
+    with closing(Client(Servers((free_url(),) * n, attempts=2, patience_s=30.0), note)) as client:
         assert client.post(ASK).failure.startswith("connection failed")
         assert sum(waits) >= 30
         waits.clear()
@@ -201,6 +202,44 @@ def test_servers_share_the_requests() -> None:
     ):
         assert len(list(client.post_each([ASK] * 8))) == 8
         assert len(one.bodies) == len(other.bodies) == 4
+
+
+async def unwanted(seconds: float) -> None:
+    raise AssertionError("a request waits, though a server is up")
+
+
+def test_a_server_that_is_down_leaves_its_requests_to_the_others() -> None:
+    """It fails at once, so that it always has the fewest in flight. Requests lose neither an attempt nor time."""
+    with chat_server(lambda handler, body: handler.send(200, {})) as live:
+        servers = Servers((free_url(), live.url, free_url()), attempts=1, concurrency=4)
+        with closing(Client(servers, unwanted)) as client:
+            replies = [reply for _, reply in client.post_each([ASK] * 60)]
+    assert [reply.failure for reply in replies] == [""] * 60 and len(live.bodies) == 60
+
+
+def test_a_server_is_left_out_for_as_long_as_it_says() -> None:
+    """As many as are in flight at once find out."""
+    with (
+        chat_server(lambda handler, body: handler.send(503, {}, Retry_After="60")) as away,
+        chat_server(lambda handler, body: handler.send(200, {})) as live,
+        closing(Client(Servers((away.url, live.url), attempts=1, concurrency=4), unwanted)) as client,
+    ):
+        assert [reply.failure for _, reply in client.post_each([ASK] * 60)] == [""] * 60
+        assert 1 <= len(away.bodies) <= 4
+
+
+def test_a_server_that_may_be_back_is_asked_again() -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        first = len(handler.server.bodies) == 1
+        handler.send(503, {}, Retry_After="0") if first else handler.send(200, {})
+
+    with (
+        chat_server(behave) as back,
+        chat_server(lambda handler, body: handler.send(200, {})) as live,
+        closing(Client(Servers((back.url, live.url), attempts=1), unwanted)) as client,
+    ):
+        assert [client.post(ASK).failure, client.post(ASK).failure] == ["", ""]
+        assert (len(back.bodies), len(live.bodies)) == (2, 1)
 
 
 def test_a_request_that_is_no_longer_wanted_is_cancelled() -> None:
