@@ -125,7 +125,14 @@ def test_the_fitted_confidence_of_the_recipe(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_file_that_is_not_there() -> None:
     ended = stepconf("infer", "missing.jsonl", *with_tiny())
     assert ended.code == 1 and "no such file" in ended.err
-    ended = stepconf("infer", "  ", *with_tiny())
+
+
+@pytest.mark.parametrize("question", ["", "  "])
+def test_an_empty_question_is_not_the_current_folder(
+    question: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    ended = stepconf("infer", question, *with_tiny())
     assert ended.code == 1 and "question is empty" in ended.err
 
 

@@ -112,10 +112,10 @@ def with_tau(recipe: Recipe) -> Recipe:
 
 def questions_of(source: str, recipe: Recipe) -> list[Problem]:
     """The problems of a file, or the one that `source` itself is."""
+    if not source.strip():  # Path("") is the current folder, which exists
+        raise StepconfError("the question is empty.", "Type: stepconf infer 'What is 3 + 4?' --model demo")
     if _is_path(source) or _DATA_FILE.fullmatch(source):
         return load_problems(source, recipe.problems, require_gold=False).problems
-    if not source.strip():
-        raise StepconfError("the question is empty.", "Type: stepconf infer 'What is 3 + 4?' --model demo")
     kind = recipe.problems.answer_type or "math"
     return [Problem(problem_id(source, None), source, None, kind, "typed", "")]
 
