@@ -64,7 +64,8 @@ def train_rounds(
         announce(f"round {number + 1}: train")
         if not (folder / "training" / "summary.json").exists():
             learner = recipe.model_copy(update={"model": policy, "model_revision": _revision(recipe, policy)})
-            train(folder / "run", learner, folder / "training", report, exclude=problem_ids(held_out))
+            held, name = problem_ids(held_out), f"{out.name}-round-{number + 1}"
+            train(folder / "run", learner, folder / "training", report, held, name)
         policy = str(folder / "training" / "model")
     return measured
 

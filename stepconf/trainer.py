@@ -15,6 +15,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
+from stepconf.core.trees import Example
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
@@ -29,11 +30,22 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def train(
-    source: Path, recipe: Recipe, out: Path, report: Report, exclude: Set[str] = frozenset()
+    source: Path,
+    recipe: Recipe,
+    out: Path,
+    report: Report,
+    exclude: Set[str] = frozenset(),
+    run_name: str | None = None,
 ) -> dict[str, Any]:
     """Optimise the recipe's model on a run; returns the summary that is written to OUT.
 
-    `exclude`: ids of problems that must not be learnt from, those that the model is measured on.
+    Args:
+        source: a run, or a file of pairs.
+        recipe: its model and `train`.
+        out: the folder.
+        report: called with the metrics of every step.
+        exclude: ids of problems that must not be learnt from, those that the model is measured on.
+        run_name: what a tracker (`train.log_to`) calls it; None for OUT's own name.
 
     Raises:
         StepconfError: a stage has no usable example, the run is of another tokenizer, or what `optimise_stages` raises.
@@ -52,38 +64,50 @@ def train(
     ranks = join()
     policy = open_policy(model, recipe.model_revision, recipe.train, ranks, trust)
     limit = min(recipe.train.max_length, context_of(policy))
-    stages = recipe.train.in_order()
-    found = [usable_examples(source, stage, tokenizer.eos_id, limit, exclude) for stage in stages]
+    found = [
+        usable_examples(source, stage, tokenizer.eos_id, limit, exclude) for stage in recipe.train.in_order()
+    ]
     name = f"{recipe.model}@{recipe.model_revision or ''}"
-    track = tracker(recipe.train.log_to if ranks.first else "none", out)
-
-    def tell(metrics: dict[str, Any]) -> None:
-        if ranks.first:
-            report(metrics)
-            track(metrics)
-
+    log_to = recipe.train.log_to if ranks.first else "none"
     with writer(out, ranks.first, ranks.wait) as push:
         examples = [own for own, _ in found]
-        metrics = optimise_stages(policy, examples, recipe.train, out / "state", name, ranks, tell, push)
+        with tracker(log_to, out, run_name or out.name) as track:
+
+            def tell(metrics: dict[str, Any]) -> None:
+                if ranks.first:
+                    report(metrics)
+                    track(metrics)
+
+            metrics = optimise_stages(policy, examples, recipe.train, out / "state", name, ranks, tell, push)
         save_policy(
             policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks, trust
         )
-        of_stages = [
-            {"objective": stage.objective, "examples": len(own), "dropped": dict(dropped), "last_step": last}
-            for stage, (own, dropped), last in zip(stages, found, metrics, strict=True)
-        ]
-        summary = {
-            "model": with_urls(str(out / "model")),
-            "from": recipe.model,
-            "examples": sum(map(len, examples)),
-            "dropped": dict(sum((dropped for _, dropped in found), Counter())),
-            "last_step": metrics[-1],
-            "stages": of_stages,
-            "recipe": recipe.train.model_dump(),
-        }
+        summary = _summary(recipe, out, found, metrics)
         if ranks.first:
             write_atomically(out / "summary.json", json.dumps(summary, indent=1).encode())
     return summary
+
+
+def _summary(
+    recipe: Recipe,
+    out: Path,
+    found: list[tuple[list[Example], Counter[str]]],
+    metrics: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """What summary.json says; `found` and `metrics` by stage: examples, those left out, the last step."""
+    stages = [
+        {"objective": stage.objective, "examples": len(own), "dropped": dict(dropped), "last_step": last}
+        for stage, (own, dropped), last in zip(recipe.train.in_order(), found, metrics, strict=True)
+    ]
+    return {
+        "model": with_urls(str(out / "model")),
+        "from": recipe.model,
+        "examples": sum(len(own) for own, _ in found),
+        "dropped": dict(sum((dropped for _, dropped in found), Counter())),
+        "last_step": metrics[-1],
+        "stages": stages,
+        "recipe": recipe.train.model_dump(),
+    }
 
 
 def _check_tokenizer(source: Path, tokenizer: Tokenizer) -> None:

@@ -1,6 +1,12 @@
 """Whole rounds on the tiny model: sample, verify, pair, optimise, measure; killed in every stage and continued."""
 
 import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ from tests.invariants import check_invariants, rows_of
 from tests.test_pipeline import write_jsonl
 from tests.tiny import VOCABULARY, stepconf, tiny_model, with_tiny
 
+Tracked = Callable[[str], tuple[Path, dict[str, dict[int, float]]]]
 # A line ends a solution: random text has answers only where it ends by itself.
 LINE = ["--set", 'prompt.stop=["\\n"]']
 SAMPLING = [*LINE, "--set", "sampling.samples=8", "--set", "sampling.max_tokens=32"]
@@ -116,3 +123,80 @@ def test_killed_in_any_stage_and_continued(
     again = forked(command, tmp_path)
     assert again.code == 0, again.err
     assert measures(tmp_path / "r") == measures(out)
+
+
+@pytest.fixture(scope="module")
+def tracked(problems: Path, held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Tracked:
+    """Two rounds of two stages with a tracker, in a process; then the losses by run and step, by our own files."""
+
+    def run(name: str) -> tuple[Path, dict[str, dict[int, float]]]:
+        pytest.importorskip(name)
+        folder = tmp_path_factory.mktemp(name)
+        stages = "train.stages=[{objective: dpo}, {learning_rate: 5.0e-4}]"
+        options = ["--set", f"train.log_to={name}", "--set", stages]
+        command = [sys.executable, "-m", "stepconf", *rounds(problems, held_out, folder / "r"), *options]
+        places = {"MLFLOW_TRACKING_URI": (folder / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+        places |= {"WANDB_MODE": "offline", "TRACKIO_DIR": str(folder / "trackio")}
+        ended = subprocess.run(
+            list(map(str, command)), env=os.environ | places, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        return folder, {f"r-round-{number}": losses(folder / f"r/round-{number}") for number in (1, 2)}
+
+    return run
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """By step, over both stages."""
+    files = [folder / f"training/state/stage-{number}/metrics.jsonl" for number in (1, 2)]
+    found = [json.loads(line)["loss"] for file in files for line in file.read_text().splitlines()]
+    assert len(found) > 2
+    return dict(enumerate(found, 1))
+
+
+def by_step(rows: Iterable[tuple[int, dict[str, float]]]) -> dict[int, float]:
+    """The losses among the metrics of each step, which has those of one stage."""
+    found: dict[int, float] = {}
+    for step, metrics in rows:
+        for key in ("stage-1/loss", "stage-2/loss"):
+            if key in metrics:
+                assert found.setdefault(step, metrics[key]) == metrics[key]
+    return found
+
+
+@pytest.mark.slow
+def test_mlflow_has_a_run_of_each_round(tracked: Tracked) -> None:
+    folder, expected = tracked("mlflow")
+    found = {}
+    for run in (file.parent for file in (folder / "mlruns").glob("*/*/metrics")):
+        rows = [
+            (int(line.split()[2]), {f"{file.parent.name}/{file.name}": float(line.split()[1])})
+            for file in run.glob("metrics/stage-*/loss")
+            for line in file.read_text().splitlines()
+        ]
+        found[(run / "tags/mlflow.runName").read_text()] = by_step(rows)
+        assert "\nstatus: 3\n" in (run / "meta.yaml").read_text(), "FINISHED"
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_trackio_has_a_run_of_each_round(tracked: Tracked) -> None:
+    folder, expected = tracked("trackio")
+    with closing(sqlite3.connect(folder / "trackio/stepconf.db")) as base:
+        logged = base.execute("select run_name, step, metrics from metrics").fetchall()
+    found = {
+        name: by_step((step, json.loads(metrics)) for one, step, metrics in logged if one == name)
+        for name in {name for name, _, _ in logged}
+    }
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_wandb_has_a_run_of_each_round(tracked: Tracked) -> None:
+    """Offline: its log, which `wandb sync` sends, holds each step of both stages, and the run's name."""
+    folder, expected = tracked("wandb")
+    for number, (name, own) in enumerate(expected.items(), 1):
+        (file,) = (folder / f"r/round-{number}/training/wandb").glob("offline-run-*/*.wandb")
+        log = file.read_bytes()
+        assert name.encode() in log
+        assert [loss for loss in own.values() if json.dumps(loss).encode() not in log] == []

@@ -98,15 +98,17 @@ def optimise_stages(
     """`optimise` in each stage of the recipe, on `examples[i]`; returns the metrics of the last step of each.
 
     Where there are several, stage i has FOLDER/stage-i. The reference of a stage is the policy that the one before it
-    has made. A stage that another went on from is not done again, and its checkpoint is removed.
+    has made. A stage that another went on from is not done again, and its checkpoint is removed. `report` is told the
+    `stage` then, and `steps_before`, the steps of the stages before it.
     """
     stages = recipe.in_order()
 
     def reporter(number: int) -> Report:
-        return report if len(stages) == 1 else lambda metrics: report({**metrics, "stage": number + 1})
+        told = {"stage": number + 1, "steps_before": sum(one.get("step", 0) for one in found)}
+        return report if len(stages) == 1 else lambda metrics: report(metrics | told)
 
     folders = [folder] if len(stages) == 1 else [folder / f"stage-{i + 1}" for i in range(len(stages))]
-    found = []
+    found: list[dict[str, Any]] = []
     for i, stage in enumerate(stages):
         if any(checkpoints(later) for later in folders[i + 1 :]):
             found.append(_last_metrics(folders[i]))

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from stepconf.core.trees import Example
 from stepconf.errors import StepconfError
 from stepconf.recipe import TrainRecipe
-from stepconf.training.loop import optimise
+from stepconf.training.loop import optimise, optimise_stages
 from stepconf.training.models import open_policy, save_policy
 from stepconf.training.ranks import Ranks
 from tests.engines.test_transformers import half_copied
@@ -78,6 +78,30 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     whole, metrics = run(tmp_path)
     again, metrics_again = run(tmp_path, stop_at=1)
     assert torch.equal(whole, again) and metrics == metrics_again
+
+
+def test_steps_count_on_over_stages_and_where_one_is_continued(tmp_path: Path) -> None:
+    recipe = TrainRecipe(**BASE | {"checkpoint_every": 2, "stages": [{"epochs": 1}, {"beta": 0.2}]})
+    told: list[tuple[int, int]] = []
+
+    def staged(stop_at: int | None = None) -> None:
+        def report(metrics: dict[str, Any]) -> None:
+            if "step" in metrics:
+                told.append((metrics["stage"], metrics["steps_before"] + metrics["step"]))
+                if metrics["stage"] == 2 and metrics["step"] == stop_at:
+                    raise InterruptedError
+
+        policy = open_policy(str(tiny_model()), None, recipe, ALONE)
+        optimise_stages(policy, [examples()] * 2, recipe, tmp_path, "tiny", ALONE, report)
+
+    with pytest.raises(InterruptedError):
+        staged(stop_at=3)
+    first = sum(stage == 1 for stage, _ in told)
+    assert [step for _, step in told] == list(range(1, first + 4)) and first > 1
+    told.clear()
+    staged()
+    assert [one for one in told if one[1] <= first + 2] == [], "they are in the checkpoint"
+    assert [step for _, step in told] == list(range(first + 3, 3 * first + 1))
 
 
 @pytest.mark.parametrize("objective", ["dpo", "sft"])
