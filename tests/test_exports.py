@@ -150,6 +150,43 @@ def test_pairs_made_with_the_same_options_are_exported_as_they_are(run: Path, tm
     assert made.code == 0 and pairs_manifest(run)["tau"] == 0.002  # type: ignore[index]  # it is there
 
 
+WHOLE = ["--form", "trajectory"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "hint"),
+    [
+        (
+            ["--conversational", *WHOLE],
+            "--form is given without --export",
+            "leave out --form --conversational",
+        ),
+        (["--form", "step"], "--form is given without --export", "leave out --form"),
+        (["--conversational"], "--conversational is given without --export", "--export trl --out"),
+        *(
+            (["--export", library, "--out", "x", *ignored], f"{ignored[0]} does nothing with --export", hint)
+            for library in ("trl-stepwise", "step-kto")
+            for ignored, hint in (
+                (["--strategy", "rstar", *WHOLE, "--conversational"], "Leave out --strategy --form"),
+                (["--tau", "0.5"], "Leave out --tau"),
+                (["--form", "step"], "Leave out --form"),
+                (["--conversational"], "Leave out --conversational"),
+            )
+        ),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused_before_anything_is_done(
+    options: list[str], said: str, hint: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    ended = stepconf("pairs", run, *options)
+    shown = " ".join(ended.err.split())
+    assert ended.code == 1 and said in shown and hint in shown, ended
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("conversational", [False, True])
 @pytest.mark.parametrize("form", ["step", "trajectory"])
 def test_trl_reads_what_was_exported(run: Path, form: str, conversational: bool, tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def command(
     return lambda body: Command(_with_opened(body), keys, examples, defaults or {})
 
 
+def typed_options(ctx: typer.Context) -> list[str]:
+    """The options that the user typed, as `--help` calls them."""
+    options = [one for one in ctx.command.params if one.param_type_name == "option"]
+    sources = {one.opts[0]: ctx.get_parameter_source(one.name or "") for one in options}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
 def option_name(key: str) -> str:
     """The option of a recipe key, e.g. `--max-tokens` of sampling.max_tokens."""
     return "--" + NAMES.get(key, key.rpartition(".")[2]).replace("_", "-")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stepconf.commands.command import command
+from stepconf.commands.command import command, typed_options
 from stepconf.commands.options import Json, LogJson, Opened, Out, Repair, Run, SolutionFile, place_option
 from stepconf.errors import StepconfError
 
@@ -193,6 +193,7 @@ def audit(
     ),
 )
 def pairs(
+    ctx: typer.Context,
     run: Run,
     recipe: "Recipe",
     export: Annotated[
@@ -224,6 +225,7 @@ def pairs(
     if (export is None) != (out is None):
         given, other = ("--out", "--export trl, say") if out else ("--export", "--out FOLDER")
         raise StepconfError(f"{given} is given alone.", f"Add {other}.")
+    _check_export_options(typed_options(ctx), export)
     from stepconf.pairs.exports import STEPS, check_folder, export_pairs
     from stepconf.pairs.make import has_pairs, make_pairs
     from stepconf.ui.progress import StageProgress
@@ -239,6 +241,23 @@ def pairs(
     if export is not None and out is not None:
         exported = export_pairs(run, export, out, form, conversational, recipe.pairs.validation)
         show_export(out, *exported)
+
+
+def _check_export_options(typed: list[str], export: str | None) -> None:
+    """Raise StepconfError where an option would be ignored."""
+    from stepconf.pairs.exports import STEPS
+
+    of_exports, of_pairs = {"--form", "--conversational"}, {"--strategy", "--tau"}
+    if export is None and (ignored := [one for one in typed if one in of_exports]):
+        raise StepconfError(
+            f"{ignored[0]} is given without --export.",
+            f"Add --export trl --out FOLDER, say, or leave out {' '.join(ignored)}.",
+        )
+    if export in STEPS and (ignored := [one for one in typed if one in of_exports | of_pairs]):
+        raise StepconfError(
+            f"{ignored[0]} does nothing with --export {export}, which is made of labelled steps, not of pairs.",
+            f"Leave out {' '.join(ignored)}, or export the pairs: --export trl, say.",
+        )
 
 
 def _run_stage(
