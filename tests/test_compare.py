@@ -97,6 +97,24 @@ def test_what_cannot_be_compared(evaluations: tuple[Path, Path], tmp_path: Path)
         assert said.code == 1 and "is missing" in said.err
 
 
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        ["--benchmark", "gsm8k"],
+        ["--strategy", "greedy"],
+        ["--model", "demo", "--k", "3"],
+        ["--set", "chunk=2"],
+    ],
+)
+def test_options_that_a_comparison_would_ignore_are_refused(
+    ignored: list[str], evaluations: tuple[Path, Path], tmp_path: Path
+) -> None:
+    said = stepconf("evaluate", "--compare", *evaluations, "--out", tmp_path / "c", *ignored)
+    hint = " ".join(ignored[::2])
+    assert said.code == 1 and f"{ignored[0]} does nothing with --compare" in said.err
+    assert f"Leave out {hint}." in said.err and not (tmp_path / "c").exists()
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(good_run(), tmp_path_factory.mktemp("tau") / "run"))

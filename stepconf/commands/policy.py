@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stepconf.commands.command import command
+from stepconf.commands.command import command, typed_options
 from stepconf.commands.options import Json, Opened, Run, names_of, place_option
 from stepconf.errors import StepconfError
 
@@ -138,6 +138,7 @@ def infer(
 )
 def evaluate(
     *,
+    ctx: typer.Context,
     benchmark: Annotated[
         str | None,
         typer.Option(
@@ -161,6 +162,7 @@ def evaluate(
     With --compare A B: two models on the same problems, from what evaluate has written for each.
     """
     if compare is not None:
+        _check_compared(typed_options(ctx))
         first, second = map(Path, compare)
         _compare(first, second, out, json_)
         return
@@ -184,6 +186,15 @@ def evaluate(
     place = out
     files = f"{place}/report.json, {place}/answers/, {place}/accuracy-tokens.svg and .png"
     say(f"Files: {files}")
+
+
+def _check_compared(typed: list[str]) -> None:
+    """Raise StepconfError where an option beside --compare would be ignored."""
+    if ignored := [one for one in typed if one not in ("--compare", "--out", "--json")]:
+        raise StepconfError(
+            f"{ignored[0]} does nothing with --compare, which answers nothing.",
+            f"Leave out {' '.join(ignored)}.",
+        )
 
 
 def _compare(first: Path, second: Path, out: Path | None, json_: bool) -> None:
