@@ -167,6 +167,22 @@ def test_evaluate_and_continue(file: Path, tmp_path: Path) -> None:
     assert "paired by problem" in ended.out and f"{out}/report.json" in ended.out
 
 
+def test_evaluate_takes_the_strategy_that_a_recipe_names(file: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("infer: {strategy: cat, k: 2}\n")
+    named = ["--set", "infer.strategy=self-consistency"]
+    for options, strategies in (
+        ([], ["greedy"]),
+        (["--recipe", recipe], ["cat"]),
+        (named, ["self-consistency"]),
+        ([*named, "--strategy", "cat,greedy"], ["cat", "greedy"]),
+    ):
+        command = ["evaluate", "--benchmark", file, "--out", tmp_path / "e", *with_tiny(), *SMALL, *options]
+        ended = stepconf(*command, "--json")
+        assert ended.code == 0, ended.err
+        assert [one["strategy"] for one in json.loads(ended.out)["results"]] == strategies
+
+
 def test_evaluate_refuses_another_recipe(file: Path, tmp_path: Path) -> None:
     command = ["evaluate", "--benchmark", file, "--out", tmp_path / "e", *with_tiny(), "--max-tokens", 8]
     assert stepconf(*command).code == 0

@@ -146,8 +146,11 @@ def evaluate(
         ),
     ] = None,
     strategy: Annotated[
-        str, typer.Option(metavar="STRATEGIES", help="Comma-separated; see infer.")
-    ] = "greedy",
+        str | None,
+        typer.Option(
+            metavar="STRATEGIES", help="Comma-separated; see infer (default: the recipe's, else greedy)."
+        ),
+    ] = None,
     out: Annotated[Path | None, place_option(CONTINUED), Opened("folder")] = None,
     recipe: "Recipe",
     compare: Annotated[
@@ -171,6 +174,8 @@ def evaluate(
         raise StepconfError(
             f"{missing} is missing.", "Type: stepconf evaluate --benchmark gsm8k --out DIR ..."
         )
+    if strategy is None:
+        strategy = recipe.infer.strategy if "strategy" in recipe.infer.model_fields_set else "greedy"
     from stepconf.evaluation.evaluate import evaluate as run_evaluate
     from stepconf.evaluation.evaluate_view import render
     from stepconf.ui.console import output, say
