@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.calibration.measures import measure_run
+from stepconf.demo_model import resolve_model
 from stepconf.engines.guard import Guard
 from stepconf.errors import StepconfError
 from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe
 from stepconf.run.events import Tick
+from stepconf.run.new_folder import check_continued
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import pairs_manifest, read_shards
 from stepconf.stages.models import open_guarded
@@ -36,13 +38,15 @@ def train_rounds(
     """Run the recipe's rounds; the measures of each round on held-out problems, round 0 first.
 
     Raises:
-        StepconfError: no problems or no held-out problems are named, or what a stage raises.
+        StepconfError: no problems or no held-out problems are named, OUT holds something else, or what a stage
+            raises.
     """
     if not recipe.problems.source or not recipe.loop.evaluation.source:
         raise StepconfError(
             "rounds need problems to learn from and others to be measured on.",
             "Name problems.source and loop.evaluation.source in the recipe; see recipes/.",
         )
+    check_continued(out, "folder of rounds", _has_rounds, [Path(resolve_model(recipe.model))])
     policy, measured = recipe.model, []
     for number in range(recipe.loop.rounds + 1):
         folder = out / f"round-{number}"
@@ -97,6 +101,10 @@ def evaluation_recipe(recipe: Recipe, policy: str) -> Recipe:
         "branch": recipe.branch.model_copy(update={"where": []}),
     }
     return recipe.model_copy(update=update)
+
+
+def _has_rounds(out: Path) -> bool:
+    return (out / "round-0").is_dir()
 
 
 def _revision(recipe: Recipe, policy: str) -> str | None:

@@ -1,6 +1,7 @@
 """Whole rounds on the tiny model: sample, verify, pair, optimise, measure; killed in every stage and continued."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_measures_are_those_of_the_rows(whole: tuple[Path, Forked]) -> None:
         squares = [(s["confidence"] - (s["label"] == "correct")) ** 2 for s in steps]
         assert row["brier"]["estimate"] == pytest.approx(sum(squares) / len(squares))
         assert row["brier"]["n_clusters"] == len({s["problem_id"] for s in steps})
+
+
+def test_no_folder_but_its_own_is_written_over(problems: Path, held_out: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model(), tmp_path / "p/model")
+    (tmp_path / "p/rounds.json").write_text("[]")
+    for model, said in (
+        (tmp_path / "p/model", "would be written over"),
+        (tiny_model(), "not a folder of rounds"),
+    ):
+        ended = stepconf(*rounds(problems, held_out, tmp_path / "p"), "--model", model)
+        assert ended.code == 1 and said in " ".join(ended.err.split()) and "--out" in ended.err
+    assert (tmp_path / "p/rounds.json").read_text() == "[]"
 
 
 @pytest.mark.parametrize(
