@@ -186,7 +186,8 @@ def _check_finite(loss: float, norm: float, keys: list[str]) -> None:
     raise StepconfError(
         f"the loss is {loss} and the gradient norm {norm} on the examples {', '.join(keys[:5])}"
         f"{' and others' if len(keys) > 5 else ''}; the step was not taken.",
-        "The last checkpoint is kept. Lower --set train.learning_rate, or use --set train.dtype=float32.",
+        "The last checkpoint is kept. Lower --set train.learning_rate, or use --set train.dtype=float32, "
+        "with another --out.",
     )
 
 

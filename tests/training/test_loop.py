@@ -115,6 +115,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path:
     with pytest.raises(StepconfError, match=r"the loss is nan|gradient norm (nan|inf)") as error:
         run(tmp_path, learning_rate=1e30, checkpoint_every=1, schedule="constant", warmup_ratio=0.0)
     assert "examples" in error.value.problem and "learning_rate" in error.value.hint
+    assert "with another --out" in error.value.hint  # this one is refused with other options
     kept = load_file(next(tmp_path.glob("checkpoint-*")) / "model.safetensors")
     assert kept and len(lines(tmp_path)) == 1
 
