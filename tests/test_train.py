@@ -216,6 +216,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(run: Path, tmp_path: Path) ->
     assert train(run, tmp_path / "t", "--objective", "sft").code == 0
     ended = train(run, tmp_path / "t", "--objective", "sft", "--set", "train.seed=1")
     assert ended.code == 1 and "another recipe" in " ".join(ended.err.split()) and "--out" in ended.err
+    assert "train.seed (there 42, now 1)" in " ".join(ended.err.split())
 
 
 def test_adapters_are_trained_and_merged(run: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from stepconf.core.documents import read_object
+from stepconf.core.documents import differences, read_object
 from stepconf.errors import StepconfError
 from stepconf.training.ranks import Ranks
 
@@ -80,29 +80,25 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_PREFIX}*"))
 
 
-def load_checkpoint(
-    folder: Path, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, identity: str
-) -> int:
-    """Go back to the newest checkpoint; the number of steps done, 0 without one.
+def check_same(folder: Path, identity: str, recipe: dict[str, Any]) -> None:
+    """Raise StepconfError where the newest checkpoint is of other examples, another model or another recipe."""
+    for checkpoint in checkpoints(folder)[-1:]:
+        state = _state_of(checkpoint)
+        if state.get("identity") == identity:
+            continue
+        differing = "; ".join(differences(state.get("recipe"), recipe, "train")) if "recipe" in state else ""
+        raise StepconfError(
+            f"{checkpoint} is a checkpoint of other examples, another model or another recipe"
+            + (f"; it differs in: {differing}." if differing else "."),
+            "Give another --out, or the options that it was made with.",
+        )
 
-    Raises:
-        StepconfError: the checkpoint is of other data, another model or another recipe.
-    """
+
+def load_checkpoint(folder: Path, policy: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Go back to the newest checkpoint; the number of steps done, 0 without one."""
     found = checkpoints(folder)
     if not found:
         return 0
-    try:
-        state = read_object((found[-1] / "state.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StepconfError(
-            f"{found[-1] / 'state.json'} is not a checkpoint's: {error}",
-            "Delete this checkpoint and type the same command again.",
-        ) from error
-    if state.get("identity") != identity:
-        raise StepconfError(
-            f"{found[-1]} is a checkpoint of other examples, another model or another recipe.",
-            "Give another --out, or the options that it was made with.",
-        )
     parameters = load_file(found[-1] / "model.safetensors")
     moments: dict[str, dict[str, torch.Tensor]] = {}
     for path, value in load_file(found[-1] / "optimizer.safetensors").items():
@@ -114,7 +110,18 @@ def load_checkpoint(
             own = {key: _placed(value, parameter) for key, value in moments.get(name, {}).items()}
             if own:
                 optimiser.state[parameter] = own
-    return int(state["step"])
+    return int(_state_of(found[-1])["step"])
+
+
+def _state_of(checkpoint: Path) -> dict[str, Any]:
+    file = checkpoint / "state.json"
+    try:
+        return read_object(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StepconfError(
+            f"{file} is not a checkpoint's: {error}",
+            "Delete this checkpoint and type the same command again.",
+        ) from error
 
 
 def _gathered(value: torch.Tensor) -> torch.Tensor:

@@ -87,6 +87,19 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("objective", ["dpo", "sft"])
+def test_a_training_continues_in_less_memory(objective: str, tmp_path: Path) -> None:
+    """What a user types after running out of memory: the result differs by rounding."""
+    ample = {"objective": objective, "checkpoint_every": 2, "tokens_per_batch": 10_000}
+    whole, metrics = run(tmp_path / "a", **ample)
+    run(tmp_path / "b", **ample, stop_at=3)
+    small = {"tokens_per_batch": 40, "gradient_checkpointing": True, "attention": "sdpa"}
+    again, continued = run(tmp_path / "b", **(ample | small))
+    torch.testing.assert_close(whole, again, rtol=1e-3, atol=1e-5)
+    assert metrics[:2] == continued[:2] and len(metrics) == len(continued) > 4
+    assert not torch.equal(whole, again), "its micro-batches are others"
+
+
 def test_every_parameter_moves_and_pairs_are_learnt(tmp_path: Path) -> None:
     recipe = TrainRecipe(**BASE | {"epochs": 8, "learning_rate": 3e-3, "schedule": "constant"})
     policy = open_policy(str(tiny_model()), None, recipe, ALONE)
@@ -122,8 +135,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path:
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
-    with pytest.raises(StepconfError, match="no reference log-probabilities of these examples"):
+    with pytest.raises(StepconfError, match=r"differs in: train.beta \(there 0.1, now 0.2\)\."):
         run(tmp_path, epochs=1, beta=0.2)
+    (tmp_path / "reference.safetensors").unlink()
+    with pytest.raises(StepconfError, match="no reference log-probabilities of these examples"):
+        run(tmp_path, epochs=1)
     run(tmp_path / "sft", objective="sft")
     with pytest.raises(StepconfError, match="of other examples, another model or another recipe"):
         run(tmp_path / "sft", objective="sft", data=examples()[:4])
