@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from stepconf.core.trees import Example
@@ -143,6 +144,37 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "sft", objective="sft")
     with pytest.raises(StepconfError, match="of other examples, another model or another recipe"):
         run(tmp_path / "sft", objective="sft", data=examples()[:4])
+
+
+TORN = ["model.safetensors", "optimizer.safetensors", "state.json", "reference.safetensors"]
+
+
+@pytest.mark.parametrize("length", [0, 100])
+@pytest.mark.parametrize("name", TORN)
+def test_a_torn_file_is_one_clear_message(name: str, length: int, tmp_path: Path) -> None:
+    """As a crash of the machine may leave it; what the message says to do leads to the same end."""
+    whole, _ = run(tmp_path / "a", epochs=1)
+    run(tmp_path / "b", epochs=1, checkpoint_every=1, stop_at=3)
+    (checkpoint,) = (tmp_path / "b").glob("checkpoint-*")
+    (file,) = (tmp_path / "b").rglob(name)
+    os.truncate(file, length)
+    said = "no reference log-prob" if name == "reference.safetensors" else f"{checkpoint.name} is damaged"
+    with pytest.raises(StepconfError, match=said) as error:
+        run(tmp_path / "b", epochs=1)
+    assert "another --out" in error.value.hint or "Delete this checkpoint" in error.value.hint
+    shutil.rmtree(checkpoint)
+    again, _ = run(tmp_path / "b", epochs=1)
+    assert torch.equal(whole, again)
+
+
+def test_a_checkpoint_that_lacks_a_parameter_is_damaged(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    (file,) = tmp_path.glob("checkpoint-*/model.safetensors")
+    kept = load_file(file)
+    kept.popitem()
+    save_file(kept, file)
+    with pytest.raises(StepconfError, match="is damaged: KeyError"):
+        run(tmp_path, epochs=1)
 
 
 def test_a_saved_policy_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
