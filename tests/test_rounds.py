@@ -102,6 +102,35 @@ def test_measures_are_those_of_the_rows(whole: tuple[Path, Forked]) -> None:
         assert row["brier"]["n_clusters"] == len({s["problem_id"] for s in steps})
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("train.learning_rate=2e-3", "train.learning_rate (there 0.001, now 0.002)"),
+        ("train.lora={rank: 2}", "train.lora (there None, now {"),
+        ("train.stages=[{objective: sft}]", "train.stages (there [], now ["),
+        ("pairs.tau=0.9", "pairs.tau (there 1.0, now 0.9)"),
+        ("pairs.part=answer", "pairs.part (there 'all', now 'answer')"),
+    ],
+)
+def test_other_options_are_refused(
+    changed: str, said: str, problems: Path, held_out: Path, whole: tuple[Path, Forked]
+) -> None:
+    before = measures(whole[0])
+    ended = stepconf(*rounds(problems, held_out, whole[0]), "--set", changed, columns=1000)
+    assert ended.code == 1 and "another --out" in ended.err
+    assert said in ended.err and ended.err.count("(there") == 1
+    assert measures(whole[0]) == before
+
+
+def test_options_that_decide_no_result_may_change(
+    problems: Path, held_out: Path, whole: tuple[Path, Forked]
+) -> None:
+    before = measures(whole[0])
+    speed = ["--set", "train.tokens_per_batch=64", "--set", "train.checkpoint_every=7"]
+    assert stepconf(*rounds(problems, held_out, whole[0]), *speed).code == 0
+    assert measures(whole[0]) == before
+
+
 def test_no_folder_but_its_own_is_written_over(problems: Path, held_out: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model(), tmp_path / "p/model")
     (tmp_path / "p/rounds.json").write_text("[]")
