@@ -4,7 +4,7 @@ OUT/round-0/eval                       the policy to begin with, on held-out pro
 OUT/round-1/run, training, eval        sampled by policy 0 -> pairs -> policy 1 -> the same held-out problems
 OUT/rounds.json                        the figures of every round so far
 
-Every stage continues where it was stopped: type the same command again.
+Every stage continues where it was stopped: type the same command again. Other options need another OUT.
 """
 
 import json
@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.calibration.measures import measure_run
+from stepconf.core.documents import differences, read_object
+from stepconf.demo_model import resolve_model
 from stepconf.engines.guard import Guard
 from stepconf.errors import StepconfError
 from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
 from stepconf.recipe import Recipe
 from stepconf.run.events import Tick
+from stepconf.run.new_folder import check_continued
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import pairs_manifest, read_shards
 from stepconf.stages.models import open_guarded
@@ -36,13 +39,17 @@ def train_rounds(
     """Run the recipe's rounds; the measures of each round on held-out problems, round 0 first.
 
     Raises:
-        StepconfError: no problems or no held-out problems are named, or what a stage raises.
+        StepconfError: no problems or no held-out problems are named, OUT holds something else, or what a stage
+            raises.
     """
     if not recipe.problems.source or not recipe.loop.evaluation.source:
         raise StepconfError(
             "rounds need problems to learn from and others to be measured on.",
             "Name problems.source and loop.evaluation.source in the recipe; see recipes/.",
         )
+    check_continued(out, "folder of rounds", _has_rounds, [Path(resolve_model(recipe.model))])
+    for number in range(1, recipe.loop.rounds + 1):
+        _check_made(recipe, out / f"round-{number}", number)
     policy, measured = recipe.model, []
     for number in range(recipe.loop.rounds + 1):
         folder = out / f"round-{number}"
@@ -68,6 +75,33 @@ def train_rounds(
             train(folder / "run", learner, folder / "training", report, held, name)
         policy = str(folder / "training" / "model")
     return measured
+
+
+def _check_made(recipe: Recipe, folder: Path, number: int) -> None:
+    """Raise StepconfError where round `number` has pairs or a policy that were made with other options."""
+    run, summary = folder / "run", folder / "training" / "summary.json"
+    made = pairs_manifest(run)
+    if made is not None:
+        options = recipe.pairs.model_copy(update={"round": number})
+        _check_made_with(made["options"], options.model_dump(mode="json"), "pairs", run)
+    if summary.exists():
+        try:
+            kept = read_object(summary.read_bytes())["recipe"]
+        except (ValueError, KeyError) as error:
+            raise StepconfError(
+                f"{summary} is not the summary of a training: {error}",
+                "Delete it and type the same command again.",
+            ) from error
+        _check_made_with(kept, recipe.train.deciding(), "train", folder / "training")
+
+
+def _check_made_with(kept: dict[str, Any], wanted: dict[str, Any], section: str, place: Path) -> None:
+    differing = differences({key: kept.get(key) for key in wanted}, wanted, section)
+    if differing:
+        raise StepconfError(
+            f"{place} was made with other options; they differ in: {'; '.join(differing)}.",
+            "Give the same options to continue, or another --out.",
+        )
 
 
 def round_recipe(recipe: Recipe, policy: str, number: int) -> Recipe:
@@ -98,6 +132,10 @@ def evaluation_recipe(recipe: Recipe, policy: str) -> Recipe:
         "branch": recipe.branch.model_copy(update={"where": []}),
     }
     return recipe.model_copy(update=update)
+
+
+def _has_rounds(out: Path) -> bool:
+    return (out / "round-0").is_dir()
 
 
 def _revision(recipe: Recipe, policy: str) -> str | None:

@@ -10,23 +10,27 @@ Where OUT lies at a URL, every checkpoint goes there when it is whole.
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from stepconf.core.documents import read_object
 from stepconf.core.trees import Example
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.examples import check_source, usable_examples
 from stepconf.recipe import Recipe
+from stepconf.run.new_folder import check_continued, visible
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import read_metadata
 from stepconf.stores.opening import writer
 from stepconf.stores.places import with_urls
 
 Report = Callable[[dict[str, Any]], None]
+_OF_STATE = re.compile(r"metrics\.jsonl|reference\.safetensors|(checkpoint|stage)-\d+")
 
 
 def train(
@@ -48,12 +52,15 @@ def train(
         run_name: what a tracker (`train.log_to`) calls it; None for OUT's own name.
 
     Raises:
-        StepconfError: a stage has no usable example, the run is of another tokenizer, or what `optimise_stages` raises.
+        StepconfError: a stage has no usable example, the run is of another tokenizer, OUT holds something else, or
+            what `optimise_stages` raises.
     """
     if not recipe.model:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     model, trust = resolve_model(recipe.model), recipe.engine.trust_remote_code
     check_source(source, recipe.train)
+    inputs = [source, Path(model)]
+    check_continued(out, "training", _is_training, inputs)
     tokenizer = Tokenizer(model, recipe.model_revision, trust_remote_code=trust)
     _check_tokenizer(source, tokenizer)
     from stepconf.training.loop import optimise_stages
@@ -70,6 +77,9 @@ def train(
     name = f"{recipe.model}@{recipe.model_revision or ''}"
     log_to = recipe.train.log_to if ranks.first else "none"
     with writer(out, ranks.first, ranks.wait) as push:
+        check_continued(out, "training", _is_training, inputs)  # now the copy of a URL is as the URL
+        # Before a tracker writes: with it the folder is known as a training's, should this be killed.
+        (out / "state").mkdir(parents=True, exist_ok=True)
         examples = [own for own, _ in found]
         with tracker(log_to, out, run_name or out.name) as track:
 
@@ -88,14 +98,27 @@ def train(
     return summary
 
 
+def _is_training(folder: Path) -> bool:
+    """Whether a training was begun in a folder: it has what one keeps to continue, or its summary, and is no run."""
+    if (folder / "recipe.yaml").exists():
+        return False
+    state, summary = folder / "state", folder / "summary.json"
+    if state.is_dir() and all(_OF_STATE.fullmatch(path.name) for path in visible(state)):
+        return True
+    try:
+        return summary.is_file() and {"from", "last_step"} <= read_object(summary.read_bytes()).keys()
+    except ValueError:
+        return False
+
+
 def _summary(
     recipe: Recipe,
     out: Path,
-    found: list[tuple[list[Example], Counter[str]]],
-    metrics: list[dict[str, Any]],
+    found: Sequence[tuple[list[Example], "Counter[str]"]],
+    metrics: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """What summary.json says; `found` and `metrics` by stage: examples, those left out, the last step."""
-    stages = [
+    of_stages = [
         {"objective": stage.objective, "examples": len(own), "dropped": dict(dropped), "last_step": last}
         for stage, (own, dropped), last in zip(recipe.train.in_order(), found, metrics, strict=True)
     ]
@@ -105,7 +128,7 @@ def _summary(
         "examples": sum(len(own) for own, _ in found),
         "dropped": dict(sum((dropped for _, dropped in found), Counter())),
         "last_step": metrics[-1],
-        "stages": stages,
+        "stages": of_stages,
         "recipe": recipe.train.model_dump(),
     }
 

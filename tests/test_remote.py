@@ -419,7 +419,7 @@ def test_what_cannot_work_is_said_in_a_sentence(
     assert KEY not in told(URL)
 
 
-def training(run: Path, out: Path, stop_at: int | None = None) -> dict[str, Any]:
+def training(run: Path, out: Path, stop_at: int | None = None, model: str | None = None) -> dict[str, Any]:
     from stepconf.recipe import load_recipe
     from stepconf.trainer import train
 
@@ -428,7 +428,7 @@ def training(run: Path, out: Path, stop_at: int | None = None) -> dict[str, Any]
             raise InterruptedError
 
     sets = ["train.batch_size=1", "train.checkpoint_every=1", "train.dtype=float32", "train.max_length=256"]
-    return train(run, load_recipe(None, {"model": str(tiny_model())}, sets), out, report)
+    return train(run, load_recipe(None, {"model": model or str(tiny_model())}, sets), out, report)
 
 
 def test_a_training_goes_on_elsewhere(server: S3Server, tmp_path: Path, elsewhere: Any) -> None:
@@ -448,8 +448,19 @@ def test_a_training_goes_on_elsewhere(server: S3Server, tmp_path: Path, elsewher
     assert again["model"] == f"{url}/model"
     kept = {n for n in server.names(f"{BUCKET}/training") if "checkpoint-" in n}
     assert {Path(name).parent.name for name in kept} == {f"checkpoint-{whole['last_step']['step']:06d}"}
+    with pytest.raises(StepconfError, match="would be written over"):
+        training(good_run(), local_place(url), model=f"{url}/model")
     elsewhere("third")
     assert (fetched(local_place(f"{url}/model")) / "model.safetensors").exists()
+
+
+def test_a_training_writes_over_nothing_at_a_url(server: S3Server) -> None:
+    """Where nothing of it is on this machine yet."""
+    server.objects[f"{BUCKET}/project/model/config.json"] = b"mine"
+    before = dict(server.objects)
+    with pytest.raises(StepconfError, match="not empty and not a training"):
+        training(good_run(), local_place(f"s3://{BUCKET}/project"))
+    assert server.objects == before
 
 
 def test_what_was_made_here_and_not_sent_gives_way_to_what_others_wrote(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -46,9 +47,11 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def held_out(problems: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of them, which is solved sometimes and so makes pairs, is among the problems to learn from, too."""
     rows = [{"problem": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(6)]
-    rows.append({"problem": "What is 3 + 3?", "answer": "6"})  # is among the problems to learn from, too
+    asked = [json.loads(line) for line in problems.read_text().splitlines()]
+    rows.append(next(one for one in asked if one["answer"] != "0"))
     return write_jsonl(tmp_path_factory.mktemp("held") / "held.jsonl", rows)
 
 
@@ -91,7 +94,7 @@ def test_held_out_problems_are_not_learnt_from(whole: tuple[Path, Forked]) -> No
     dropped = json.loads((out / "round-1" / "training" / "summary.json").read_text())["dropped"]
     held = {one["problem_id"] for one in rows_of(out / "round-0" / "eval", "solutions")}
     both = [pair for pair in rows_of(out / "round-1" / "run", "pairs") if pair["problem_id"] in held]
-    assert dropped.get("held-out problem", 0) == len(both)
+    assert both and dropped.get("held-out problem", 0) == len(both)
 
 
 def test_measures_are_those_of_the_rows(whole: tuple[Path, Forked]) -> None:
@@ -101,11 +104,58 @@ def test_measures_are_those_of_the_rows(whole: tuple[Path, Forked]) -> None:
         right = [
             one["answer_correct"] for one in rows_of(run, "solutions") if one["answer_correct"] is not None
         ]
-        assert row["final_accuracy"]["estimate"] == pytest.approx(sum(right) / len(right))
+        assert estimate(row["final_accuracy"]) == (pytest.approx(sum(right) / len(right)) if right else None)
         steps = [s for s in rows_of(run, "steps") if s["label"] != "unknown" and s["confidence"] is not None]
         squares = [(s["confidence"] - (s["label"] == "correct")) ** 2 for s in steps]
-        assert row["brier"]["estimate"] == pytest.approx(sum(squares) / len(squares))
-        assert row["brier"]["n_clusters"] == len({s["problem_id"] for s in steps})
+        assert estimate(row["brier"]) == (pytest.approx(sum(squares) / len(squares)) if squares else None)
+        if steps:
+            assert row["brier"]["n_clusters"] == len({s["problem_id"] for s in steps})
+    assert measures(out)[0]["final_accuracy"] and measures(out)[0]["brier"]
+
+
+def estimate(measure: dict[str, Any] | None) -> float | None:
+    return measure and measure["estimate"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("train.learning_rate=2e-3", "train.learning_rate (there 0.001, now 0.002)"),
+        ("train.lora={rank: 2}", "train.lora (there None, now {"),
+        ("train.stages=[{objective: sft}]", "train.stages (there [], now ["),
+        ("pairs.tau=0.9", "pairs.tau (there 1.0, now 0.9)"),
+        ("pairs.part=answer", "pairs.part (there 'all', now 'answer')"),
+    ],
+)
+def test_other_options_are_refused(
+    changed: str, said: str, problems: Path, held_out: Path, whole: tuple[Path, Forked]
+) -> None:
+    before = measures(whole[0])
+    ended = stepconf(*rounds(problems, held_out, whole[0]), "--set", changed, columns=1000)
+    assert ended.code == 1 and "another --out" in ended.err
+    assert said in ended.err and ended.err.count("(there") == 1
+    assert measures(whole[0]) == before
+
+
+def test_options_that_decide_no_result_may_change(
+    problems: Path, held_out: Path, whole: tuple[Path, Forked]
+) -> None:
+    before = measures(whole[0])
+    speed = ["--set", "train.tokens_per_batch=64", "--set", "train.checkpoint_every=7"]
+    assert stepconf(*rounds(problems, held_out, whole[0]), *speed).code == 0
+    assert measures(whole[0]) == before
+
+
+def test_no_folder_but_its_own_is_written_over(problems: Path, held_out: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model(), tmp_path / "p/model")
+    (tmp_path / "p/rounds.json").write_text("[]")
+    for model, said in (
+        (tmp_path / "p/model", "would be written over"),
+        (tiny_model(), "not a folder of rounds"),
+    ):
+        ended = stepconf(*rounds(problems, held_out, tmp_path / "p"), "--model", model)
+        assert ended.code == 1 and said in " ".join(ended.err.split()) and "--out" in ended.err
+    assert (tmp_path / "p/rounds.json").read_text() == "[]"
 
 
 @pytest.mark.parametrize(

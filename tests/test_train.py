@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -131,6 +132,50 @@ def test_killed_and_continued(point: tuple[str, int], run: Path, tmp_path: Path)
     assert (tmp_path / "t" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_no_folder_but_its_own_is_written_over(run: Path, tmp_path: Path) -> None:
+    project, copy, empty = tmp_path / "project", tmp_path / "copy", tmp_path / "empty"
+    shutil.copytree(tiny_model(), project / "model")
+    (project / "state").mkdir()
+    (project / "state" / "notes.txt").write_text("mine")
+    shutil.copytree(run, copy)
+    (copy / "state").mkdir()
+    empty.mkdir()
+    kept = contents(tmp_path)
+    cases = [
+        ([run, "--model", project / "model", "--out", project], "would be written over"),
+        ([run, "--model", project / "model", "--out", project / "model"], "would be written over"),
+        ([run, "--model", "demo", "--out", project], "not empty and not a training"),
+        ([run, "--model", tiny_model(), "--out", project], "not empty and not a training"),
+        ([copy, "--model", tiny_model(), "--out", copy], "would be written over"),
+        ([run, "--model", tiny_model(), "--out", copy], "not empty and not a training"),
+        (
+            [copy / "pairs/train-00000.parquet", "--model", tiny_model(), "--out", copy / "pairs"],
+            "written over",
+        ),
+        ([run, "--model", tiny_model(), "--out", project / "model/config.json"], "is a file"),
+    ]
+    for arguments, said in cases:
+        ended = stepconf("train", *arguments, *FAST)
+        assert ended.code == 1 and said in " ".join(ended.err.split()), (arguments, ended.err)
+        assert "--out" in ended.err and contents(tmp_path) == kept
+    assert train(run, empty, "--objective", "sft").code == 0
+    assert stepconf("train", run, "--model", empty / "model", "--out", empty, *FAST).code == 1
+
+
+@pytest.mark.parametrize("lost", ["state", "summary.json"])
+def test_a_training_is_known_by_its_state_or_its_summary(lost: str, run: Path, tmp_path: Path) -> None:
+    assert train(run, tmp_path / "t", "--objective", "sft").code == 0
+    before = contents(tmp_path / "t/model")
+    gone = tmp_path / "t" / lost
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    ended = train(run, tmp_path / "t", "--objective", "sft")
+    assert ended.code == 0 and contents(tmp_path / "t/model") == before, ended.err
+
+
 def test_pairs_of_another_tokenizer_are_refused(run: Path, tmp_path: Path) -> None:
     model = tiny_model(chat=False)
     other = tmp_path / "other"
@@ -171,6 +216,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(run: Path, tmp_path: Path) ->
     assert train(run, tmp_path / "t", "--objective", "sft").code == 0
     ended = train(run, tmp_path / "t", "--objective", "sft", "--set", "train.seed=1")
     assert ended.code == 1 and "another recipe" in " ".join(ended.err.split()) and "--out" in ended.err
+    assert "train.seed (there 42, now 1)" in " ".join(ended.err.split())
 
 
 def test_adapters_are_trained_and_merged(run: Path, tmp_path: Path) -> None:

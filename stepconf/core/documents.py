@@ -60,6 +60,15 @@ def read_yaml(text: str) -> Any:
         raise ValueError(str(error)) from error
 
 
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """The keys of two documents that differ, in order, each with both of its values: `a.b (there 1, now 2)`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys(), key=str)
+        named = [(key, f"{prefix}.{key}" if prefix else str(key)) for key in keys]
+        return [one for key, name in named for one in differences(old.get(key), new.get(key), name)]
+    return [f"{prefix} (there {old!r}, now {new!r})"] if old != new else []
+
+
 class _PlainLoader(yaml.SafeLoader):
     """Refuses what makes a small file a large value, before it is built."""
 

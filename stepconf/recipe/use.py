@@ -100,6 +100,9 @@ class StageRecipe(Strict):
         return self
 
 
+_UNDECIDING = {"tokens_per_batch", "attention", "gradient_checkpointing", "checkpoint_every", "log_to"}
+
+
 class TrainRecipe(StageRecipe):
     """How a policy is optimised: in one stage, or in several that go on from each other."""
 
@@ -137,6 +140,13 @@ class TrainRecipe(StageRecipe):
         return [self.model_copy(update={**stage.model_dump(), "stages": []}) for stage in self.stages] or [
             self
         ]
+
+    def deciding(self) -> dict[str, Any]:
+        """The keys that decide the result, as plain values.
+
+        The others change it by rounding alone, and, as the number of processes does, by which units a dropout draws.
+        """
+        return self.model_dump(mode="json", exclude=_UNDECIDING)
 
 
 class EvaluationRecipe(Strict):

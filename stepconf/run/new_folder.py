@@ -1,13 +1,18 @@
-"""Folders that a command fills at once: an export, the published form of a run. Killed halfway, it is typed again."""
+"""Folders that a command fills: at once (an export, the published form of a run), or where it continues (a training).
+
+Killed halfway, it is typed again.
+"""
 
 import fcntl
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from stepconf.errors import StepconfError
+from stepconf.stores.places import url_of
 
+_HINT = "Give a new folder with --out."
 _MARK = ".unfinished"  # is there while the folder is being filled, and locked by the process that does it
 
 
@@ -18,12 +23,25 @@ def visible(folder: Path) -> list[Path]:
 
 def check_new(folder: Path, ours: Collection[str]) -> None:
     """Raise StepconfError unless the folder is absent, empty, or holds what a killed command left of `ours`."""
-    hint = "Give a new folder with --out."
-    if folder.exists() and not folder.is_dir():
-        raise StepconfError(f"{folder} is a file, not a folder.", hint)
     left = ours if (folder / _MARK).exists() else ()
-    if folder.exists() and any(path.name not in left for path in visible(folder)):
-        raise StepconfError(f"{folder} is not empty.", hint)
+    if any(path.name not in left for path in _held(folder)):
+        raise StepconfError(f"{folder} is not empty.", _HINT)
+
+
+def check_continued(
+    folder: Path, what: str, is_ours: Callable[[Path], bool], inputs: Sequence[Path] = ()
+) -> None:
+    """Raise StepconfError unless the folder is absent, empty, or `is_ours`, and holds none of the inputs.
+
+    Args:
+        what: how the message calls what it is to hold.
+        inputs: what is read, of this machine or copies; those that do not exist are names of something else.
+    """
+    for path in inputs:
+        if path.exists() and _place(path).is_relative_to(_place(folder)):
+            raise StepconfError(f"{path} would be written over: it lies in {folder}.", _HINT)
+    if _held(folder) and not is_ours(folder):
+        raise StepconfError(f"{folder} is not empty and not a {what}.", _HINT)
 
 
 @contextmanager
@@ -44,6 +62,18 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[None]:
                 path.unlink()
         yield
         (folder / _MARK).unlink()
+
+
+def _held(folder: Path) -> list[Path]:
+    """What a folder holds, [] where there is none yet; raises StepconfError where it is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise StepconfError(f"{folder} is a file, not a folder.", _HINT)
+    return visible(folder) if folder.exists() else []
+
+
+def _place(path: Path) -> PurePath:
+    """Where it lies: two copies of one URL have two paths."""
+    return PurePath(url_of(path) or path.resolve())
 
 
 @contextmanager

@@ -17,14 +17,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import yaml
 
-from stepconf.core.documents import manifest_checksum
+from stepconf.core.documents import differences, manifest_checksum
 from stepconf.core.records import Pair
 from stepconf.core.schema import TABLES, arrow_schema, to_columns
 from stepconf.errors import StepconfError
@@ -108,7 +108,7 @@ class Run:
 
     def _settle_recipe(self, recipe: dict[str, Any]) -> None:
         file = self.path / "recipe.yaml"
-        differing = sorted(_differences(read_recipe(self.path), recipe)) if file.exists() else []
+        differing = differences(read_recipe(self.path), recipe) if file.exists() else []
         # Before the first commit there is nothing that another recipe could have made: a mistyped model or
         # option must not bar the folder.
         if not file.exists() or (differing and not any((self.path / "manifests").glob("*.json"))):
@@ -353,11 +353,3 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows)), sink, compression="zstd")
     write_atomically(file, sink.getvalue().to_pybytes())
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in old.keys() | new.keys():
-            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
-    elif old != new:
-        yield f"{prefix} (there {old!r}, now {new!r})"

@@ -4,8 +4,9 @@ FOLDER/checkpoint-000050/model.safetensors, optimizer.safetensors, state.json
 """
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from stepconf.core.documents import read_object
+from stepconf.core.documents import differences, read_object
 from stepconf.errors import StepconfError
 from stepconf.training.ranks import Ranks
 
@@ -56,6 +57,7 @@ def save_checkpoint(
             save_file(parameters, scratch / "model.safetensors")
             save_file(moments, scratch / "optimizer.safetensors")
         (scratch / "state.json").write_text(json.dumps(state))
+        sync_files(scratch.iterdir())
         shutil.rmtree(final, ignore_errors=True)
         scratch.rename(final)
         for older in checkpoints(folder)[:-1]:
@@ -75,46 +77,73 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
+def sync_files(files: Iterable[Path]) -> None:
+    """Bring files to the disk: else a crash of the machine may leave empty ones under the name they get next."""
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+
+
+@contextmanager
+def _reading(checkpoint: Path) -> Iterator[None]:
+    """Say what a damaged file of a checkpoint means: it is of no use."""
+    try:
+        yield
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise StepconfError(
+            f"{checkpoint} is damaged: {type(error).__name__}: {error}",
+            "Delete this checkpoint and type the same command again.",
+        ) from error
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
     return sorted(folder.glob(f"{_PREFIX}*"))
 
 
-def load_checkpoint(
-    folder: Path, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, identity: str
-) -> int:
+def check_same(folder: Path, identity: str, recipe: dict[str, Any]) -> None:
+    """Raise StepconfError where the newest checkpoint is of other examples, another model or another recipe."""
+    for checkpoint in checkpoints(folder)[-1:]:
+        state = _state_of(checkpoint)
+        if state.get("identity") == identity:
+            continue
+        differing = "; ".join(differences(state.get("recipe"), recipe, "train")) if "recipe" in state else ""
+        raise StepconfError(
+            f"{checkpoint} is a checkpoint of other examples, another model or another recipe"
+            + (f"; it differs in: {differing}." if differing else "."),
+            "Give another --out, or the options that it was made with.",
+        )
+
+
+def load_checkpoint(folder: Path, policy: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
     """Go back to the newest checkpoint; the number of steps done, 0 without one.
 
     Raises:
-        StepconfError: the checkpoint is of other data, another model or another recipe.
+        StepconfError: the checkpoint is damaged.
     """
     found = checkpoints(folder)
     if not found:
         return 0
-    try:
-        state = read_object((found[-1] / "state.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StepconfError(
-            f"{found[-1] / 'state.json'} is not a checkpoint's: {error}",
-            "Delete this checkpoint and type the same command again.",
-        ) from error
-    if state.get("identity") != identity:
-        raise StepconfError(
-            f"{found[-1]} is a checkpoint of other examples, another model or another recipe.",
-            "Give another --out, or the options that it was made with.",
-        )
-    parameters = load_file(found[-1] / "model.safetensors")
-    moments: dict[str, dict[str, torch.Tensor]] = {}
-    for path, value in load_file(found[-1] / "optimizer.safetensors").items():
-        name, _, key = path.rpartition("/")
-        moments.setdefault(name, {})[key] = value
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            parameter.copy_(_placed(parameters[name], parameter))
-            own = {key: _placed(value, parameter) for key, value in moments.get(name, {}).items()}
-            if own:
-                optimiser.state[parameter] = own
-    return int(state["step"])
+    with _reading(found[-1]):
+        done = int(_state_of(found[-1])["step"])
+        parameters = load_file(found[-1] / "model.safetensors")
+        moments: dict[str, dict[str, torch.Tensor]] = {}
+        for path, value in load_file(found[-1] / "optimizer.safetensors").items():
+            name, _, key = path.rpartition("/")
+            moments.setdefault(name, {})[key] = value
+        with torch.no_grad():
+            for name, parameter in policy.named_parameters():
+                parameter.copy_(_placed(parameters[name], parameter))
+                own = {key: _placed(value, parameter) for key, value in moments.get(name, {}).items()}
+                if own:
+                    optimiser.state[parameter] = own
+    return done
+
+
+def _state_of(checkpoint: Path) -> dict[str, Any]:
+    with _reading(checkpoint):
+        return read_object((checkpoint / "state.json").read_text(encoding="utf-8"))
 
 
 def _gathered(value: torch.Tensor) -> torch.Tensor:

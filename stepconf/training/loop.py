@@ -19,7 +19,7 @@ from stepconf.errors import StepconfError
 from stepconf.kinds import OBJECTIVES
 from stepconf.recipe import TrainRecipe
 from stepconf.training.batches import collate, packed
-from stepconf.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from stepconf.training.checkpoint import check_same, checkpoints, load_checkpoint, save_checkpoint
 from stepconf.training.objectives.base import Objective
 from stepconf.training.policy import Policy
 from stepconf.training.ranks import Ranks
@@ -43,8 +43,8 @@ def optimise(
     """Train `policy` in place on `examples`, in one stage; returns the metrics of the last step.
 
     FOLDER/metrics.jsonl gets one line a step, FOLDER/checkpoint-N the state to continue from: the same call
-    again does, to the same trajectory. The reference is the policy as it is given. `saved` is called by every process
-    after each checkpoint.
+    again does, to the same trajectory. So does one with other keys of speed, to the same but for rounding. The
+    reference is the policy as it is given. `saved` is called by every process after each checkpoint.
 
     Raises:
         StepconfError: the loss or the gradient is not finite, or FOLDER holds a checkpoint of something else.
@@ -52,6 +52,7 @@ def optimise(
     objective: Objective = OBJECTIVES.load(recipe.objective)
     steps = steps_of(examples, recipe.batch_size, recipe.epochs, recipe.seed, recipe.max_steps)
     identity = identity_of(examples, recipe, model_digest)
+    check_same(folder, identity, recipe.deciding())
     reference = None
     if objective.reference:
         reference = reference_logprobs(policy, examples, steps, recipe, folder, identity, ranks, report)
@@ -60,7 +61,7 @@ def optimise(
     optimiser = torch.optim.AdamW(
         trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=ranks.size == 1
     )
-    done = load_checkpoint(folder, policy, optimiser, identity)
+    done = load_checkpoint(folder, policy, optimiser)
     metrics = _metrics_until(folder, done, ranks)
     policy.train()
     with _interrupts() as interrupted:
@@ -75,7 +76,7 @@ def optimise(
             report(metrics)
             stop = _somewhere(interrupted, ranks)
             if stop or (step + 1) % recipe.checkpoint_every == 0 or step + 1 == len(steps):
-                state = {"step": step + 1, "identity": identity}
+                state = {"step": step + 1, "identity": identity, "recipe": recipe.deciding()}
                 save_checkpoint(folder, policy, optimiser, state, ranks)
                 saved()
             if stop:
@@ -171,11 +172,9 @@ def _step(
 
 
 def identity_of(examples: Sequence[Example], recipe: TrainRecipe, model_digest: str) -> str:
-    """A digest of all that decides the trajectory."""
+    """A digest of all that decides the trajectory beyond rounding."""
     digest = blake2b(digest_size=12)
-    digest.update(
-        f"{model_digest}\n{recipe.model_dump_json(exclude={'checkpoint_every', 'log_to'})}".encode()
-    )
+    digest.update(f"{model_digest}\n{json.dumps(recipe.deciding())}".encode())
     for example in examples:
         data = f"{example.prompt_ids} {example.sides} {example.credits} {example.logprobs}"
         digest.update(f"\n{example.key} {data}".encode())
@@ -188,7 +187,8 @@ def _check_finite(loss: float, norm: float, keys: list[str]) -> None:
     raise StepconfError(
         f"the loss is {loss} and the gradient norm {norm} on the examples {', '.join(keys[:5])}"
         f"{' and others' if len(keys) > 5 else ''}; the step was not taken.",
-        "The last checkpoint is kept. Lower --set train.learning_rate, or use --set train.dtype=float32.",
+        "The last checkpoint is kept. Lower --set train.learning_rate, or use --set train.dtype=float32, "
+        "with another --out.",
     )
 
 

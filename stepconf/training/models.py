@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from stepconf.errors import StepconfError, model_not_found
 from stepconf.recipe import LoraRecipe, TrainRecipe
-from stepconf.training.checkpoint import whole_state, writing
+from stepconf.training.checkpoint import sync_files, whole_state, writing
 from stepconf.training.policy import Policy
 from stepconf.training.ranks import Ranks, shard
 
@@ -107,6 +107,7 @@ def save_policy(
             tokenizer, revision=revision, trust_remote_code=trust_remote_code
         )
         opened.save_pretrained(scratch)
+        sync_files(scratch.rglob("*"))
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
     ranks.wait()

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from stepconf.core.trees import Example
 from stepconf.errors import StepconfError
 from stepconf.recipe import TrainRecipe
 from stepconf.training.batches import Batch, collate, packed
-from stepconf.training.checkpoint import checkpoints, writing
+from stepconf.training.checkpoint import checkpoints, sync_files, writing
 from stepconf.training.objectives.base import Sides
 from stepconf.training.policy import Policy
 from stepconf.training.ranks import Ranks
@@ -67,10 +68,9 @@ def reference_logprobs(
     policy is no longer the reference.
     """
     file = folder / "reference.safetensors"
-    if file.exists():
-        stored = load_file(file)
-        if bytes(stored["identity"].tolist()).decode() == identity:
-            return stored["logprobs"]
+    kept = _kept(file, identity)
+    if kept is not None:
+        return kept
     if checkpoints(folder):
         raise StepconfError(
             f"{folder} has checkpoints, but no reference log-probabilities of these examples ({file.name}).",
@@ -83,9 +83,22 @@ def reference_logprobs(
         scratch = file.with_name(f".{file.name}.tmp")
         with writing(file):
             save_file(stored, scratch)
+        sync_files([scratch])
         scratch.replace(file)
     ranks.wait()
     return result
+
+
+def _kept(file: Path, identity: str) -> torch.Tensor | None:
+    """What the file has of this training; None where there is none, or a damaged one."""
+    if not file.exists():
+        return None
+    try:
+        stored = load_file(file)
+    except SafetensorError:
+        return None
+    same = bytes(stored["identity"].tolist()).decode() == identity
+    return stored["logprobs"] if same else None
 
 
 def _computed(

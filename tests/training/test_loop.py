@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from stepconf.core.trees import Example
@@ -119,6 +120,19 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("objective", ["dpo", "sft"])
+def test_a_training_continues_in_less_memory(objective: str, tmp_path: Path) -> None:
+    """What a user types after running out of memory: the result differs by rounding."""
+    ample = {"objective": objective, "checkpoint_every": 2, "tokens_per_batch": 10_000}
+    whole, metrics = run(tmp_path / "a", **ample)
+    run(tmp_path / "b", **ample, stop_at=3)
+    small = {"tokens_per_batch": 40, "gradient_checkpointing": True, "attention": "sdpa"}
+    again, continued = run(tmp_path / "b", **(ample | small))
+    torch.testing.assert_close(whole, again, rtol=1e-3, atol=1e-5)
+    assert metrics[:2] == continued[:2] and len(metrics) == len(continued) > 4
+    assert not torch.equal(whole, again), "its micro-batches are others"
+
+
 def test_every_parameter_moves_and_pairs_are_learnt(tmp_path: Path) -> None:
     recipe = TrainRecipe(**BASE | {"epochs": 8, "learning_rate": 3e-3, "schedule": "constant"})
     policy = open_policy(str(tiny_model()), None, recipe, ALONE)
@@ -147,17 +161,52 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path:
     with pytest.raises(StepconfError, match=r"the loss is nan|gradient norm (nan|inf)") as error:
         run(tmp_path, learning_rate=1e30, checkpoint_every=1, schedule="constant", warmup_ratio=0.0)
     assert "examples" in error.value.problem and "learning_rate" in error.value.hint
+    assert "with another --out" in error.value.hint  # this one is refused with other options
     kept = load_file(next(tmp_path.glob("checkpoint-*")) / "model.safetensors")
     assert kept and len(lines(tmp_path)) == 1
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
-    with pytest.raises(StepconfError, match="no reference log-probabilities of these examples"):
+    with pytest.raises(StepconfError, match=r"differs in: train.beta \(there 0.1, now 0.2\)\."):
         run(tmp_path, epochs=1, beta=0.2)
+    (tmp_path / "reference.safetensors").unlink()
+    with pytest.raises(StepconfError, match="no reference log-probabilities of these examples"):
+        run(tmp_path, epochs=1)
     run(tmp_path / "sft", objective="sft")
     with pytest.raises(StepconfError, match="of other examples, another model or another recipe"):
         run(tmp_path / "sft", objective="sft", data=examples()[:4])
+
+
+TORN = ["model.safetensors", "optimizer.safetensors", "state.json", "reference.safetensors"]
+
+
+@pytest.mark.parametrize("length", [0, 100])
+@pytest.mark.parametrize("name", TORN)
+def test_a_torn_file_is_one_clear_message(name: str, length: int, tmp_path: Path) -> None:
+    """As a crash of the machine may leave it; what the message says to do leads to the same end."""
+    whole, _ = run(tmp_path / "a", epochs=1)
+    run(tmp_path / "b", epochs=1, checkpoint_every=1, stop_at=3)
+    (checkpoint,) = (tmp_path / "b").glob("checkpoint-*")
+    (file,) = (tmp_path / "b").rglob(name)
+    os.truncate(file, length)
+    said = "no reference log-prob" if name == "reference.safetensors" else f"{checkpoint.name} is damaged"
+    with pytest.raises(StepconfError, match=said) as error:
+        run(tmp_path / "b", epochs=1)
+    assert "another --out" in error.value.hint or "Delete this checkpoint" in error.value.hint
+    shutil.rmtree(checkpoint)
+    again, _ = run(tmp_path / "b", epochs=1)
+    assert torch.equal(whole, again)
+
+
+def test_a_checkpoint_that_lacks_a_parameter_is_damaged(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    (file,) = tmp_path.glob("checkpoint-*/model.safetensors")
+    kept = load_file(file)
+    kept.popitem()
+    save_file(kept, file)
+    with pytest.raises(StepconfError, match="is damaged: KeyError"):
+        run(tmp_path, epochs=1)
 
 
 def test_a_saved_policy_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
