@@ -90,3 +90,32 @@ def test_fails_and_names_the_span(step: str, span: str) -> None:
 @pytest.mark.parametrize("step", LEFT_ALONE)
 def test_left_alone(step: str) -> None:
     assert check_steps("", [step])[0].label == "unknown", check_steps("", [step])
+
+
+RAISED_OR_LOWERED = [
+    "2x² + 8 = 40",
+    "3x² - 12 = 0",
+    "h = 5t² + 20 = 40",
+    "-16t² + 64 = 0",
+    "πr² = 25π",
+    "2x₁ + 3x₂ = 12",
+    "5² = 3² + x²",
+    "2ⁿ + 1 = 9",
+    "2aₙ + 3 = 7",
+    "2 a² + 3 = 11",
+    "2 × 9.8 m/sec² = 19.6 m/sec²",
+]
+
+
+@pytest.mark.parametrize("step", RAISED_OR_LOWERED)
+def test_a_letter_with_an_exponent_or_a_subscript_is_no_unit(step: str) -> None:
+    """`x²` and `x₁` were one word, skipped after a number like "apples"."""
+    assert check_steps("", [step])[0].label == "unknown", check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["2cos²(60°) - 1 = -1/2", "log₂(8) + 1 = 4", "log₂ 8 = 3", "5 cm² + 3 cm² = 8 cm²", "1½ + 2½ = 4"],
+)
+def test_a_function_a_base_and_a_unit_may_carry_one(step: str) -> None:
+    assert check_steps("", [step])[0].label == "correct", check_steps("", [step])
