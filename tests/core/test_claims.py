@@ -119,3 +119,44 @@ def test_a_letter_with_an_exponent_or_a_subscript_is_no_unit(step: str) -> None:
 )
 def test_a_function_a_base_and_a_unit_may_carry_one(step: str) -> None:
     assert check_steps("", [step])[0].label == "correct", check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("r = 20/(2π) = 3.18", "correct"),
+        ("1/(2√3) = √3/6", "correct"),
+        ("x = 8/(2(2)) = 2", "correct"),
+        ("100/(5(4)) = 5", "correct"),
+        ("12/(2(3)) = 18", "incorrect"),
+        (r"$\frac{12}{2(3)} = 18$", "incorrect"),
+        ("1/2π = 0.159", "correct"),
+        ("1/2π = 1.57", "correct"),
+        ("1/2π = 1.67", "incorrect"),
+        ("(1/2)π = 0.159", "incorrect"),
+        (r"$6 \times 10^6 / 3 \times 10^2 = 2 \times 10^4$", "correct"),
+        (r"$6 \times 10^6 / 3 \times 10^2 = 3 \times 10^4$", "incorrect"),
+        (r"$\frac{6}{3} \times 10^2 = 0.02$", "incorrect"),
+    ],
+)
+def test_only_a_bare_division_reaches_as_far_as_it_must(step: str, label: str) -> None:
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["12/(2x) = 3", "x = 2"],
+        ["60/(5x) = 4", "15 = 5x"],
+        ["12/2x = 3", "x = 2"],
+        ["12/2x = 3", "x = 1/2"],
+        ["$1/2x + 3 = 5$", "$x = 4$"],
+        ["$1/2x + 3 = 5$", "$x = 1/4$"],
+    ],
+)
+def test_either_meaning_of_a_bare_division_may_be_followed(steps: list[str]) -> None:
+    assert [found.label for found in check_steps("", steps)] == ["unknown", "unknown"]
+
+
+def test_a_denominator_in_brackets_has_one_meaning() -> None:
+    assert check_steps("", ["12/(2x) = 3", "x = 1/2"])[1].label == "incorrect"

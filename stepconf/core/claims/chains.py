@@ -250,7 +250,7 @@ def _is_bullet(tokens: Sequence[Token], at: int) -> bool:
 def prefixes(node: Node) -> list[Node]:
     """What `10 - 3` begins with: `10`. Sums written as a running total ("5 + 5 = 10 - 3 = 7") need it."""
     found: list[Node] = []
-    while isinstance(node, Binary) and node.op in ("+", "-", "*", "/", "implicit", "of"):
+    while isinstance(node, Binary) and node.op in ("+", "-", "*", "/", "implicit", "loose", "of"):
         node = node.left
         found.append(node)
     return found

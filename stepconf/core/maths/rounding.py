@@ -85,6 +85,7 @@ def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
     flags = {
         "product_of_mixed": any(n.op == "mixed" for n in binary),
         "loose_implicit": any(n.op == "/" and getattr(n.right, "op", "") == "implicit" for n in binary),
+        "tight_division": any(n.op == "loose" for n in binary),
         "natural_log": any(isinstance(n, Call) and n.name == "log" for n in both),
         "right_division": any(n.op == "/" and getattr(n.left, "op", "") == "/" for n in binary),
         "points_part_thousands": bool(decimals) and set(decimals) == {3},
