@@ -160,3 +160,24 @@ def test_either_meaning_of_a_bare_division_may_be_followed(steps: list[str]) -> 
 
 def test_a_denominator_in_brackets_has_one_meaning() -> None:
     assert check_steps("", ["12/(2x) = 3", "x = 1/2"])[1].label == "incorrect"
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("-$20 + $50 = $30", "correct"),
+        ("So the total is -$20 + $50 = $30", "correct"),
+        ("-$20 - $30 = -$50", "correct"),
+        ("Loss: -$5 × 4 = -$20", "correct"),
+        ("−£20 + £50 = £30", "correct"),
+        ("–€20 + €50 = €30", "correct"),
+        (r"-\$20 + \$50 = \$30", "correct"),
+        ("-$5 + $10 = $6", "incorrect"),
+        ("-$5 + $10 = $15", "unknown"),
+        ("- $5 + $10 = $15", "correct"),
+        ("Cost per item -$5 × 4 = $20", "unknown"),
+    ],
+)
+def test_a_minus_before_money_is_read(step: str, label: str) -> None:
+    """A dash is a bullet only where white space follows it; else it may still be one."""
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])

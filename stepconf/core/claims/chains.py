@@ -244,7 +244,19 @@ _MIDDLES = frozenset("op dots sub frac sqrt func other var num fact pct colon su
 def _is_bullet(tokens: Sequence[Token], at: int) -> bool:
     """Whether the dash at `at` is punctuation: it begins a line of prose or follows a word."""
     follows = at == 0 or tokens[at - 1].kind in ("word", "break", "close")
-    return follows and not tokens[at].math and at + 1 < len(tokens) and tokens[at + 1].spaced
+    if not follows or tokens[at].math or at + 1 == len(tokens):
+        return False
+    after = tokens[at + 1]  # money always counts as spaced: `-$20`
+    return tokens[at].end < after.start if after.kind == "currency" else after.spaced
+
+
+def without_dash(tokens: Sequence[Token], side: Side) -> Node | None:
+    """`side` without the minus that it begins with, where a dash may be meant: `Tickets -$5 × 4`."""
+    start = side.start
+    before = tokens[start - 1].kind if start else "break"
+    if tokens[start].name != "-" or tokens[start].math or before not in ("word", "break"):
+        return None
+    return parse(tokens, start + 1, side.end)[0] if tokens[start + 1].kind == "currency" else None
 
 
 def prefixes(node: Node) -> list[Node]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from stepconf.core.claims.chains import Relation, prefixes, relations
+from stepconf.core.claims.chains import Relation, prefixes, relations, without_dash
 from stepconf.core.claims.claims import (
     Claim,
     both_signs,
@@ -187,6 +187,9 @@ class _Solution:
             return "other units on the other side"
         if in_doubt(tokens, left.start, right.end, DENIALS | REFUSALS):
             return "stated in doubt"
+        bare = without_dash(tokens, left)
+        if bare is not None and relation_holds(relation.name, bare, right.node).holds:
+            return "a dash before money"
         if self.annotated(text, tokens[right.start].start):
             return "an annotation says it otherwise"
         return other_meaning(text, tokens, relation, self.numbers, self.moduli)
