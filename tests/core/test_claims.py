@@ -181,3 +181,38 @@ def test_a_denominator_in_brackets_has_one_meaning() -> None:
 def test_a_minus_before_money_is_read(step: str, label: str) -> None:
     """A dash is a bullet only where white space follows it; else it may still be one."""
     assert check_steps("", [step])[0].label == label, check_steps("", [step])
+
+
+NAMED = [
+    "abs(-5) + 1 = 6",
+    "2 abs(-5) = 10",
+    "factorial(4) + 1 = 25",
+    "15 = 3 factorial(2) + 9",
+    "profit(10) - 5 = 20",
+    "area of circle1 + 3 = 5",
+    "3x1 + 2x2 = 10",
+    "10 = 3x1 + 2x2",
+]
+
+
+@pytest.mark.parametrize("step", NAMED)
+def test_what_is_glued_to_a_name_begins_no_side(step: str) -> None:
+    """The argument of a named function was taken for a number: `(4) + 1 = 25`."""
+    assert check_steps("", [step])[0].label == "unknown", check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("log2(8) = 3", "correct"),
+        ("log10(100) + 1 = 3", "correct"),
+        ("log2(8) + 1 = 9", "incorrect"),
+        ("log₂(8) + 1 = 9", "incorrect"),
+        ("3x4 = 12", "correct"),
+        ("3x4 = 13", "incorrect"),
+        ("他有5+3=9个", "incorrect"),  # where no spaces part words
+        ("共(5+3)×2=16个", "correct"),
+    ],
+)
+def test_a_base_may_be_glued_to_a_logarithm(step: str, label: str) -> None:
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepconf.core.maths.parser import NoExpressionError, parse
-from stepconf.core.maths.tokens import Token
+from stepconf.core.maths.tokens import Token, is_glued
 from stepconf.core.maths.tree import Binary, Node, Var
 from stepconf.core.maths.vocabulary import CLAUSE_STARTS
 
@@ -229,6 +229,8 @@ def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
     if at == low:
         return True
     before = tokens[at - 1]
+    if token.kind in ("open", "num") and is_glued(before, token):
+        return False  # `factorial(4) + 1`, `log2(8)`
     if before.math and token.math:
         return before.kind in ("break", "arrow", "rel", "comma", "open", "annot", "currency")
     # "12 x 1 and 1/4"

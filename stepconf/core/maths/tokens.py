@@ -56,6 +56,8 @@ _SPACING = re.compile(r"(?:[\s&]|\\q?quad(?![a-z])|\\[,;:! ])*")
 _EQUALLED = re.compile(r"\s*([0-9]{1,20})\s*([-+*·×⋅/÷!(]|\\(?:cdot|times|div)(?![a-z]))?")
 _MARKED = re.compile(r"\^|_|[⁻⁺]?[²³¹⁰⁴-⁹]|[₀-₉]")  # what follows a name: an exponent or a subscript
 _RAISED = re.compile(r"[⁻⁺]?[²³¹⁰⁴-⁹]")
+_BASE = re.compile(r"(?:2|10)(?=\()")  # of `log2(`
+_INDEXED = re.compile(r"(?<![A-Za-z])x([0-9])(?![0-9])")
 _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
 
 
@@ -90,6 +92,12 @@ def tokenize(text: str, answer: bool = False) -> list[Token]:
     return tokens
 
 
+def is_glued(before: Token, token: Token) -> bool:
+    """Whether `token` belongs to the name `before` it: `profit(10)`, `x1`; scripts without spaces part nothing."""
+    named = before.kind == "var" or (before.kind == "word" and unicodedata.category(before.name[-1]) != "Lo")
+    return named and not token.spaced and before.end == token.start
+
+
 class _Lexer:
     """One pass over one text."""
 
@@ -99,6 +107,7 @@ class _Lexer:
         self.zones = [(0, len(text))] if answer else math_zones(text)
         self.zone = 0
         self.european = _EUROPEAN.search(text) is not None
+        self.indexed = {"1", "2"} <= set(_INDEXED.findall(text))  # `3x1 + 2x2` is no sum of 3 × 1 and 2 × 2
         self.spaced = True
         self.brackets = 0  # open ones, but for those of TeX's arguments
         self.money = not answer or text.count("$") % 2 == 1  # whether a dollar sign may be money
@@ -317,6 +326,9 @@ class _Lexer:
         lower, after, math = piece.lower(), self.text[end : end + 1], self.in_math(start)
         if piece in GREEK_LETTERS:
             return self.add("var", GREEK_LETTERS[piece], start, end)
+        if lower == "log" and (base := _BASE.match(self.text, end)):
+            self.add("func", lower, start, end)
+            return self.add("sub", base[0], end, base.end())
         if lower in FUNCTIONS and (math or self.applies(piece, end)):
             return self.add("func", lower, start, end)
         if piece == "mod":
@@ -361,6 +373,8 @@ class _Lexer:
     def prose(self, piece: str, start: int) -> int:
         """Letters outside formulas: one is a variable, so are the capitals that name a line; others are words."""
         end = start + len(piece)
+        if piece == "x" and self.indexed and (index := _INDEXED.match(self.text, start)):
+            return self.add("var", f"x_{index[1]}", start, index.end())
         article = piece in "aI" and self.spaced and not _MARKED.match(self.text, end)
         single = len(piece) == 1 and piece.isascii() and not article
         line = len(piece) in (2, 3) and piece.isupper() and piece not in UNITS_OF_LETTERS

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from stepconf.core.maths.notation import CURRENCIES
-from stepconf.core.maths.tokens import Token
+from stepconf.core.maths.tokens import Token, is_glued
 from stepconf.core.maths.vocabulary import NOT_UNITS
 
 MAX_WORDS = 6
@@ -152,6 +152,8 @@ def _after_one(tokens: Sequence[Token], at: int, end: int, in_brackets: bool) ->
     if token.math and not tokens[at - 1].math:
         return at  # a formula begins
     if is_unit(token):
+        if at + 1 < end and tokens[at + 1].kind == "open" and is_glued(token, tokens[at + 1]):
+            return at  # `2 abs(-5)`
         squared = at + 2 < end and tokens[at + 1].name == "^" and tokens[at + 2].kind == "num"
         return at + 3 if squared else at + 1
     if token.kind == "op" and at + 1 < end and is_unit(tokens[at + 1]):
