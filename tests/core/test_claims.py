@@ -216,3 +216,24 @@ def test_what_is_glued_to_a_name_begins_no_side(step: str) -> None:
 )
 def test_a_base_may_be_glued_to_a_logarithm(step: str, label: str) -> None:
     assert check_steps("", [step])[0].label == label, check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("So 5 + 3 = 8!", "correct"),
+        ("So **5 + 3 = 8!** Great.", "correct"),
+        ("The total is 5 + 3 = $8! Then 8 + 2 = 10!", "correct"),
+        ("So 5 + 3 = 9!", "incorrect"),
+        ("6 * 20 = 5!", "correct"),
+        ("6 * 20 = 5! = 5 * 4 * 3 * 2", "correct"),
+        ("5 + 3 = 8! + 1", "incorrect"),
+    ],
+)
+def test_an_exclamation_may_end_a_sentence(step: str, label: str) -> None:
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])
+
+
+@pytest.mark.parametrize("steps", [["x + 3 = 8", "So x = 5!"], ["x - 3 = 117", "So x = 5!", "x = 120"]])
+def test_the_value_of_a_variable_may_be_exclaimed(steps: list[str]) -> None:
+    assert {found.label for found in check_steps("", steps)} == {"unknown"}

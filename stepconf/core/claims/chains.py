@@ -5,8 +5,9 @@ ends exactly there, and the side after it the longest that begins there. Between
 be one expression; otherwise what ends one statement and what begins the next are read apart.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stepconf.core.maths.parser import NoExpressionError, parse
 from stepconf.core.maths.tokens import Token, is_glued
@@ -16,6 +17,7 @@ from stepconf.core.maths.vocabulary import CLAUSE_STARTS
 MAX_SIDE_TOKENS = 120
 MAX_RELATIONS = 300
 MAX_LINKS = 8  # how far the modulus at the end of a chain is looked for
+_ENDS_SENTENCE = re.compile(r"[*\"'”’)]*(?:\s|\Z)")
 _WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
 _ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
 _STARTS = frozenset("num vulgar var const open frac binom sqrt func bar floor ceil currency".split())
@@ -250,6 +252,23 @@ def _is_bullet(tokens: Sequence[Token], at: int) -> bool:
         return False
     after = tokens[at + 1]  # money always counts as spaced: `-$20`
     return tokens[at].end < after.start if after.kind == "currency" else after.spaced
+
+
+def without_exclamation(text: str, tokens: Sequence[Token], relation: Relation) -> Relation | None:
+    """`relation` without the `!` at its end, where that may be the sentence's: `So 5 + 3 = 8!`."""
+    right, last = relation.right, relation.right.end - 1
+    while tokens[last].kind in ("annot", "break"):
+        last -= 1
+    mark = tokens[last]
+    if mark.kind != "fact" or mark.math or not _ENDS_SENTENCE.match(text, mark.end):
+        return None
+    if last + 1 < len(tokens) and tokens[last + 1].kind in ("rel", "op"):
+        return None
+    try:
+        node, after = parse(tokens, right.start, last)
+    except NoExpressionError:
+        return None
+    return replace(relation, right=replace(right, node=node)) if after == last else None
 
 
 def without_dash(tokens: Sequence[Token], side: Side) -> Node | None:

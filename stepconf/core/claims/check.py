@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from stepconf.core.claims.chains import Relation, prefixes, relations, without_dash
+from stepconf.core.claims.chains import Relation, prefixes, relations, without_dash, without_exclamation
 from stepconf.core.claims.claims import (
     Claim,
     both_signs,
@@ -170,11 +170,14 @@ class _Solution:
             modulus = right.node.right
         if modulus is not None:
             return congruence(text, tokens, relation, modulus)
+        exclaimed = without_exclamation(text, tokens, relation)
         if has_variables(relation):
-            return self.equation(text, tokens, relation)
+            return self.equation(text, tokens, relation) if exclaimed is None else None
         if not is_numeric_claim(relation, tokens):
             return None
         outcome = _decide(relation)
+        if exclaimed is not None and not outcome.holds:
+            outcome = _decide(exclaimed)
         if outcome.holds is False and (doubt := self.doubt(text, tokens, relation)):
             outcome = Outcome(None, doubt)
         return claim_of(text, tokens, relation, outcome.holds, outcome.reason, outcome.by)
