@@ -237,3 +237,18 @@ def test_an_exclamation_may_end_a_sentence(step: str, label: str) -> None:
 @pytest.mark.parametrize("steps", [["x + 3 = 8", "So x = 5!"], ["x - 3 = 117", "So x = 5!", "x = 120"]])
 def test_the_value_of_a_variable_may_be_exclaimed(steps: list[str]) -> None:
     assert {found.label for found in check_steps("", steps)} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("A = 1/2bh = 1/2(6)(4) = 12", "correct"),
+        ("2xy + 3 = 9", "unknown"),
+        ("P = 2lw + 4 = 20", "unknown"),
+        ("3cm + 4cm = 7cm", "correct"),
+        ("3km + 4km = 8km", "incorrect"),
+        ("3 pcs + 4 pcs = 8 pcs", "incorrect"),
+    ],
+)
+def test_letters_glued_to_a_number_are_variables_unless_they_measure(step: str, label: str) -> None:
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])

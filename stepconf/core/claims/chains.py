@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from stepconf.core.maths.parser import NoExpressionError, parse
 from stepconf.core.maths.tokens import Token, is_glued
 from stepconf.core.maths.tree import Binary, Node, Var
+from stepconf.core.maths.units import is_product
 from stepconf.core.maths.vocabulary import CLAUSE_STARTS
 
 MAX_SIDE_TOKENS = 120
@@ -141,6 +142,8 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
     ):
         closed += 1
     after = closed if closed == end else after
+    if after < end and is_product(tokens[after]):
+        return None
     if after < end and tokens[after].kind == "var" and tokens[after].name.isupper():
         return None  # "J = 4 N": a factor that prose sets apart
     modulus = after + 1 < end and tokens[after].kind == "open" and tokens[after + 1].name == "mod"
