@@ -90,3 +90,165 @@ def test_fails_and_names_the_span(step: str, span: str) -> None:
 @pytest.mark.parametrize("step", LEFT_ALONE)
 def test_left_alone(step: str) -> None:
     assert check_steps("", [step])[0].label == "unknown", check_steps("", [step])
+
+
+RAISED_OR_LOWERED = [
+    "2x² + 8 = 40",
+    "3x² - 12 = 0",
+    "h = 5t² + 20 = 40",
+    "-16t² + 64 = 0",
+    "πr² = 25π",
+    "2x₁ + 3x₂ = 12",
+    "5² = 3² + x²",
+    "2ⁿ + 1 = 9",
+    "2aₙ + 3 = 7",
+    "2 a² + 3 = 11",
+    "2 × 9.8 m/sec² = 19.6 m/sec²",
+]
+
+
+@pytest.mark.parametrize("step", RAISED_OR_LOWERED)
+def test_a_letter_with_an_exponent_or_a_subscript_is_no_unit(step: str) -> None:
+    """`x²` and `x₁` were one word, skipped after a number like "apples"."""
+    assert check_steps("", [step])[0].label == "unknown", check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["2cos²(60°) - 1 = -1/2", "log₂(8) + 1 = 4", "log₂ 8 = 3", "5 cm² + 3 cm² = 8 cm²", "1½ + 2½ = 4"],
+)
+def test_a_function_a_base_and_a_unit_may_carry_one(step: str) -> None:
+    assert check_steps("", [step])[0].label == "correct", check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("r = 20/(2π) = 3.18", "correct"),
+        ("1/(2√3) = √3/6", "correct"),
+        ("x = 8/(2(2)) = 2", "correct"),
+        ("100/(5(4)) = 5", "correct"),
+        ("12/(2(3)) = 18", "incorrect"),
+        (r"$\frac{12}{2(3)} = 18$", "incorrect"),
+        ("1/2π = 0.159", "correct"),
+        ("1/2π = 1.57", "correct"),
+        ("1/2π = 1.67", "incorrect"),
+        ("(1/2)π = 0.159", "incorrect"),
+        (r"$6 \times 10^6 / 3 \times 10^2 = 2 \times 10^4$", "correct"),
+        (r"$6 \times 10^6 / 3 \times 10^2 = 3 \times 10^4$", "incorrect"),
+        (r"$\frac{6}{3} \times 10^2 = 0.02$", "incorrect"),
+    ],
+)
+def test_only_a_bare_division_reaches_as_far_as_it_must(step: str, label: str) -> None:
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["12/(2x) = 3", "x = 2"],
+        ["60/(5x) = 4", "15 = 5x"],
+        ["12/2x = 3", "x = 2"],
+        ["12/2x = 3", "x = 1/2"],
+        ["$1/2x + 3 = 5$", "$x = 4$"],
+        ["$1/2x + 3 = 5$", "$x = 1/4$"],
+    ],
+)
+def test_either_meaning_of_a_bare_division_may_be_followed(steps: list[str]) -> None:
+    assert [found.label for found in check_steps("", steps)] == ["unknown", "unknown"]
+
+
+def test_a_denominator_in_brackets_has_one_meaning() -> None:
+    assert check_steps("", ["12/(2x) = 3", "x = 1/2"])[1].label == "incorrect"
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("-$20 + $50 = $30", "correct"),
+        ("So the total is -$20 + $50 = $30", "correct"),
+        ("-$20 - $30 = -$50", "correct"),
+        ("Loss: -$5 × 4 = -$20", "correct"),
+        ("−£20 + £50 = £30", "correct"),
+        ("–€20 + €50 = €30", "correct"),
+        (r"-\$20 + \$50 = \$30", "correct"),
+        ("-$5 + $10 = $6", "incorrect"),
+        ("-$5 + $10 = $15", "unknown"),
+        ("- $5 + $10 = $15", "correct"),
+        ("Cost per item -$5 × 4 = $20", "unknown"),
+    ],
+)
+def test_a_minus_before_money_is_read(step: str, label: str) -> None:
+    """A dash is a bullet only where white space follows it; else it may still be one."""
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])
+
+
+NAMED = [
+    "abs(-5) + 1 = 6",
+    "2 abs(-5) = 10",
+    "factorial(4) + 1 = 25",
+    "15 = 3 factorial(2) + 9",
+    "profit(10) - 5 = 20",
+    "area of circle1 + 3 = 5",
+    "3x1 + 2x2 = 10",
+    "10 = 3x1 + 2x2",
+]
+
+
+@pytest.mark.parametrize("step", NAMED)
+def test_what_is_glued_to_a_name_begins_no_side(step: str) -> None:
+    """The argument of a named function was taken for a number: `(4) + 1 = 25`."""
+    assert check_steps("", [step])[0].label == "unknown", check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("log2(8) = 3", "correct"),
+        ("log10(100) + 1 = 3", "correct"),
+        ("log2(8) + 1 = 9", "incorrect"),
+        ("log₂(8) + 1 = 9", "incorrect"),
+        ("3x4 = 12", "correct"),
+        ("3x4 = 13", "incorrect"),
+        ("他有5+3=9个", "incorrect"),  # where no spaces part words
+        ("共(5+3)×2=16个", "correct"),
+    ],
+)
+def test_a_base_may_be_glued_to_a_logarithm(step: str, label: str) -> None:
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("So 5 + 3 = 8!", "correct"),
+        ("So **5 + 3 = 8!** Great.", "correct"),
+        ("The total is 5 + 3 = $8! Then 8 + 2 = 10!", "correct"),
+        ("So 5 + 3 = 9!", "incorrect"),
+        ("6 * 20 = 5!", "correct"),
+        ("6 * 20 = 5! = 5 * 4 * 3 * 2", "correct"),
+        ("5 + 3 = 8! + 1", "incorrect"),
+    ],
+)
+def test_an_exclamation_may_end_a_sentence(step: str, label: str) -> None:
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])
+
+
+@pytest.mark.parametrize("steps", [["x + 3 = 8", "So x = 5!"], ["x - 3 = 117", "So x = 5!", "x = 120"]])
+def test_the_value_of_a_variable_may_be_exclaimed(steps: list[str]) -> None:
+    assert {found.label for found in check_steps("", steps)} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ("A = 1/2bh = 1/2(6)(4) = 12", "correct"),
+        ("2xy + 3 = 9", "unknown"),
+        ("P = 2lw + 4 = 20", "unknown"),
+        ("3cm + 4cm = 7cm", "correct"),
+        ("3km + 4km = 8km", "incorrect"),
+        ("3 pcs + 4 pcs = 8 pcs", "incorrect"),
+    ],
+)
+def test_letters_glued_to_a_number_are_variables_unless_they_measure(step: str, label: str) -> None:
+    assert check_steps("", [step])[0].label == label, check_steps("", [step])

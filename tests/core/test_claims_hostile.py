@@ -8,6 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepconf.core.claims import check_steps
+from stepconf.core.claims.check import MAX_EFFORT
+from stepconf.core.maths import rounding, values
+from stepconf.core.maths.tree import Node, walk
 from tests.verifiers.hostile import hostile_strings
 
 PIECES = st.lists(
@@ -140,3 +143,48 @@ def check_and_compare(text: str) -> None:
 )
 def test_work_is_bounded(text: str) -> None:
     assert check_steps(text, [text])[0].label in ("unknown", "correct")
+
+
+# 2,880 readings of one relation, with a percentage on the other side
+MANY_READINGS = r"2\frac{1}{2} + \log 5 + 8/4/2 + 1.123 + 50\% + 30^\circ + \arctan 1 + 1/2\pi"
+MORE_PERCENT = r" + 50\%" * 18
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        rf"${MANY_READINGS} = 7777\%$",
+        rf"$7777\% = {MANY_READINGS}{MORE_PERCENT}$",
+        rf"$7777 = {MANY_READINGS}{' + 1.2345' * 30}$",
+    ],
+)
+def test_few_readings_of_one_relation_are_tried(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: set[object] = set()
+
+    def evaluate(node: object, *rest: object) -> object:
+        tried.add(rest[-1])
+        return values.evaluate(node, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rounding, "evaluate", evaluate)
+    assert check_steps("", [step])[0].label == "unknown"
+    assert 0 < len(tried) <= 2 * rounding.MAX_READINGS
+
+
+def test_one_solution_cannot_ask_for_more_than_so_many_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = 0
+
+    def evaluate(node: Node, *rest: object) -> object:
+        nonlocal nodes
+        nodes += sum(1 for _ in walk(node))
+        return values.evaluate(node, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rounding, "evaluate", evaluate)
+    step = "$7777 = 1.23 + 50\\% + 8/4/2" + " + 1.2345" * 30 + "$"
+    labels = [found.label for found in check_steps("", [step] * 40)]
+    assert nodes <= MAX_EFFORT
+    assert labels[-1] == "unknown"
+
+
+@pytest.mark.parametrize("right", ["13", "45%", "7777%"])
+def test_a_claim_with_some_readings_is_still_decided(right: str) -> None:
+    assert check_steps("", [f"20% of 50 + 8/4/2 = {right}"])[0].label == "incorrect"

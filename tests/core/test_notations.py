@@ -188,3 +188,20 @@ def test_other_arithmetic_is_left_alone(a: int, b: int, m: int, text: str) -> No
 )
 def test_what_claims_no_arithmetic_is_left_alone(text: str) -> None:
     assert check_steps("", [text])[0].label != "incorrect"
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "same"),
+    [
+        ("5x^2", "5x²", True),
+        ("x_1", "x₁", True),
+        ("2^n", "2ⁿ", True),
+        ("1", "x² + 1", False),
+        ("20", "20 m²", True),
+        ("20 cm^2", "20 cm²", True),
+    ],
+)
+def test_raised_and_lowered_characters_are_exponents_and_subscripts(
+    reference: str, answer: str, same: bool
+) -> None:
+    assert same_answer(answer, reference).same is same

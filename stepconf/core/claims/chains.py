@@ -5,17 +5,20 @@ ends exactly there, and the side after it the longest that begins there. Between
 be one expression; otherwise what ends one statement and what begins the next are read apart.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stepconf.core.maths.parser import NoExpressionError, parse
-from stepconf.core.maths.tokens import Token
+from stepconf.core.maths.tokens import Token, is_glued
 from stepconf.core.maths.tree import Binary, Node, Var
+from stepconf.core.maths.units import is_product
 from stepconf.core.maths.vocabulary import CLAUSE_STARTS
 
 MAX_SIDE_TOKENS = 120
 MAX_RELATIONS = 300
 MAX_LINKS = 8  # how far the modulus at the end of a chain is looked for
+_ENDS_SENTENCE = re.compile(r"[*\"'”’)]*(?:\s|\Z)")
 _WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
 _ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
 _STARTS = frozenset("num vulgar var const open frac binom sqrt func bar floor ceil currency".split())
@@ -139,6 +142,8 @@ def _beginning_at(tokens: Sequence[Token], start: int, end: int) -> Side | None:
     ):
         closed += 1
     after = closed if closed == end else after
+    if after < end and is_product(tokens[after]):
+        return None
     if after < end and tokens[after].kind == "var" and tokens[after].name.isupper():
         return None  # "J = 4 N": a factor that prose sets apart
     modulus = after + 1 < end and tokens[after].kind == "open" and tokens[after + 1].name == "mod"
@@ -229,6 +234,8 @@ def _may_begin(tokens: Sequence[Token], at: int, low: int) -> bool:
     if at == low:
         return True
     before = tokens[at - 1]
+    if token.kind in ("open", "num") and is_glued(before, token):
+        return False  # `factorial(4) + 1`, `log2(8)`
     if before.math and token.math:
         return before.kind in ("break", "arrow", "rel", "comma", "open", "annot", "currency")
     # "12 x 1 and 1/4"
@@ -244,13 +251,42 @@ _MIDDLES = frozenset("op dots sub frac sqrt func other var num fact pct colon su
 def _is_bullet(tokens: Sequence[Token], at: int) -> bool:
     """Whether the dash at `at` is punctuation: it begins a line of prose or follows a word."""
     follows = at == 0 or tokens[at - 1].kind in ("word", "break", "close")
-    return follows and not tokens[at].math and at + 1 < len(tokens) and tokens[at + 1].spaced
+    if not follows or tokens[at].math or at + 1 == len(tokens):
+        return False
+    after = tokens[at + 1]  # money always counts as spaced: `-$20`
+    return tokens[at].end < after.start if after.kind == "currency" else after.spaced
+
+
+def without_exclamation(text: str, tokens: Sequence[Token], relation: Relation) -> Relation | None:
+    """`relation` without the `!` at its end, where that may be the sentence's: `So 5 + 3 = 8!`."""
+    right, last = relation.right, relation.right.end - 1
+    while tokens[last].kind in ("annot", "break"):
+        last -= 1
+    mark = tokens[last]
+    if mark.kind != "fact" or mark.math or not _ENDS_SENTENCE.match(text, mark.end):
+        return None
+    if last + 1 < len(tokens) and tokens[last + 1].kind in ("rel", "op"):
+        return None
+    try:
+        node, after = parse(tokens, right.start, last)
+    except NoExpressionError:
+        return None
+    return replace(relation, right=replace(right, node=node)) if after == last else None
+
+
+def without_dash(tokens: Sequence[Token], side: Side) -> Node | None:
+    """`side` without the minus that it begins with, where a dash may be meant: `Tickets -$5 × 4`."""
+    start = side.start
+    before = tokens[start - 1].kind if start else "break"
+    if tokens[start].name != "-" or tokens[start].math or before not in ("word", "break"):
+        return None
+    return parse(tokens, start + 1, side.end)[0] if tokens[start + 1].kind == "currency" else None
 
 
 def prefixes(node: Node) -> list[Node]:
     """What `10 - 3` begins with: `10`. Sums written as a running total ("5 + 5 = 10 - 3 = 7") need it."""
     found: list[Node] = []
-    while isinstance(node, Binary) and node.op in ("+", "-", "*", "/", "implicit", "of"):
+    while isinstance(node, Binary) and node.op in ("+", "-", "*", "/", "implicit", "loose", "of"):
         node = node.left
         found.append(node)
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from stepconf.core.claims.chains import Relation, prefixes, relations
+from stepconf.core.claims.chains import Relation, prefixes, relations, without_dash, without_exclamation
 from stepconf.core.claims.claims import (
     Claim,
     both_signs,
@@ -35,7 +35,7 @@ from stepconf.core.claims.meanings import named_moduli, other_meaning
 from stepconf.core.claims.operations import BOX, UNKNOWN_BOX, own_signs
 from stepconf.core.maths.decide import BALLS, POLYNOMIALS, RATIONALS
 from stepconf.core.maths.polynomials import Polynomial, Ring, is_constant, is_zero
-from stepconf.core.maths.rounding import Outcome, relation_holds
+from stepconf.core.maths.rounding import Outcome, effort, relation_holds
 from stepconf.core.maths.tokens import Token, tokenize
 from stepconf.core.maths.tree import (
     Binary,
@@ -61,6 +61,7 @@ _CODE = re.compile(r"^[ \t]*(?:def \w+\(|for \w+ in |while .+:$|return\b|print\(
 _OPEN = DENIALS | REFUSALS | {"either", "if", "or", "when"}
 MAX_GIVEN = 30  # equations of a problem
 MAX_SAMPLED = 2_000  # nodes of expressions in one solution that are evaluated at random points
+MAX_EFFORT = 300_000  # nodes of expressions in one solution that are evaluated in all their readings
 MAX_EQUATIONS = 200  # of one solution that are compared with each other; long ones count more
 
 
@@ -101,6 +102,7 @@ class _Solution:
         self.supposed: dict[str, Fraction] = {}  # the values that variables were supposed to have
         self.equations_left = MAX_EQUATIONS
         self.nodes_left = MAX_SAMPLED
+        self.effort_left = MAX_EFFORT
         self.complex = any(t.kind == "var" and t.name == "i" and t.math for t in tokens)
         self.own_signs = own_signs(tokens, problem)
         self.known = Known(
@@ -164,17 +166,23 @@ class _Solution:
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
         modulus = relation.modulus
-        if has_sign_choice(left.node) or has_sign_choice(right.node):
+        signed = has_sign_choice(left.node) or has_sign_choice(right.node)
+        if not self.affords(relation, 8 if signed else 1):
+            return None
+        if signed:
             return both_signs(text, tokens, relation)
         if relation.name == "===" and isinstance(right.node, Binary) and right.node.op == "mod":
             modulus = right.node.right
         if modulus is not None:
             return congruence(text, tokens, relation, modulus)
+        exclaimed = without_exclamation(text, tokens, relation)
         if has_variables(relation):
-            return self.equation(text, tokens, relation)
+            return self.equation(text, tokens, relation) if exclaimed is None else None
         if not is_numeric_claim(relation, tokens):
             return None
-        outcome = _decide(relation)
+        outcome = self.decide(relation)
+        if exclaimed is not None and not outcome.holds:
+            outcome = self.decide(exclaimed)
         if outcome.holds is False and (doubt := self.doubt(text, tokens, relation)):
             outcome = Outcome(None, doubt)
         return claim_of(text, tokens, relation, outcome.holds, outcome.reason, outcome.by)
@@ -187,6 +195,9 @@ class _Solution:
             return "other units on the other side"
         if in_doubt(tokens, left.start, right.end, DENIALS | REFUSALS):
             return "stated in doubt"
+        bare = without_dash(tokens, left)
+        if bare is not None and relation_holds(relation.name, bare, right.node).holds:
+            return "a dash before money"
         if self.annotated(text, tokens[right.start].start):
             return "an annotation says it otherwise"
         return other_meaning(text, tokens, relation, self.numbers, self.moduli)
@@ -196,7 +207,25 @@ class _Solution:
         found = _ANNOTATION.search(text, max(0, start - 120), start)
         inside = tokenize(found[1]) if found else []
         stated = relations(inside)
-        return bool(stated) and all(_decide(r).holds for r in stated)
+        return bool(stated) and all(self.decide(r).holds for r in stated)
+
+    def affords(self, relation: Relation, times: int = 1) -> bool:
+        """Whether the solution leaves enough of `MAX_EFFORT` to compute `relation`, which is taken from it."""
+        self.effort_left -= times * effort(relation.left.node, relation.right.node)
+        return self.effort_left >= 0
+
+    def decide(self, relation: Relation) -> Outcome:
+        """Whether a relation between numbers holds: None where it does for the first numbers of its right side."""
+        best = relation_holds(relation.name, relation.left.node, relation.right.node)
+        if best.holds is not False:
+            return best
+        for node in prefixes(relation.right.node):
+            shorter = replace(relation, right=replace(relation.right, node=node))
+            if not self.affords(shorter):
+                return Outcome(None, "too much to compute")
+            if relation_holds(relation.name, relation.left.node, node).holds:
+                return Outcome(None, "holds in another reading")
+        return best
 
     def equation(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         """A relation between variables: it must not contradict what was said before."""
@@ -269,15 +298,6 @@ class _Solution:
         if self.nodes_left >= 0:
             return holds_everywhere(relation, polynomial, self.ring)
         return is_zero(polynomial) if polynomial is not None and is_constant(polynomial) else None
-
-
-def _decide(relation: Relation) -> Outcome:
-    """Whether a relation between numbers holds: None where it does for the first numbers of its right side."""
-    left, right = relation.left.node, relation.right.node
-    best = relation_holds(relation.name, left, right)
-    if best.holds is False and any(relation_holds(relation.name, left, b).holds for b in prefixes(right)):
-        return Outcome(None, "holds in another reading")
-    return best
 
 
 def _numbers_a_case(tokens: Sequence[Token]) -> bool:

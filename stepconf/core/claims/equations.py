@@ -17,7 +17,7 @@ from stepconf.core.maths.polynomials import (
 )
 from stepconf.core.maths.rounding import relation_holds
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.tree import Node, Num, Var, is_literal, variables, walk
+from stepconf.core.maths.tree import Node, Num, Var, has_open_division, is_literal, variables, walk
 from stepconf.core.maths.units import CONVERTIBLE
 from stepconf.core.maths.values import UndecidableError, evaluate
 from stepconf.core.maths.vocabulary import CONDITIONS, PLACES
@@ -150,8 +150,8 @@ def _valued(relation: Relation) -> tuple[Node, Fraction] | None:
 
 def polynomial_of(relation: Relation, ring: Ring) -> Polynomial | None:
     """What is zero where the equation `relation` holds; None where it is no exact equation."""
-    if relation.name != "=":
-        return None
+    if relation.name != "=" or has_open_division(relation.left.node, relation.right.node):
+        return None  # `12/2x = 3` may say that x is 2, and that it is 1/2
     try:
         return ring.difference(relation.left.node, relation.right.node)[0]
     except UndecidableError:

@@ -114,7 +114,7 @@ def _operation(op: str, node: Node, *values: Any) -> Any:
         "neg": operator.neg, "pct": lambda x: x / 100, "deg": sympy.rad, "abs": sympy.Abs,
         "fact": sympy.factorial, "floor": sympy.floor, "ceil": sympy.ceiling,
         "+": operator.add, "mixed": operator.add, "-": operator.sub, "/": operator.truediv,
-        **dict.fromkeys(("*", "implicit", "of"), operator.mul),
+        **dict.fromkeys(("*", "implicit", "loose", "of"), operator.mul),
     }  # fmt: skip
     if op not in operations:
         raise UndecidableError(op)

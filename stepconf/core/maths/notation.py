@@ -61,7 +61,8 @@ ARROWS = frozenset(
     → ⇒ ⟹ ⇔ => -> --> ==> \therefore ∴ \because \mapsto""".split()
 )  # fmt: skip
 DOTS = frozenset(r"\cdots \ldots \dots \dotsb \dotsc \dotsm \vdots \ddots … ⋯".split())
-SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿˣ", "0123456789-+nx")
+SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₐₑₒₓₕₖₗₘₙₚₛₜᵢᵣᵤᵥⱼ", "0123456789+-aeoxhklmnpstiruvj")
 CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen", "₹": "rupee", "Rs": "rupee",
               "USD": "dollar", "EUR": "euro"}  # fmt: skip
 UNITS_OF_LETTERS = frozenset(
@@ -88,11 +89,12 @@ LEX = re.compile(
     | (?P<rel>==>|=>|-->|->|==|:=|<=|>=|!=|/=|[=≈≅≃<>≤≥⩽⩾≠≡∈→⇒⟹⇔∴])
     | (?P<power>(?<=[\w)])\*\*(?=[\w(-])) | (?P<bold>\*\*)
     | (?P<op>[-+−–*×·⋅∙•∗/÷∕⁄^±∓∪])
-    | (?P<super>[⁻⁺]?[²³¹⁰⁴-⁹]+)
+    | (?P<super>[⁻⁺]?[²³¹⁰⁴-⁹]+ | [ⁿˣ](?![ᵃ-ᵿˢˣⁿ]))
+    | (?P<lowered>[₀-₉ₐ-ₜᵢᵣᵤᵥⱼ][₀-₉₊₋ₐ-ₜᵢᵣᵤᵥⱼ]*)
     | (?P<vulgar>[¼-¾⅐-⅞])
     | (?P<open>[(\[{]) | (?P<close>[)\]}])
     | (?P<const>[π∞∅ℝℤ])
-    | (?P<letters>[^\W\d_]+(?:['’][a-z]+)?)
+    | (?P<letters>(?:[^\W\d_²³¹⁰⁴-⁹¼-¾⅐-⅞ⁿˣ₀-₉ₐ-ₜᵢᵣᵤᵥⱼ]|ⁿᵈ)+(?:['’][a-z]+)?)
     | (?P<currency>[$€£¥₹])
     | (?P<pct>%) | (?P<bang>!+) | (?P<bar>\|) | (?P<sub>_)
     | (?P<comma>,) | (?P<stop>[.;:?]+)

@@ -59,6 +59,7 @@ class _Reader:
     def __init__(self, tokens: Sequence[Token], start: int, end: int, answer: bool) -> None:
         self.tokens, self.at, self.end, self.answer = tokens, start, end, answer
         self.groups = 0
+        self.bracketed: dict[int, Node] = {}  # by identity: what brackets stand around, and fractions of TeX
 
     def peek(self, ahead: int = 0) -> Token:
         index = self.at + ahead
@@ -97,11 +98,19 @@ class _Reader:
             except NoExpressionError:
                 self.at = mark
                 return left
-            match op, left, right:
-                case "/", Num(), Binary("implicit", Num() as below, rest) if not self.tokens[mark].math:
-                    left = Binary("implicit", Binary("/", left, below), rest)  # in prose, 7/4t is (7/4)t
-                case _:
-                    left = Binary("^^" if digits else op, left, right)
+            left = self.joined("^^" if digits else op, left, right, prose=not self.tokens[mark].math)
+
+    def joined(self, op: str, left: Node, right: Node, prose: bool) -> Node:
+        """`left op right`; `loose` where no brackets say how far a division reaches (`7/4t`, but not `7/(4t)`)."""
+        match op, left, right:
+            case "/", _, Binary("implicit", above, below) if id(right) in self.bracketed:
+                return Binary("/", left, Binary("*", above, below))
+            case "/", Num(), Binary("implicit", Num() as below, rest) if prose:
+                return Binary("loose", Binary("/", left, below), rest)
+            case "*", Binary("/", _, Num(below)), Binary("^" | "^^", Num(base), _) if base == 10:
+                if not self.answer and id(left) not in self.bracketed and 1 <= below < 10:
+                    return Binary("loose", left, right)  # a × 10^n is one number
+        return Binary(op, left, right)
 
     def is_bare_number(self) -> bool:
         """Whether several digits without braces stand next, in TeX."""
@@ -268,6 +277,7 @@ class _Reader:
         while self.take("currency"):
             pass
         self.expect("close", closing)
+        self.bracketed[id(inner)] = inner
         return inner
 
     def argument(self, depth: int) -> Node:
@@ -280,7 +290,9 @@ class _Reader:
         return Var(token.name) if token.kind == "var" else Num(token.value, token.decimals, token.name)
 
     def fraction(self, depth: int) -> Node:
-        return Binary("/", self.argument(depth + 1), self.argument(depth + 1))
+        node = self.joined("/", self.argument(depth + 1), self.argument(depth + 1), prose=False)
+        self.bracketed[id(node)] = node
+        return node
 
     def root(self, depth: int) -> Node:
         token = self.peek()

@@ -7,8 +7,9 @@ The relation holds if it holds in one; it fails only if it clearly fails in all.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import product
-from typing import Any
+from itertools import combinations, islice, product
+from math import prod
+from typing import Any, TypeAlias
 
 import flint
 from flint import arb, fmpq
@@ -27,6 +28,11 @@ from stepconf.core.maths.values import (
     evaluate,
 )
 
+MAX_READINGS = 64  # of one relation; those nearest to the plain one come first
+_MIN_READINGS = 8
+_MAX_EFFORT = 20_000  # nodes that are evaluated for one relation
+_MAX_MOVING = 12  # decimals of one side that are moved to see what rounding does
+_Change: TypeAlias = dict[str, Any]
 _PI_APPROXIMATIONS = (Fraction(314, 100), Fraction(22, 7), Fraction(31416, 10000), Fraction(3142, 1000))
 _CERTAIN = fmpq(10**35 + 1, 10**35)
 # Two-decimal forms of thirds, sixths, sevenths, ninths, pi, e and small roots: rarely meant exactly.
@@ -48,7 +54,7 @@ class Outcome:
 
 
 def relation_holds(relation: str, left: Node, right: Node, env: Env | None = None) -> Outcome:
-    """Decide `left relation right`.
+    """Decide `left relation right`: None, too, where it fails in all readings that are tried and there are more.
 
     Args:
         relation: one of `= ~ < > <= >=`, where `~` is "approximately".
@@ -58,7 +64,10 @@ def relation_holds(relation: str, left: Node, right: Node, env: Env | None = Non
     env = env or {}
     worst: Outcome | None = None
     reason = ""
-    for left_reading, right_reading in _readings(left, right):
+    most = _most_readings(left, right)
+    for number, (left_reading, right_reading) in enumerate(islice(_readings(left, right), most + 1)):
+        if number == most:
+            return Outcome(None, "more readings than are tried")
         try:
             a, b = evaluate(left, env, left_reading), evaluate(right, env, right_reading)
             with flint.ctx.workprec(PRECISION):
@@ -73,34 +82,63 @@ def relation_holds(relation: str, left: Node, right: Node, env: Env | None = Non
     return worst if worst is not None else Outcome(None, reason)
 
 
+def effort(left: Node, right: Node) -> int:
+    """How many nodes are evaluated, at most, to decide a relation between the two sides."""
+    readings = prod(1 + len(others) for others in _alternatives(left, right))
+    return min(readings, _most_readings(left, right)) * _effort_of_one(left, right)
+
+
+def _effort_of_one(left: Node, right: Node) -> int:
+    nodes = [*walk(left), *walk(right)]
+    decimals = sum(isinstance(n, Num) and n.decimals > 0 for n in nodes)
+    return len(nodes) * (1 + min(decimals, 2 * _MAX_MOVING))
+
+
+def _most_readings(left: Node, right: Node) -> int:
+    return max(_MIN_READINGS, min(MAX_READINGS, _MAX_EFFORT // _effort_of_one(left, right)))
+
+
 def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
-    """Pairs of readings, the plain one first; at most some dozens."""
+    """Pairs of readings: the plain one, then those that differ from it in one thing, in two, and so on."""
+    alternatives = _alternatives(left, right)
+    for size in range(len(alternatives) + 1):
+        for things in combinations(alternatives, size):
+            for chosen in product(*things):
+                a = {key: value for change, _ in chosen for key, value in change.items()}
+                b = {key: value for _, change in chosen for key, value in change.items()}
+                yield replace(PLAIN, **a), replace(PLAIN, **b)
+
+
+def _alternatives(left: Node, right: Node) -> list[list[tuple[_Change, _Change]]]:
+    """For each thing that can be read otherwise, in what ways: what changes on the left and on the right."""
     sides = [list(walk(left)), list(walk(right))]
     both = sides[0] + sides[1]
     binary = [n for n in both if isinstance(n, Binary)]
     circles = [Const("pi") in side for side in sides]
-    pis = [None, *_PI_APPROXIMATIONS] if circles[0] != circles[1] else [None]
     decimals = [n.decimals for n in both if isinstance(n, Num) and n.decimals]
-    percents = product(_percent_readings(sides[0]), _percent_readings(sides[1]))
+    percents: list[_Change] = [{"percent_points": True}, {"percent_of_left": True}]
+    found: list[list[tuple[_Change, _Change]]] = []
+    if _has_percent(sides[0]):
+        found.append([(change, {}) for change in percents])
+    if _has_percent(sides[1]):
+        found.append([({}, change) for change in percents])
+    if circles[0] != circles[1]:
+        found.append([({"pi": pi}, {"pi": pi}) for pi in _PI_APPROXIMATIONS])
     flags = {
         "product_of_mixed": any(n.op == "mixed" for n in binary),
         "loose_implicit": any(n.op == "/" and getattr(n.right, "op", "") == "implicit" for n in binary),
+        "tight_division": any(n.op == "loose" for n in binary),
         "natural_log": any(isinstance(n, Call) and n.name == "log" for n in both),
         "right_division": any(n.op == "/" and getattr(n.left, "op", "") == "/" for n in binary),
         "points_part_thousands": bool(decimals) and set(decimals) == {3},
         "degrees": any(isinstance(n, Unary) and n.op == "deg" for n in both)
         and (any(circles) or any(isinstance(n, Call) and n.name.startswith("arc") for n in both)),
     }
-    choices = [[False, True] if present else [False] for present in flags.values()]
-    for (a, b), pi, chosen in product(percents, pis, product(*choices)):
-        change: dict[str, Any] = {"pi": pi, **dict(zip(flags, chosen, strict=True))}
-        yield replace(a, **change), replace(b, **change)
+    return found + [[({flag: True}, {flag: True})] for flag, present in flags.items() if present]
 
 
-def _percent_readings(side: Sequence[Node]) -> list[Reading]:
-    if any(isinstance(n, Unary) and n.op == "pct" for n in side):
-        return [PLAIN, replace(PLAIN, percent_points=True), replace(PLAIN, percent_of_left=True)]
-    return [PLAIN]
+def _has_percent(side: Sequence[Node]) -> bool:
+    return any(isinstance(n, Unary) and n.op == "pct" for n in side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +176,7 @@ def _sensitivity(node: Node, env: Env, reading: Reading, moves: Callable[[Num], 
     centre = ball(evaluate(node, env, reading))
     total = arb(0)
     numbers = {n for n in walk(node) if isinstance(n, Num) and n.decimals and moves(n)}
-    for number in list(numbers)[:12]:
+    for number in list(numbers)[:_MAX_MOVING]:
         shifted = Num(number.value + Fraction(1, 10**number.decimals), number.decimals, number.name)
         total += abs(ball(evaluate(substitute(node, number, shifted), env, reading)) - centre)
     return total

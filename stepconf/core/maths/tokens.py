@@ -27,6 +27,7 @@ from stepconf.core.maths.notation import (
     OPERATORS,
     RELATIONS,
     SILENT,
+    SUBSCRIPTS,
     SUPERSCRIPTS,
     TEXTUAL,
     UNITS_OF_LETTERS,
@@ -53,6 +54,10 @@ _SIGN_BEFORE = re.compile(r"(?:[+*×·⋅/÷]|\\(?:cdot|times|div))\s*\Z")
 _EUROPEAN = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]")  # 1.250,50: points part its thousands
 _SPACING = re.compile(r"(?:[\s&]|\\q?quad(?![a-z])|\\[,;:! ])*")
 _EQUALLED = re.compile(r"\s*([0-9]{1,20})\s*([-+*·×⋅/÷!(]|\\(?:cdot|times|div)(?![a-z]))?")
+_MARKED = re.compile(r"\^|_|[⁻⁺]?[²³¹⁰⁴-⁹]|[₀-₉]")  # what follows a name: an exponent or a subscript
+_RAISED = re.compile(r"[⁻⁺]?[²³¹⁰⁴-⁹]")
+_BASE = re.compile(r"(?:2|10)(?=\()")  # of `log2(`
+_INDEXED = re.compile(r"(?<![A-Za-z])x([0-9])(?![0-9])")
 _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
 
 
@@ -87,6 +92,12 @@ def tokenize(text: str, answer: bool = False) -> list[Token]:
     return tokens
 
 
+def is_glued(before: Token, token: Token) -> bool:
+    """Whether `token` belongs to the name `before` it: `profit(10)`, `x1`; scripts without spaces part nothing."""
+    named = before.kind == "var" or (before.kind == "word" and unicodedata.category(before.name[-1]) != "Lo")
+    return named and not token.spaced and before.end == token.start
+
+
 class _Lexer:
     """One pass over one text."""
 
@@ -96,6 +107,7 @@ class _Lexer:
         self.zones = [(0, len(text))] if answer else math_zones(text)
         self.zone = 0
         self.european = _EUROPEAN.search(text) is not None
+        self.indexed = {"1", "2"} <= set(_INDEXED.findall(text))  # `3x1 + 2x2` is no sum of 3 × 1 and 2 × 2
         self.spaced = True
         self.brackets = 0  # open ones, but for those of TeX's arguments
         self.money = not answer or text.count("$") % 2 == 1  # whether a dollar sign may be money
@@ -170,6 +182,8 @@ class _Lexer:
                 return self.letters(piece, start)
             case "sub":
                 return self.subscript(start)
+            case "lowered":
+                return self.lower(piece.translate(SUBSCRIPTS), start, end)
             case "currency":
                 self.spaced = True  # no factor continues across money
                 if self.money and not self.delimiter(start):
@@ -218,7 +232,9 @@ class _Lexer:
             case "super":
                 power = piece.translate(SUPERSCRIPTS)
                 self.add("op", "^", start, start)
-                if len(power.lstrip("+-")) <= MAX_DIGITS:
+                if power.isalpha():
+                    self.add("var", power, start, end)
+                elif len(power.lstrip("+-")) <= MAX_DIGITS:
                     self.add("num", power, start, end, Fraction(power))
             case "vulgar":
                 value = Fraction(unicodedata.numeric(piece)).limit_denominator(10)
@@ -310,7 +326,10 @@ class _Lexer:
         lower, after, math = piece.lower(), self.text[end : end + 1], self.in_math(start)
         if piece in GREEK_LETTERS:
             return self.add("var", GREEK_LETTERS[piece], start, end)
-        if lower in FUNCTIONS and (math or after in ("(", "_", "^")):
+        if lower == "log" and (base := _BASE.match(self.text, end)):
+            self.add("func", lower, start, end)
+            return self.add("sub", base[0], end, base.end())
+        if lower in FUNCTIONS and (math or self.applies(piece, end)):
             return self.add("func", lower, start, end)
         if piece == "mod":
             return self.add("op", "mod", start, end)
@@ -321,7 +340,7 @@ class _Lexer:
         if not math or not piece.isascii():
             return self.prose(piece, start)
         follows = self.answer and self.spaced and self.last() in ("num", "word")  # "5 apples", "10 m/s"
-        unit = len(piece) > 1 or (piece in LETTER_UNITS and after in ("", "/"))
+        unit = len(piece) > 1 or (piece in LETTER_UNITS and after in ("", "/", "²", "³"))
         word = (len(piece) >= 4 and not _runs(piece)) or piece in ("and", "or", "per")
         if piece in UNITS_OF_LETTERS or word or (follows and unit):
             return self.add("word", piece, start, end)
@@ -333,6 +352,16 @@ class _Lexer:
             self.add("var", letter, start + i, start + i + 1)
         return end
 
+    def applies(self, piece: str, end: int) -> bool:
+        """Whether the name of a function that ends at `end` in prose is applied there, and is no unit: `m/sec²`."""
+        if self.text[end : end + 1] in ("(", "_", "^"):
+            return True
+        beside = self.tokens[-1] if self.tokens else None
+        measures = beside and (beside.name == "/" or (beside.kind == "num" and self.spaced))
+        if _RAISED.match(self.text, end):
+            return not (measures and piece in UNITS_OF_LETTERS)
+        return "₀" <= self.text[end : end + 1] <= "₉"
+
     def capitals(self, piece: str, start: int) -> int:
         """Capitals side by side name a segment, also where a space stands between them: `A B = 5`."""
         last = self.tokens[-1] if self.last() == "var" else None
@@ -343,11 +372,13 @@ class _Lexer:
 
     def prose(self, piece: str, start: int) -> int:
         """Letters outside formulas: one is a variable, so are the capitals that name a line; others are words."""
-        single = len(piece) == 1 and piece.isascii() and not (piece in "aI" and self.spaced)
+        end = start + len(piece)
+        if piece == "x" and self.indexed and (index := _INDEXED.match(self.text, start)):
+            return self.add("var", f"x_{index[1]}", start, index.end())
+        article = piece in "aI" and self.spaced and not _MARKED.match(self.text, end)
+        single = len(piece) == 1 and piece.isascii() and not article
         line = len(piece) in (2, 3) and piece.isupper() and piece not in UNITS_OF_LETTERS
-        return self.add(
-            "var" if single or (line and self.last() == "op") else "word", piece, start, start + len(piece)
-        )
+        return self.add("var" if single or (line and self.last() == "op") else "word", piece, start, end)
 
     def subscript(self, start: int) -> int:
         """A subscript joins the name before it, so that `x_1` and `x_2` are two variables."""
@@ -355,16 +386,20 @@ class _Lexer:
         if not found:
             return self.add("other", "_", start, start + 1)
         name = re.sub(r"\\text|[\s{}\\]", "", found[1] or found[2] or found[3] or "")
+        return self.lower(name, start, found.end())
+
+    def lower(self, name: str, start: int, end: int) -> int:
+        """`name` as a subscript: of the variable or the number before it, or apart, as the base of a logarithm."""
         last = self.tokens[-1] if self.tokens and not self.spaced else None
         if last is not None and last.kind == "var":
-            self.tokens[-1] = replace(last, name=f"{last.name}_{name}", end=found.end())
-            return found.end()
+            self.tokens[-1] = replace(last, name=f"{last.name}_{name}", end=end)
+            return end
         if last is not None and last.kind == "num":
             value = in_base(last.name, name)
             if value is not None:
-                self.tokens[-1] = replace(last, name=f"{last.name}_{name}", end=found.end(), value=value)
-                return found.end()
-        return self.add("sub", name, start, found.end())
+                self.tokens[-1] = replace(last, name=f"{last.name}_{name}", end=end, value=value)
+                return end
+        return self.add("sub", name, start, end)
 
     def command(self, piece: str, start: int) -> int:
         end = start + len(piece)

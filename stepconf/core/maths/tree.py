@@ -44,6 +44,7 @@ class Unary:
 class Binary:
     """`+ - * / ^ mod pm mp`, or `implicit` (a product without a sign), `mixed` (2 1/2), `of` (a part of).
 
+    `loose` is the product in `7/4t`, where the quotient comes first unless a reading says otherwise.
     `^^` is a power whose exponent has several digits and no braces: TeX sets the first digit alone.
     """
 
@@ -229,6 +230,15 @@ def is_compound(node: Node) -> bool:
 def has_operation(node: Node) -> bool:
     """Whether there is anything to compute in `node`."""
     return any(isinstance(n, Binary | Call) or (isinstance(n, Unary) and n.op == "fact") for n in walk(node))
+
+
+def has_open_division(*nodes: Node) -> bool:
+    """Whether nothing says how far a division reaches in one of the expressions: `1/2x`."""
+    for node in (n for top in nodes for n in walk(top)):
+        match node:
+            case Binary("loose", _, _) | Binary("/", _, Binary("implicit", _, _)):
+                return True
+    return False
 
 
 def substitute(node: Node, old: Node, new: Node) -> Node:

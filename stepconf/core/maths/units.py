@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from stepconf.core.maths.notation import CURRENCIES
-from stepconf.core.maths.tokens import Token
+from stepconf.core.maths.notation import CURRENCIES, UNITS_OF_LETTERS
+from stepconf.core.maths.tokens import Token, is_glued
 from stepconf.core.maths.vocabulary import NOT_UNITS
 
 MAX_WORDS = 6
@@ -151,7 +151,11 @@ def _after_one(tokens: Sequence[Token], at: int, end: int, in_brackets: bool) ->
     token = tokens[at]
     if token.math and not tokens[at - 1].math:
         return at  # a formula begins
+    if is_product(token):
+        return at
     if is_unit(token):
+        if at + 1 < end and tokens[at + 1].kind == "open" and is_glued(token, tokens[at + 1]):
+            return at  # `2 abs(-5)`
         squared = at + 2 < end and tokens[at + 1].name == "^" and tokens[at + 2].kind == "num"
         return at + 3 if squared else at + 1
     if token.kind == "op" and at + 1 < end and is_unit(tokens[at + 1]):
@@ -171,6 +175,14 @@ def is_unit(token: Token) -> bool:
         return False
     # a capital begins a sentence or a name: "A = 5 Total = 7"
     return not (token.name[0].isupper() and token.name[1:].islower())
+
+
+def is_product(token: Token) -> bool:
+    """Whether a word right after a number or brackets is one of variables: `1/2bh`, but not `5cm`."""
+    name = token.name
+    if token.kind != "word" or token.spaced or token.math or not (name.isascii() and name.islower()):
+        return False
+    return 2 <= len(name) <= 3 and name not in UNITS_OF_LETTERS and measure_of(name) is None
 
 
 def _after_remark(tokens: Sequence[Token], at: int, end: int) -> int:

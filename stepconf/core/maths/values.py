@@ -40,6 +40,7 @@ class Reading:
     percent_points: bool = False  # 20% is 20, not 1/5
     product_of_mixed: bool = False  # 2 1/2 is 1, not 5/2
     loose_implicit: bool = False  # 1/2x is (1/2)x
+    tight_division: bool = False  # 1/2x in prose and 6/3 × 10^2 are 1/(2x) and 6/(3 × 10^2)
     pi: Fraction | None = None
     natural_log: bool = False
     percent_of_left: bool = False  # 50 + 20% is 60
@@ -153,6 +154,8 @@ def _binary(op: str, left: Node, right: Node, env: Env, reading: Reading) -> Val
     match op, left, right:
         case "/", _, Binary("implicit", below, rest) if reading.loose_implicit:
             return _apply("*", _binary("/", left, below, env, reading), _value(rest, env, reading))
+        case "loose", Binary("/", above, below), _ if reading.tight_division:
+            return _binary("/", above, Binary("*", below, right), env, reading)
         case "/", Binary("/", above, below), _ if reading.right_division:
             return _apply("/", _value(above, env, reading), _binary("/", below, right, env, PLAIN))
         case "^", Call(name), Unary() if name in ANGLED:
@@ -165,7 +168,7 @@ def _binary(op: str, left: Node, right: Node, env: Env, reading: Reading) -> Val
         return _apply("*", a / 100 if reading.percent_points else a, b)
     if op == "mixed":
         return _apply("*" if reading.product_of_mixed else "+", a, b)
-    return _apply({"implicit": "*", "^^": "^"}.get(op, op), a, b)
+    return _apply({"implicit": "*", "loose": "*", "^^": "^"}.get(op, op), a, b)
 
 
 def _apply(op: str, a: Value, b: Value) -> Value:
