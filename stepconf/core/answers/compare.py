@@ -27,8 +27,10 @@ from stepconf.core.answers.conditions import (
     assigns,
     given,
     infinite,
+    letters,
     named,
     proportion,
+    turned,
     variable_of,
 )
 from stepconf.core.answers.scalars import Scalars, all_of, any_of, value_of
@@ -50,7 +52,6 @@ from stepconf.core.maths.tree import (
     Words,
     expressions,
     has_sign_choice,
-    nodes,
     with_sign,
 )
 from stepconf.core.maths.units import measure
@@ -73,6 +74,9 @@ class Comparison:
 
     def same(self, a: Form, b: Form) -> bool | None:
         """Dispatches on form. Both are complete readings."""
+        for listing, value in ((a, b), (b, a)):
+            if isinstance(listing, Listing) and _is_alternatives(listing) and _is_single(value):
+                return self._one_of(listing, value)
         a, b = _plain(a), _plain(b)
         if a == b:
             return True
@@ -134,16 +138,41 @@ class Comparison:
         ranges = [as_ranges(form) for form in (a, b)]
         if ranges[0] is not None and ranges[1] is not None:
             return self.same(ranges[0], ranges[1])
-        equation = isinstance(statement, Statement) and set(statement.signs) <= EQUALS
-        if isinstance(statement, Statement) and equation and (statement is b or assigns(statement)):
-            return any_of([self.same(value, other) for value in given(statement)])
-        if isinstance(statement, Statement) and equation and isinstance(other, EXPRESSIONS):
-            if not any(isinstance(n, Var) for n in nodes(statement.sides[0])):
+        if isinstance(statement, Statement) and set(statement.signs) <= EQUALS:
+            is_gold, statement = statement is a, turned(statement)
+            value = isinstance(other, (*EXPRESSIONS, Quantity))
+            if is_gold and value and not letters(statement.sides[0]) and letters(statement.sides[-1]):
                 return False  # `7 = 11a + c` is no value
-            return any_of([self.same(value, other) for value in given(statement)])  # `|AB| = 1`
+            if value or not is_gold or assigns(statement):
+                return self._equation(statement, other)
         if isinstance(statement, Statement) and statement.signs == ("in",):
             return self.same(statement.sides[1], other)
         return self._as_sets(a, b)
+
+    def _equation(self, statement: Statement, value: Form) -> bool | None:
+        """An equation against a value: its value, or one that its sides give in several forms.
+
+        In "90 minutes = 1.5 hours" each side counts, in "5 * 3 = 16" only the last one; "1/3 = 0.33" is unclear.
+        """
+        same = any_of([self.same(side, value) for side in given(statement)])
+        last, sides = statement.sides[-1], statement.sides
+        sides = sides if letters(sides[0]) == letters(last) and not assigns(statement) else sides[1:]
+        if same is not False or any(letters(side) != letters(last) for side in sides):
+            return same
+        said = next((side for side in sides[:-1] if self.same(side, value)), None)
+        if said is None:
+            return False
+        if all(self.same(side, last) for side in sides):
+            return True
+        return None if self.scalars.near(said, last) else False
+
+    def _one_of(self, listing: Listing, value: Form) -> bool | None:
+        """Values joined by "or" against one: the same if it is among them and they are all this one."""
+        verdicts = [self.same(item, value) for item in listing.items]
+        if True not in verdicts:
+            return any_of(verdicts)
+        meant = listing.items[verdicts.index(True)]
+        return all_of([self.same(item, meant) for item in listing.items]) or None
 
     def _conditions(self, a: Statement, b: Statement) -> bool | None:
         """Equations and inequalities: the same if the differences of their sides are proportional."""
@@ -187,7 +216,9 @@ class Comparison:
 
     def _listing(self, a: Form, b: Form) -> bool | None:
         if not _items(a) or not _items(b):  # one value, or a union, against several values
-            single = a if _items(b) else b
+            single, items = (a, _items(b)) if _items(b) else (b, _items(a))
+            if "" in (_brackets(a), _brackets(b)) and all(self.same(item, single) for item in items):
+                return None  # "1/2, 0.5": one value in two forms, or two?
             return False if isinstance(single, EXPRESSIONS) and single != Const("empty") else None
         brackets, counts = {_brackets(a), _brackets(b)}, (len(_items(a)), len(_items(b)))
         if counts[0] != counts[1]:
@@ -246,6 +277,16 @@ def _plain(form: Form) -> Form:
         return Listing(brackets, tuple(items)) if brackets in ("", "{}", "or") else form
     both = _both_signs(form)
     return Listing("", tuple(both)) if len(both) > 1 else form
+
+
+def _is_alternatives(listing: Listing) -> bool:
+    """Whether values, not conditions, are joined by "or"."""
+    return listing.brackets == "or" and all(map(_is_single, listing.items))
+
+
+def _is_single(form: Form) -> bool:
+    """Whether a form is one value, with a unit or without."""
+    return isinstance(form, (*EXPRESSIONS, Quantity)) and len(_both_signs(form)) == 1 and form != REALS
 
 
 def _both_signs(form: Form) -> list[Form]:

@@ -32,6 +32,7 @@ from stepconf.core.maths.units import measure, measure_of
 from stepconf.core.maths.values import IMAGINARY_UNIT, Reading, UndecidableError, evaluate
 
 TOLERANCE = Fraction(1000001, 10**12)  # 0.666666 and 0.666667 are both 2/3
+ROUNDED = Fraction(1, 20)
 _STRENGTH = (WORDS, RATIONALS, POLYNOMIALS, BALLS, SYMPY)
 _PLAIN = Reading(radians=True)
 _DEGREES = Reading(radians=True, degrees=True)
@@ -70,6 +71,14 @@ class Scalars:
                     if m
                 ]
         return self._values(value_of(values[0]), value_of(values[1]))
+
+    def near(self, a: Form, b: Form) -> bool:
+        """Whether one value may be a rounding of the other; True where that cannot be computed."""
+        try:
+            ratio = evaluate(Binary("/", value_of(a), value_of(b)), {"i": IMAGINARY_UNIT}, _PLAIN)
+        except UndecidableError:
+            return True
+        return close(ratio, Fraction(1), ROUNDED)
 
     def _values(self, a: Node, b: Node) -> bool | None:
         kinds = [_peeled(a)[0], _peeled(b)[0]]
