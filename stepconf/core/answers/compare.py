@@ -13,7 +13,6 @@ Conventions, where data sets disagree:
 """
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -33,7 +32,9 @@ from stepconf.core.answers.conditions import (
     turned,
     variable_of,
 )
+from stepconf.core.answers.letters import without_domain
 from stepconf.core.answers.scalars import Scalars, all_of, any_of, value_of
+from stepconf.core.answers.wording import same_words
 from stepconf.core.maths.decide import POLYNOMIALS, SYMPY
 from stepconf.core.maths.tree import (
     EXPRESSIONS,
@@ -84,7 +85,8 @@ class Comparison:
         if Choice in kinds:
             return self._choice(a, b)
         if Words in kinds:
-            return _words(a, b)
+            # words without any number against a value may be any answer
+            return same_words(a.text, b.text) if isinstance(a, Words) and isinstance(b, Words) else None
         if Clock in kinds:
             return self._clock(a, b)
         if Statement in kinds or REALS in (a, b) or "or" in (_brackets(a), _brackets(b)):
@@ -269,8 +271,9 @@ class Comparison:
 def _plain(form: Form) -> Form:
     """Without what says nothing about the value: a bare list of one, a set of one, both signs of a ±."""
     if isinstance(form, Listing):
-        items = [part for item in form.items for part in _both_signs(item)]
-        if len(items) == 1 and form.brackets in ("", "{}"):
+        parts = without_domain(form.items) if form.brackets in ("", "or") else form.items
+        items = [part for item in parts for part in _both_signs(item)]
+        if len(items) == 1 and form.brackets in ("", "{}", "or"):
             return _plain(items[0])
         stated = any(isinstance(item, Statement) for item in items)
         brackets = "" if form.brackets == "or" and not stated else form.brackets
@@ -305,15 +308,6 @@ def _brackets(form: Form) -> str | None:
 
 def _items(form: Form) -> tuple[Form, ...]:
     return form.items if isinstance(form, Listing) and form.brackets != ":" else ()
-
-
-def _words(a: Form, b: Form) -> bool | None:
-    """Words against words; words without any number against a value are another answer."""
-    if isinstance(a, Words) and isinstance(b, Words):
-        left, right = (" ".join(re.findall(r"[^\W_]+", form.text.casefold())) for form in (a, b))
-        # "abcd" and "dcba" may be products of variables.
-        return True if left == right else None if sorted(left) == sorted(right) else False
-    return None
 
 
 def _day_times(clock: Clock) -> set[tuple[int, int]]:

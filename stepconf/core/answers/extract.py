@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stepconf.core.answers.literal import literal_answer
+from stepconf.core.answers.wording import RATIO
 from stepconf.core.maths.forms import head, read
 from stepconf.core.maths.notation import FUNCTIONS, UPRIGHT, folded
 from stepconf.core.maths.tree import Num, Var
@@ -233,6 +234,8 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
         return _clean(rest.partition("\n")[0]) or None
     filler = _FILLER.match(rest)
     rest = _signed(rest[filler.end() :] if filler else rest)
+    if ratio := RATIO.match(rest):
+        return ratio.group()
     if formulas := _formulas_at(rest, 0):
         return None if _goes_on(text, start, formulas, sentence) else formulas
     rest = rest if bold else _calm(rest)

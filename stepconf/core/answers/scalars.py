@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from stepconf.core.answers.letters import coefficient, in_celsius, renamed, temperature, units_in_letters
 from stepconf.core.maths.decide import (
     BALLS,
     POLYNOMIALS,
@@ -58,9 +59,13 @@ class Scalars:
 
     def same(self, a: Form, b: Form) -> bool | None:
         """Values with or without units."""
+        warm = temperature(a), temperature(b)
+        if warm[0] and warm[1]:
+            return self._values(*(in_celsius(*one) for one in warm if one))
         units = [form.unit if isinstance(form, Quantity) else () for form in (a, b)]
         values = [form.value if isinstance(form, Quantity) else form for form in (a, b)]
         measures = [measure(unit) for unit in units]
+        values = [one[0] if one and not any(measures) else v for one, v in zip(warm, values, strict=True)]
         if measures[0] and measures[1]:
             if measures[0].dimension != measures[1].dimension:
                 return False
@@ -70,7 +75,10 @@ class Scalars:
                     for value, m in zip(values, measures, strict=True)
                     if m
                 ]
-        return self._values(value_of(values[0]), value_of(values[1]))
+        one, other = map(value_of, values)
+        same = self._values(one, other)
+        spelled = units_in_letters(one) or units_in_letters(other)
+        return None if same is False and spelled and any(measures) else same  # 42 mu m and 0.042 mm
 
     def near(self, a: Form, b: Form) -> bool:
         """Whether one value may be a rounding of the other; True where that cannot be computed."""
@@ -105,7 +113,15 @@ class Scalars:
         self.note(decision.by or BALLS)
         if decision.same is None and names[0] == names[1]:
             return self._by_algebra(a, b)
-        return decision.same
+        return None if decision.same is False and self._is_open(a, b) else decision.same
+
+    def _is_open(self, a: Node, b: Node) -> bool:
+        """Whether two different expressions may mean one: with letters as a unit, or named otherwise."""
+        lone = coefficient(a), coefficient(b)
+        if not (variables(a) - {"i"} and variables(b) - {"i"}):
+            one, other = lone[0] or a, lone[1] or b
+            return any(lone) and self._numbers(_peeled(one)[1], _peeled(other)[1]) is not False
+        return any(same_expression(a, other, _PLAIN).same for other in renamed(a, b))
 
     def _numbers(self, a: Node, b: Node) -> bool | None:
         verdicts: list[bool | None] = []
