@@ -207,6 +207,11 @@ COMPARED = [
     ("119", "C(10,3)", False),
     ("(10,3)", "C(10,3)", True),
     ("60", "P(5,3)", True),
+    ("\u20ac5", "\\$5", False),
+    ("\u20ac5", "\u00a35", False),
+    ("\u20ac5", "5 euros", True),
+    ("\u20ac5", "5", True),
+    ("\u00a31,000", "$1000$", True),
     ("-3", "\\text{negative } 3", True),
 ]
 

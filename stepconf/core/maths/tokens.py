@@ -172,7 +172,7 @@ class _Lexer:
                 return self.subscript(start)
             case "currency":
                 self.spaced = True  # no factor continues across money
-                if self.money and not self.delimiter(start):
+                if (self.money or piece != "$") and not self.delimiter(start):
                     self.add("currency", piece, start, end)
                 self.spaced = True
             case _:
