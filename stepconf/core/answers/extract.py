@@ -16,7 +16,7 @@ from stepconf.core.answers.literal import literal_answer
 from stepconf.core.answers.wording import RATIO
 from stepconf.core.maths.forms import head, read
 from stepconf.core.maths.notation import FUNCTIONS, UPRIGHT, folded
-from stepconf.core.maths.tree import Num, Var
+from stepconf.core.maths.tree import Num, Var, Words
 from stepconf.core.reasoning import BY_MARKS, Thinking, after_thinking, divide
 
 AnswerType = Literal["math", "number", "choice", "yesno", "string", "literal", "code"]
@@ -74,6 +74,7 @@ _LONE_CHOICE = re.compile(r"\(([A-J])\)|^\W{0,4}([A-J])\W{0,4}$", re.MULTILINE)
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,8}```[^\n]*\n?", re.MULTILINE)
 _LEADING = re.compile(r"^(?:\n[ \t]*[-•*][ \t]|[\s*:_\"'`=：\u201c])+")  # at a line's start, `- ` is a bullet
+_BULLETS = re.compile(r"[\s:*_]{0,8}?((?:\n\s{0,8}[-•*][ \t]+[^\s][^\n]{0,60}){2,20})")
 _SAID_SIGN = re.compile(
     r"(?:negative|minus)\s{1,3}"
     r"(?=(\$|\\\()?\s?(?:\.?[0-9][0-9.,/]{0,40}|\\[dt]?frac\{[0-9]{1,20}\}\{[0-9]{1,20}\})\s?(\$|\\\))?)",
@@ -222,6 +223,7 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
 
     Words may be the answer at the end of a solution only: before it, they announce one.
     """
+    listed = _bullets(text[start : start + _TAIL_CHARS])
     rest = _LEADING.sub("", text[start : start + _TAIL_CHARS])
     bold = next((mark for mark in ("**", "__") if text.endswith(mark, 0, start)), "")
     if _PHRASE.search(text, max(0, start - 30), start):
@@ -236,6 +238,8 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
     rest = _signed(rest[filler.end() :] if filler else rest)
     if ratio := RATIO.match(rest):
         return ratio.group()
+    if listed:
+        return listed
     if formulas := _formulas_at(rest, 0):
         return None if _goes_on(text, start, formulas, sentence) else formulas
     rest = rest if bold else _calm(rest)
@@ -252,6 +256,15 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
         return values[0]
     at_end = len(text) - start < _AT_END
     return sentence if not values and at_end and 0 < len(sentence.split()) <= 5 else None
+
+
+def _bullets(text: str) -> str:
+    """The values of a list with bullets at the head of a text; "" where there is one, or it is talk."""
+    found = _BULLETS.match(text)
+    lines = [_clean(line.strip()[1:]) for line in found[1].split("\n") if line.strip()] if found else []
+    values = [read(line) for line in lines]
+    plain = all(forms and not isinstance(forms[0], Words) for forms in values)
+    return ", ".join(line.strip("$") for line in lines) if plain else ""
 
 
 def _signed(rest: str) -> str:

@@ -60,7 +60,7 @@ def same_words(a: str, b: str) -> bool | None:
         return None
     # "abcd" and "dcba" may be products of variables
     anagrams = sorted("".join(one)) == sorted("".join(other))
-    return None if anagrams or any(_one_stem(x, y) for x in one for y in other) else False
+    return None if anagrams or any(_one_stem(x, y) for x in one for y in other if x != y) else False
 
 
 def _content(text: str) -> list[str]:
