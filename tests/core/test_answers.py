@@ -150,6 +150,8 @@ COMPARED = [
     ("\\frac{2a}{3}", "\\frac{2a}{3} \\approx 0.667a", True),
     ("\\frac13", "\\frac23 \\approx 0.667", False),
     ("x", "x \\approx 0.667", False),
+    ("\\pi", "\\pi \\approx 5", None),
+    ("2", "x = 1.5 \\approx 2", True),
     ("1/2", "1/2, or 50%", True),
     ("50", "1/2, or 50%", True),
     ("1500", "1,500 meters, or 1.5 km", True),

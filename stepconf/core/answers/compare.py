@@ -8,6 +8,9 @@ Conventions, where data sets disagree:
 - A percentage equals its number and its fraction: 28% is 28 and 0.28. An angle in degrees equals its number.
 - A decimal equals what it is within 1e-6 of, relative below 1: 0.333333 is 1/3 and 0.33 is not.
 - {1, 2} and a bare "1, 2" have no order; (1, 2) has. (1, 2) may be a pair or an open interval.
+- A value that is given in several forms (2/3, about 0.667; 1,500 m, or 1.5 km) counts in each of them.
+- Words differ only where both are short and share nothing. A number times letters may be the number in a unit, and
+  the name of one letter is free: both are left open.
 - Clock times are compared as times, 3:15 is not 1:5; a ratio equals its value. A base that only one side has does
   not count; two numbers with bases are compared by value.
 """
@@ -156,8 +159,10 @@ class Comparison:
 
         In "90 minutes = 1.5 hours" each side counts, in "5 * 3 = 16" only the last one; "1/3 = 0.33" is unclear.
         """
-        same = any_of([self.same(side, value) for side in given(statement)])
-        last, sides = statement.sides[-1], statement.sides
+        verdicts = [self.same(side, value) for side in given(statement)]
+        same, last, sides = any_of(verdicts), statement.sides[-1], statement.sides
+        if verdicts[0] is False and same and not self.scalars.near(given(statement)[1], last):
+            return None  # "pi ~ 5" says two things
         sides = sides if letters(sides[0]) == letters(last) and not assigns(statement) else sides[1:]
         if same is not False or any(letters(side) != letters(last) for side in sides):
             return same
