@@ -196,6 +196,8 @@ COMPARED = [
     ("42", "42\\,\\mu\\text{m}", None),
     ("0.042 mm", "42\\,\\mu\\text{m}", None),
     ("5", "x + 5", False),
+    ("4 m^2", "4 m", False),
+    ("4 m", "4 m^2", False),
     ("\\frac{\\pi}{6}+2\\pi k", "x = \\frac{\\pi}{6} + 2\\pi k, k \\in \\mathbb{Z}", True),
     ("\\frac{\\pi}{6}+2\\pi k", "\\frac{13\\pi}{6}+2\\pi n", None),
     ("\\frac{\\pi}{6}+2\\pi k", "\\frac{\\pi}{3}+2\\pi n", False),

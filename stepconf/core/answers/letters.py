@@ -19,7 +19,7 @@ from stepconf.core.maths.tree import (
     variables,
     walk,
 )
-from stepconf.core.maths.units import measure_of
+from stepconf.core.maths.units import Measure, measure, measure_of
 
 _ONE = Num(Fraction(1))
 _COUNTERS = frozenset("klmn")  # that usually run through the integers
@@ -57,6 +57,16 @@ def units_in_letters(node: Node) -> bool:
     names = variables(node) - {"i"}
     known = all(name in _UNIT_LETTERS or measure_of(name) for name in names)
     return bool(names) and known and coefficient(node) is not None
+
+
+def power_of_unit(node: Node) -> Measure | None:
+    """What a number times the power of a letter measures where that is a unit: `4 m^2`."""
+    match node:
+        case Binary("implicit", value, Binary("^" | "^^", Var(letter), Num() as power)) if not variables(
+            value
+        ):
+            return measure((letter, f"^{power.name}")) if power.name in ("2", "3") else None
+    return None
 
 
 def _without_letters(node: Node) -> Node | None:

@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from stepconf.core.answers.letters import coefficient, in_celsius, renamed, temperature, units_in_letters
+from stepconf.core.answers.letters import (
+    coefficient,
+    in_celsius,
+    power_of_unit,
+    renamed,
+    temperature,
+    units_in_letters,
+)
 from stepconf.core.maths.decide import (
     BALLS,
     POLYNOMIALS,
@@ -76,6 +83,9 @@ class Scalars:
                     if m
                 ]
         one, other = map(value_of, values)
+        implied = [m or power_of_unit(v) for m, v in zip(measures, (one, other), strict=True)]
+        if any(measures) and implied[0] and implied[1] and implied[0].dimension != implied[1].dimension:
+            return False  # 4 m and 4 m^2
         same = self._values(one, other)
         spelled = units_in_letters(one) or units_in_letters(other)
         return None if same is False and spelled and any(measures) else same  # 42 mu m and 0.042 mm
