@@ -179,7 +179,9 @@ class Comparison:
         if True not in verdicts:
             return any_of(verdicts)
         meant = listing.items[verdicts.index(True)]
-        return all_of([self.same(item, meant) for item in listing.items]) or None
+        if all(self.same(item, meant) for item in listing.items):
+            return True
+        return None if all(self.scalars.near(item, meant) for item in listing.items) else False  # "5 or 6"
 
     def _conditions(self, a: Statement, b: Statement) -> bool | None:
         """Equations and inequalities: the same if the differences of their sides are proportional."""
