@@ -13,10 +13,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from stepconf.core.answers import Found, boxed, find_answer, gold_answer, holds_tower, same_answer
+from stepconf.core.answers import Found, boxed, find_answer, gold_answer, holds_tower, readings, same_answer
 from stepconf.core.maths.algebra import fix_draws
 from stepconf.core.maths.decide import Decision
-from stepconf.core.maths.forms import read
 from stepconf.core.records import Label, Solution, Solved, Verdict
 from stepconf.verifiers.base import Verifier
 from stepconf.workers.pool import Outcome, Pool
@@ -203,7 +202,9 @@ def _second_opinion(pair: Pair) -> Decision:
         return Decision(True, "math-verify")
     parsed = zip(pair[:2], (gold, predicted), strict=True)
     whole = all(_read_to_the_end(text, objects) for text, objects in parsed)
-    return Decision(False if whole and not all(map(read, pair[:2])) else None, "math-verify" if whole else "")
+    return Decision(
+        False if whole and not all(map(readings, pair[:2])) else None, "math-verify" if whole else ""
+    )
 
 
 def _read_to_the_end(text: str, parsed: list[Any]) -> bool:

@@ -11,6 +11,7 @@ from stepconf.core.answers.extract import (
     gold_answer,
 )
 from stepconf.core.answers.same import holds_tower, same_answer
+from stepconf.core.answers.wording import readings
 
 __all__ = [
     "ANSWER_TYPES",
@@ -22,5 +23,6 @@ __all__ = [
     "find_answer",
     "gold_answer",
     "holds_tower",
+    "readings",
     "same_answer",
 ]

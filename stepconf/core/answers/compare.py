@@ -8,12 +8,14 @@ Conventions, where data sets disagree:
 - A percentage equals its number and its fraction: 28% is 28 and 0.28. An angle in degrees equals its number.
 - A decimal equals what it is within 1e-6 of, relative below 1: 0.333333 is 1/3 and 0.33 is not.
 - {1, 2} and a bare "1, 2" have no order; (1, 2) has. (1, 2) may be a pair or an open interval.
+- A value that is given in several forms (2/3, about 0.667; 1,500 m, or 1.5 km) counts in each of them.
+- Words differ only where both are short and share nothing. A number times letters may be the number in a unit, and
+  the name of one letter is free: both are left open.
 - Clock times are compared as times, 3:15 is not 1:5; a ratio equals its value. A base that only one side has does
   not count; two numbers with bases are compared by value.
 """
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -27,11 +29,15 @@ from stepconf.core.answers.conditions import (
     assigns,
     given,
     infinite,
+    letters,
     named,
     proportion,
+    turned,
     variable_of,
 )
+from stepconf.core.answers.letters import without_domain
 from stepconf.core.answers.scalars import Scalars, all_of, any_of, value_of
+from stepconf.core.answers.wording import same_words
 from stepconf.core.maths.decide import POLYNOMIALS, SYMPY
 from stepconf.core.maths.tree import (
     EXPRESSIONS,
@@ -50,7 +56,6 @@ from stepconf.core.maths.tree import (
     Words,
     expressions,
     has_sign_choice,
-    nodes,
     with_sign,
 )
 from stepconf.core.maths.units import measure
@@ -73,6 +78,9 @@ class Comparison:
 
     def same(self, a: Form, b: Form) -> bool | None:
         """Dispatches on form. Both are complete readings."""
+        for listing, value in ((a, b), (b, a)):
+            if isinstance(listing, Listing) and _is_alternatives(listing) and _is_single(value):
+                return self._one_of(listing, value)
         a, b = _plain(a), _plain(b)
         if a == b:
             return True
@@ -80,7 +88,8 @@ class Comparison:
         if Choice in kinds:
             return self._choice(a, b)
         if Words in kinds:
-            return _words(a, b)
+            # words without any number against a value may be any answer
+            return same_words(a.text, b.text) if isinstance(a, Words) and isinstance(b, Words) else None
         if Clock in kinds:
             return self._clock(a, b)
         if Statement in kinds or REALS in (a, b) or "or" in (_brackets(a), _brackets(b)):
@@ -134,16 +143,45 @@ class Comparison:
         ranges = [as_ranges(form) for form in (a, b)]
         if ranges[0] is not None and ranges[1] is not None:
             return self.same(ranges[0], ranges[1])
-        equation = isinstance(statement, Statement) and set(statement.signs) <= EQUALS
-        if isinstance(statement, Statement) and equation and (statement is b or assigns(statement)):
-            return any_of([self.same(value, other) for value in given(statement)])
-        if isinstance(statement, Statement) and equation and isinstance(other, EXPRESSIONS):
-            if not any(isinstance(n, Var) for n in nodes(statement.sides[0])):
+        if isinstance(statement, Statement) and set(statement.signs) <= EQUALS:
+            is_gold, statement = statement is a, turned(statement)
+            value = isinstance(other, (*EXPRESSIONS, Quantity))
+            if is_gold and value and not letters(statement.sides[0]) and letters(statement.sides[-1]):
                 return False  # `7 = 11a + c` is no value
-            return any_of([self.same(value, other) for value in given(statement)])  # `|AB| = 1`
+            if value or not is_gold or assigns(statement):
+                return self._equation(statement, other)
         if isinstance(statement, Statement) and statement.signs == ("in",):
             return self.same(statement.sides[1], other)
         return self._as_sets(a, b)
+
+    def _equation(self, statement: Statement, value: Form) -> bool | None:
+        """An equation against a value: its value, or one that its sides give in several forms.
+
+        In "90 minutes = 1.5 hours" each side counts, in "5 * 3 = 16" only the last one; "1/3 = 0.33" is unclear.
+        """
+        verdicts = [self.same(side, value) for side in given(statement)]
+        same, last, sides = any_of(verdicts), statement.sides[-1], statement.sides
+        if verdicts[0] is False and same and not self.scalars.near(given(statement)[1], last):
+            return None  # "pi ~ 5" says two things
+        sides = sides if letters(sides[0]) == letters(last) and not assigns(statement) else sides[1:]
+        if same is not False or any(letters(side) != letters(last) for side in sides):
+            return same
+        said = next((side for side in sides[:-1] if self.same(side, value)), None)
+        if said is None:
+            return False
+        if all(self.same(side, last) for side in sides):
+            return True
+        return None if self.scalars.near(said, last) else False
+
+    def _one_of(self, listing: Listing, value: Form) -> bool | None:
+        """Values joined by "or" against one: the same if it is among them and they are all this one."""
+        verdicts = [self.same(item, value) for item in listing.items]
+        if True not in verdicts:
+            return any_of(verdicts)
+        meant = listing.items[verdicts.index(True)]
+        if all(self.same(item, meant) for item in listing.items):
+            return True
+        return None if all(self.scalars.near(item, meant) for item in listing.items) else False  # "5 or 6"
 
     def _conditions(self, a: Statement, b: Statement) -> bool | None:
         """Equations and inequalities: the same if the differences of their sides are proportional."""
@@ -187,7 +225,9 @@ class Comparison:
 
     def _listing(self, a: Form, b: Form) -> bool | None:
         if not _items(a) or not _items(b):  # one value, or a union, against several values
-            single = a if _items(b) else b
+            single, items = (a, _items(b)) if _items(b) else (b, _items(a))
+            if "" in (_brackets(a), _brackets(b)) and all(self.same(item, single) for item in items):
+                return None  # "1/2, 0.5": one value in two forms, or two?
             return False if isinstance(single, EXPRESSIONS) and single != Const("empty") else None
         brackets, counts = {_brackets(a), _brackets(b)}, (len(_items(a)), len(_items(b)))
         if counts[0] != counts[1]:
@@ -238,14 +278,25 @@ class Comparison:
 def _plain(form: Form) -> Form:
     """Without what says nothing about the value: a bare list of one, a set of one, both signs of a ±."""
     if isinstance(form, Listing):
-        items = [part for item in form.items for part in _both_signs(item)]
-        if len(items) == 1 and form.brackets in ("", "{}"):
+        parts = without_domain(form.items) if form.brackets in ("", "or") else form.items
+        items = [part for item in parts for part in _both_signs(item)]
+        if len(items) == 1 and form.brackets in ("", "{}", "or"):
             return _plain(items[0])
         stated = any(isinstance(item, Statement) for item in items)
         brackets = "" if form.brackets == "or" and not stated else form.brackets
         return Listing(brackets, tuple(items)) if brackets in ("", "{}", "or") else form
     both = _both_signs(form)
     return Listing("", tuple(both)) if len(both) > 1 else form
+
+
+def _is_alternatives(listing: Listing) -> bool:
+    """Whether values, not conditions, are joined by "or"."""
+    return listing.brackets == "or" and all(map(_is_single, listing.items))
+
+
+def _is_single(form: Form) -> bool:
+    """Whether a form is one value, with a unit or without."""
+    return isinstance(form, (*EXPRESSIONS, Quantity)) and len(_both_signs(form)) == 1 and form != REALS
 
 
 def _both_signs(form: Form) -> list[Form]:
@@ -264,15 +315,6 @@ def _brackets(form: Form) -> str | None:
 
 def _items(form: Form) -> tuple[Form, ...]:
     return form.items if isinstance(form, Listing) and form.brackets != ":" else ()
-
-
-def _words(a: Form, b: Form) -> bool | None:
-    """Words against words; words without any number against a value are another answer."""
-    if isinstance(a, Words) and isinstance(b, Words):
-        left, right = (" ".join(re.findall(r"[^\W_]+", form.text.casefold())) for form in (a, b))
-        # "abcd" and "dcba" may be products of variables.
-        return True if left == right else None if sorted(left) == sorted(right) else False
-    return None
 
 
 def _day_times(clock: Clock) -> set[tuple[int, int]]:

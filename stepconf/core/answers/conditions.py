@@ -15,6 +15,7 @@ from stepconf.core.maths.tree import (
     Unary,
     Union,
     Var,
+    nodes,
     variables,
 )
 from stepconf.core.maths.values import UndecidableError
@@ -32,10 +33,26 @@ def assigns(statement: Statement) -> bool:
 
 
 def given(statement: Statement) -> list[Form]:
-    """What an equation gives as its value: its last side, and the last exact one before an approximation."""
+    """What an equation gives as its value: its last side, and the last exact one before an approximation.
+
+    The first side counts where it is no name: "2/3 ~ 0.667", but not "x ~ 0.667".
+    """
     signs, sides = statement.signs, statement.sides
     exact = signs.index("~") if "~" in signs else len(signs)
-    return [sides[-1], sides[exact]] if 0 < exact < len(signs) else [sides[-1]]
+    is_value = exact > 0 or letters(sides[0]) <= letters(sides[-1])
+    return [sides[-1], sides[exact]] if is_value and exact < len(signs) else [sides[-1]]
+
+
+def letters(form: Form) -> set[str]:
+    """The names of the variables in a form."""
+    return {node.name for node in nodes(form) if isinstance(node, Var)}
+
+
+def turned(statement: Statement) -> Statement:
+    """ "5 = x" as "x = 5"; other statements as they are."""
+    sides = statement.sides
+    named_last = len(sides) == 2 and isinstance(sides[1], Var) and not letters(sides[0])
+    return Statement(statement.signs, sides[::-1]) if named_last else statement
 
 
 def named(statement: Statement) -> Form:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stepconf.core.answers.literal import literal_answer
+from stepconf.core.answers.wording import RATIO
 from stepconf.core.maths.forms import head, read
 from stepconf.core.maths.notation import FUNCTIONS, UPRIGHT, folded
-from stepconf.core.maths.tree import Num, Var
+from stepconf.core.maths.tree import Num, Var, Words
 from stepconf.core.reasoning import BY_MARKS, Thinking, after_thinking, divide
 
 AnswerType = Literal["math", "number", "choice", "yesno", "string", "literal", "code"]
@@ -58,7 +59,7 @@ _FORMULA = re.compile(
 )
 _PERCENT = re.compile(r"\s?(?:\\?%|percent\b|pct\b)")
 _NUMBER = re.compile(
-    r"(?<![\w.,])[-+\u2212]?(?:[$\u20ac\u00a3\u00a5]\s?)?[-+\u2212]?"
+    r"(?<![\w.,])(?:(?<!-)negative\s{1,3}|(?<=\bis\s)minus\s{1,3})?[-+\u2212]?(?:[$\u20ac\u00a3\u00a5]\s?)?[-+\u2212]?"
     r"(?:[0-9]{1,2}:[0-5][0-9](?:\s?[ap]\.?m\b\.?)?|[0-9]+\s[0-9]+/[0-9]+"
     r"|(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:[.,][0-9]+)?(?:\s?/\s?[0-9]+)?(?:[eE][-+]?[0-9]{1,4}\b)?|\.[0-9]+)"
     r"(?:\s?(?:\\?%|percent\b|pct\b))?",
@@ -72,7 +73,14 @@ _CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-J])\)?(?![A-Za-z'\u2019])")
 _LONE_CHOICE = re.compile(r"\(([A-J])\)|^\W{0,4}([A-J])\W{0,4}$", re.MULTILINE)
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,8}```[^\n]*\n?", re.MULTILINE)
-_LEADING = re.compile(r"^[\s*:_\"'`=：\u201c]+")
+_LEADING = re.compile(r"^(?:\n[ \t]*[-•*][ \t]|[\s*:_\"'`=：\u201c])+")  # at a line's start, `- ` is a bullet
+_BULLETS = re.compile(r"[\s:*_]{0,8}?((?:\n\s{0,8}[-•*][ \t]+[^\s][^\n]{0,60}){2,20})")
+_SAID_SIGN = re.compile(
+    r"(?:negative|minus)\s{1,3}"
+    r"(?=(\$|\\\()?\s?(?:\.?[0-9][0-9.,/]{0,40}|\\[dt]?frac\{[0-9]{1,20}\}\{[0-9]{1,20}\})\s?(\$|\\\))?)",
+    re.IGNORECASE,
+)
+_EXCLAIMED = re.compile(r"(?<=[0-9])!(?=[*_\"”]*(?:\s*$|\s*\n|\s+[^\sa-z0-9=+*/^,.()<>≈×·÷\\$-]))")
 _AT_END = 100  # characters: what stands so near the end ends the solution
 _TAIL_CHARS = 4000  # how far after a mark, or from the end, an answer is looked for
 _MAX_PARTS = 20  # boxes or formulas that may together be one answer
@@ -215,6 +223,7 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
 
     Words may be the answer at the end of a solution only: before it, they announce one.
     """
+    listed = _bullets(text[start : start + _TAIL_CHARS])
     rest = _LEADING.sub("", text[start : start + _TAIL_CHARS])
     bold = next((mark for mark in ("**", "__") if text.endswith(mark, 0, start)), "")
     if _PHRASE.search(text, max(0, start - 30), start):
@@ -226,9 +235,14 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
     if text.endswith("####", 0, start):
         return _clean(rest.partition("\n")[0]) or None
     filler = _FILLER.match(rest)
-    rest = rest[filler.end() :] if filler else rest
+    rest = _signed(rest[filler.end() :] if filler else rest)
+    if ratio := RATIO.match(rest):
+        return ratio.group()
+    if listed:
+        return listed
     if formulas := _formulas_at(rest, 0):
         return None if _goes_on(text, start, formulas, sentence) else formulas
+    rest = rest if bold else _calm(rest)
     line = _clean(rest.partition("\n")[0].replace("$ $", " "))
     if _is_formula(line):
         return line
@@ -242,6 +256,33 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
         return values[0]
     at_end = len(text) - start < _AT_END
     return sentence if not values and at_end and 0 < len(sentence.split()) <= 5 else None
+
+
+def _bullets(text: str) -> str:
+    """The values of a list with bullets at the head of a text; "" where there is one, or it is talk."""
+    found = _BULLETS.match(text)
+    lines = [_clean(line.strip()[1:]) for line in found[1].split("\n") if line.strip()] if found else []
+    values = [read(line) for line in lines]
+    plain = all(forms and not isinstance(forms[0], Words) for forms in values)
+    return ", ".join(line.strip("$") for line in lines) if plain else ""
+
+
+def _signed(rest: str) -> str:
+    """ "negative 3" and "minus $3$" at the start, with their sign before the number."""
+    said = _SAID_SIGN.match(rest)
+    if not said:
+        return rest
+    value = rest[said.end() :]
+    if said[1] and said[2]:
+        return f"{said[1]}-{value[len(said[1]) :]}"
+    return rest if said[1] and "$" in value[1:].partition("\n")[0] else "-" + value  # `minus $3x$` stays
+
+
+def _calm(rest: str) -> str:
+    """Without the exclamation mark that ends the first sentence: it is no factorial, unless it is one of several."""
+    first = rest.find("!")
+    ends = _EXCLAIMED.match(rest, first) if first >= 0 and "\n" not in rest[:first] else None
+    return rest[:first] + "." + rest[first + 1 :] if ends else rest
 
 
 def _goes_on(text: str, start: int, formulas: str, sentence: str) -> bool:
@@ -297,7 +338,7 @@ def _values(text: str) -> list[str]:
     at = 0
     for formula in [*_FORMULA.finditer(text), None]:
         end = formula.start() if formula else len(text)
-        found += [(n.start(), n.group().strip()) for n in _NUMBER.finditer(text, at, end)]
+        found += [(n.start(), _signed(n.group().strip())) for n in _NUMBER.finditer(text, at, end)]
         if formula:
             found.append((formula.start(), _formulas_at(text, formula.start())))
             at = formula.end()

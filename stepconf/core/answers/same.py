@@ -6,9 +6,10 @@ from itertools import product
 from stepconf.core.answers.compare import Comparison
 from stepconf.core.answers.literal import same_literal
 from stepconf.core.answers.scalars import Scalars, any_of
+from stepconf.core.answers.wording import readings
 from stepconf.core.maths import algebra
 from stepconf.core.maths.decide import WORDS, Decision
-from stepconf.core.maths.forms import MAX_CHARS, read
+from stepconf.core.maths.forms import MAX_CHARS
 from stepconf.core.maths.notation import UPRIGHT, folded
 from stepconf.core.maths.tokens import tokenize
 from stepconf.core.maths.tree import Node, nodes
@@ -40,7 +41,7 @@ def same_answer(gold: str, predicted: str, answer_type: str = "math", deep: bool
     scalars = Scalars(algebra.equal if deep else None)
     comparison = Comparison(scalars, algebra.solutions if deep else None)
     verdicts: list[bool | None] = []
-    for a, b in product(read(gold), read(predicted)):
+    for a, b in product(readings(gold), readings(predicted)):
         try:
             verdicts.append(comparison.same(a, b))
         except (UndecidableError, RecursionError):
@@ -50,7 +51,7 @@ def same_answer(gold: str, predicted: str, answer_type: str = "math", deep: bool
 
 def holds_tower(answer: str) -> bool:
     """Whether there is a power or factorial in an answer that is too large to be computed."""
-    return any(_is_tower(node) for form in read(answer) for node in nodes(form))
+    return any(_is_tower(node) for form in readings(answer) for node in nodes(form))
 
 
 def _is_tower(node: Node) -> bool:

@@ -4,6 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from stepconf.core.answers.letters import (
+    coefficient,
+    in_celsius,
+    power_of_unit,
+    renamed,
+    temperature,
+    units_in_letters,
+)
 from stepconf.core.maths.decide import (
     BALLS,
     POLYNOMIALS,
@@ -32,6 +40,7 @@ from stepconf.core.maths.units import measure, measure_of
 from stepconf.core.maths.values import IMAGINARY_UNIT, Reading, UndecidableError, evaluate
 
 TOLERANCE = Fraction(1000001, 10**12)  # 0.666666 and 0.666667 are both 2/3
+ROUNDED = Fraction(1, 20)
 _STRENGTH = (WORDS, RATIONALS, POLYNOMIALS, BALLS, SYMPY)
 _PLAIN = Reading(radians=True)
 _DEGREES = Reading(radians=True, degrees=True)
@@ -57,9 +66,13 @@ class Scalars:
 
     def same(self, a: Form, b: Form) -> bool | None:
         """Values with or without units."""
+        warm = temperature(a), temperature(b)
+        if warm[0] and warm[1]:
+            return self._values(*(in_celsius(*one) for one in warm if one))
         units = [form.unit if isinstance(form, Quantity) else () for form in (a, b)]
         values = [form.value if isinstance(form, Quantity) else form for form in (a, b)]
         measures = [measure(unit) for unit in units]
+        values = [one[0] if one and not any(measures) else v for one, v in zip(warm, values, strict=True)]
         if measures[0] and measures[1]:
             if measures[0].dimension != measures[1].dimension:
                 return False
@@ -69,7 +82,21 @@ class Scalars:
                     for value, m in zip(values, measures, strict=True)
                     if m
                 ]
-        return self._values(value_of(values[0]), value_of(values[1]))
+        one, other = map(value_of, values)
+        implied = [m or power_of_unit(v) for m, v in zip(measures, (one, other), strict=True)]
+        if any(measures) and implied[0] and implied[1] and implied[0].dimension != implied[1].dimension:
+            return False  # 4 m and 4 m^2
+        same = self._values(one, other)
+        spelled = units_in_letters(one) or units_in_letters(other)
+        return None if same is False and spelled and any(measures) else same  # 42 mu m and 0.042 mm
+
+    def near(self, a: Form, b: Form) -> bool:
+        """Whether one value may be a rounding of the other; True where that cannot be computed."""
+        try:
+            ratio = evaluate(Binary("/", value_of(a), value_of(b)), {"i": IMAGINARY_UNIT}, _PLAIN)
+        except UndecidableError:
+            return True
+        return close(ratio, Fraction(1), ROUNDED)
 
     def _values(self, a: Node, b: Node) -> bool | None:
         kinds = [_peeled(a)[0], _peeled(b)[0]]
@@ -96,7 +123,15 @@ class Scalars:
         self.note(decision.by or BALLS)
         if decision.same is None and names[0] == names[1]:
             return self._by_algebra(a, b)
-        return decision.same
+        return None if decision.same is False and self._is_open(a, b) else decision.same
+
+    def _is_open(self, a: Node, b: Node) -> bool:
+        """Whether two different expressions may mean one: with letters as a unit, or named otherwise."""
+        lone = coefficient(a), coefficient(b)
+        if not (variables(a) - {"i"} and variables(b) - {"i"}):
+            one, other = lone[0] or a, lone[1] or b
+            return any(lone) and self._numbers(_peeled(one)[1], _peeled(other)[1]) is not False
+        return any(same_expression(a, other, _PLAIN).same for other in renamed(a, b))
 
     def _numbers(self, a: Node, b: Node) -> bool | None:
         verdicts: list[bool | None] = []

@@ -186,7 +186,7 @@ class _Lexer:
                 return self.lower(piece.translate(SUBSCRIPTS), start, end)
             case "currency":
                 self.spaced = True  # no factor continues across money
-                if self.money and not self.delimiter(start):
+                if (self.money or piece != "$") and not self.delimiter(start):
                     self.add("currency", piece, start, end)
                 self.spaced = True
             case _:
