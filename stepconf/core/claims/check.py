@@ -93,7 +93,9 @@ class _Solution:
         self.ring = Ring()
         self.trail = Trail(self.ring)
         self.inequalities = InequalityTrail(self.ring)
-        self.numbers = {token.value for token in tokens if token.kind == "num"}
+        self.numbers = {
+            token.value for token in tokens if token.kind == "num"
+        }  # of problem and earlier steps
         self.moduli = named_moduli(problem)
         self.index = -1  # of the step
         self.by_cases = False
@@ -138,6 +140,7 @@ class _Solution:
         claims += [fact_claim(text, stated, fact) for fact in number_facts(stated)]
         for start, inside in _annotations(text, tokens):
             claims += [moved(claim, start) for claim in self.chain_claims(inside, tokenize(inside))]
+        self.numbers |= {token.value for token in stated if token.kind == "num"}
         failed = [claim for claim in claims if claim.holds is False]
         if failed:
             first = failed[0]

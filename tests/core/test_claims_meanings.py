@@ -1,0 +1,44 @@
+"""Right steps that look like wrong arithmetic are left alone; wrong ones beside them are still found."""
+
+import pytest
+
+from stepconf.core.claims import check_steps
+
+LABELS = {"?": "unknown", "+": "correct", "-": "incorrect"}
+
+SHARES = [
+    ("40% = 80, so 1% = 2 and 100% = 200.", "?"),
+    ("30 out of 120 = 25%", "?"),
+    ("60 decreased by 25% = 45", "?"),
+    ("60 increased by 5 × 2 = 70", "?"),
+    ("5 more than 3 × 4 = 17", "?"),
+    ("It is twice 4 + 2 = 10", "?"),
+    ("100% - 40% = 60% = $30", "+"),
+    ("1 - 1/3 = 2/3 = 40 pages", "+"),
+    ("5 + 5 = 10 = 25%", "+"),
+    ("Tax (5%) = $0.60", "?"),
+    ("Tax (5%) = 0.60 dollars", "?"),
+    ("20% = 0.02", "-"),
+    ("25% = 1/3", "-"),
+    ("40/60 = 3/4", "-"),
+    ("10/50 × 100 = 25%", "-"),
+    ("They sell 5 × 2 = 11", "-"),
+]
+SHARES_IN_STEPS = [
+    ("Amy buys 3 shirts at $20. Sales tax is 10%.", ["Subtotal: 3 × $20 = $60", "Tax (10%) = $6"]),
+    ("", ["2 × 5 = 10", "The tax of 5% = 0.5"]),
+    ("", ["x - 20% = 40", "x = 50"]),
+    ("", ["40% = 80", "100% = x", "x = 200"]),
+]
+
+
+@pytest.mark.parametrize(("step", "sign"), SHARES)
+def test_each_meaning(step: str, sign: str) -> None:
+    found = check_steps("", [step])[0]
+    assert found.label == LABELS[sign], found
+
+
+@pytest.mark.parametrize(("problem", "steps"), SHARES_IN_STEPS)
+def test_right_steps_are_not_flagged(problem: str, steps: list[str]) -> None:
+    found = check_steps(problem, steps)
+    assert all(step.label != "incorrect" for step in found), found
