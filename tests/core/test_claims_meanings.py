@@ -24,6 +24,18 @@ SHARES = [
     ("10/50 × 100 = 25%", "-"),
     ("They sell 5 × 2 = 11", "-"),
 ]
+NAMES = [
+    ("Day 2 = Day 1 + 5 = 15", "?"),
+    ("Week 2 = Week 1 × 3 = 30", "?"),
+    ("Day 1 × 2 = 20 pages", "?"),
+    ("Group 2 = Group 1 - 3 = 7", "?"),
+    ("Year 2: Year 1 + 10% = 110", "?"),
+    ("On day 1 × 2 = 20 pages", "?"),
+    ("Factory 1 + 5 = 15", "?"),
+    ("Then 5 × 3 = 16", "-"),
+    ("She earns 5 × 3 = 16", "-"),
+    ("Day 1: 5 × 3 = 16", "-"),
+]
 SHARES_IN_STEPS = [
     ("Amy buys 3 shirts at $20. Sales tax is 10%.", ["Subtotal: 3 × $20 = $60", "Tax (10%) = $6"]),
     ("", ["2 × 5 = 10", "The tax of 5% = 0.5"]),
@@ -32,7 +44,7 @@ SHARES_IN_STEPS = [
 ]
 
 
-@pytest.mark.parametrize(("step", "sign"), SHARES)
+@pytest.mark.parametrize(("step", "sign"), SHARES + NAMES)
 def test_each_meaning(step: str, sign: str) -> None:
     found = check_steps("", [step])[0]
     assert found.label == LABELS[sign], found

@@ -17,7 +17,7 @@ from stepconf.core.claims.claims import (
     is_numeric_claim,
     moved,
 )
-from stepconf.core.claims.context import in_doubt, numbers_a_name, sentence, words
+from stepconf.core.claims.context import counts_a_name, in_doubt, numbers_a_name, sentence, words
 from stepconf.core.claims.derivations import Trail, is_operand
 from stepconf.core.claims.equations import (
     Known,
@@ -192,6 +192,8 @@ class _Solution:
             return "stated in doubt"
         if self.annotated(text, tokens[right.start].start):
             return "an annotation says it otherwise"
+        if counts_a_name(tokens, left.start):
+            return "the number of a name"
         return other_meaning(text, tokens, relation, self.numbers, self.moduli)
 
     def annotated(self, text: str, start: int) -> bool:
