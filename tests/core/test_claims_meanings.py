@@ -36,21 +36,42 @@ NAMES = [
     ("She earns 5 × 3 = 16", "-"),
     ("Day 1: 5 × 3 = 16", "-"),
 ]
-SHARES_IN_STEPS = [
+CONVERSIONS = [
+    ("60 × 2 = 120 = 2 hours", "+"),
+    ("7 + 7 = 14 = 2 weeks", "+"),
+    ("3 × 12 = 36 = 3 feet", "+"),
+    ("1000 + 500 = 1500 = 1.5 kg", "+"),
+    ("20 * 5 = 100 = $1", "+"),
+    ("6 × 4 = 24 = 2 boxes", "+"),
+    ("3 × 25 = $0.75", "?"),
+    ("3 × 0.25 = 75 cents", "?"),
+    ("60 × 2 = 2 hours", "?"),
+    ("365 + 365 = 2 years", "?"),
+    ("1 hour + 1 hour = 120", "?"),
+    ("60 × 2 = 3 hours", "-"),
+    ("3 × 25 = $85", "-"),
+    ("5 × 3 = $150", "-"),
+    ("11 AM + 3 hours = 2 PM", "?"),
+    ("5 PM - 9 AM = 8 hours", "?"),
+    ("10 PM + 4 hours = 2 AM", "?"),
+    ("9 + 5 = 2 p.m.", "?"),
+]
+SOLUTIONS = [
     ("Amy buys 3 shirts at $20. Sales tax is 10%.", ["Subtotal: 3 × $20 = $60", "Tax (10%) = $6"]),
     ("", ["2 × 5 = 10", "The tax of 5% = 0.5"]),
     ("", ["x - 20% = 40", "x = 50"]),
     ("", ["40% = 80", "100% = x", "x = 200"]),
+    ("", ["Arrival = 11 AM + 3 hours = 2 PM", "Arrival = 2 PM"]),
 ]
 
 
-@pytest.mark.parametrize(("step", "sign"), SHARES + NAMES)
+@pytest.mark.parametrize(("step", "sign"), SHARES + NAMES + CONVERSIONS)
 def test_each_meaning(step: str, sign: str) -> None:
     found = check_steps("", [step])[0]
     assert found.label == LABELS[sign], found
 
 
-@pytest.mark.parametrize(("problem", "steps"), SHARES_IN_STEPS)
+@pytest.mark.parametrize(("problem", "steps"), SOLUTIONS)
 def test_right_steps_are_not_flagged(problem: str, steps: list[str]) -> None:
     found = check_steps(problem, steps)
     assert all(step.label != "incorrect" for step in found), found

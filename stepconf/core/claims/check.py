@@ -18,6 +18,7 @@ from stepconf.core.claims.claims import (
     moved,
 )
 from stepconf.core.claims.context import counts_a_name, in_doubt, numbers_a_name, sentence, words
+from stepconf.core.claims.conversions import is_converted, tells_time
 from stepconf.core.claims.derivations import Trail, is_operand
 from stepconf.core.claims.equations import (
     Known,
@@ -167,6 +168,8 @@ class _Solution:
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
         modulus = relation.modulus
+        if tells_time(tokens, left) or tells_time(tokens, right):
+            return None
         if has_sign_choice(left.node) or has_sign_choice(right.node):
             return both_signs(text, tokens, relation)
         if relation.name == "===" and isinstance(right.node, Binary) and right.node.op == "mod":
@@ -188,6 +191,8 @@ class _Solution:
         units = [measures(tokens, side) | money(tokens, side) for side in (left, right)]
         if units[0] and units[1] and units[0] != units[1]:
             return "other units on the other side"
+        if is_converted(tokens, relation):
+            return "a unit on one side"
         if in_doubt(tokens, left.start, right.end, DENIALS | REFUSALS):
             return "stated in doubt"
         if self.annotated(text, tokens[right.start].start):
