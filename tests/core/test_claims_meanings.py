@@ -56,6 +56,29 @@ CONVERSIONS = [
     ("10 PM + 4 hours = 2 AM", "?"),
     ("9 + 5 = 2 p.m.", "?"),
 ]
+READINGS = [
+    ("50 + 20% = 70", "?"),
+    ("20% × 50 = 1000", "?"),
+    ("50 × 20% = 10%", "?"),
+    ("50% + 20% = 60%", "?"),
+    ("5% = 0.005", "?"),
+    ("2 1/2 + 1 = 2", "?"),
+    ("8/4/2 = 4", "?"),
+    ("10/3 = 3.4", "?"),
+    ("sqrt(2) = 1.5", "?"),
+    ("2/3 = 0.66", "?"),
+    ("50 + 20% = 60", "+"),
+    ("100 - 40% = 60%", "+"),
+    ("20% + 30% = 50", "+"),
+    ("5/20 * 100 = 25%", "+"),
+    ("100 - 75 = 25%", "+"),
+    ("10/3 = about 3.4", "+"),
+    ("10/3 is approximately 3.4", "+"),
+    ("10/3 = 3.33", "+"),
+    ("3 × 0.33 = 1", "+"),
+    (r"$10\pi = 31.4$", "+"),
+    ("$1/2(6) = 3$", "+"),
+]
 SOLUTIONS = [
     ("Amy buys 3 shirts at $20. Sales tax is 10%.", ["Subtotal: 3 × $20 = $60", "Tax (10%) = $6"]),
     ("", ["2 × 5 = 10", "The tax of 5% = 0.5"]),
@@ -65,7 +88,7 @@ SOLUTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("step", "sign"), SHARES + NAMES + CONVERSIONS)
+@pytest.mark.parametrize(("step", "sign"), SHARES + NAMES + CONVERSIONS + READINGS)
 def test_each_meaning(step: str, sign: str) -> None:
     found = check_steps("", [step])[0]
     assert found.label == LABELS[sign], found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from stepconf.core.claims.chains import Relation, prefixes, relations
+from stepconf.core.claims.chains import ROUGHLY, Relation, prefixes, relations
 from stepconf.core.claims.claims import (
     Claim,
     both_signs,
@@ -180,7 +180,7 @@ class _Solution:
             return self.equation(text, tokens, relation)
         if not is_numeric_claim(relation, tokens):
             return None
-        outcome = _decide(relation)
+        outcome = _decide(_roughly(tokens, relation))
         if outcome.holds is False and (doubt := self.doubt(text, tokens, relation)):
             outcome = Outcome(None, doubt)
         return claim_of(text, tokens, relation, outcome.holds, outcome.reason, outcome.by)
@@ -206,7 +206,7 @@ class _Solution:
         found = _ANNOTATION.search(text, max(0, start - 120), start)
         inside = tokenize(found[1]) if found else []
         stated = relations(inside)
-        return bool(stated) and all(_decide(r).holds for r in stated)
+        return bool(stated) and all(_decide(r).holds is not False for r in stated)
 
     def equation(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         """A relation between variables: it must not contradict what was said before."""
@@ -279,6 +279,13 @@ class _Solution:
         if self.nodes_left >= 0:
             return holds_everywhere(relation, polynomial, self.ring)
         return is_zero(polynomial) if polynomial is not None and is_constant(polynomial) else None
+
+
+def _roughly(tokens: Sequence[Token], relation: Relation) -> Relation:
+    """The relation with the sign that it means where its right side says "about": `10/3 = about 3.4`."""
+    right = relation.right
+    said = {token.name.lower() for token in tokens[right.start : right.end] if token.kind == "word"}
+    return replace(relation, name="~") if relation.name == "=" and said & ROUGHLY else relation
 
 
 def _decide(relation: Relation) -> Outcome:
