@@ -1,6 +1,6 @@
 """A number in one unit against the same amount in another, and times of day."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
@@ -36,7 +36,7 @@ def tells_time(tokens: Sequence[Token], side: Side) -> bool:
 
 
 def is_converted(tokens: Sequence[Token], relation: Relation) -> bool:
-    """Whether only one side is in a unit, and the other may be the same amount in another unit.
+    """Whether only one side is in a unit, or in several, and the other may be the same amount in another unit.
 
     `120 = 2 hours`; but of two numbers as written any unit may make the difference: `24 = 2 boxes`.
     """
@@ -44,6 +44,8 @@ def is_converted(tokens: Sequence[Token], relation: Relation) -> bool:
     units = [_unit(tokens, side) for side in (left, right)]
     if relation.name not in ("=", "~") or bool(units[0]) == bool(units[1]):
         return False
+    if any(_mixes(measures(tokens, side)) for side in (left, right)):
+        return True  # 2 feet + 3 inches = 27
     if relation.chained and is_literal(left.node) and is_literal(right.node):
         return True
     try:
@@ -54,6 +56,12 @@ def is_converted(tokens: Sequence[Token], relation: Relation) -> bool:
     if not (isinstance(a, Fraction) and isinstance(b, Fraction) and a and b):
         return False
     return any(a / b in _ratios(unit) for unit in units[0] or units[1])
+
+
+def _mixes(units: Set[str]) -> bool:
+    """Whether two of some units measure the same."""
+    dimensions = [found.dimension for unit in units if (found := measure_of(unit))]
+    return len(set(dimensions)) < len(dimensions)
 
 
 def _unit(tokens: Sequence[Token], side: Side) -> frozenset[str]:
