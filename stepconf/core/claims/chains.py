@@ -20,7 +20,7 @@ MAX_RELATIONS = 300
 MAX_LINKS = 8  # how far the modulus at the end of a chain is looked for
 _ENDS_SENTENCE = re.compile(r"[*\"'”’)]*(?:\s|\Z)")
 _WORD_RELATIONS = {"is": "=", "equals": "=", "equal": "=", "are": "=", "gives": "=", "was": "="}
-_ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
+ROUGHLY = {"approximately", "about", "roughly", "around", "nearly", "almost"}
 _STARTS = frozenset("num vulgar var const open frac binom sqrt func bar floor ceil currency".split())
 
 
@@ -81,8 +81,8 @@ def _signs(tokens: Sequence[Token]) -> list[tuple[int, int, str, bool]]:
             signs.append((index, after, token.name, False))
         elif token.kind == "word" and token.name in _WORD_RELATIONS:
             name = "="
-            while after < len(tokens) and tokens[after].name in ("equal", "to", "equals", *_ROUGHLY):
-                name = "~" if tokens[after].name in _ROUGHLY else name
+            while after < len(tokens) and tokens[after].name in ("equal", "to", "equals", *ROUGHLY):
+                name = "~" if tokens[after].name in ROUGHLY else name
                 after += 1
             signs.append((index, after, name, True))
         index = after

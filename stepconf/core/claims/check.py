@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from stepconf.core.claims.chains import Relation, prefixes, relations, without_dash, without_exclamation
+from stepconf.core.claims.chains import (
+    ROUGHLY,
+    Relation,
+    prefixes,
+    relations,
+    without_dash,
+    without_exclamation,
+)
 from stepconf.core.claims.claims import (
     Claim,
     both_signs,
@@ -17,7 +24,8 @@ from stepconf.core.claims.claims import (
     is_numeric_claim,
     moved,
 )
-from stepconf.core.claims.context import in_doubt, numbers_a_name, sentence, words
+from stepconf.core.claims.context import counts_a_name, in_doubt, numbers_a_name, sentence, words
+from stepconf.core.claims.conversions import is_converted, tells_time
 from stepconf.core.claims.derivations import Trail, is_operand
 from stepconf.core.claims.equations import (
     Known,
@@ -94,7 +102,9 @@ class _Solution:
         self.ring = Ring()
         self.trail = Trail(self.ring)
         self.inequalities = InequalityTrail(self.ring)
-        self.numbers = {token.value for token in tokens if token.kind == "num"}
+        self.numbers = {
+            token.value for token in tokens if token.kind == "num"
+        }  # of problem and earlier steps
         self.moduli = named_moduli(problem)
         self.index = -1  # of the step
         self.by_cases = False
@@ -140,6 +150,7 @@ class _Solution:
         claims += [fact_claim(text, stated, fact) for fact in number_facts(stated)]
         for start, inside in _annotations(text, tokens):
             claims += [moved(claim, start) for claim in self.chain_claims(inside, tokenize(inside))]
+        self.numbers |= {token.value for token in stated if token.kind == "num"}
         failed = [claim for claim in claims if claim.holds is False]
         if failed:
             first = failed[0]
@@ -166,6 +177,8 @@ class _Solution:
     def claim(self, text: str, tokens: Sequence[Token], relation: Relation) -> Claim | None:
         left, right = relation.left, relation.right
         modulus = relation.modulus
+        if tells_time(tokens, left) or tells_time(tokens, right):
+            return None
         signed = has_sign_choice(left.node) or has_sign_choice(right.node)
         if not self.affords(relation, 8 if signed else 1):
             return None
@@ -180,7 +193,7 @@ class _Solution:
             return self.equation(text, tokens, relation) if exclaimed is None else None
         if not is_numeric_claim(relation, tokens):
             return None
-        outcome = self.decide(relation)
+        outcome = self.decide(_roughly(tokens, relation))
         if exclaimed is not None and not outcome.holds:
             outcome = self.decide(exclaimed)
         if outcome.holds is False and (doubt := self.doubt(text, tokens, relation)):
@@ -193,6 +206,8 @@ class _Solution:
         units = [measures(tokens, side) | money(tokens, side) for side in (left, right)]
         if units[0] and units[1] and units[0] != units[1]:
             return "other units on the other side"
+        if is_converted(tokens, relation):
+            return "a unit on one side"
         if in_doubt(tokens, left.start, right.end, DENIALS | REFUSALS):
             return "stated in doubt"
         bare = without_dash(tokens, left)
@@ -200,6 +215,8 @@ class _Solution:
             return "a dash before money"
         if self.annotated(text, tokens[right.start].start):
             return "an annotation says it otherwise"
+        if counts_a_name(tokens, left.start):
+            return "the number of a name"
         return other_meaning(text, tokens, relation, self.numbers, self.moduli)
 
     def annotated(self, text: str, start: int) -> bool:
@@ -207,7 +224,7 @@ class _Solution:
         found = _ANNOTATION.search(text, max(0, start - 120), start)
         inside = tokenize(found[1]) if found else []
         stated = relations(inside)
-        return bool(stated) and all(self.decide(r).holds for r in stated)
+        return bool(stated) and all(self.decide(r).holds is not False for r in stated)
 
     def affords(self, relation: Relation, times: int = 1) -> bool:
         """Whether the solution leaves enough of `MAX_EFFORT` to compute `relation`, which is taken from it."""
@@ -298,6 +315,13 @@ class _Solution:
         if self.nodes_left >= 0:
             return holds_everywhere(relation, polynomial, self.ring)
         return is_zero(polynomial) if polynomial is not None and is_constant(polynomial) else None
+
+
+def _roughly(tokens: Sequence[Token], relation: Relation) -> Relation:
+    """The relation with the sign that it means where its right side says "about": `10/3 = about 3.4`."""
+    right = relation.right
+    said = {token.name.lower() for token in tokens[right.start : right.end] if token.kind == "word"}
+    return replace(relation, name="~") if relation.name == "=" and said & ROUGHLY else relation
 
 
 def _numbers_a_case(tokens: Sequence[Token]) -> bool:

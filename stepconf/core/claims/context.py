@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.vocabulary import FINDINGS, NOT_UNITS, SUPPOSITIONS
+from stepconf.core.maths.vocabulary import FINDINGS, NOT_UNITS, NUMBERED, SUPPOSITIONS
 
 MAX_REACH = 150  # tokens to either side that a sentence is followed
 
@@ -42,6 +42,15 @@ def numbers_a_name(tokens: Sequence[Token], start: int) -> bool:
     """Whether the number at `start` belongs to the noun before it, as in "section 2 = x + 200"."""
     before = tokens[start - 1] if start else None
     return before is not None and before.kind == "word" and before.name.lower() not in NOT_UNITS | FINDINGS
+
+
+def counts_a_name(tokens: Sequence[Token], start: int) -> bool:
+    """Whether the whole number at `start` surely belongs to the noun before it: "Day 1 + 5", "box 2 - 3"."""
+    number = tokens[start]
+    if number.kind != "num" or number.decimals or not numbers_a_name(tokens, start):
+        return False
+    noun = tokens[start - 1].name
+    return noun[0].isupper() or noun.lower().removesuffix("s") in NUMBERED
 
 
 def _solves(token: Token | None) -> bool:

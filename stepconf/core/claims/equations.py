@@ -17,7 +17,17 @@ from stepconf.core.maths.polynomials import (
 )
 from stepconf.core.maths.rounding import relation_holds
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.tree import Node, Num, Var, has_open_division, is_literal, variables, walk
+from stepconf.core.maths.tree import (
+    Binary,
+    Node,
+    Num,
+    Unary,
+    Var,
+    has_open_division,
+    is_literal,
+    variables,
+    walk,
+)
 from stepconf.core.maths.units import CONVERTIBLE
 from stepconf.core.maths.values import UndecidableError, evaluate
 from stepconf.core.maths.vocabulary import CONDITIONS, PLACES
@@ -150,12 +160,33 @@ def _valued(relation: Relation) -> tuple[Node, Fraction] | None:
 
 def polynomial_of(relation: Relation, ring: Ring) -> Polynomial | None:
     """What is zero where the equation `relation` holds; None where it is no exact equation."""
-    if relation.name != "=" or has_open_division(relation.left.node, relation.right.node):
+    sides = relation.left.node, relation.right.node
+    if relation.name != "=" or any(map(_changes_by_percent, sides)) or _is_whole_share(*sides):
+        return None
+    if has_open_division(*sides):
         return None  # `12/2x = 3` may say that x is 2, and that it is 1/2
     try:
         return ring.difference(relation.left.node, relation.right.node)[0]
     except UndecidableError:
         return None
+
+
+def _changes_by_percent(side: Node) -> bool:
+    """Whether a percentage is added to a variable: in `x - 20%` it is one of x."""
+    sums = [(n.left, n.right) for n in walk(side) if isinstance(n, Binary) and n.op in ("+", "-")]
+    return any(variables(a) and is_percentage(b) for pair in sums for a, b in (pair, pair[::-1]))
+
+
+def _is_whole_share(left: Node, right: Node) -> bool:
+    """Whether a percentage names an amount: `100% = x`."""
+    return is_percentage(left) and isinstance(right, Var)
+
+
+def is_percentage(node: Node) -> bool:
+    """Whether `node` is one percentage as written."""
+    while isinstance(node, Unary) and node.op == "neg":
+        node = node.arg
+    return isinstance(node, Unary) and node.op == "pct"
 
 
 def holds_everywhere(relation: Relation, polynomial: Polynomial | None, ring: Ring) -> bool | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence, Set
 from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
+from stepconf.core.claims.shares import ends_a_phrase, is_amount
 from stepconf.core.maths.numbers import SCALES
 from stepconf.core.maths.tokens import Token
 from stepconf.core.maths.tree import Binary, Node, Num, Unary, walk
@@ -45,7 +46,7 @@ def other_meaning(
         text: the step.
         tokens: of the step.
         relation: stated in it.
-        numbers: that the problem states.
+        numbers: that the problem and the steps before state.
         moduli: that the problem names.
     """
     left, right = relation.left, relation.right
@@ -66,6 +67,10 @@ def other_meaning(
         case Unary("pct", Num(hundredths)), Num(part) if hundredths:  # `10% = 0.55`, of 5.5
             if part * 100 / hundredths in numbers | {token.value for token in tokens[: left.start]}:
                 return "a percentage of a number that was stated"
+    if is_amount(tokens, relation):
+        return "a share against an amount"
+    if ends_a_phrase(tokens, left.start):
+        return "a number that ends what words began"
     before = tokens[left.start - 1] if left.start else None
     if before is not None and before.kind == "open":
         return "inside a bracket that stays open"

@@ -1,7 +1,7 @@
 """Does a stated relation between two expressions hold, given that people round?
 
 The two sides are compared in every reading that their notation admits (20% as 1/5 or 20, pi as 3.14, ...).
-The relation holds if it holds in one; it fails only if it clearly fails in all.
+The relation holds if it holds in one that people write so; it fails only if it clearly fails in all.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -75,8 +75,10 @@ def relation_holds(relation: str, left: Node, right: Node, env: Env | None = Non
         except UndecidableError as undecided:
             reason = str(undecided)
             continue
-        if outcome.holds:
+        if outcome.holds and _is_usual(left, right, left_reading, right_reading):
             return outcome
+        if outcome.holds:
+            outcome = Outcome(None, "holds in an unusual reading")
         if worst is None or (worst.holds is False and outcome.holds is None):
             worst = outcome
     return worst if worst is not None else Outcome(None, reason)
@@ -96,6 +98,37 @@ def _effort_of_one(left: Node, right: Node) -> int:
 
 def _most_readings(left: Node, right: Node) -> int:
     return max(_MIN_READINGS, min(MAX_READINGS, _MAX_EFFORT // _effort_of_one(left, right)))
+
+
+def _is_usual(left: Node, right: Node, one: Reading, other: Reading) -> bool:
+    """Whether people write it so: what holds in another reading only may be an error as well."""
+    if one.product_of_mixed or one.right_division or one.points_part_thousands:
+        return False
+    taken = all(_is_of_left(side) for side, read in ((left, one), (right, other)) if read.percent_of_left)
+    if one.percent_points and not _is_percent(left):
+        return False  # 50 + 20% = 70
+    if other.percent_points and not one.percent_points:
+        # `5 / 20 * 100 = 25%`, but not `50 * 20% = 10%`
+        return taken and _is_percent(right) and (one.percent_of_left or not _has_percent([*walk(left)]))
+    return taken
+
+
+def _is_percent(side: Node) -> bool:
+    """Whether a side is a percentage, or a sum of some."""
+    match side:
+        case Unary("pct", _):
+            return True
+        case Unary("neg", arg):
+            return _is_percent(arg)
+        case Binary("+" | "-", left, right):
+            return _is_percent(left) and _is_percent(right)
+    return False
+
+
+def _is_of_left(side: Node) -> bool:
+    """Whether what is added can be percentages of what stands before them: not in `50% + 20%`."""
+    sums = [n for n in walk(side) if isinstance(n, Binary) and n.op in ("+", "-") and _is_percent(n.right)]
+    return bool(sums) and not any(_is_percent(n.left) for n in sums)
 
 
 def _readings(left: Node, right: Node) -> Iterator[tuple[Reading, Reading]]:
@@ -205,7 +238,8 @@ def _nearly(relation: str, a: Value, b: Value, slack: _Slack, by: str) -> Outcom
     gap = abs(ball(a) - ball(b))
     size = abs(ball(a)).max(abs(ball(b)))
     if allowed > 0 and gap <= allowed * _CERTAIN:
-        return Outcome(True, "rounded", by)
+        near = relation == "~" or bool(2 * gap <= allowed * _CERTAIN)
+        return Outcome(True if near else None, "rounded", by)
     number = slack.right_number()
     whole = isinstance(a, Fraction) and a.denominator == 1
     if number is not None and number.decimals == 0 and gap < 1 and not whole:

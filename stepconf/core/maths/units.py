@@ -78,6 +78,11 @@ def measure_of(word: str) -> Measure | None:
     return _MEASURES.get(word) or _MEASURES.get(word.removesuffix("s"))
 
 
+def sizes_of(dimension: tuple[tuple[str, int], ...]) -> frozenset[Fraction]:
+    """The sizes of all units of a dimension that have a rational one."""
+    return frozenset(one.size for one in _MEASURES.values() if one.dimension == dimension and one.size)
+
+
 def measure(unit: Sequence[str]) -> Measure | None:
     """What a unit of several words measures (`km / h`, `square cm`, `cm ^2`); None where a word is not known."""
     dimension: dict[str, int] = {}

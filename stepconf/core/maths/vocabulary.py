@@ -102,6 +102,17 @@ FINDINGS = _words(
     """
 )
 
+# Nouns, in the singular, that people number: "day 1", "box 2".
+NUMBERED = _words(
+    """
+    bag basket batch bottle box bucket bus car case chapter class column container crate day farm field floor
+    friend game garden grade group hour house item jar lap level line lot machine method minute month night
+    option page part period person phase pile plan planet plant player point pond problem quarter question
+    room round route row season section session set shelf shift shop side stage station step stop store student
+    tank task team test tier train tree trip truck type week worker year zone
+    """
+)
+
 # After one of these a statement begins.
 CLAUSE_STARTS = _words(
     """
