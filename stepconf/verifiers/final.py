@@ -70,7 +70,7 @@ class FinalVerifier:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.version = f"5+math-verify-{importlib.metadata.version('math-verify')}"
+        self.version = f"6+math-verify-{importlib.metadata.version('math-verify')}"
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """One list per solution: None for each step but the last, which carries the verdict."""

@@ -19,7 +19,7 @@ class SymbolicVerifier:
     """
 
     name = "symbolic"
-    version = "5"
+    version = "6"
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
