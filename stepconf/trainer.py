@@ -13,6 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +46,20 @@ def train(
 
     Args:
         source: a run, or a file of pairs.
-        recipe: its model and `train`.
-        out: the folder.
+        recipe, out: its model and `train`; the folder.
         report: called with the metrics of every step.
         exclude: ids of problems that must not be learnt from, those that the model is measured on.
         run_name: what a tracker (`train.log_to`) calls it; None for OUT's own name.
 
     Raises:
-        StepconfError: a stage has no usable example, the run is of another tokenizer, OUT holds something else, or
-            what `optimise_stages` raises.
+        StepconfError: no usable example, a run of another tokenizer, an OUT that holds something else, and others.
     """
     if not recipe.model:
         raise StepconfError("no model is named.", "Add --model NAME: a Hub id, a local folder, or demo.")
     model, trust = resolve_model(recipe.model), recipe.engine.trust_remote_code
     check_source(source, recipe.train)
-    inputs = [source, Path(model)]
-    check_continued(out, "training", _is_training, inputs)
+    may_write = partial(check_continued, out, "training", _is_training, [source, Path(model)])
+    may_write()
     tokenizer = Tokenizer(model, recipe.model_revision, trust_remote_code=trust)
     _check_tokenizer(source, tokenizer)
     from stepconf.training.loop import optimise_stages
@@ -71,17 +70,15 @@ def train(
     ranks = join()
     policy = open_policy(model, recipe.model_revision, recipe.train, ranks, trust)
     limit = min(recipe.train.max_length, context_of(policy))
-    found = [
-        usable_examples(source, stage, tokenizer.eos_id, limit, exclude) for stage in recipe.train.in_order()
-    ]
+    stages = recipe.train.in_order()
+    found = [usable_examples(source, stage, tokenizer.eos_id, limit, exclude) for stage in stages]
+    examples = [own for own, _ in found]
     name = f"{recipe.model}@{recipe.model_revision or ''}"
-    log_to = recipe.train.log_to if ranks.first else "none"
     with writer(out, ranks.first, ranks.wait) as push:
-        check_continued(out, "training", _is_training, inputs)  # now the copy of a URL is as the URL
+        may_write()  # now the copy of a URL is as the URL
         # Before a tracker writes: with it the folder is known as a training's, should this be killed.
         (out / "state").mkdir(parents=True, exist_ok=True)
-        examples = [own for own, _ in found]
-        with tracker(log_to, out, run_name or out.name) as track:
+        with tracker(recipe.train.log_to if ranks.first else "none", out, run_name or out.name) as track:
 
             def tell(metrics: dict[str, Any]) -> None:
                 if ranks.first:

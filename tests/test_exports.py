@@ -316,7 +316,8 @@ def test_a_side_of_unknown_answer_is_not_a_wrong_one(answer: bool | None, n: int
 
 def test_judged_steps_have_a_right_prefix(tmp_path: Path) -> None:
     """As the trainer reads them; what an export leaves out besides says the same in other tokens."""
-    ended = export(branched_run(), "step-kto", tmp_path / "x")
+    sets = ["--set", "pairs.validation=0"]
+    ended = stepconf("pairs", branched_run(), "--export", "step-kto", "--out", tmp_path / "x", *sets)
     examples, dropped = read_examples(branched_run(), "step-kto")
     assert f"{dropped['after an error']} after an error" in ended.out
     assert 0 < len(rows(tmp_path / "x")) <= len(examples)

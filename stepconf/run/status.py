@@ -7,7 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from stepconf.run.facts import Kinds, each, from_json, is_count, is_number, is_text
+from stepconf.core.documents import read_json
+from stepconf.run.facts import Kinds, each, is_count, is_number
 from stepconf.run.files import is_locked
 from stepconf.run.parts import PAIRS, chunks_of
 from stepconf.run.tables import METRICS, read_manifests, read_recipe
@@ -18,6 +19,10 @@ _EVERY_S = 1.0
 _EVERY_S_REMOTE = 10.0
 _STUCK_S = 60.0  # without news for so long, a person should know
 _LONGEST_S = 1e12  # a time span of Python ends below 1e14
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_time(value: Any) -> bool:
@@ -36,8 +41,8 @@ _OF_STAGE: Kinds = {
     "per_second": lambda value: value is None or is_number(value),
 }
 _OF_METRICS: Kinds = {
-    "state": is_text,
-    "error": is_text,
+    "state": _is_text,
+    "error": _is_text,
     "pid": is_count,
     "updated": _is_time,
     "elapsed_s": _is_time,
@@ -115,7 +120,7 @@ def _until_it_ends(run: Path) -> Iterator[dict[str, Any]]:
 def _metrics(run: Path) -> dict[str, Any]:
     """What was last written, of what can be read: it is only news, and others may have written it."""
     try:
-        found = from_json((run / METRICS).read_text(encoding="utf-8"))
+        found = read_json((run / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     known = found if isinstance(found, dict) else {}

@@ -49,7 +49,7 @@ def test_a_verdict_for_every_step(pool: Pool) -> None:
 
 
 def test_why_a_step_is_unknown(pool: Pool) -> None:
-    texts = ("Let's find the total:\n", "She has many pens.\n", "### The case 3 + 4 = 8\n", "</p>")
+    texts = ("Let's find the total:\n", "She has many pens.\n", "### The sum 3 + 4 = 8\n", "</p>")
     (verdicts,) = SymbolicVerifier(pool).verify([solved(*texts)])
     assert [verdict and (verdict.label, verdict.reason) for verdict in verdicts][:2] == [
         ("unknown", STATES_NOTHING),
