@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from stepconf.core.claims.chains import Relation, Side
 from stepconf.core.maths.tokens import Token
-from stepconf.core.maths.tree import Binary, Node, Unary, is_literal, walk
+from stepconf.core.maths.tree import Binary, Node, has_percent, is_literal, walk
 from stepconf.core.maths.units import CONVERTIBLE
 from stepconf.core.maths.values import UndecidableError, evaluate
 
@@ -31,16 +31,12 @@ def is_amount(tokens: Sequence[Token], relation: Relation) -> bool:
 
 def _is_share(node: Node) -> bool:
     """Whether a side is one percentage or one proper fraction as written."""
-    return is_literal(node) and (_has_percent(node) or (isinstance(node, Binary) and node.op == "/"))
-
-
-def _has_percent(node: Node) -> bool:
-    return any(isinstance(n, Unary) and n.op == "pct" for n in walk(node))
+    return is_literal(node) and (has_percent(node) or (isinstance(node, Binary) and node.op == "/"))
 
 
 def _is_ratio(tokens: Sequence[Token], side: Side) -> bool:
     """Whether a side can only be a ratio: a percentage, or a number up to 1 in no unit and not taken of another."""
-    if _has_percent(side.node):
+    if has_percent(side.node):
         return True
     inside, after = tokens[side.start : side.end], tokens[side.end : side.end + 1]
     if any(token.kind == "word" for token in inside) or any(t.name.lower() in CONVERTIBLE for t in after):

@@ -4,7 +4,7 @@ The two sides are compared in every reading that their notation admits (20% as 1
 The relation holds if it holds in one that people write so; it fails only if it clearly fails in all.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations, islice, product
@@ -15,7 +15,7 @@ import flint
 from flint import arb, fmpq
 
 from stepconf.core.maths.decide import BALLS, RATIONALS
-from stepconf.core.maths.tree import Binary, Call, Const, Node, Num, Unary, substitute, walk
+from stepconf.core.maths.tree import Binary, Call, Const, Node, Num, Unary, has_percent, substitute, walk
 from stepconf.core.maths.values import (
     PLAIN,
     PRECISION,
@@ -109,7 +109,7 @@ def _is_usual(left: Node, right: Node, one: Reading, other: Reading) -> bool:
         return False  # 50 + 20% = 70
     if other.percent_points and not one.percent_points:
         # `5 / 20 * 100 = 25%`, but not `50 * 20% = 10%`
-        return taken and _is_percent(right) and (one.percent_of_left or not _has_percent([*walk(left)]))
+        return taken and _is_percent(right) and (one.percent_of_left or not has_percent(left))
     return taken
 
 
@@ -151,9 +151,9 @@ def _alternatives(left: Node, right: Node) -> list[list[tuple[_Change, _Change]]
     decimals = [n.decimals for n in both if isinstance(n, Num) and n.decimals]
     percents: list[_Change] = [{"percent_points": True}, {"percent_of_left": True}]
     found: list[list[tuple[_Change, _Change]]] = []
-    if _has_percent(sides[0]):
+    if has_percent(left):
         found.append([(change, {}) for change in percents])
-    if _has_percent(sides[1]):
+    if has_percent(right):
         found.append([({}, change) for change in percents])
     if circles[0] != circles[1]:
         found.append([({"pi": pi}, {"pi": pi}) for pi in _PI_APPROXIMATIONS])
@@ -168,10 +168,6 @@ def _alternatives(left: Node, right: Node) -> list[list[tuple[_Change, _Change]]
         and (any(circles) or any(isinstance(n, Call) and n.name.startswith("arc") for n in both)),
     }
     return found + [[({flag: True}, {flag: True})] for flag, present in flags.items() if present]
-
-
-def _has_percent(side: Sequence[Node]) -> bool:
-    return any(isinstance(n, Unary) and n.op == "pct" for n in side)
 
 
 @dataclass(frozen=True, slots=True)

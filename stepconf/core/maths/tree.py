@@ -232,6 +232,11 @@ def has_operation(node: Node) -> bool:
     return any(isinstance(n, Binary | Call) or (isinstance(n, Unary) and n.op == "fact") for n in walk(node))
 
 
+def has_percent(node: Node) -> bool:
+    """Whether a percentage stands in an expression."""
+    return any(isinstance(n, Unary) and n.op == "pct" for n in walk(node))
+
+
 def has_open_division(*nodes: Node) -> bool:
     """Whether nothing says how far a division reaches in one of the expressions: `1/2x`."""
     for node in (n for top in nodes for n in walk(top)):
