@@ -39,7 +39,7 @@ def check_continued(
     """
     for path in inputs:
         if path.exists() and _place(path).is_relative_to(_place(folder)):
-            raise StepconfError(f"{path} would be written over: it lies in {folder}.", _HINT)
+            raise StepconfError(f"{path} is read, and would be written over in {folder}.", _HINT)
     if _held(folder) and not is_ours(folder):
         raise StepconfError(f"{folder} is not empty and not a {what}.", _HINT)
 
