@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from stepconf.core.claims import check_steps
 from stepconf.core.maths.decide import same_everywhere
+from stepconf.core.maths.lexer import tokenize
 from stepconf.core.maths.parser import parse
-from stepconf.core.maths.tokens import tokenize
 from stepconf.core.maths.tree import Binary, Node, Num, Unary, Var
 
 X, Y = sympy.symbols("x y", positive=True)

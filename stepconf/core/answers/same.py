@@ -10,8 +10,8 @@ from stepconf.core.answers.wording import readings
 from stepconf.core.maths import algebra
 from stepconf.core.maths.decide import WORDS, Decision
 from stepconf.core.maths.forms import MAX_CHARS
+from stepconf.core.maths.lexer import tokenize
 from stepconf.core.maths.notation import UPRIGHT, folded
-from stepconf.core.maths.tokens import tokenize
 from stepconf.core.maths.tree import Node, nodes
 from stepconf.core.maths.values import TooLargeError, UndecidableError, evaluate
 

@@ -42,9 +42,10 @@ from stepconf.core.claims.inequalities import InequalityTrail
 from stepconf.core.claims.meanings import named_moduli, other_meaning
 from stepconf.core.claims.operations import BOX, UNKNOWN_BOX, own_signs
 from stepconf.core.maths.decide import BALLS, POLYNOMIALS, RATIONALS
+from stepconf.core.maths.lexer import tokenize
 from stepconf.core.maths.polynomials import Polynomial, Ring, is_constant, is_zero
 from stepconf.core.maths.rounding import Outcome, effort, relation_holds
-from stepconf.core.maths.tokens import Token, tokenize
+from stepconf.core.maths.tokens import Token
 from stepconf.core.maths.tree import (
     Binary,
     Num,

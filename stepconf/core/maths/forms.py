@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from stepconf.core.maths.lexer import tokenize
 from stepconf.core.maths.notation import UPRIGHT
 from stepconf.core.maths.numbers import in_base, spoken
 from stepconf.core.maths.parser import NoExpressionError, parse
-from stepconf.core.maths.tokens import Token, tokenize
+from stepconf.core.maths.tokens import Token
 from stepconf.core.maths.tree import (
     Binary,
     Choice,
