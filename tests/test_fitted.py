@@ -161,7 +161,7 @@ TOKENS = TokenScores([-0.1, -0.4, -2.0], [0.2, 0.5, 1.0], [0.9, 0.6, 0.4])
 
 
 def test_a_file_is_read_as_it_was_fitted(document: dict[str, Any], tmp_path: Path) -> None:
-    file = tmp_path / "new" / "confidence.json"
+    file = tmp_path / "confidence.json"
     write_confidence(document, file)
     fitted = load_confidence(file, document["model"])
     assert fitted.labels == tuple(document["labels"]) == ("final", "symbolic")
@@ -399,5 +399,7 @@ def test_calibrate_refuses_before_it_measures(tmp_path: Path) -> None:
     )
     assert ended.code == 1 and "6 problems" in ended.err and "a fit needs 30" in ended.err
     assert not (tmp_path / "c.json").exists() and not (tmp_path / "out").exists()
+    ended = stepconf("calibrate", good_run(), "--fit", tmp_path / "none/c.json", columns=400)
+    assert ended.code == 1 and f"there is no folder {tmp_path / 'none'}" in ended.err
     ended = stepconf("calibrate", good_run(), "--fit-signals", "length")
     assert ended.code == 1 and "--fit-signals is given without --fit" in ended.err

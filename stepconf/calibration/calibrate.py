@@ -44,6 +44,7 @@ from stepconf.errors import StepconfError
 from stepconf.run.events import Tick
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import read_recipe
+from stepconf.stores.places import check_file_place
 
 KINDS: tuple[Kind, ...] = ("steps", "answers")
 DRAWN = 8  # signals in the plot of risk against coverage: those of the smallest area
@@ -123,9 +124,9 @@ def calibrate(
 
     Raises:
         StepconfError: not a run, its model is gone (`top_k`), neither a step nor an answer of it is both scored and
-            decided, one of `own` cannot be set beside the others, or a confidence cannot be fitted.
+            decided, one of `own` cannot be set beside the others, or a confidence cannot be fitted or written.
     """
-    _check_own(own)
+    _check(own, fit)
     runs = {"after": run} if before is None else {"after": run, "before": before}
     truncated = None if top_k is None else topk_entropies(run, top_k, tick)
     topk = {"after": truncated, "before": None}
@@ -166,7 +167,9 @@ def _against(
     return {"before": older, "change": changes}
 
 
-def _check_own(own: Sequence[Signal]) -> None:
+def _check(own: Sequence[Signal], fit: Fit | None) -> None:
+    if fit is not None:
+        check_file_place(fit.file)
     taken = {signal.name for signal in (*SIGNALS, *NOT_OF_TOKENS)}
     for signal in own:
         if signal.name in taken:

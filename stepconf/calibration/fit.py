@@ -94,8 +94,7 @@ def fit_confidence(
 
 
 def write_confidence(document: Mapping[str, Any], file: Path) -> None:
-    """Write a confidence file; its folder is made if absent."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Write a confidence file."""
     write_atomically(file, json.dumps(document, indent=1).encode())
 
 
