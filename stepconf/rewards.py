@@ -1,7 +1,8 @@
 """Rewards with TRL's signature: `GRPOTrainer(reward_funcs=[rewards.final_answer, rewards.sound_steps])`.
 
-A reward is None where it does not apply, which is what `unknown` means; TRL leaves such rows out. What a completion
-says is read in worker processes that are killed at a deadline, so a text that stalls costs its own reward alone.
+A reward is None where it does not apply, which is what `unknown` means. TRL leaves a row out where every reward of it
+is None; beside another reward, None adds 0. What a completion says is read in worker processes that are killed at a
+deadline, so a text that stalls costs its own reward alone.
 """
 
 import re

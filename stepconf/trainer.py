@@ -69,9 +69,9 @@ def train(
 
     ranks = join()
     policy = open_policy(model, recipe.model_revision, recipe.train, ranks, trust)
-    limit = min(recipe.train.max_length, context_of(policy))
-    stages = recipe.train.in_order()
-    found = [usable_examples(source, stage, tokenizer.eos_id, limit, exclude) for stage in stages]
+    context, eos_id = context_of(policy), tokenizer.eos_id
+    limits = [(stage, min(stage.max_length, context)) for stage in recipe.train.in_order()]
+    found = [usable_examples(source, stage, eos_id, limit, exclude) for stage, limit in limits]
     examples = [own for own, _ in found]
     name = f"{recipe.model}@{recipe.model_revision or ''}"
     with writer(out, ranks.first, ranks.wait) as push:

@@ -177,7 +177,7 @@ def test_what_the_run_lacks_is_said(
         ("label_smoothing", "0.5"), ("learning_rate", ".inf"),
         ("stages", "[{objective: dpo, beta: 0}]"), ("stages", "[{objective: sft, lora: {rank: 2}}]"),
         ("stages", "[sft]"), ("stages", "[{objective: sft, stages: []}]"), ("objective", "ppo"),
-        ("stages", "[{objective: ppo}]"),
+        ("stages", "[{objective: ppo}]"), ("stages", "[{loss: ipo, label_smoothing: 0.1}]"),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_one_clear_message(key: str, value: str, run: Path, tmp_path: Path) -> None:
@@ -213,6 +213,12 @@ def test_stages_go_on_from_each_other(run: Path, tmp_path: Path) -> None:
     assert json.loads(lines[-1]) == stages[0]["last_step"]
     assert not list((tmp_path / "both/state/stage-1").glob("checkpoint-*")), "the next stage went on from it"
     assert "dpo" in ended.out and "sft" in ended.out
+
+
+def test_a_stage_has_its_own_limit_of_length(run: Path, tmp_path: Path) -> None:
+    stages = "train.stages=[{objective: sft}, {objective: sft, max_length: 5}]"
+    ended = train(run, tmp_path / "t", "--set", stages)
+    assert ended.code == 1 and "longer than 5" in " ".join(ended.err.split()), ended.err
 
 
 @pytest.mark.parametrize("asked", ["{objective: sft}", "{objective: rloo}"])

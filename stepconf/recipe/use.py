@@ -66,7 +66,7 @@ class StageRecipe(Strict):
     beta: float = Field(0.1, gt=0)
     """dpo, step-kto: strength of the pull towards the reference."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """dpo: share of the pairs whose sides are thought to be swapped."""
+    """dpo, sigmoid: share of the pairs whose sides are thought to be swapped."""
     nll_weight: float = Field(0.0, ge=0)
     """dpo: weight of the mean -log p of the chosen side's tokens (RPO)."""
     margin_weight: float = Field(0.0, ge=0)
@@ -97,6 +97,8 @@ class StageRecipe(Strict):
     @model_validator(mode="after")
     def _objective_is_known(self) -> Self:
         OBJECTIVES.check(self.objective)
+        if self.loss == "ipo" and self.label_smoothing:
+            raise ValueError("label_smoothing is of loss=sigmoid; ipo has none")
         return self
 
 

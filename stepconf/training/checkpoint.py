@@ -129,13 +129,14 @@ def load_checkpoint(folder: Path, policy: torch.nn.Module, optimiser: torch.opti
         done = int(_state_of(found[-1])["step"])
         parameters = load_file(found[-1] / "model.safetensors")
         moments: dict[str, dict[str, torch.Tensor]] = {}
+        fused = bool(optimiser.defaults.get("fused"))
         for path, value in load_file(found[-1] / "optimizer.safetensors").items():
             name, _, key = path.rpartition("/")
             moments.setdefault(name, {})[key] = value
         with torch.no_grad():
             for name, parameter in policy.named_parameters():
                 parameter.copy_(_placed(parameters[name], parameter))
-                own = {key: _placed(value, parameter) for key, value in moments.get(name, {}).items()}
+                own = {key: _placed(value, parameter, fused) for key, value in moments.get(name, {}).items()}
                 if own:
                     optimiser.state[parameter] = own
     return done
@@ -152,10 +153,10 @@ def _gathered(value: torch.Tensor) -> torch.Tensor:
     return whole.detach().cpu().contiguous()
 
 
-def _placed(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A whole tensor as this process holds its parameter; a count of steps stays as it is."""
+def _placed(value: torch.Tensor, like: torch.Tensor, fused: bool = False) -> torch.Tensor:
+    """A whole tensor as this process holds its parameter; a count of steps only where a fused optimiser reads it."""
     if value.dim() == 0:
-        return value
+        return value.to(like.device) if fused else value
     if isinstance(like, DTensor):
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return value.to(like.device)

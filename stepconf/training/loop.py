@@ -101,6 +101,9 @@ def optimise_stages(
     Where there are several, stage i has FOLDER/stage-i. The reference of a stage is the policy that the one before it
     has made. A stage that another went on from is not done again, and its checkpoint is removed. `report` is told the
     `stage` then, and `steps_before`, the steps of the stages before it.
+
+    Raises:
+        StepconfError: as `optimise`, or FOLDER holds a checkpoint of a training with other stages.
     """
     stages = recipe.in_order()
 
@@ -109,6 +112,7 @@ def optimise_stages(
         return report if len(stages) == 1 else lambda metrics: report(metrics | told)
 
     folders = [folder] if len(stages) == 1 else [folder / f"stage-{i + 1}" for i in range(len(stages))]
+    _check_stages(folder, folders)
     found: list[dict[str, Any]] = []
     for i, stage in enumerate(stages):
         if any(checkpoints(later) for later in folders[i + 1 :]):
@@ -122,6 +126,16 @@ def optimise_stages(
             ranks.wait()
         model_digest = identity_of(examples[i], stage, model_digest)
     return found
+
+
+def _check_stages(folder: Path, folders: Sequence[Path]) -> None:
+    """Raise StepconfError where a checkpoint lies in `folder` that is of none of the stages: it would be lost."""
+    for other in (folder, *sorted(folder.glob("stage-*"))):
+        if other not in folders and checkpoints(other):
+            raise StepconfError(
+                f"{other} holds a checkpoint of a training with other stages; there are {len(folders)} now.",
+                "Give another --out, or the stages that it was made with.",
+            )
 
 
 def _step(

@@ -116,6 +116,7 @@ def save_policy(
 def _with_adapters(model: Any, lora: LoraRecipe, seed: int) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError as error:
         raise StepconfError(f"train.lora needs peft: {error}", "Type: pip install peft") from error
     torch.manual_seed(seed)
@@ -126,4 +127,11 @@ def _with_adapters(model: Any, lora: LoraRecipe, seed: int) -> Any:
         target_modules=lora.targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise StepconfError(
+            f"train.lora.targets takes in the head of {type(model).__name__}, whose weight the loss reads without "
+            "adapters.",
+            "Leave it out, e.g. --set 'train.lora={targets: all-linear}'",
+        )
+    return adapted

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from stepconf.core.trees import Example
 from stepconf.errors import StepconfError
 from stepconf.recipe import TrainRecipe
+from stepconf.training.checkpoint import _placed
 from stepconf.training.loop import optimise, optimise_stages
 from stepconf.training.models import open_policy, save_policy
 from stepconf.training.ranks import Ranks
@@ -103,6 +104,26 @@ def test_steps_count_on_over_stages_and_where_one_is_continued(tmp_path: Path) -
     staged()
     assert [one for one in told if one[1] <= first + 2] == [], "they are in the checkpoint"
     assert [step for _, step in told] == list(range(first + 3, 3 * first + 1))
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1), (3, 2)])
+def test_a_training_with_other_stages_is_not_lost(before: int, now: int, tmp_path: Path) -> None:
+    def staged(n: int) -> None:
+        recipe = TrainRecipe(**BASE | {"epochs": 1, "stages": [{"seed": i} for i in range(n)]})
+        policy = open_policy(str(tiny_model()), None, recipe, ALONE)
+        optimise_stages(policy, [examples()] * n, recipe, tmp_path, "tiny", ALONE, lambda _: None)
+
+    staged(before)
+    kept = sorted(tmp_path.rglob("checkpoint-*"))
+    with pytest.raises(StepconfError, match="a training with other stages"):
+        staged(now)
+    assert sorted(tmp_path.rglob("checkpoint-*")) == kept != []
+
+
+def test_a_fused_optimiser_gets_its_count_of_steps_on_the_device() -> None:
+    count, parameter = torch.tensor(3.0), torch.empty(2, device="meta")
+    assert _placed(count, parameter, fused=True).device == parameter.device
+    assert _placed(count, parameter).device == count.device
 
 
 @pytest.mark.parametrize("objective", ["dpo", "sft"])
