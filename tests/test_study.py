@@ -6,10 +6,12 @@ from unittest.mock import patch
 
 import pytest
 
+from stepconf.api.text import pool
+from stepconf.evaluation.infer import equality
 from tests.invariants import rows_of
 from tests.scripted_engine import PROBLEMS, ArithmeticEngine
 from tests.studies import caspo
-from tests.studies.measures import Measured, measure
+from tests.studies.measures import Measured, _vote, measure
 from tests.test_pipeline import write_jsonl
 from tests.tiny import tiny_model
 
@@ -65,7 +67,7 @@ def test_measures_are_those_of_the_rows(tmp_path: Path) -> None:
     from tests.scripted_engine import branched_run
 
     run = branched_run()
-    found = measure(str(run), str(run), [])
+    found = measure(str(run), str(run), [], lambda kind: str.__eq__)
     roots = {row["solution_id"] for row in rows_of(run, "solutions") if row["parent_solution_id"] is None}
     steps = [
         row for row in rows_of(run, "steps") if row["solution_id"] in roots and row["label"] != "unknown"
@@ -84,6 +86,29 @@ def test_measures_are_those_of_the_rows(tmp_path: Path) -> None:
     assert found["CaT"].estimate is None
     low, high = found["step accuracy"].interval or (1, 0)
     assert low <= sum(right) / len(right) <= high
+
+
+def test_equal_answers_vote_together() -> None:
+    said = ["12", "5", "12.0", "5", r"\\frac{24}{2}"]
+    rows = [
+        {"predicted_answer": one, "answer_type": "math", "answer_correct": one != "5"}
+        for one in (*said, None)
+    ]
+    assert _vote(rows, lambda kind: equality(pool(), kind)) == 1
+    assert _vote(rows, lambda kind: str.__eq__) == 0
+    assert _vote(rows[-1:], lambda kind: str.__eq__) == 0
+
+
+def test_a_study_is_not_continued_with_other_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch.object(caspo, "evaluate"), patch.object(caspo, "run_seed"), patch.object(caspo, "tabulate"):
+        typed = ["demo", "--out", str(tmp_path), "--set", "train.max_steps=8"]
+        caspo.main(typed)
+        caspo.main([*typed, "--seeds", "0,1", "--methods", "sft"])
+        with pytest.raises(SystemExit):
+            caspo.main([*typed[:-1], "train.max_steps=16"])
+    assert "train.max_steps (there 8, now 16)" in capsys.readouterr().err
 
 
 def test_differences_are_paired() -> None:

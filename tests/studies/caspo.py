@@ -5,6 +5,7 @@
 
 Type the same command again to continue. Every stage is a run folder, or one of `stepconf train`:
 
+OUT/recipe.json                      the options, which stay the same
 OUT/base/{sampled,greedy,tree.json}          the base model on held-out problems
 OUT/seed-S/samples                           what all methods learn from: samples and branches of the base model
 OUT/seed-S/data/NAME                         a copy with the pairs of a strategy, or with labels turned over
@@ -21,14 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stepconf.api.text import pool
+from stepconf.core.documents import differences, read_object, read_yaml
 from stepconf.demo import RECIPE
 from stepconf.engines.guard import Guard
 from stepconf.evaluation.evaluate import answered
-from stepconf.evaluation.infer import open_pool
+from stepconf.evaluation.infer import equality, open_pool
 from stepconf.pairs.make import make_pairs
 from stepconf.pipeline import generate
 from stepconf.problems.load import load_problems
-from stepconf.recipe import Recipe, load_recipe
+from stepconf.recipe import Recipe, load_recipe, with_options
 from stepconf.rounds import engine_of, evaluation_recipe, problem_ids, round_recipe
 from stepconf.run.shards import write_atomically
 from stepconf.run.tables import pairs_manifest, read_shards
@@ -144,13 +147,15 @@ def evaluate(folder: Path, recipe: Recipe, policy: str, size: Size) -> None:
 
 def _tree_rows(sampled: Path, recipe: Recipe, engine: Guard, size: Size) -> list[dict[str, Any]]:
     """CaT with the tokens that voting spent on an average problem; its rows by `problem_id`."""
-    counts = [row["n_tokens"] for rows in read_shards(sampled, "solutions", ["n_tokens"]) for row in rows]
+    columns = ["n_tokens", "parent_solution_id"]
+    rows = (row for shard in read_shards(sampled, "solutions", columns) for row in shard)
+    counts = [row["n_tokens"] for row in rows if row["parent_solution_id"] is None]
     budget = max(1, sum(counts) * size.samples // max(1, len(counts)))
     infer = recipe.infer.model_copy(update={"strategy": "cat", "token_budget": budget})
     problems = load_problems(recipe.problems.source, recipe.problems, recipe.sampling.seed).problems
-    with open_pool(recipe) as pool:
+    with open_pool(recipe) as workers:
         how = recipe.model_copy(update={"infer": infer})
-        return answered(engine, pool, "held out", problems[: size.tree], "cat", how, _quiet).rows
+        return answered(engine, workers, "held out", problems[: size.tree], "cat", how, _quiet).rows
 
 
 def data_of(method: Method, seed: Path, recipe: Recipe) -> Path:
@@ -242,7 +247,7 @@ def _table(key: str, rows: list[dict[str, Any]], others: list[str]) -> str:
 
 def _measures(folder: Path) -> dict[str, Measured]:
     tree = json.loads((folder / "tree.json").read_text())
-    return measure(str(folder / "sampled"), str(folder / "greedy"), tree)
+    return measure(str(folder / "sampled"), str(folder / "greedy"), tree, lambda kind: equality(pool(), kind))
 
 
 def _average(found: list[Measured]) -> Measured:
@@ -293,6 +298,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.set:
         recipe = _changed(recipe, options.set)
     numbers = [int(number) for number in options.seeds.split(",")]
+    if differing := _differing(options.out, recipe):
+        parser.error(f"{options.out} was made with other options; they differ in: {'; '.join(differing)}")
     say("base: measure")
     evaluate(options.out / "base", recipe, recipe.model, size)
     for number in numbers:
@@ -300,10 +307,17 @@ def main(arguments: list[str] | None = None) -> None:
     tabulate(options.out, numbers, names)
 
 
-def _changed(recipe: Recipe, sets: list[str]) -> Recipe:
-    from stepconf.core.documents import read_yaml
-    from stepconf.recipe import with_options
+def _differing(out: Path, recipe: Recipe) -> list[str]:
+    """The keys of the recipe that are others than at the first time; then they are written down."""
+    file, own = out / "recipe.json", recipe.model_dump(mode="json")
+    if file.exists():
+        return differences(read_object(file.read_bytes()), own)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(own, indent=1).encode())
+    return []
 
+
+def _changed(recipe: Recipe, sets: list[str]) -> Recipe:
     return with_options(recipe, {one.partition("=")[0]: read_yaml(one.partition("=")[2]) for one in sets})
 
 

@@ -1,7 +1,6 @@
 """What a policy is measured by on held-out problems: figures of its runs, resampled over problems."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import polars as pl
 from stepconf.api.runs import load_run
 from stepconf.core.calibration import auroc, brier, ece
 from stepconf.core.calibration.posthoc import fit_platt
+from stepconf.core.votes import Equal, majority
 
 RESAMPLES = 500
 TURNS = re.compile(r"\b(?:Wait|Let's)\b")
@@ -42,17 +42,20 @@ class Measured:
         return Measured(first, rest)
 
 
-def measure(sampled: str, greedy: str, tree: list[dict[str, Any]]) -> dict[str, Measured]:
+def measure(
+    sampled: str, greedy: str, tree: list[dict[str, Any]], same: Callable[[str], Equal]
+) -> dict[str, Measured]:
     """Every measure by name.
 
     Args:
         sampled: a run with several samples a problem. greedy: a run with one, at temperature 0.
         tree: CaT's rows of the same problems or some of them (`problem_id`, `correct`, `tokens`); may be empty.
+        same: of a type of answers, what says whether two of a problem are the same.
     """
     problems = sorted(set(load_run(sampled).solutions.select("problem_id").collect()["problem_id"]))
     place = {problem: i for i, problem in enumerate(problems)}
     statistics = {
-        **_of_answers(sampled, greedy, tree, place),
+        **_of_answers(sampled, greedy, tree, place, same),
         **_of_steps(sampled, place),
     }
     draw = np.random.default_rng(0)
@@ -83,9 +86,13 @@ def _mean(rows: list[tuple[str, float]], place: Mapping[str, int]) -> Callable[[
 
 
 def _of_answers(
-    sampled: str, greedy: str, tree: list[dict[str, Any]], place: Mapping[str, int]
+    sampled: str,
+    greedy: str,
+    tree: list[dict[str, Any]],
+    place: Mapping[str, int],
+    same: Callable[[str], Equal],
 ) -> dict[str, Callable[[Weights], float | None]]:
-    columns = ["problem_id", "predicted_answer", "answer_correct", "n_tokens", "text"]
+    columns = ["problem_id", "predicted_answer", "answer_type", "answer_correct", "n_tokens", "text"]
     many, one = (
         load_run(run)
         .solutions.filter(pl.col("parent_solution_id").is_null())
@@ -99,7 +106,7 @@ def _of_answers(
         votes.setdefault(row["problem_id"], []).append(row)
     inside = [row for row in tree if row["problem_id"] in place]
     asked = {row["problem_id"] for row in inside}
-    of_votes = [(problem, _vote(rows)) for problem, rows in votes.items()]
+    of_votes = [(problem, _vote(rows, same)) for problem, rows in votes.items()]
     spent = [(problem, float(sum(row["n_tokens"] for row in rows))) for problem, rows in votes.items()]
     found = {
         "pass@1 greedy": [(row["problem_id"], float(row["answer_correct"] is True)) for row in one],
@@ -115,13 +122,10 @@ def _of_answers(
     return {name: _mean(rows, place) for name, rows in found.items()}
 
 
-def _vote(rows: list[dict[str, Any]]) -> float:
+def _vote(rows: list[dict[str, Any]], same: Callable[[str], Equal]) -> float:
     """Whether the commonest answer is right; the first of those that are as common."""
-    counts = Counter(row["predicted_answer"] for row in rows if row["predicted_answer"] is not None)
-    if not counts:
-        return 0.0
-    winner, _ = counts.most_common(1)[0]
-    return float(any(row["answer_correct"] is True for row in rows if row["predicted_answer"] == winner))
+    tallies = majority([row["predicted_answer"] for row in rows], same(rows[0]["answer_type"]))
+    return float(bool(tallies) and rows[tallies[0].members[0]]["answer_correct"] is True)
 
 
 def _of_steps(sampled: str, place: Mapping[str, int]) -> dict[str, Callable[[Weights], float | None]]:
@@ -139,7 +143,6 @@ def _of_steps(sampled: str, place: Mapping[str, int]) -> dict[str, Callable[[Wei
     )
     at = np.array([place[problem] for problem in rows["problem_id"]], dtype=np.int64)
     entropy, confidence, right = (rows[name].to_numpy() for name in ("entropy_mean", "confidence", "right"))
-    fitted = _fitted(at, -entropy, right)
 
     def weighted(
         of: Callable[..., float | None], *columns: npt.NDArray[Any]
@@ -162,7 +165,7 @@ def _of_steps(sampled: str, place: Mapping[str, int]) -> dict[str, Callable[[Wei
             float(np.average(right, weights=weights[at])) if len(at) and weights[at].sum() else None
         ),
         "ECE raw": weighted(ece, confidence, right),
-        "ECE fitted": weighted(ece, fitted, right) if fitted is not None else lambda weights: None,
+        "ECE fitted": _ece_fitted(at, -entropy, right),
         "Brier": weighted(brier, confidence, right),
         "AUROC pooled": weighted(auroc, -entropy, right),
         "AUROC within": _within(at, entropy, right, len(place)),
@@ -172,17 +175,22 @@ def _of_steps(sampled: str, place: Mapping[str, int]) -> dict[str, Callable[[Wei
     }
 
 
-def _fitted(
+def _ece_fitted(
     at: npt.NDArray[np.int64], scores: npt.NDArray[Any], right: npt.NDArray[Any]
-) -> npt.NDArray[Any] | None:
-    """Probabilities by Platt scaling, of each half of the problems by a fit on the other; None where one is empty."""
+) -> Callable[[Weights], float | None]:
+    """ECE of probabilities by Platt scaling, of each half of the problems by a fit on the other, anew in each draw."""
     half = at % 2 == 0
-    if half.all() or not half.any():
-        return None
-    found = np.empty(len(at))
-    for own in (half, ~half):
-        found[own] = fit_platt(scores[~own], right[~own]).predict(scores[own])
-    return found
+
+    def fitted(weights: Weights) -> float | None:
+        own, found = weights[at], np.empty(len(at))
+        for part in (half, ~half):
+            drawn = np.repeat(np.arange(len(at)), own * ~part)
+            if not drawn.size or not own[part].any():
+                return None
+            found[part] = fit_platt(scores[drawn], right[drawn]).predict(scores[part])
+        return ece(found, right, weights=own)
+
+    return fitted
 
 
 def _within(
