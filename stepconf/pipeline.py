@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from stepconf.calibration.fitted import load_confidence
+from stepconf.calibration.fitted import confidence_digest, load_confidence
 from stepconf.core.confidence import FittedConfidence
 from stepconf.core.paths import first_steps
 from stepconf.core.records import Solved
@@ -332,4 +332,4 @@ def _command_identity(command: str, recipe: Recipe) -> dict[str, Any]:
             f"verify.noise={recipe.verify.noise} is for runs that are there.",
             "Leave it out, then type: stepconf relabel RUN --noise RATE",
         )
-    return {"command": command, **identity(recipe)}
+    return {"command": command, **identity(recipe), **confidence_digest(recipe)}

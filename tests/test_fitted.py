@@ -1,6 +1,7 @@
 """A fitted confidence: against scikit-learn's own composition, on simulated rows, and through the commands."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -367,6 +368,16 @@ def test_commands_use_the_file(run: Path, tmp_path: Path) -> None:
     assert steps["fitted_confidence"].null_count() == 0
     plain = pl.read_parquet(run / "steps/*.parquet")
     assert plain["fitted_confidence"].null_count() == plain.height
+
+
+def test_a_file_that_was_fitted_anew_does_not_continue_a_run(run: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(run.parent / "confidence.json", tmp_path / "c.json"))
+    usual = ["verify", run, "--verify", "none", "--set", f"confidence={file}", "--out", tmp_path / "again"]
+    assert stepconf(*usual).code == 0
+    assert stepconf(*usual).code == 0
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"policy": "consensus"}))
+    ended = stepconf(*usual, columns=400)
+    assert ended.code == 1 and "another recipe" in ended.err and "confidence_digest" in ended.err
 
 
 def test_tau_is_compared_with_the_fitted_confidence(run: Path, tmp_path: Path) -> None:

@@ -43,16 +43,22 @@ def stays_ahead_of(first: int, second: int, remaining: int, wins_ties: bool = Fa
 
 
 def votes_to_decide(first: int, second: int, threshold: float) -> int:
-    """The fewest further votes, all for the leader, that take `stays_ahead` to a threshold in (0, 1)."""
-    more = 0
+    """The fewest further votes, all for the leader, that take `stays_ahead` to a threshold in (0, 1).
+
+    Without any vote there is no leader: then it is at least one.
+    """
+    more = 0 if first else 1
     while stays_ahead(first + more, second) < threshold:
         more += 1
     return more
 
 
 def votes_to_foresee(first: int, second: int, remaining: int, wins_ties: bool, threshold: float) -> int:
-    """The fewest of the remaining votes, all for the leader, that take `stays_ahead_of` to a threshold in (0, 1)."""
-    for more in range(remaining):
+    """The fewest of the remaining votes, all for the leader, that take `stays_ahead_of` to a threshold in (0, 1).
+
+    Without any vote there is no leader: then it is at least one, where one remains.
+    """
+    for more in range(0 if first else 1, remaining):
         if stays_ahead_of(first + more, second, remaining - more, wins_ties) >= threshold:
             return more
     return remaining

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.calibration import figures
+from stepconf.calibration.fitted import confidence_digest
 from stepconf.core.answers import gold_answer
 from stepconf.core.bootstrap import Interval
 from stepconf.core.documents import read_object
@@ -138,7 +139,7 @@ def _problems(name: str, recipe: Recipe) -> tuple[list[Problem], Counter[str]]:
 def _settle(out: Path, recipe: Recipe) -> None:
     """Keep what decides the numbers beside them; refuse a folder that was made otherwise."""
     infer = recipe.infer.model_dump(mode="json", exclude={"strategy"})
-    mine = identity(recipe) | {"infer": infer}
+    mine = identity(recipe) | {"infer": infer} | confidence_digest(recipe)
     mine.pop("verify")
     file = out / "recipe.json"
     if not file.exists():

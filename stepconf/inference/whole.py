@@ -291,8 +291,10 @@ def _or_zero(confidence: float | None) -> float:
 
 
 def _cot_prompts(prompt: PromptRecipe, answer_type: str) -> list[PromptRecipe]:
-    """The standing instruction, without the recipe's own and its worked examples."""
-    return [PromptRecipe(style=prompt.style, instruction=instruction_for(answer_type))]
+    """The standing instruction in place of the recipe's own, without its system message and worked examples."""
+    return [
+        prompt.model_copy(update={"system": "", "instruction": instruction_for(answer_type), "shots": []})
+    ]
 
 
 def _ways(prompt: PromptRecipe, answer_type: str) -> list[PromptRecipe]:

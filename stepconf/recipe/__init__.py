@@ -123,6 +123,8 @@ _NOT_IDENTITY = {
     "ray": True,
 }
 
+_NOT_KEYS = {"command", "confidence_digest"}  # of what a run keeps beside the keys
+
 
 _NOW_ROWS = "Other steps after the same tokens are rows of the run now: sample branches with --branch."
 # Keys that earlier versions had: ignored in the recipe of a run, refused with this hint elsewhere.
@@ -226,7 +228,7 @@ def recipe_of(run: dict[str, Any], trust_remote_code: bool = False) -> Recipe:
         trust_remote_code: what the user says of it; what the run says does not count.
     """
     try:
-        recipe = Recipe.model_validate(_without_retired({k: v for k, v in run.items() if k != "command"}))
+        recipe = Recipe.model_validate(_without_retired({k: v for k, v in run.items() if k not in _NOT_KEYS}))
         return with_trust(recipe, trust_remote_code)
     except ValidationError as error:
         problem = _explained(error, None).problem

@@ -27,7 +27,7 @@ def test_the_beta_posterior_is_scipys(a: int, b: int) -> None:
 def test_votes_that_decide() -> None:
     # 1 - 1/2^(n+1) of n equal votes: 0.9375 of three, 0.96875 of four.
     assert [votes_to_decide(n, 0, 0.95) for n in range(6)] == [4, 3, 2, 1, 0, 0]
-    assert stays_ahead(5, 5) == 0.5 and votes_to_decide(0, 0, 0.5) == 0
+    assert stays_ahead(5, 5) == 0.5 and votes_to_decide(0, 0, 0.5) == 1, "nothing decides before a vote"
     with pytest.raises(ValueError, match="do not lead"):
         stays_ahead(1, 2)
 
@@ -37,7 +37,7 @@ def test_no_fewer_votes_decide(a: int, b: int, threshold: float) -> None:
     first, second = max(a, b), min(a, b)
     more = votes_to_decide(first, second, threshold)
     assert stays_ahead(first + more, second) >= threshold
-    assert not more or stays_ahead(first + more - 1, second) < threshold
+    assert more <= (not first) or stays_ahead(first + more - 1, second) < threshold
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.booleans())
@@ -56,6 +56,7 @@ def test_a_vote_of_eight_is_foregone_early() -> None:
     assert [votes_to_foresee(n, 0, 8 - n, True, 0.95) for n in range(4)] == [2, 1, 0, 0]
     assert [votes_to_foresee(n, 0, 8 - n, False, 0.95) for n in range(4)] == [3, 2, 1, 0]
     assert stays_ahead_of(5, 0, 3) == 1 and votes_to_foresee(1, 1, 0, False, 0.9) == 0
+    assert votes_to_foresee(0, 0, 8, True, 0.55) == 1 and votes_to_foresee(0, 0, 0, True, 0.55) == 0
     assert stays_ahead_of(9, 3, 10**4) == pytest.approx(stays_ahead(9, 3), abs=1e-3)
     with pytest.raises(ValueError, match="do not lead"):
         stays_ahead_of(2, 1, -1)

@@ -11,7 +11,9 @@ from stepconf.engines.base import Completion, SampleRequest
 from stepconf.inference.base import Result, stream_seed
 from stepconf.inference.run import Clock, answer
 from stepconf.inference.strategies import search
+from stepconf.inference.whole import _cot_prompts
 from stepconf.kinds import STRATEGIES
+from stepconf.recipe import PromptRecipe
 from tests.inference.scripted import Says, ScriptedEngine, question, setting
 
 # Two say 7, surely; three say 8, less so; one has no answer.
@@ -42,6 +44,27 @@ def test_the_majority_is_shown_by_its_most_confident_member() -> None:
 def test_confidence_outvotes_number() -> None:
     assert run("deepconf", deepconf_keep=1.0).answer == "7"  # 1.7 against 1.55
     assert run("best-of-n").answer == "7"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "k", "threshold"), [("adaptive", 8, 0.5), ("adaptive-k", 8, 0.55), ("adaptive-k", 2, 0.66)]
+)
+def test_a_low_threshold_still_draws(strategy: str, k: int, threshold: float) -> None:
+    found = run(strategy, k=k, threshold=threshold)
+    assert found.answer is not None and found.spent.tokens > 0 and not found.failure
+
+
+def test_cot_replaces_the_instruction_alone() -> None:
+    own = PromptRecipe(
+        style="chat",
+        instruction="Guess.",
+        system="Be brief.",
+        stop=["END"],
+        chat_template_kwargs={"think": False},
+    )
+    (asked,) = _cot_prompts(own, "math")
+    assert asked.instruction != "Guess." and not asked.system and not asked.shots
+    assert (asked.style, asked.stop, asked.chat_template_kwargs) == ("chat", ["END"], {"think": False})
 
 
 def test_one_greedy_solution() -> None:
