@@ -227,7 +227,7 @@ def test_noise_turns_over_a_share_of_the_labels_and_goes_again(run: Path) -> Non
 
 
 def test_whoever_reads_the_labels_is_told_of_noise(run: Path, tmp_path: Path) -> None:
-    said = "turned over at rate 0.4, seed 3"
+    said = "flipped at rate 0.4, seed 3"
     out = iter("ab")
 
     def told() -> list[bool]:
@@ -240,7 +240,7 @@ def test_whoever_reads_the_labels_is_told_of_noise(run: Path, tmp_path: Path) ->
 
     table = stepconf("relabel", run, "--noise", 0.4, "--seed", 3, columns=200)
     assert said in table.out and all(told()), "the card says it twice"
-    assert "label that relabel --noise turned over" in stepconf("check", run, columns=200).out
+    assert "label that relabel --noise flipped" in stepconf("check", run, columns=200).out
     assert said not in stepconf("relabel", run, columns=200).out and not any(told())
     assert "noise" not in stepconf("check", run, columns=200).out
 

@@ -115,15 +115,13 @@ def relabel(
     ] = None,
     noise: Annotated[
         float,
-        typer.Option(
-            metavar="RATE", help="Share of the labels to turn over, to see what errors of labels do."
-        ),
+        typer.Option(metavar="RATE", help="Share of the labels to flip, to see what errors of labels do."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Which labels --noise turns over.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which labels --noise flips.")] = 0,
 ) -> None:
     """Label a run's steps again from its verdicts; no verifier runs.
 
-    Pairs made before are removed. Without --noise, labels that were turned over are as before.
+    Pairs made before are removed. Without --noise, labels that were flipped are as before.
     """
     from stepconf.core.noise import Noise
     from stepconf.labels.relabel import relabel as run_relabel

@@ -45,10 +45,9 @@ def train(
     More steps right: dpo on pairs of steps (more so with train.nll_weight=1), step-kto without pairs, pure by the
     worst step of each sample. What entropy tells may change: less on a 135M model, more on one of 0.5B.
 
-    More answers right: rloo, or grpo (less over-confident with train.divide_by_std=false), from outcomes alone.
-
-    A ranking by entropy that stays: sft on the run's right solutions as a last stage, with
-    --set "train.stages=[{objective: dpo}, {objective: sft}]"; within dpo, train.margin_weight helps a little.
+    More answers right: dpo with train.nll_weight=1, or sft on the run's right solutions as a last stage:
+    --set "train.stages=[{objective: dpo}, {objective: sft, learning_rate: 5.0e-6}]", which also keeps the ranking by
+    entropy. From outcomes alone: rloo, or grpo (less over-confident with train.divide_by_std=false).
 
     Without RUN: rounds of sampling, pairs and training, each measured on held-out problems (keys problems and loop
     of the recipe; see recipes/). Several GPUs: torchrun --nproc-per-node 8 -m stepconf train RUN ...

@@ -14,7 +14,7 @@ def main(
     name: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="What is checked.")],
     model: Annotated[str, typer.Option(help="With which an engine is opened.")] = "demo",
 ) -> None:
-    """Check what a verifier, pair strategy, inference strategy or engine promises."""
+    """Check what a verifier, signal, engine, pair strategy, inference strategy or objective promises."""
     try:
         typer.echo(f"{name} ({kind_of(name).what})")
         kept = True

@@ -13,7 +13,7 @@ _RANGE = 1 << 64
 
 
 class Noise(NamedTuple):
-    """Which labels are turned over: each with probability `rate` in [0, 1], by a hash of its step's id and `seed`."""
+    """Which labels are flipped: each with probability `rate` in [0, 1], by a hash of its step's id and `seed`."""
 
     rate: float = 0.0
     seed: int = 0
@@ -21,7 +21,7 @@ class Noise(NamedTuple):
     @property
     def said(self) -> str:
         """What a reader of the labels must know; empty without noise."""
-        return f"turned over at rate {self.rate}, seed {self.seed} (relabel --noise)" if self.rate else ""
+        return f"flipped at rate {self.rate}, seed {self.seed} (relabel --noise)" if self.rate else ""
 
 
 def noise_of(recipe: Mapping[str, Any]) -> Noise:
@@ -39,7 +39,7 @@ def check_noise(noise: Noise) -> None:
 def noised(label: Label, source: str, step_id: str, noise: Noise) -> tuple[Label, str]:
     """The label and source of a step after noise. An unknown label stays.
 
-    The draws of different rates are nested: what is turned over at 0.1 is turned over at 0.2 too.
+    The draws of different rates are nested: what is flipped at 0.1 is flipped at 0.2 too.
     """
     if label not in _OTHER or not is_turned(step_id, noise):
         return label, source
@@ -47,6 +47,6 @@ def noised(label: Label, source: str, step_id: str, noise: Noise) -> tuple[Label
 
 
 def is_turned(step_id: str, noise: Noise) -> bool:
-    """Whether the step's label, if it has one, is turned over."""
+    """Whether the step's label, if it has one, is flipped."""
     digest = blake2b(f"{noise.seed}/{step_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < noise.rate * _RANGE

@@ -61,7 +61,7 @@ SOLUTIONS = (
     ),
     Field("model", "string", "model that sampled or scored the solution; empty where none did"),
     Field("model_revision", "string", "Hub revision of the model, if given"),
-    Field("engine", "string", "vllm, transformers, or empty"),
+    Field("engine", "string", "vllm, transformers, openai or one's own; empty where none ran"),
     Field("prompt_token_ids", "list<int32>", "exact tokens before the text; of a branch, its parent's too"),
     Field("text", "string", "the solution, of a branch what it adds; equals the join of its steps"),
     Field("token_ids", "list<int32>", "exact tokens of the solution, without the end-of-sequence token"),

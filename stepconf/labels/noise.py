@@ -1,4 +1,4 @@
-"""`core.noise` over the tables of a chunk: labels are turned over, and errors are looked for again."""
+"""`core.noise` over the tables of a chunk: labels are flipped, and errors are looked for again."""
 
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ def with_noise(solutions: Any, steps: Any, noise: Noise) -> Any:
     Args:
         solutions: rows of `solutions`, an Arrow table; those that branches leave are among them.
         steps: all their rows of `steps`.
-        noise: which labels are turned over.
+        noise: which labels are flipped.
     """
     names = ("solution_id", "step_index", "step_id", "label", "label_source")
     owners, indices, ids, labels, sources = (steps[name].to_pylist() for name in names)

@@ -244,7 +244,7 @@ class VerifyRecipe(Strict):
     policy: str = "error-first"
     """How verdicts become labels; see relabel."""
     noise: float = Field(0.0, ge=0, le=1)
-    """Share of the labels that `relabel --noise` turned over; no other command does."""
+    """Share of the labels that `relabel --noise` flipped; no other command does."""
     noise_seed: int = 0
     """Which labels they are."""
     deadline_s: float = Field(5.0, gt=0)

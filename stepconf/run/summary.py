@@ -49,7 +49,7 @@ def read_summary(path: Path, same_steps: bool = False) -> dict[str, Any]:
     `branches` says how many of the rows are of branches, and what came out of them. `coverage`: see `run.coverage`.
     By verifier: coverage (share of the steps that it decides), incorrect_rate (of those) and seconds (on branches
     too); by two verifiers agreement and Cohen's kappa on the steps that both decide (see `core.agreement`).
-    `noise`: rate and seed of the labels that were turned over. `other_verifiers` are how many there are beyond those
+    `noise`: rate and seed of the labels that were flipped. `other_verifiers` are how many there are beyond those
     that are compared. `critic` and `reasoning`: see `run.step_figures`.
     """
     manifests = read_manifests(path)

@@ -18,7 +18,8 @@ Arithmetic chains, for a model that was trained on such (`tests.benchmarks.arith
 
     python -m tests.benchmarks.strategies_on_tokens --model solver/model --learnt gold.jsonl --limit 48 --k 8 \\
         --recipe recipes/smollm2-135m/chains.yaml \\
-        --problems 'reasoning-gym:chain_sum?min_terms=3&max_terms=4&min_digits=1&max_digits=1&size=96'
+        --problems 'reasoning-gym:chain_sum?min_terms=3&max_terms=4&min_digits=1&max_digits=1&size=96' \\
+        --confidence FILE --strategies greedy,self-consistency,...,cat,cat-lazy,cat-counted,cat-fitted,cat-fitted-lazy
 """
 
 import argparse

@@ -8,7 +8,7 @@ Type the same command again to continue. Every stage is a run folder, or one of 
 OUT/recipe.json                      the options, which stay the same
 OUT/base/{sampled,greedy,tree.json}          the base model on held-out problems
 OUT/seed-S/samples                           what all methods learn from: samples and branches of the base model
-OUT/seed-S/data/NAME                         a copy with the pairs of a strategy, or with labels turned over
+OUT/seed-S/data/NAME                         a copy with the pairs of a strategy, or with flipped labels
 OUT/seed-S/METHOD/{training,sampled,greedy,tree.json}
 OUT/table.md, table.json                     the measures, with intervals and paired differences over problems
 """

@@ -58,7 +58,7 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "after-error": ("error", "after_error is not what the labels before the step on its path say"),
     "verdict": ("error", "a verifier speaks twice of one step, or its score or label is out of range"),
     "label-source": ("error", "a label that no verifier gave"),
-    "noise": ("warning", "a label that relabel --noise turned over"),
+    "noise": ("warning", "a label that relabel --noise flipped"),
     "pair-sides": ("error", "chosen and rejected are the same, or one of them has no tokens"),
     "secret": ("error", "what looks like a key, token or password (masked here)"),
     "leak": ("error", "a problem shares 13 words in a row (or, if shorter, all) with one of --against"),
