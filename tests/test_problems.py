@@ -257,6 +257,25 @@ def test_a_solution_column_without_an_answer_column_is_worked_out(tmp_path: Path
     assert loaded.problems[0].extra == {"solution": rows[0]["solution"]}
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "column"),
+    [
+        ("svamp", "svamp", "Question"),
+        ("mmlu_pro_stem", "mmlu_pro_stem", "question"),
+        ("tablebench", "tablebench", "question"),
+        ("cruxeval", "cruxeval", "input"),
+    ],
+)
+def test_half_of_a_problem_is_not_read(name: str, file: str, column: str) -> None:
+    path = str(shared_path(f"benchmarks/{file}.jsonl.gz"))
+    with pytest.raises(StepconfError, match=f"only {column} would be read") as told:
+        load_problems(path, ProblemsRecipe())
+    assert f"{name}@{path}" in told.value.hint
+    columns = ProblemsRecipe(problem_column=column, answer_column="idx" if name == "svamp" else None)
+    if name == "svamp":
+        assert load_problems(path, columns).problems
+
+
 def test_named_columns_go_before_everything(tmp_path: Path) -> None:
     row = {"problem": "p", "question": "q", "a{b|c}": "r", "answer": "1", "key": "2", "id": 7, "row": 8}
     path = write(tmp_path / "a.jsonl", [row])

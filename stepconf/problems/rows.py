@@ -16,7 +16,7 @@ from stepconf.core.ids import problem_id
 from stepconf.core.records import Problem
 from stepconf.errors import StepconfError
 from stepconf.problems.files import Row
-from stepconf.problems.sets import NamedSet
+from stepconf.problems.sets import NAMED_SETS, NamedSet
 from stepconf.recipe import ProblemsRecipe
 
 # Tried in this order where no column is named.
@@ -93,7 +93,8 @@ def settle_columns(source: Source, options: ProblemsRecipe, need: Need) -> tuple
     """The source's rows and which of their columns are read, judged by the first hundred rows.
 
     Raises:
-        StepconfError: there are no rows, or a column that is needed is in none of them.
+        StepconfError: there are no rows, a column that is needed is in none of them, or the problems are in more
+            columns than would be read.
     """
     rows = iter(source.rows)
     first = list(islice(rows, _PEEKED_ROWS))
@@ -107,6 +108,8 @@ def settle_columns(source: Source, options: ProblemsRecipe, need: Need) -> tuple
         raise missing_column(
             source.where, "with the problem", options.problem_column, template, "--problem-column", seen
         )
+    if named is None and not source.generated and options.problem_column is None:
+        _check_whole(source, problem, seen)
     solution = steps = None
     if need == "solution":
         solution, steps = _solution_columns(source, options, first, seen)
@@ -178,6 +181,18 @@ def solution_of(row: Row, columns: Columns) -> tuple[str | None, list[str] | Non
     if not is_unicode(text):
         raise Dropped("not valid Unicode")
     return text, None
+
+
+def _check_whole(source: Source, problem: Text, seen: list[str]) -> None:
+    """Raise StepconfError where a file looks like a named set whose problems are in more columns than `problem`."""
+    for name, named in NAMED_SETS.items():
+        whole, answer = settled(named.problem, seen), settled(named.answer, seen)
+        if whole and answer and set(problem.columns) < set(whole.columns):
+            raise StepconfError(
+                f"{source.where} has the columns of {name}, whose problems are in {' and '.join(whole.columns)}: "
+                f"only {problem.columns[0]} would be read.",
+                f"Type {name}@{source.where}, or name one: --problem-column {problem.columns[0]}",
+            )
 
 
 def _settled(column: str | None, template: str, seen: list[str]) -> Text | None:

@@ -1,6 +1,6 @@
 """Accuracy for tokens: strategies on the same problems, paired against voting (self-consistency).
 
-    python -m tests.benchmarks.strategies_on_tokens --problems svamp.jsonl --model MODEL --limit 100 --k 8 --out DIR
+    python -m tests.benchmarks.strategies_on_tokens --problems svamp@FILE --model MODEL --limit 100 --k 8 --out DIR
 
 With --out every draw is kept in DIR/draws.jsonl: the same command goes on after a kill, and a strategy that stops
 early (adaptive, esc, cges, gate) or votes otherwise is answered by the very samples of voting. DIR gets report.json
