@@ -119,7 +119,6 @@ class Tree:
 
     def children(self, active: Sequence[Twig], k: int, expand_below: float | None) -> Grown:
         """The K candidates of each branch, in the order of their parents; the dead are counted and left out."""
-        active = [self._answering(branch) for branch in active]
         if expand_below is None:
             found = yield from self._stepper.steps([(branch.data.path, k) for branch in active])
         else:
@@ -145,7 +144,6 @@ class Tree:
 
     def continued(self, wanted: Sequence[tuple[Twig, int]]) -> Grown:
         """One step more for each copy of a branch, of which there are n >= 1; the dead are counted and left out."""
-        wanted = [(self._answering(branch), n) for branch, n in wanted]
         found = yield from self._stepper.steps([(branch.data.path, n) for branch, n in wanted])
         self.spent.depth += 1
         grown = [
@@ -156,19 +154,20 @@ class Tree:
     def _confidence(self, branch: Twig, step: Candidate) -> float | None:
         return self._setting.confidence(step.scores, len(branch.data.steps))
 
-    def _answering(self, branch: Twig) -> Twig:
-        """The branch; where its budget for thinking is used up, with the closing mark at the end of its last step."""
-        node, thinking = branch.data, self._stepper.thinking
-        if self._stepper.budget_left(node.path.text, len(node.path.token_ids)) != 0 or not node.steps:
-            return branch
-        closing = self._setting.closing(node.path.text, thinking)
+    def _closed(self, path: Path, step: Candidate) -> tuple[Path, Candidate]:
+        """A path and its last step; with the closing mark at their end where the budget for thinking is used up.
+
+        At once, not when the branch goes on: a step that was told as settled must not change any more.
+        """
+        if self._stepper.budget_left(path.text, len(path.token_ids)) != 0:
+            return path, step
+        closing = self._setting.closing(path.text, self._stepper.thinking)
         if closing is None:
-            return branch
-        last, mark = node.steps[-1], "".join(closing.pieces)
+            return path, step
+        mark = "".join(closing.pieces)
         # Its scores stay those of the tokens that were drawn.
-        step = replace(last, token_ids=last.token_ids + closing.token_ids, text=last.text + mark)
-        path = Path(node.path.token_ids + closing.token_ids, node.path.text + mark)
-        return replace(branch, data=replace(node, path=path, steps=(*node.steps[:-1], step)))
+        step = replace(step, token_ids=step.token_ids + closing.token_ids, text=step.text + mark)
+        return Path(path.token_ids + closing.token_ids, path.text + mark), step
 
     def _weighed(self, parent: Twig, children: Sequence[Twig | None]) -> list[Twig]:
         """The living children of a branch; with `count_duplicates` the last step's confidence times its share."""
@@ -206,6 +205,8 @@ class Tree:
             return Branch(
                 Node(path, before.steps, answer), path.text.strip(), parent.log_confidences, is_final
             )
+        if not is_final:
+            path, step = self._closed(path, step)
         stated = self._confidence(parent, step)
         log_confidence = 0.0 if stated is None else max(log(stated), _LEAST_LOG) if stated > 0 else _LEAST_LOG
         logs = (*parent.log_confidences, log_confidence)
