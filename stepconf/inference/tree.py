@@ -7,7 +7,6 @@ from itertools import takewhile
 from math import exp, log
 from typing import Literal
 
-from stepconf.core.answers import extract_answer
 from stepconf.core.prune import Branch, Level, Rules, can_win, prune_level, ranked
 from stepconf.core.reasoning import divide, part_of
 from stepconf.core.signals import ENTROPY_MEAN
@@ -28,7 +27,7 @@ from stepconf.inference.base import (
     stream_seed,
     times,
 )
-from stepconf.inference.steps import Candidate, Path, Stepper, marked_answer, thinks
+from stepconf.inference.steps import Candidate, Path, Stepper, answer_after, marks_answer, thinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +189,13 @@ class Tree:
         path = Path(before.path.token_ids + step.token_ids, before.path.text + step.text)
         thinking = self._stepper.thinking
         is_final = step.ending == "solution" or (
-            marked_answer(step.text, kind) and not thinks(path.text, thinking)
+            marks_answer(step.text, kind, step.ending) and not thinks(path.text, thinking)
         )
         if not is_final and step.ending != "step":
             self.spent.context_full += step.ending == "context_full"
             self.spent.out_of_tokens += step.ending == "out_of_tokens"
             return None
-        answer = extract_answer(path.text, kind, thinking=thinking) if is_final else None
+        answer = answer_after(path.text, kind, step.ending, thinking) if is_final else None
         if is_final and answer is None:
             self.spent.no_answer += 1
             return None

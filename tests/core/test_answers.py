@@ -237,6 +237,49 @@ def test_a_text_that_was_cut_gives_no_accidental_number() -> None:
     assert extract_answer("\\boxed{3} because 14", guess=False) == "3"
 
 
+# The end of a step, the answer type, what it is at the end of the solution, and whether it is that before it.
+BEFORE_MORE = [
+    ("Now the answer is easy to find.", "math", "easy to find", False),
+    ("Thus, the answer is clear:", "math", "clear", False),
+    ("The answer is obtained as follows:\n3 + 4 = 7", "math", "obtained as follows", False),
+    ("Let's break down the answer:\n1. First we add.", "math", "1", False),
+    ("Let's break down the answer:\n**Step 1: add.**", "math", "1", False),
+    ("The answer is the sum of all.", "string", "the sum of all", False),
+    ("To find the answer: I will add.", "choice", "I", False),
+    ("Now the answer is no longer hidden.", "yesno", "no", False),
+    ("The answer is the length of the list.", "literal", "the length of the list", False),
+    ("The answer is 7.", "math", "7", True),
+    ("The answer is seven.", "math", "seven", True),
+    ("The answer is $x$.", "math", "x", True),
+    ("The answer is \\(x\\).", "math", "x", True),
+    ("The answer is x + 1.", "math", "x + 1", True),
+    ("The answer is:\n1, 2", "math", "1, 2", True),
+    ("The answer is **easy**.", "math", "easy", True),
+    ("so \\boxed{easy}.", "math", "easy", True),
+    ("so \\boxed{yes}.", "yesno", "yes", True),
+    ("so \\boxed{the list}.", "literal", "the list", True),
+    ("**yes**", "yesno", "yes", True),
+    ("**proved**", "string", "proved", True),
+    ("#### proved", "string", "proved", True),
+    ("<answer>proved</answer>", "string", "proved", True),
+    ("The answer is True.", "yesno", "yes", True),
+    ("The answer is no, as we saw.", "yesno", "no", True),
+    ("The answer is (A) the first.", "choice", "A", True),
+    ("The answer is I.", "choice", "I", True),
+    ("It returns [1, 2].", "literal", "[1, 2]", True),
+]
+
+
+@pytest.mark.parametrize(("text", "answer_type", "answer", "stands"), BEFORE_MORE)
+def test_words_announce_an_answer_where_more_follows(
+    text: str, answer_type: str, answer: str, stands: bool
+) -> None:
+    assert extract_answer(text, answer_type) == answer
+    assert extract_answer(f"{text}\n", answer_type, guess=False, more_follows=True) == (
+        answer if stands else None
+    )
+
+
 @pytest.mark.parametrize(("gold", "predicted", "same"), COMPARED)
 def test_compares(gold: str, predicted: str, same: bool | None) -> None:
     assert same_answer(gold, predicted, "math").same is same

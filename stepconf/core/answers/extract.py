@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from stepconf.core.answers.endings import CHOICE, YES_NO, stands_in_step
 from stepconf.core.answers.literal import literal_answer
 from stepconf.core.answers.wording import RATIO
 from stepconf.core.maths.forms import head, read
@@ -69,9 +70,7 @@ _COMMAND = re.compile(r"\\(?:begin|end)\{\w+\*?\}|\\[A-Za-z]+")
 _PROSE_WORD = re.compile(r"[a-z]{2,}|[^\W\d_A-Za-z]{2,}")
 _STARTS_WITH_NUMBER = re.compile(r"[-+\u2212]?[$\u20ac\u00a3]?[0-9.]")
 _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
-_CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-J])\)?(?![A-Za-z'\u2019])")
 _LONE_CHOICE = re.compile(r"\(([A-J])\)|^\W{0,4}([A-J])\W{0,4}$", re.MULTILINE)
-_YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,8}```[^\n]*\n?", re.MULTILINE)
 _LEADING = re.compile(r"^(?:\n[ \t]*[-•*][ \t]|[\s*:_\"'`=：\u201c])+")  # at a line's start, `- ` is a bullet
 _BULLETS = re.compile(r"[\s:*_]{0,8}?((?:\n\s{0,8}[-•*][ \t]+[^\s][^\n]{0,60}){2,20})")
@@ -96,7 +95,11 @@ class Found:
 
 
 def find_answer(
-    text: str, answer_type: str = "math", guess: bool = True, thinking: Thinking = BY_MARKS
+    text: str,
+    answer_type: str = "math",
+    guess: bool = True,
+    thinking: Thinking = BY_MARKS,
+    more_follows: bool = False,
 ) -> Found | None:
     """The final answer of a solution; None if there is none, and where its thinking never ends.
 
@@ -106,17 +109,19 @@ def find_answer(
         guess: whether what nothing marks may be the answer. Switch it off for a text that was cut: its last
             number is an accident.
         thinking: how its thinking is divided from its answer.
+        more_follows: whether the text ends with a step after which the solution goes on. Words in a sentence of it
+            are no answer: they may announce one.
     """
     text = answer_part(text, thinking)
     if answer_type == "code":
         return _found(_code(text) or None)
     if answer_type == "literal":
-        return _found(literal_answer(text, boxed(text), guess))
-    marked = _marked(text, answer_type)
+        return _found(literal_answer(text, boxed(text), guess, more_follows))
+    marked = _marked(text, answer_type, more_follows)
     if answer_type == "choice":
         return _found(_choice(text, marked, guess))
     if answer_type == "yesno":
-        found = _YES_NO.findall(marked if marked is not None else text[-_TAIL_CHARS:] if guess else "")
+        found = YES_NO.findall(marked if marked is not None else text[-_TAIL_CHARS:] if guess else "")
         return _found(_as_yes_no(found[0] if marked is not None else found[-1]) if found else None)
     if marked is not None or not guess:
         return _found(marked)
@@ -127,10 +132,14 @@ def find_answer(
 
 
 def extract_answer(
-    text: str, answer_type: str = "math", guess: bool = True, thinking: Thinking = BY_MARKS
+    text: str,
+    answer_type: str = "math",
+    guess: bool = True,
+    thinking: Thinking = BY_MARKS,
+    more_follows: bool = False,
 ) -> str | None:
     """The text of `find_answer`."""
-    found = find_answer(text, answer_type, guess, thinking)
+    found = find_answer(text, answer_type, guess, thinking, more_follows)
     return found.text if found else None
 
 
@@ -195,7 +204,7 @@ def _argument(text: str, start: int) -> tuple[int, str]:
     return start + 1 + len(line), line.rstrip("$ .")
 
 
-def _marked(text: str, answer_type: str) -> str | None:
+def _marked(text: str, answer_type: str, more_follows: bool = False) -> str | None:
     """The last answer that the text marks as such."""
     plain = folded(text)
     boxes = _boxes(text)
@@ -203,7 +212,7 @@ def _marked(text: str, answer_type: str) -> str | None:
         if boxes and boxes[-1][0] >= start:
             break
         answer = _behind_mark(text, start, answer_type)
-        if answer is not None:
+        if answer is not None and not (more_follows and not stands_in_step(text, start, answer, answer_type)):
             return answer
     return boxes[-1][1] if boxes else None
 
@@ -362,7 +371,7 @@ def _clean(line: str) -> str:
 
 
 def _choice(text: str, marked: str | None, guess: bool) -> str | None:
-    if marked is not None and (found := _CHOICE.search(marked)):
+    if marked is not None and (found := CHOICE.search(marked)):
         return found.group(1)
     if not guess:
         return None

@@ -21,13 +21,14 @@ _TEXT_COMMAND = re.compile(r"^\\(?:text|texttt|mathtt|mathrm)\{(.*)\}$", re.DOTA
 _UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
-def literal_answer(text: str, boxed: str | None, guess: bool) -> str | None:
+def literal_answer(text: str, boxed: str | None, guess: bool, more_follows: bool = False) -> str | None:
     """The value that a solution gives, as it writes it; None if there is none.
 
     Args:
         text: the solution, hostile.
         boxed: what its last box holds.
         guess: whether what no mark announces counts: code, the last line.
+        more_follows: whether the solution goes on after the text: a sentence gives a value only where it can be read.
     """
     first = None
     for said in _candidates(text[-_TAIL_CHARS:], boxed, guess):
@@ -35,7 +36,9 @@ def literal_answer(text: str, boxed: str | None, guess: bool) -> str | None:
         if plain and read_literal(plain) is not None:
             return plain
         first = first or plain or None
-    return first
+    # A tag and a box come before all sentences.
+    explicit = boxed is not None or _TAGGED.search(text, max(0, len(text) - _TAIL_CHARS))
+    return first if explicit or not more_follows else None
 
 
 def same_literal(gold: str, predicted: str) -> bool:
