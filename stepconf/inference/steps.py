@@ -211,5 +211,6 @@ def marks_answer(step: str, answer_type: str, ending: Ending) -> bool:
 
 
 def answer_after(text: str, answer_type: str, ending: Ending, thinking: Thinking) -> str | None:
-    """The answer of a solution so far, whose last step ended so."""
-    return extract_answer(text, answer_type, thinking=thinking, more_follows=ending == "step")
+    """The answer of a solution so far, whose last step ended so; nothing is guessed of one that was cut."""
+    guess, more_follows = ending in ("solution", "step"), ending == "step"
+    return extract_answer(text, answer_type, guess, thinking, more_follows)
