@@ -203,6 +203,14 @@ def _stop_at(before: str, text: str, stop: tuple[str, ...]) -> int | None:
     return min(found, default=None)
 
 
-def marked_answer(step: str, answer_type: str) -> bool:
-    """Whether a step says that it gives the final answer."""
-    return answer_type != "code" and extract_answer(step, answer_type, guess=False) is not None
+def marks_answer(step: str, answer_type: str, ending: Ending) -> bool:
+    """Whether a step says that it gives the final answer, though the solution has not come to its end."""
+    return answer_type != "code" and (
+        extract_answer(step, answer_type, guess=False, more_follows=ending == "step") is not None
+    )
+
+
+def answer_after(text: str, answer_type: str, ending: Ending, thinking: Thinking) -> str | None:
+    """The answer of a solution so far, whose last step ended so; nothing is guessed of one that was cut."""
+    guess, more_follows = ending in ("solution", "step"), ending == "step"
+    return extract_answer(text, answer_type, guess, thinking, more_follows)

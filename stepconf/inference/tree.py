@@ -7,7 +7,6 @@ from itertools import takewhile
 from math import exp, log
 from typing import Literal
 
-from stepconf.core.answers import extract_answer
 from stepconf.core.prune import Branch, Level, Rules, can_win, prune_level, ranked
 from stepconf.core.reasoning import divide, part_of
 from stepconf.core.signals import ENTROPY_MEAN
@@ -28,7 +27,7 @@ from stepconf.inference.base import (
     stream_seed,
     times,
 )
-from stepconf.inference.steps import Candidate, Path, Stepper, marked_answer, thinks
+from stepconf.inference.steps import Candidate, Path, Stepper, answer_after, marks_answer, thinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,6 @@ class Tree:
 
     def children(self, active: Sequence[Twig], k: int, expand_below: float | None) -> Grown:
         """The K candidates of each branch, in the order of their parents; the dead are counted and left out."""
-        active = [self._answering(branch) for branch in active]
         if expand_below is None:
             found = yield from self._stepper.steps([(branch.data.path, k) for branch in active])
         else:
@@ -145,7 +143,6 @@ class Tree:
 
     def continued(self, wanted: Sequence[tuple[Twig, int]]) -> Grown:
         """One step more for each copy of a branch, of which there are n >= 1; the dead are counted and left out."""
-        wanted = [(self._answering(branch), n) for branch, n in wanted]
         found = yield from self._stepper.steps([(branch.data.path, n) for branch, n in wanted])
         self.spent.depth += 1
         grown = [
@@ -156,19 +153,20 @@ class Tree:
     def _confidence(self, branch: Twig, step: Candidate) -> float | None:
         return self._setting.confidence(step.scores, len(branch.data.steps))
 
-    def _answering(self, branch: Twig) -> Twig:
-        """The branch; where its budget for thinking is used up, with the closing mark at the end of its last step."""
-        node, thinking = branch.data, self._stepper.thinking
-        if self._stepper.budget_left(node.path.text, len(node.path.token_ids)) != 0 or not node.steps:
-            return branch
-        closing = self._setting.closing(node.path.text, thinking)
+    def _closed(self, path: Path, step: Candidate) -> tuple[Path, Candidate]:
+        """A path and its last step; with the closing mark at their end where the budget for thinking is used up.
+
+        At once, not when the branch goes on: a step that was told as settled must not change any more.
+        """
+        if self._stepper.budget_left(path.text, len(path.token_ids)) != 0:
+            return path, step
+        closing = self._setting.closing(path.text, self._stepper.thinking)
         if closing is None:
-            return branch
-        last, mark = node.steps[-1], "".join(closing.pieces)
+            return path, step
+        mark = "".join(closing.pieces)
         # Its scores stay those of the tokens that were drawn.
-        step = replace(last, token_ids=last.token_ids + closing.token_ids, text=last.text + mark)
-        path = Path(node.path.token_ids + closing.token_ids, node.path.text + mark)
-        return replace(branch, data=replace(node, path=path, steps=(*node.steps[:-1], step)))
+        step = replace(step, token_ids=step.token_ids + closing.token_ids, text=step.text + mark)
+        return Path(path.token_ids + closing.token_ids, path.text + mark), step
 
     def _weighed(self, parent: Twig, children: Sequence[Twig | None]) -> list[Twig]:
         """The living children of a branch; with `count_duplicates` the last step's confidence times its share."""
@@ -191,13 +189,13 @@ class Tree:
         path = Path(before.path.token_ids + step.token_ids, before.path.text + step.text)
         thinking = self._stepper.thinking
         is_final = step.ending == "solution" or (
-            marked_answer(step.text, kind) and not thinks(path.text, thinking)
+            marks_answer(step.text, kind, step.ending) and not thinks(path.text, thinking)
         )
         if not is_final and step.ending != "step":
             self.spent.context_full += step.ending == "context_full"
             self.spent.out_of_tokens += step.ending == "out_of_tokens"
             return None
-        answer = extract_answer(path.text, kind, thinking=thinking) if is_final else None
+        answer = answer_after(path.text, kind, step.ending, thinking) if is_final else None
         if is_final and answer is None:
             self.spent.no_answer += 1
             return None
@@ -206,6 +204,8 @@ class Tree:
             return Branch(
                 Node(path, before.steps, answer), path.text.strip(), parent.log_confidences, is_final
             )
+        if not is_final:
+            path, step = self._closed(path, step)
         stated = self._confidence(parent, step)
         log_confidence = 0.0 if stated is None else max(log(stated), _LEAST_LOG) if stated > 0 else _LEAST_LOG
         logs = (*parent.log_confidences, log_confidence)

@@ -61,7 +61,8 @@ class FinalVerifier:
     """Judges the last step, the one that gives the answer; says nothing of the steps before it.
 
     A solution that stopped without any answer is `incorrect`; one that was cut at the token limit before it
-    marked an answer is `unknown`, and so is one without a gold answer. What it says in its thinking is no answer.
+    marked an answer, or inside the answer, is `unknown`, and so is one without a gold answer. What it says in its
+    thinking is no answer.
     Where nothing is marked as the answer, a last value that agrees is `correct`, and one that differs `unknown`.
     The reason names what decided.
     """
@@ -70,7 +71,7 @@ class FinalVerifier:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.version = f"6+math-verify-{importlib.metadata.version('math-verify')}"
+        self.version = f"7+math-verify-{importlib.metadata.version('math-verify')}"
 
     def verify(self, solved: Sequence[Solved]) -> list[list[Verdict | None]]:
         """One list per solution: None for each step but the last, which carries the verdict."""

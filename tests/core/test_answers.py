@@ -237,6 +237,131 @@ def test_a_text_that_was_cut_gives_no_accidental_number() -> None:
     assert extract_answer("\\boxed{3} because 14", guess=False) == "3"
 
 
+# A text that was cut, the answer type, and the answer that was whole by then.
+CUT = [
+    ("The answer is 12", "math", None),
+    ("The answer is 12 ", "math", None),
+    ("The answer is 12.", "math", None),
+    ("The answer is 12,", "math", None),
+    ("The answer is $12", "math", None),
+    ("The answer is $\\left( \\frac{1}", "math", None),
+    ("The answer is $x \\in (1", "math", None),
+    ("The answer is $12 a day, as", "math", "$12 a day"),
+    ("The answer is $x$, as", "math", "x"),
+    ("The answer is 12 +", "math", None),
+    ("The answer is 12 1/", "math", None),
+    ("The answer is 12 \\ti", "math", None),
+    ("The answer is \\frac{1}{2", "math", None),
+    ("The answer is minus 12", "math", None),
+    ("The answer is 3 to 4", "math", None),
+    ("The answer is:\n\\[\n12", "math", None),
+    ("The answer is:\n$$\n12", "math", None),
+    ("The answers are:\n- 42\n- 4", "math", None),
+    ("The answers are:\n- 42\n- $43$\n", "math", None),
+    ("Answer: the largest is 34", "math", None),
+    ("The answer is therefore what we had, 34", "math", None),
+    ("The answer is therefore what we had, 34 dol", "math", "34"),
+    ("A: 26", "number", None),
+    ("#### 1", "math", None),
+    ("<answer>1", "math", None),
+    ("so \\boxed{12", "math", None),
+    ("so \\boxed 12", "math", None),
+    ("The answer is \\boxed{12 apples and", "math", None),
+    ("\\boxed{\\boxed{7}", "math", None),
+    ("so \\boxed{\\begin{cases}1\\\\\n2", "math", None),
+    ("The answer is B", "choice", None),
+    ("The answer is no", "yesno", None),
+    ("The answer is dis", "string", None),
+    ("It returns 12", "literal", None),
+    ("[ANSWER][1, 2", "literal", None),
+    ("The answer is 1250 dollars.", "math", "1250 dollars"),
+    ("The answer is 12 (twel", "math", "12"),
+    ("The answer is 12. Now", "math", "12"),
+    ("The answer is 12\nNow", "math", "12"),
+    ("The answer is $12$", "math", "12"),
+    ("The answer is minus $12$", "math", "-12"),
+    ("The answer is \\(12\\)", "math", "12"),
+    ("**The answer is 12**", "math", "12"),
+    ("**12**", "math", "12"),
+    ("The answers are:\n- 42\n- 43\n\nWe", "math", "42, 43"),
+    ("#### 18\n\nQuestion: What is", "math", "18"),
+    ("<answer>1</answer>", "math", "1"),
+    ("so \\boxed{12}", "math", "12"),
+    ("\\[ \\boxed{12}", "math", "12"),
+    ("\\boxed{12}, that is \\boxed{1", "math", "12"),
+    ("The answer is 12. That is, 1, so #### 1", "math", "12"),
+    ("\\boxed{12, we forget the brace.\n\nThen we go", "math", "12, we forget the brace"),
+    ("The answer is 12<|im_end|>", "math", "12"),
+    ("The answer is (B)", "choice", "B"),
+    ("The answer is B, as", "choice", "B"),
+    ("The answer is no. We", "yesno", "no"),
+    ("The answer is proved. We", "string", "proved"),
+    ("It returns `12` since", "literal", "12"),
+    ("[ANSWER]12[/ANSWER]", "literal", "12"),
+]
+
+# The end of a step, the answer type, what it is at the end of the solution, and whether it is that before it.
+BEFORE_MORE = [
+    ("Now the answer is easy to find.", "math", "easy to find", False),
+    ("Thus, the answer is clear:", "math", "clear", False),
+    ("The answer is obtained as follows:\n3 + 4 = 7", "math", "obtained as follows", False),
+    ("Let's break down the answer:\n1. First we add.", "math", "1", False),
+    ("Let's break down the answer:\n**Step 1: add.**", "math", "1", False),
+    ("The answer is the sum of all.", "string", "the sum of all", False),
+    ("To find the answer: I will add.", "choice", "I", False),
+    ("Now the answer is no longer hidden.", "yesno", "no", False),
+    ("The answer is the length of the list.", "literal", "the length of the list", False),
+    ("The answer is 7.", "math", "7", True),
+    ("The answer is seven.", "math", "seven", True),
+    ("The answer is $x$.", "math", "x", True),
+    ("The answer is \\(x\\).", "math", "x", True),
+    ("The answer is x + 1.", "math", "x + 1", True),
+    ("The answer is:\n1, 2", "math", "1, 2", True),
+    ("The answer is **easy**.", "math", "easy", True),
+    ("so \\boxed{easy}.", "math", "easy", True),
+    ("so \\boxed{yes}.", "yesno", "yes", True),
+    ("so \\boxed{the list}.", "literal", "the list", True),
+    ("**yes**", "yesno", "yes", True),
+    ("**proved**", "string", "proved", True),
+    ("#### proved", "string", "proved", True),
+    ("<answer>proved</answer>", "string", "proved", True),
+    ("The answer is True.", "yesno", "yes", True),
+    ("The answer is no, as we saw.", "yesno", "no", True),
+    ("The answer is (A) the first.", "choice", "A", True),
+    ("The answer is I.", "choice", "I", True),
+    ("It returns [1, 2].", "literal", "[1, 2]", True),
+]
+
+
+@pytest.mark.parametrize(("text", "answer_type", "answer"), CUT)
+def test_an_answer_at_the_end_of_a_text_that_was_cut_is_none(
+    text: str, answer_type: str, answer: str | None
+) -> None:
+    assert extract_answer(text, answer_type, guess=False) == answer
+
+
+@given(
+    st.integers(10, 10**9),
+    st.sampled_from(["The answer is {}", "so \\boxed{{{}}}", "#### {}", "A: {}", "It is **Answer:** ${}$"]),
+    st.sampled_from(["", ".", " dollars.\n", "\n\nDone."]),
+)
+def test_wherever_a_text_is_cut_its_answer_is_the_whole_one(n: int, mark: str, rest: str) -> None:
+    text = f"We add.\n{mark.format(n)}{rest}"
+    for end in range(len(text)):
+        cut = extract_answer(text[:end], guess=False)
+        assert cut is None or cut.split()[0] == str(n), text[:end]
+
+
+@pytest.mark.parametrize(("text", "answer_type", "answer", "stands"), BEFORE_MORE)
+def test_words_announce_an_answer_where_more_follows(
+    text: str, answer_type: str, answer: str, stands: bool
+) -> None:
+    assert extract_answer(text, answer_type) == answer
+    assert extract_answer(f"{text}\n", answer_type, guess=False, more_follows=True) == (
+        answer if stands else None
+    )
+
+
 @pytest.mark.parametrize(("gold", "predicted", "same"), COMPARED)
 def test_compares(gold: str, predicted: str, same: bool | None) -> None:
     assert same_answer(gold, predicted, "math").same is same

@@ -9,9 +9,10 @@ import pytest
 
 from stepconf.core.records import TokenScores
 from stepconf.engines.reasoning import Reasoning
-from stepconf.inference.base import Question, Result, Setting, step_confidence
+from stepconf.inference.base import Question, Result, Setting, StepScore, step_confidence
 from stepconf.inference.run import answer
 from stepconf.inference.strategies import search
+from stepconf.kinds import STRATEGIES
 from tests.inference.scripted import CONTEXT, Characters, Says, ScriptedEngine, setting
 
 PROMPT = "Q?\n<think>\n"
@@ -35,12 +36,16 @@ def step_measured(scores: TokenScores, index: int = 0) -> float | None:
 
 
 def solve(
-    policy: Any, strategy: str, confidence: Any = step_measured, **options: Any
+    policy: Any, strategy: str, confidence: Any = step_measured, settled: Any = None, **options: Any
 ) -> tuple[Result, ScriptedEngine]:
     engine = ScriptedEngine(policy, options.get("context", CONTEXT), tokenizer=Letters())
     reasoning = Reasoning(Letters(), "auto")  # type: ignore[arg-type]
     how: Setting = replace(
-        setting(**options), reasoning=reasoning, confidence=confidence, answer_confidence=confidence
+        setting(**options),
+        reasoning=reasoning,
+        confidence=confidence,
+        answer_confidence=confidence,
+        settled=settled,
     )
     asked = Question("q", "Q?", ([ord(c) for c in PROMPT],))
     (result,) = answer(engine, [search(strategy, asked, how)])
@@ -81,6 +86,30 @@ def test_what_forces_the_answer_is_not_measured(strategy: str) -> None:
     assert result.text.count(CLOSING) == 1
     assert [step.confidence for step in result.steps] == pytest.approx([0.9] * len(result.steps))
     assert all(scores.varentropies is not None and not isnan(sum(scores.logprobs)) for scores in seen)
+
+
+def wanderer(before: str) -> list[Says]:
+    """Thinks without end, surely or in doubt, until it is made to answer."""
+    thought = before.removeprefix("<think>\n")
+    if "</think>" in thought:
+        return [Says("The answer is 12.", 0.9, ends=True), Says("It is \\boxed{12}.", 0.8, ends=True)]
+    return [Says("We add, maybe twice.\n" * 8, 0.9), Says("A doubt.\n" * 18, 0.3)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES.built_in)
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("budget", [1, 21, 30, 50])
+def test_what_is_told_is_what_the_result_says(strategy: str, k: int, budget: int) -> None:
+    """Wherever the budget ends the thinking, between two steps or inside one."""
+    told: list[StepScore] = []
+    how = {"k": k, "tau": 0.2, "reasoning_max_tokens": budget, "max_tokens": 160}
+    result, _ = solve(wanderer, strategy, settled=told.append, **how)
+    assert result.text.count(CLOSING) == 1, result.failure
+    assert told == result.steps[: len(told)]
+    # A server sends the steps that were not told when it has the result.
+    rest = result.steps[len(told) :]
+    assert "".join(step.text for step in [*told, *rest]) == result.text
+    assert told or strategy not in ("cat", "beam")
 
 
 @pytest.mark.parametrize("context, counted", [(400, "out_of_tokens"), (110, "context_full")])

@@ -6,7 +6,7 @@ from stepconf.core.segment import SegmentOptions, segment
 from stepconf.engines.base import SampleRequest
 from stepconf.inference.base import Spent
 from stepconf.inference.run import answer
-from stepconf.inference.steps import Candidate, Path, Stepper, marked_answer
+from stepconf.inference.steps import Candidate, Path, Stepper, marks_answer
 from stepconf.inference.strategies import search
 from tests.inference.scripted import PROMPT, Says, ScriptedEngine, question, setting
 
@@ -102,7 +102,31 @@ def test_no_room(max_tokens: int, context: int, ending: str) -> None:
 
 
 def test_marked_answers() -> None:
-    assert marked_answer("The answer is 5\n", "math")
-    assert marked_answer("so \\boxed{5}", "number")
-    assert not marked_answer("3 + 4 = 7\n", "math")
-    assert not marked_answer("return 5", "code")
+    assert marks_answer("The answer is 5\n", "math", "step")
+    assert marks_answer("so \\boxed{5}\n", "number", "step")
+    assert not marks_answer("3 + 4 = 7\n", "math", "step")
+    assert not marks_answer("return 5\n", "code", "step")
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "cat", "beam", "particle", "deepconf-online"])
+@pytest.mark.parametrize(
+    "announced",
+    [
+        "Now the answer is easy to find.",
+        "Thus, the answer is clear:",
+        "The answer is obtained as follows:",
+        "To find the answer: add the numbers.",
+        "Let's break down the answer:\n1. First we add.",
+        "The final answer is a number in dollars.",
+    ],
+)
+def test_an_announcement_is_no_answer(strategy: str, announced: str) -> None:
+    text = f"There are 3 and 4 apples.\n{announced}\nWe add: 3 + 4 = 7.\nThe answer is \\boxed{{7}}."
+    found = next(answer(ScriptedEngine(written(text)), [search(strategy, question(), setting(k=2, tau=0))]))
+    assert (found.answer, found.text) == ("7", text)
+
+
+def test_words_are_the_answer_where_the_solution_ends() -> None:
+    text = "We think of maps.\nThe answer is Paris.\n"
+    found = next(answer(ScriptedEngine(written(text)), [search("cat", question(), setting(k=1, tau=0))]))
+    assert (found.answer, found.text) == ("Paris", text)

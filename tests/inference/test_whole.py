@@ -89,6 +89,17 @@ def test_no_answer_is_a_failure_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES.built_in])
+@pytest.mark.parametrize("said", ["The answer is 1250 dollars.", "so \\boxed{1250} dollars.", "#### 1250\n"])
+def test_a_solution_that_is_cut_inside_its_answer_has_none(strategy: str, said: str) -> None:
+    engine = ScriptedEngine(lambda before: [Says(said[len(before) :], 0.9, True)])
+    room = said.index("1250") + 2
+    found = next(answer(engine, [search(strategy, question(), setting(k=2, tau=0, max_tokens=room))]))
+    assert found.answer is None and "out of tokens" in found.failure
+    whole = next(answer(engine, [search(strategy, question(), setting(k=2, tau=0))]))
+    assert (whole.answer or "").startswith("1250")
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES.built_in])
 def test_a_prompt_that_fills_the_context(strategy: str) -> None:
     engine = ScriptedEngine(lambda before: SAID, context=3)
     found = next(answer(engine, [search(strategy, question(), setting(context=3, k=2))]))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from stepconf.core.answers.endings import CHOICE, YES_NO, Ending, Said, said_in, stands
 from stepconf.core.answers.literal import literal_answer
 from stepconf.core.answers.wording import RATIO
 from stepconf.core.maths.forms import head, read
@@ -27,6 +28,10 @@ _TURN_ENDS = re.compile(
 )
 _BOX = re.compile(r"\\(?:f|frame)?box(?:ed)?\s*(?=[{\s0-9\\-])")
 _BARE_ARGUMENT = re.compile(r"\\[dtc]?frac\s*(?:\{[^{}]*\}|[0-9])\s*(?:\{[^{}]*\}|[0-9])|-?[0-9A-Za-z.,]+")
+_DISPLAYS = (("\\[", "\\]"), ("\\(", "\\)"))
+_OPENS = re.compile(
+    r"[\s(:*]?\$(?=[\w\\({[|+-])(?![0-9][^\\]*\Z)"
+)  # the last dollar: a formula, and no money
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINT = re.compile(  # between listed boxes; the second may be escaped twice
     r"(?:[\s$]|\\[,;:! ()\[\]]|\\q?quad)*(?:[a-z]{3,12}\s+(?=and|or))?"
@@ -69,9 +74,7 @@ _COMMAND = re.compile(r"\\(?:begin|end)\{\w+\*?\}|\\[A-Za-z]+")
 _PROSE_WORD = re.compile(r"[a-z]{2,}|[^\W\d_A-Za-z]{2,}")
 _STARTS_WITH_NUMBER = re.compile(r"[-+\u2212]?[$\u20ac\u00a3]?[0-9.]")
 _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
-_CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-J])\)?(?![A-Za-z'\u2019])")
 _LONE_CHOICE = re.compile(r"\(([A-J])\)|^\W{0,4}([A-J])\W{0,4}$", re.MULTILINE)
-_YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]{0,8}```[^\n]*\n?", re.MULTILINE)
 _LEADING = re.compile(r"^(?:\n[ \t]*[-•*][ \t]|[\s*:_\"'`=：\u201c])+")  # at a line's start, `- ` is a bullet
 _BULLETS = re.compile(r"[\s:*_]{0,8}?((?:\n\s{0,8}[-•*][ \t]+[^\s][^\n]{0,60}){2,20})")
@@ -96,7 +99,11 @@ class Found:
 
 
 def find_answer(
-    text: str, answer_type: str = "math", guess: bool = True, thinking: Thinking = BY_MARKS
+    text: str,
+    answer_type: str = "math",
+    guess: bool = True,
+    thinking: Thinking = BY_MARKS,
+    more_follows: bool = False,
 ) -> Found | None:
     """The final answer of a solution; None if there is none, and where its thinking never ends.
 
@@ -104,19 +111,24 @@ def find_answer(
         text: the solution, hostile: any length, any characters.
         answer_type: one of `ANSWER_TYPES`; another one is treated as `math`.
         guess: whether what nothing marks may be the answer. Switch it off for a text that was cut: its last
-            number is an accident.
+            number is an accident, and a marked answer at its very end may be the beginning of another.
         thinking: how its thinking is divided from its answer.
+        more_follows: whether the text ends with a step after which the solution goes on. Words in a sentence of it
+            are no answer: they may announce one.
     """
-    text = answer_part(text, thinking)
+    whole, text = text, answer_part(text, thinking)
+    # What stands before the end of a turn was not cut.
+    ending: Ending = "step" if more_follows else "solution" if guess or not whole.endswith(text) else "cut"
     if answer_type == "code":
         return _found(_code(text) or None)
     if answer_type == "literal":
-        return _found(literal_answer(text, boxed(text), guess))
-    marked = _marked(text, answer_type)
+        boxes = _boxes(text[: _broken_at(text)] if ending == "cut" else text)
+        return _found(literal_answer(text, boxes[-1][1] if boxes else None, guess, ending))
+    marked = _marked(text, answer_type, ending)
     if answer_type == "choice":
         return _found(_choice(text, marked, guess))
     if answer_type == "yesno":
-        found = _YES_NO.findall(marked if marked is not None else text[-_TAIL_CHARS:] if guess else "")
+        found = YES_NO.findall(marked if marked is not None else text[-_TAIL_CHARS:] if guess else "")
         return _found(_as_yes_no(found[0] if marked is not None else found[-1]) if found else None)
     if marked is not None or not guess:
         return _found(marked)
@@ -127,10 +139,14 @@ def find_answer(
 
 
 def extract_answer(
-    text: str, answer_type: str = "math", guess: bool = True, thinking: Thinking = BY_MARKS
+    text: str,
+    answer_type: str = "math",
+    guess: bool = True,
+    thinking: Thinking = BY_MARKS,
+    more_follows: bool = False,
 ) -> str | None:
     """The text of `find_answer`."""
-    found = find_answer(text, answer_type, guess, thinking)
+    found = find_answer(text, answer_type, guess, thinking, more_follows)
     return found.text if found else None
 
 
@@ -186,25 +202,58 @@ def _argument(text: str, start: int) -> tuple[int, str]:
     if not text.startswith("{", start):
         bare = _BARE_ARGUMENT.match(text, start)
         return (bare.end(), bare.group()) if bare else (start, "")
-    depth = 0
-    for brace in _BRACE.finditer(text, start, start + _TAIL_CHARS):
-        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-        if not depth:
-            return brace.end(), text[start + 1 : brace.start()]
+    closing = _closing(text, start)
+    if closing is not None:
+        return closing + 1, text[start + 1 : closing]
     line = text[start + 1 : start + _TAIL_CHARS].split("\n", 1)[0]
     return start + 1 + len(line), line.rstrip("$ .")
 
 
-def _marked(text: str, answer_type: str) -> str | None:
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace closes that opens at `start`."""
+    depth = 0
+    for brace in _BRACE.finditer(text, start, start + _TAIL_CHARS):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if not depth:
+            return brace.start()
+    return None
+
+
+def _broken_at(text: str) -> int:
+    """Where the box or the formula begins inside which a text was cut; its length where it was inside none."""
+    length = len(text.rstrip())
+    for found in deque(_BOX.finditer(text), maxlen=_MAX_PARTS):
+        start = found.end()
+        braced = text.startswith("{", start)
+        ends = _closing(text, start) is not None if braced else _argument(text, start)[0] < length
+        if not ends and "\n\n" not in text[start:]:
+            return found.start()
+    return _open_formula(text)
+
+
+def _open_formula(text: str) -> int:
+    """Where a formula begins that never closes and holds no box; the length of a text without one."""
+    starts = [text.rfind("$$")] if text.count("$$") % 2 else []
+    starts += [text.rfind(begin) for begin, end in _DISPLAYS if text.rfind(begin) > text.rfind(end)]
+    dollar = text.rfind("$")
+    starts += [dollar] if dollar >= 0 and _OPENS.match(text, max(dollar - 1, 0)) else []
+    start = max(starts, default=len(text))
+    is_broken = "\n\n" not in text[start:] and not _BOX.search(text, start)
+    return start if is_broken else len(text)
+
+
+def _marked(text: str, answer_type: str, ending: Ending = "solution") -> str | None:
     """The last answer that the text marks as such."""
-    plain = folded(text)
+    marks = sorted(_mark_ends(folded(text)), reverse=True)
+    if ending == "cut":
+        text = text[: _broken_at(text)]
     boxes = _boxes(text)
-    for start in sorted(_mark_ends(plain), reverse=True):
+    for start in marks:
         if boxes and boxes[-1][0] >= start:
             break
-        answer = _behind_mark(text, start, answer_type)
-        if answer is not None:
-            return answer
+        said = _behind_mark(text, start, answer_type)
+        if said is not None and stands(said, text, start, answer_type, ending):
+            return said.text
     return boxes[-1][1] if boxes else None
 
 
@@ -218,7 +267,7 @@ def _mark_ends(text: str) -> Iterator[int]:
             yield at + 4
 
 
-def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
+def _behind_mark(text: str, start: int, answer_type: str) -> Said | None:
     """The answer at the head of what follows a mark; None if there is only talk.
 
     Words may be the answer at the end of a solution only: before it, they announce one.
@@ -230,41 +279,47 @@ def _behind_mark(text: str, start: int, answer_type: str) -> str | None:
         bold = ""
     end = _SENTENCE_END.search(rest)
     sentence = _clean(rest[: end.start()] if end else rest)
+    spoken = said_in(rest, sentence, answer_type)
     if answer_type in ("choice", "yesno", "string"):
-        return sentence or None
+        return spoken if sentence else None
     if text.endswith("####", 0, start):
-        return _clean(rest.partition("\n")[0]) or None
+        line = _clean(rest.partition("\n")[0])
+        return said_in(rest, line) if line else None
     filler = _FILLER.match(rest)
     rest = _signed(rest[filler.end() :] if filler else rest)
     if ratio := RATIO.match(rest):
-        return ratio.group()
+        return Said(ratio.group(), rest[ratio.end() :])
     if listed:
         return listed
     if formulas := _formulas_at(rest, 0):
-        return None if _goes_on(text, start, formulas, sentence) else formulas
+        # The mark that closes a formula is behind what it holds, so its beginning serves as what follows.
+        return None if _goes_on(text, start, formulas, sentence) else Said(formulas, rest)
     rest = rest if bold else _calm(rest)
     line = _clean(rest.partition("\n")[0].replace("$ $", " "))
     if _is_formula(line):
-        return line
+        return said_in(rest, line)
     length = head(rest[:400])
     if bold and (not length or _clean(rest[length : rest.find(bold)])):
         return None
     if length:
-        return rest[:length].strip()
-    values = _values(sentence)
-    if len(values) == 1 and not _VARIABLE.search(values[0]):
-        return values[0]
+        return Said(rest[:length].strip(), rest[length:])
+    values = _places_of_values(sentence)
+    if len(values) == 1 and not _VARIABLE.search(values[0][2]):
+        return Said(values[0][2], sentence[values[0][1] :] + spoken.after)
     at_end = len(text) - start < _AT_END
-    return sentence if not values and at_end and 0 < len(sentence.split()) <= 5 else None
+    return spoken if not values and at_end and 0 < len(sentence.split()) <= 5 else None
 
 
-def _bullets(text: str) -> str:
-    """The values of a list with bullets at the head of a text; "" where there is one, or it is talk."""
+def _bullets(text: str) -> Said | None:
+    """The values of a list with bullets at the head of a text; None where there is one, or it is talk."""
     found = _BULLETS.match(text)
     lines = [_clean(line.strip()[1:]) for line in found[1].split("\n") if line.strip()] if found else []
     values = [read(line) for line in lines]
     plain = all(forms and not isinstance(forms[0], Words) for forms in values)
-    return ", ".join(line.strip("$") for line in lines) if plain else ""
+    if not found or not plain:
+        return None
+    # A list may go on in the next line.
+    return Said(", ".join(line.strip("$") for line in lines), text[found.end() :].lstrip("\n"))
 
 
 def _signed(rest: str) -> str:
@@ -334,17 +389,22 @@ def _formulas_at(text: str, start: int) -> str:
 
 def _values(text: str) -> list[str]:
     """The formulas and numbers of a text, in order; a lone variable is no answer."""
-    found: list[tuple[int, str]] = []
+    return [value for _, _, value in _places_of_values(text)]
+
+
+def _places_of_values(text: str) -> list[tuple[int, int, str]]:
+    """Where each of the `_values` begins, where it ends, the mark that closes a formula left out, and what it is."""
+    found: list[tuple[int, int, str]] = []
     at = 0
     for formula in [*_FORMULA.finditer(text), None]:
         end = formula.start() if formula else len(text)
-        found += [(n.start(), _signed(n.group().strip())) for n in _NUMBER.finditer(text, at, end)]
+        found += [(*n.span(), _signed(n.group().strip())) for n in _NUMBER.finditer(text, at, end)]
         if formula:
-            found.append((formula.start(), _formulas_at(text, formula.start())))
+            found.append((formula.start(), formula.end() - 1, _formulas_at(text, formula.start())))
             at = formula.end()
     if not found and not text.isascii():
-        found = [(n.start(), n.group().rstrip(".,")) for n in _GLUED_NUMBER.finditer(folded(text))]
-    return [value for _, value in sorted(found) if not _is_lone_variable(value)]
+        found = [(*n.span(), n.group().rstrip(".,")) for n in _GLUED_NUMBER.finditer(folded(text))]
+    return [place for place in sorted(found) if not _is_lone_variable(place[2])]
 
 
 def _is_lone_variable(value: str) -> bool:
@@ -362,7 +422,7 @@ def _clean(line: str) -> str:
 
 
 def _choice(text: str, marked: str | None, guess: bool) -> str | None:
-    if marked is not None and (found := _CHOICE.search(marked)):
+    if marked is not None and (found := CHOICE.search(marked)):
         return found.group(1)
     if not guess:
         return None

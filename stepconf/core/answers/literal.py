@@ -3,8 +3,11 @@
 import ast
 import re
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
+
+from stepconf.core.answers.endings import Ending
 
 _MAX_CHARS = 10_000
 _TAIL_CHARS = 20_000  # how far from the end an answer is looked for
@@ -21,21 +24,28 @@ _TEXT_COMMAND = re.compile(r"^\\(?:text|texttt|mathtt|mathrm)\{(.*)\}$", re.DOTA
 _UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
-def literal_answer(text: str, boxed: str | None, guess: bool) -> str | None:
+def literal_answer(text: str, boxed: str | None, guess: bool, ending: Ending = "solution") -> str | None:
     """The value that a solution gives, as it writes it; None if there is none.
 
     Args:
         text: the solution, hostile.
         boxed: what its last box holds.
         guess: whether what no mark announces counts: code, the last line.
+        ending: of the text. Before more steps a sentence gives a value only where it can be read; where the text was
+            cut, none that is its very end.
     """
     first = None
-    for said in _candidates(text[-_TAIL_CHARS:], boxed, guess):
+    text = text[-_TAIL_CHARS:]
+    for said, ends_text in _candidates(text, boxed, guess):
         plain = _plain(said)
+        if ending == "cut" and ends_text and text.rstrip(" \t.,").endswith(plain):
+            continue
         if plain and read_literal(plain) is not None:
             return plain
         first = first or plain or None
-    return first
+    # A tag and a box come before all sentences.
+    explicit = boxed is not None or _TAGGED.search(text)
+    return first if explicit or ending != "step" else None
 
 
 def same_literal(gold: str, predicted: str) -> bool:
@@ -61,24 +71,29 @@ def read_literal(text: str) -> tuple[Any] | None:
         return None
 
 
-def _candidates(text: str, boxed: str | None, guess: bool) -> Iterator[str]:
-    """Where the value may stand, the most explicit first, and of each kind the last."""
-    if tagged := _TAGGED.findall(text):
-        yield tagged[-1]
+def _candidates(text: str, boxed: str | None, guess: bool) -> Iterator[tuple[str, bool]]:
+    """Where the value may stand, the most explicit first, and of each kind the last; whether the text ends with it."""
+    if tagged := _last(_TAGGED, text):
+        yield tagged[1], tagged.end(1) == len(text)
     if boxed is not None:
-        yield boxed
-        yield re.sub(r"\\([{}_#%$&])", r"\1", boxed)
+        yield boxed, False
+        yield re.sub(r"\\([{}_#%$&])", r"\1", boxed), False
     for pattern in (_ASSERTED, _SAID):
-        if found := pattern.findall(text):
-            yield found[-1]
-            if code := _INLINE.findall(found[-1]):
-                yield code[-1]
+        if found := _last(pattern, text):
+            yield found[1], found.end() == len(text)
+            if code := _INLINE.findall(found[1]):
+                yield code[-1], False
     if not guess:
         return
     for pattern in (_FENCED, _INLINE):
-        if found := pattern.findall(text):
-            yield found[-1]
-    yield next((line for line in reversed(text.splitlines()) if line.strip()), "")
+        if found := _last(pattern, text):
+            yield found[1], False
+    yield next((line for line in reversed(text.splitlines()) if line.strip()), ""), True
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    found = deque(pattern.finditer(text), maxlen=1)
+    return found[0] if found else None
 
 
 def _plain(said: str) -> str:
