@@ -37,12 +37,13 @@ from stepconf.run.shards import write_rows
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.stores.opening import located
 from stepconf.stores.places import check_file_place
-from stepconf.verifiers.final import compare
+from stepconf.verifiers.final import compare, compare_here
 from stepconf.workers.pool import Pool
 
 Watch = Callable[[Growth], None]
 OfStep = Callable[[TokenScores, int], float | None]
 OfAnswer = Callable[[TokenScores], float | None]
+COMPARING_S = 10.0  # of one question's answers
 _DATA_FILE = re.compile(r"\S+\.(jsonl|ndjson|json|parquet)(\.gz)?", re.IGNORECASE)
 
 
@@ -211,13 +212,24 @@ def prompts_of(strategy: str, prompt: PromptRecipe, kind: str) -> list[PromptRec
 def equality(pool: Pool, kind: str) -> Equal:
     """Whether two answers of a type are the same, as the `final` verifier compares them; undecided is no.
 
-    It remembers what it has compared: make one for each question.
+    It remembers what it has compared: make one for each question. An engine may wait meanwhile, so it takes
+    `COMPARING_S` in all, by the clocks of the workers; from then on only identical texts are the same. An answer
+    over which a worker was ended is compared without workers.
     """
+    seconds = 0.0
+    ended_workers: set[str] = set()
 
     @cache
     def equal(a: str, b: str) -> bool:
-        decision = compare(pool, [(a, b, kind)])[0].value
-        return decision is not None and decision.same is True
+        nonlocal seconds
+        if a == b or seconds >= COMPARING_S:
+            return a == b
+        pair = (a, b, kind)
+        outcome = compare(pool, [pair])[0] if ended_workers.isdisjoint((a, b)) else compare_here(pair)
+        seconds += outcome.seconds
+        if outcome.value is None:  # which of the two did it is not known
+            ended_workers.update((a, b))
+        return outcome.value is not None and outcome.value.same is True
 
     return equal
 
