@@ -19,7 +19,10 @@ _STATED = re.compile(
     r"""\bconfidence (?:\s(?:level|score))?
     (?:\s?\((?:0\s?(?:-|\N{EN DASH}|to)\s?|out\sof\s)?(?P<scale>\d{1,3}|%)\))?     # (0-100), (out of 10), (%)
     (?:\s(?:is|of|about|around)\b|[-\N{EN DASH}\N{EM DASH}]\s|[\s:=*_"'`~${]){0,9}
-    (?P<number>[-\N{MINUS SIGN}]?(?:0,\d{1,9}|\d{1,9}(?:\.\d{1,9})?|\.\d{1,9}))(?!\d|[.,]\d)
+    (?P<number>[-\N{MINUS SIGN}]?(?:0,\d{1,9}|\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})(?:e[-\N{MINUS SIGN}+]?\d{1,3})?)
+    (?!\d|[.,]\d|e[-\N{MINUS SIGN}+]?\d)
+    (?![\s{}\\]{0,3}\^)                                                            # 0.9^5, 9 x 10^-1
+    (?![\s\\,;]{0,6}(?:times|cdot|[x*\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}])[\s\\,;]{0,6}10(?!\d))
     (?:\s?(?P<percent>\\?%|percent\b)|\s?(?:/|out\sof)\s?(?P<of>\d{1,3})\b)?""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -5,18 +5,20 @@ import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from stepconf.core.printable import printable
 from stepconf.core.records import Problem, TokenScores
+from stepconf.core.votes import majority
 from stepconf.errors import StepconfError
 from stepconf.evaluation.evaluate import Cell, _graded, compared, summarised
-from stepconf.evaluation.infer import confidences, questions_of, with_tau
+from stepconf.evaluation.infer import COMPARING_S, confidences, equality, questions_of, with_tau
 from stepconf.inference.base import Question, Result, Sample, Spent, failed
 from stepconf.recipe import load_recipe
-from stepconf.workers.pool import Pool
+from stepconf.workers.pool import Outcome, Pool
 from tests.tiny import stepconf, with_tiny
 
 SMALL = ["--k", 2, "--max-tokens", 24, "--set", "sampling.temperature=1.0"]
@@ -120,6 +122,43 @@ def test_the_fitted_confidence_of_the_recipe(monkeypatch: pytest.MonkeyPatch) ->
     quantile = {"confidence": "both.json", "infer.tau_run": "runs/small", "infer.tau_quantile": 0.05}
     with pytest.raises(StepconfError, match="another scale"):
         with_tau(load_recipe(None, quantile))
+
+
+class _Stalled(Pool):
+    """Over one of `bombs` a worker takes `seconds` and is ended; any other pair it compares as ours do."""
+
+    def __init__(self, bombs: list[str], seconds: float) -> None:
+        super().__init__(1)
+        self.bombs, self.seconds, self.asked = bombs, seconds, 0
+
+    def map(self, function: Any, items: Any) -> list[Outcome[Any]]:
+        self.asked += len(items)
+        return [
+            Outcome(None, "timeout", self.seconds)
+            if set(self.bombs).intersection(pair)
+            else Outcome(function(pair), "", 0.0)
+            for pair in items
+        ]
+
+
+def test_a_vote_over_answers_that_stall_does_not_hold_the_engine() -> None:
+    """64 answers, each of which ends a worker with any other: 2,016 comparisons, of five seconds each."""
+    bombs = [rf"\prod_{{k=1}}^{{{9999 - i}i}}(1+\frac{{x}}{{k}})" for i in range(64)]
+    stalled = _Stalled(bombs, 5.0)
+    equal = equality(stalled, "math")
+    assert len(majority(bombs * 2, equal)) == 64, "identical texts are the same without a worker"
+    assert stalled.asked * stalled.seconds <= COMPARING_S
+    assert not equal("0.5", r"\frac{1}{2}"), "its time is over"
+    assert equality(stalled, "math")("0.5", r"\frac{1}{2}"), "another question has its own"
+
+
+def test_one_answer_that_stalls_is_given_to_a_worker_once() -> None:
+    bomb, same, others = r"\prod_{k=1}^{9999i}(1+\frac{x}{k})", ["x^2-1", "(x-1)(x+1)"], ["0.5", "x+7"]
+    for answers in ([bomb, *others, *same], [*others, bomb, *same], [*others, *same, bomb]):
+        stalled = _Stalled([bomb], 5.0)
+        tallies = majority(answers, equality(stalled, "math"))
+        assert [len(one.members) for one in tallies] == [2, 1, 1, 1]
+        assert stalled.asked == 1
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -105,6 +105,12 @@ def test_rewards_take_conversations_and_columns() -> None:
         ("Confidence: 9/0", None), ("Confidence: 11/10", None), ("Confidence: 1.2.3", None),
         ("the 95% confidence interval", None), ("confidence interval 0.95", None),
         ("Confidence: 0.9, later confidence: 7", None),
+        ("Confidence: 1e-3", 0.001), ("Confidence: 1E\N{MINUS SIGN}3.", 0.001), ("Confidence: 5e+1%", 0.5),
+        ("Confidence: 9.5e-1", 0.95), ("Confidence: 1e2", None), ("Confidence: 1e400", None),
+        ("Confidence: 1e-4444", None), ("Confidence: 1e-3.5", None), ("Confidence: 1e-3e1", None),
+        ("Confidence: 1 x 10^-3", None), (r"Confidence: $1 \times 10^{-3}$", None), ("Confidence: 1*10**-3", None),
+        ("Confidence: 0.9^5", None), ("Confidence: 0.9 each", 0.9), ("Confidence: 0.8 x 100", 0.8),
+        ("**Confidence: 0.8** 10 more", 0.8),
     ],
 )  # fmt: skip
 def test_confidence_is_read_where_it_is_stated(said: str, confidence: float | None) -> None:

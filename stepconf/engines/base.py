@@ -46,7 +46,8 @@ class Completion:
     The end-of-sequence token and stop strings are not part of it: `finish_reason` "stop" says that the model
     ended by itself, "length" that the token limit did, "until" that a string of `Sampling.until` was reached.
     `n_sampled` counts all tokens that were drawn, those that are not part of it too. `scores` are empty and `topk` is
-    set where a server gives the likeliest tokens only. Of one that gives text alone there are no ids, and one piece.
+    set where a server gives the likeliest tokens only. Of one that gives text alone there are no ids, and one piece;
+    `n_sampled` is what it counts, 0 where it does not.
     """
 
     token_ids: list[int]

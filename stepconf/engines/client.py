@@ -295,6 +295,11 @@ class _AttemptError(Exception):
 _END: Any = object()
 
 
+def counted(tokens: Any) -> int:
+    """A count of tokens out of an answer's `usage`; 0 where it is none."""
+    return tokens if type(tokens) is int and tokens > 0 else 0
+
+
 def check_url(base_url: str, part: str) -> None:
     """Raise StepconfError where a URL is no http(s) URL, or carries a user, a password or a query."""
     url = urlsplit(base_url)

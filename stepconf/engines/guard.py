@@ -97,11 +97,7 @@ class Guard:
                         raise
                     in_a_row += 1
                     if in_a_row == MAX_IN_A_ROW:
-                        raise EngineCrashed(
-                            f"{crash.problem} It did on {MAX_IN_A_ROW} requests in a row, so it is not they.",
-                            crash.hint
-                            or "Try another --engine, engine.dtype or model; stepconf doctor looks.",
-                        ) from crash
+                        raise not_they(crash) from crash
                 elif not suspects:
                     raise
                 self._recover(crash)
@@ -117,6 +113,14 @@ class Guard:
         if crash.dead:
             self._engine.close()
             self._engine = self._open()
+
+
+def not_they(crash: EngineCrashed) -> EngineCrashed:
+    """The crash of an engine that has done so on `MAX_IN_A_ROW` requests, one after the other."""
+    return EngineCrashed(
+        f"{crash.problem} It did on {MAX_IN_A_ROW} requests in a row, so it is not they.",
+        crash.hint or "Try another --engine, engine.dtype or model; stepconf doctor looks.",
+    )
 
 
 def _failed(blamed: list[R]) -> Iterator[tuple[R, Failed]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepconf.engines.client import Client, Post, Servers
+from stepconf.engines.client import Client, Post, Servers, counted
 from stepconf.engines.client import Reply as Answer
 
 Messages = list[dict[str, str]]
@@ -111,7 +111,7 @@ def _reply(answer: Answer) -> Reply:
         message, ended = choice["message"], choice.get("finish_reason")
         text, refusal = message.get("content"), message.get("refusal")
         usage = answer.data.get("usage") or {}
-        read, written = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+        read, written = (counted(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     except (KeyError, IndexError, TypeError, AttributeError):
         return Reply("", "not a chat completion", seconds=answer.seconds)
     text = text if isinstance(text, str) else ""
@@ -121,7 +121,3 @@ def _reply(answer: Answer) -> Reply:
     elif ended == "length":
         flaw = CUT_OFF
     return Reply(text, "", flaw, answer.seconds, read, written)
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0

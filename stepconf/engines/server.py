@@ -24,7 +24,7 @@ from stepconf.engines.base import (
     finish,
     none_dropped,
 )
-from stepconf.engines.client import Client, Post, Reply, Servers
+from stepconf.engines.client import Client, Post, Reply, Servers, counted
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
 from stepconf.recipe import Recipe
@@ -156,9 +156,9 @@ class ServerEngine:
         wanted = request.n if self._gives == "statistics" else 1
         if len(choices) != wanted:
             raise ValueError(f"{len(choices)} choices where {wanted} were asked for")
-        read = {"statistics": self._with_statistics, "tokens": self._with_tokens, "text": _with_text}[
-            self._gives
-        ]
+        if self._gives == "text":
+            return [self._with_text(choices[0], data.get("usage"))]
+        read = self._with_statistics if self._gives == "statistics" else self._with_tokens
         return [read(choice, request.sampling) for choice in choices]
 
     def _with_statistics(self, choice: dict[str, Any], sampling: Sampling) -> Completion:
@@ -185,6 +185,15 @@ class ServerEngine:
         found = finish(ids, _UNSCORED, ended, sampling, self.tokenizer)
         kept = topk_scores(likeliest, self.info.vocabulary)[: len(found.token_ids)]
         return Completion(found.token_ids, found.pieces, _UNSCORED, found.finish_reason, len(ids), kept)
+
+    def _with_text(self, choice: dict[str, Any], usage: Any) -> Completion:
+        """`usage` is that of this choice alone, since each is asked for by itself; what it lacks is 0."""
+        text, reason = choice["text"], choice["finish_reason"]
+        if not isinstance(text, str):
+            raise ValueError("no text")
+        drawn = counted(usage.get("completion_tokens")) if isinstance(usage, dict) else 0
+        drawn = drawn if drawn <= self.info.max_model_len else 0
+        return Completion([], [text], _UNSCORED, "stop" if reason == "stop" else "length", drawn)
 
     def _failed(self, reply: Reply) -> StepconfError:
         if 400 <= reply.status < 500 and reply.status not in (401, 403, 404, 429):
@@ -288,13 +297,6 @@ def _other_tokenizer(name: str) -> StepconfError:
         f"the server's tokenizer of {name} is not that of --model.",
         "Give --model as the model that is served there: a Hub id, or a folder with its tokenizer.",
     )
-
-
-def _with_text(choice: dict[str, Any], sampling: Sampling) -> Completion:
-    text = choice["text"]
-    if not isinstance(text, str):
-        raise ValueError("no text")
-    return Completion([], [text], _UNSCORED, "stop" if choice["finish_reason"] == "stop" else "length")
 
 
 def _ids(values: Any, vocabulary: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 OUT/recipe.json                     what decides the numbers; another one is refused
 OUT/answers/BENCHMARK/STRATEGY.json one benchmark answered by one strategy, graded; written whole, then kept
+    STRATEGY.part.jsonl beside it   its answers so far (`part.py`); the same command goes on from there
 OUT/report.json                     every figure of the table
 OUT/accuracy-tokens.svg, .png       accuracy against tokens spent
 """
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from stepconf.calibration import figures
-from stepconf.calibration.fitted import confidence_digest
 from stepconf.core.answers import gold_answer
 from stepconf.core.bootstrap import Interval
 from stepconf.core.documents import read_object
@@ -35,11 +35,11 @@ from stepconf.engines.base import Engine
 from stepconf.errors import StepconfError
 from stepconf.evaluation.code_grading import gradable, grade_code
 from stepconf.evaluation.infer import answers, equality, open_pool, row, with_tau
+from stepconf.evaluation.part import Part, decisive
 from stepconf.inference.base import GivenUp, Result
-from stepconf.inference.run import Clock
 from stepconf.kinds import STRATEGIES
 from stepconf.problems.load import load_problems
-from stepconf.recipe import Recipe, identity
+from stepconf.recipe import Recipe
 from stepconf.run.shards import write_atomically
 from stepconf.stages.models import open_engine
 from stepconf.verifiers.final import compare
@@ -94,9 +94,11 @@ def evaluate(
                 cell = _kept(file, asked, strategy)
                 if cell is None:
                     engine = engine or stack.enter_context(closing(open_engine(recipe)))
-                    cell = answered(engine, pool, benchmark, asked, strategy, recipe, tick)
                     file.parent.mkdir(parents=True, exist_ok=True)
+                    with Part(file, decisive(recipe) | {"strategy": strategy}) as part:
+                        cell = answered(engine, pool, benchmark, asked, strategy, recipe, tick, part=part)
                     write_atomically(file, json.dumps(asdict(cell)).encode())
+                    part.remove()
                 cells.append(cell)
         report: dict[str, Any] = {
             "model": recipe.model,
@@ -119,11 +121,17 @@ def answered(
     recipe: Recipe,
     tick: Callable[[str, int], None],
     given_up: Callable[[GivenUp], None] = lambda branch: None,
+    part: Part | None = None,
 ) -> Cell:
-    """The problems answered by a strategy, and graded; `given_up` gets each branch that a tree gives up."""
+    """The problems answered by a strategy, and graded; `given_up` gets each branch that a tree gives up, `part` each
+    result, and those that it has are not made again."""
     tick(strategy, -len(problems))
-    clock, found = Clock(), []
-    for result in answers(engine, pool, problems, strategy, recipe, clock, given_up=given_up):
+    part = part or Part()
+    found, missing = part.divide(problems)
+    tick(strategy, len(found))
+    clock = part.clock
+    for result in answers(engine, pool, missing, strategy, recipe, clock, given_up=given_up):
+        part.keep(result)
         found.append(result)
         tick(strategy, 1)
     rows = _graded(found, problems, pool)
@@ -138,9 +146,7 @@ def _problems(name: str, recipe: Recipe) -> tuple[list[Problem], Counter[str]]:
 
 def _settle(out: Path, recipe: Recipe) -> None:
     """Keep what decides the numbers beside them; refuse a folder that was made otherwise."""
-    infer = recipe.infer.model_dump(mode="json", exclude={"strategy"})
-    mine = identity(recipe) | {"infer": infer} | confidence_digest(recipe)
-    mine.pop("verify")
+    mine = decisive(recipe)
     file = out / "recipe.json"
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,13 @@
-"""`stepconf infer`: questions in, answers with the confidence of every step out."""
+"""`stepconf infer`: questions in, answers with the confidence of every step out.
+
+OUT             the answers, .jsonl or .parquet; written whole, at the end
+OUT.part.jsonl  those so far (`part.py`), without the suffix of OUT; the same command goes on from there
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,11 @@ from stepconf.core.prune import tau_at
 from stepconf.core.records import Problem, TokenScores
 from stepconf.core.signals import CONFIDENCE
 from stepconf.core.votes import Equal
-from stepconf.engines.base import Engine
+from stepconf.engines.base import Engine, EngineCrashed
+from stepconf.engines.guard import CRASHED
 from stepconf.engines.reasoning import Reasoning
 from stepconf.errors import StepconfError
+from stepconf.evaluation.part import Part, decisive
 from stepconf.inference.base import (
     GivenUp,
     Growth,
@@ -25,7 +31,9 @@ from stepconf.inference.base import (
     Result,
     Search,
     Setting,
+    Spent,
     Strategy,
+    failed,
     step_confidence,
 )
 from stepconf.inference.run import Clock, answer
@@ -37,12 +45,13 @@ from stepconf.run.shards import write_rows
 from stepconf.stages.models import Prompter, open_engine
 from stepconf.stores.opening import located
 from stepconf.stores.places import check_file_place
-from stepconf.verifiers.final import compare
+from stepconf.verifiers.final import compare, compare_here
 from stepconf.workers.pool import Pool
 
 Watch = Callable[[Growth], None]
 OfStep = Callable[[TokenScores, int], float | None]
 OfAnswer = Callable[[TokenScores], float | None]
+COMPARING_S = 10.0  # of one question's answers
 _DATA_FILE = re.compile(r"\S+\.(jsonl|ndjson|json|parquet)(\.gz)?", re.IGNORECASE)
 
 
@@ -76,17 +85,24 @@ def infer(
         check_file_place(out)
     recipe = with_tau(recipe)
     problems = questions_of(source, recipe)
-    clock = Clock()
-    found: dict[str, Result] = {}
-    with closing(open_engine(recipe)) as engine, open_pool(recipe) as pool:
-        for result in answers(engine, pool, problems, recipe.infer.strategy, recipe, clock, watch):
-            found[result.key] = result
+    strategy = recipe.infer.strategy
+    with (
+        closing(open_engine(recipe)) as engine,
+        open_pool(recipe) as pool,
+        Part(out, decisive(recipe) | {"strategy": strategy}) as part,
+    ):
+        kept, missing = part.divide(problems)
+        for result in kept:
             done(result, len(problems))
-    results = [found[problem.problem_id] for problem in problems]
-    answered = Answered(results, [row(found[one.problem_id], one) for one in problems], clock)
+        for result in answers(engine, pool, missing, strategy, recipe, part.clock, watch):
+            part.keep(result)
+            done(result, len(problems))
+    results = [part.found[problem.problem_id] for problem in problems]
+    rows = [row(result, one) for result, one in zip(results, problems, strict=True)]
     if out is not None:
-        write_rows(out, answered.rows)
-    return answered
+        write_rows(out, rows)
+    part.remove()
+    return Answered(results, rows, part.clock)
 
 
 def with_tau(recipe: Recipe) -> Recipe:
@@ -176,9 +192,17 @@ def answers(
         for problem in problems:
             prompts = tuple(prompter.ids(problem.text) for prompter in prompters(problem.answer_type))
             question = Question(problem.problem_id, problem.text, prompts, problem.answer_type)
-            yield search(strategy, question, setting)
+            yield _or_crashed(search(strategy, question, setting), strategy, question)
 
     yield from answer(engine, searches(), clock)
+
+
+def _or_crashed(asked: Search, strategy: str, question: Question) -> Search:
+    """A failure where one of its requests crashes the engine, which lives."""
+    try:
+        return (yield from asked)
+    except EngineCrashed as crash:
+        return replace(failed(question, f"{CRASHED}: {crash.problem}", Spent()), strategy=strategy)
 
 
 def confidences(recipe: Recipe) -> tuple[OfStep, OfAnswer]:
@@ -211,13 +235,24 @@ def prompts_of(strategy: str, prompt: PromptRecipe, kind: str) -> list[PromptRec
 def equality(pool: Pool, kind: str) -> Equal:
     """Whether two answers of a type are the same, as the `final` verifier compares them; undecided is no.
 
-    It remembers what it has compared: make one for each question.
+    It remembers what it has compared: make one for each question. An engine may wait meanwhile, so it takes
+    `COMPARING_S` in all, by the clocks of the workers; from then on only identical texts are the same. An answer
+    over which a worker was ended is compared without workers.
     """
+    seconds = 0.0
+    ended_workers: set[str] = set()
 
     @cache
     def equal(a: str, b: str) -> bool:
-        decision = compare(pool, [(a, b, kind)])[0].value
-        return decision is not None and decision.same is True
+        nonlocal seconds
+        if a == b or seconds >= COMPARING_S:
+            return a == b
+        pair = (a, b, kind)
+        outcome = compare(pool, [pair])[0] if ended_workers.isdisjoint((a, b)) else compare_here(pair)
+        seconds += outcome.seconds
+        if outcome.value is None:  # which of the two did it is not known
+            ended_workers.update((a, b))
+        return outcome.value is not None and outcome.value.same is True
 
     return equal
 

@@ -72,7 +72,8 @@ class Live:
         self._coming.put(None)
 
     def run(self) -> None:
-        """Answer until `stop`. An engine that fails ends it: `fault` says how, and all waiting requests end with it."""
+        """Answer until `stop`. A request that crashes a living engine fails alone. An engine that fails otherwise ends
+        it: `fault` says how, and all waiting requests end with it."""
         try:
             while not self._stopped and (job := self._coming.get()) is not None:
                 for result in answer(self._engine, self._arrivals(job), abandoned=self._abandoned):

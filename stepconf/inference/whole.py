@@ -44,7 +44,8 @@ _ESC_WINDOW = 5  # as in the paper, arXiv 2401.10480
 class Draws:
     """The solutions of a question as they are drawn, in order, and what they cost.
 
-    `answers` and `confidences` are theirs, None where there is none; `classes` holds the positions of equal answers.
+    `answers` and `confidences` are theirs, None where there is none; `classes` holds the positions of equal answers,
+    as `equal` has it.
     Sample i has the random stream `seed + i` in every strategy: one that stops early sees the first of the samples
     that `self-consistency` would.
     """
@@ -56,7 +57,7 @@ class Draws:
         self.classes: list[list[int]] = []
         self._spent = Spent()
         self._drawn: list[tuple[list[int], Completion]] = []
-        self._equal = setting.equal(question.answer_type)
+        self.equal = setting.equal(question.answer_type)
         self._seed = stream_seed(setting.sampling.seed, question.text)
 
     def __len__(self) -> int:
@@ -93,7 +94,7 @@ class Draws:
         has_room = self.setting.context - len(prompt) >= self.setting.sampling.max_tokens
         self.answers.append(_answer(completion, self.question, thinking, has_room, self._spent))
         self.confidences.append(self.setting.answer_confidence(completion.scores.drawn()))
-        place(len(self.answers) - 1, self.answers, self.classes, self._equal)
+        place(len(self.answers) - 1, self.answers, self.classes, self.equal)
 
     def result(self, members: Sequence[int]) -> Result:
         """The most confident of the chosen solutions; a failure where none is chosen."""
@@ -270,9 +271,8 @@ def _by_posterior(drawn: Draws) -> Sequence[int]:
 
 
 def _by_confident_vote(drawn: Draws) -> Sequence[int]:
-    equal = drawn.setting.equal(drawn.question.answer_type)
     keep = drawn.setting.infer.deepconf_keep
-    tallies = confident_vote(drawn.answers, drawn.confidences, keep, equal)
+    tallies = confident_vote(drawn.answers, drawn.confidences, keep, drawn.equal)
     return tallies[0].members if tallies else ()
 
 

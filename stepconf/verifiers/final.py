@@ -57,6 +57,13 @@ def compare(pool: Pool, pairs: Sequence[Pair]) -> list[Outcome[Decision]]:
     return [known[pair] for pair in bare]
 
 
+def compare_here(pair: Pair) -> Outcome[Decision]:
+    """As `compare`, but no worker is asked: what one would have to decide stays open."""
+    start = time.perf_counter()
+    outcome = _without_worker(_bare(pair))
+    return outcome or Outcome(Decision(None), UNDECIDED, time.perf_counter() - start)
+
+
 class FinalVerifier:
     """Judges the last step, the one that gives the answer; says nothing of the steps before it.
 

@@ -144,7 +144,7 @@ def test_a_server_without_token_ids_gives_text() -> None:
             (one,) = sampled(found, REQUESTS[:1])["greedy"]
             with pytest.raises(StepconfError, match="cannot be continued from a step"):
                 sampled(found, REQUESTS[2:])
-    assert (one.token_ids, one.pieces, one.finish_reason) == ([], ["4"], "stop")
+    assert (one.token_ids, one.pieces, one.finish_reason, one.n_sampled) == ([], ["4"], "stop", 0)
     assert server.bodies[-1]["prompt"] == found.tokenizer.decode([1, 2, 3])
 
 
@@ -429,6 +429,30 @@ def test_a_run_of_texts_makes_no_pairs_and_says_what_it_lacks(tmp_path: Path) ->
     for strategy in ("caspo", "dpo-vp"):
         ended = stepconf("pairs", run, "--strategy", strategy)
         assert ended.code == 1 and "token ids" in ended.err, ended.err + ended.out
+
+
+@pytest.mark.parametrize(
+    ("usage", "drawn"),
+    [
+        ({"completion_tokens": 7, "prompt_tokens": 3}, 7), ({"completion_tokens": 0}, 0), (None, 0), ([7], 0),
+        ({"completion_tokens": -1}, 0), ({"completion_tokens": True}, 0), ({"completion_tokens": 2.5}, 0),
+        ({"completion_tokens": 10**400}, 0), ({}, 0),
+    ],
+)  # fmt: skip
+def test_the_tokens_of_a_text_are_those_that_the_server_counts(usage: Any, drawn: int) -> None:
+    def behave(handler: Handler, body: dict[str, Any]) -> None:
+        choice = {"text": "The answer is 5.", "finish_reason": "stop"}
+        handler.send(200, {"choices": [choice], "usage": usage})
+
+    with chat_server(behave) as server:
+        server.models = [{"id": "tiny", "max_model_len": 256}]
+        with opened(server.url) as found:
+            three = sampled(found, REQUESTS[1:2])["hot"]
+        assert [one.n_sampled for one in three] == [drawn] * 3
+        assert [body.get("n", 1) for body in server.bodies] == [1] * len(server.bodies)
+        at = ["--model", TINY, "--engine", "openai", "--set", f"engine.base_url={server.url}", "--json"]
+        ended = stepconf("infer", "What is 2 + 3?", *at, "--k", 3, "--strategy", "self-consistency")
+    assert ended.code == 0 and json.loads(ended.out)["tokens"] == 3 * drawn, ended.err
 
 
 def test_without_scores_votes_are_counted_and_confidences_refused() -> None:

@@ -1,17 +1,22 @@
 """Searches that come, and go, while others are under way; on a scripted policy."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
 from queue import SimpleQueue
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from stepconf.inference.base import Result, Search, StepScore
+from stepconf.engines.base import Completion, EngineCrashed, SampleRequest
+from stepconf.inference.base import Question, Result, Search, Spent, StepScore, failed
 from stepconf.inference.live import Live
 from stepconf.inference.run import Clock, answer
 from stepconf.inference.strategies import search
-from tests.inference.scripted import Policy, Says, ScriptedEngine, question, setting
+from tests.inference.scripted import PROMPT, Policy, Says, ScriptedEngine, question, setting
 
 ANSWER = Says("The answer is 7", 0.9, True)
 LINES = [Says("One line more.\n", 0.9), Says("Another line.\n", 0.8)]
@@ -21,11 +26,16 @@ PATIENCE_S = 60
 @contextmanager
 def live(policy: Policy) -> Iterator[tuple[Live, ScriptedEngine]]:
     engine = ScriptedEngine(policy)
-    running = Live(engine)
+    with run(Live(engine)) as running:
+        yield running, engine
+
+
+@contextmanager
+def run(running: Live) -> Iterator[Live]:
     thread = threading.Thread(target=running.run)
     thread.start()
     try:
-        yield running, engine
+        yield running
     finally:
         running.stop()
         thread.join(PATIENCE_S)
@@ -171,6 +181,120 @@ def test_the_engines_end_is_told_to_all() -> None:
         assert all(isinstance(one, RuntimeError) for one in found)
         running.submit("late", greedy("late"), told.put)
         assert told.get(timeout=PATIENCE_S) is running.fault is not None
+
+
+class Refusing(ScriptedEngine):
+    """Crashes over prompts that end in one of `poison`, and lives; has `burst` requests when it does."""
+
+    poison: Collection[str] = ()
+    crashes = 0
+
+    def completions(self, request: SampleRequest) -> list[Completion]:
+        if chr(request.prompt_ids[-1]) in self.poison:
+            self.crashes += 1
+            raise EngineCrashed("it refuses a request.", out_of_memory=True)
+        return super().completions(request)
+
+
+def ending_in(mark: str) -> Callable[[], Search]:
+    """A search whose prompt ends in a mark."""
+    return lambda: search("greedy", Question(mark, mark, ([ord(c) for c in PROMPT + mark],)), setting())
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.sets(st.integers(0, 29), max_size=12))
+@settings(deadline=None)
+def test_a_request_that_the_engine_refuses_fails_alone(count: int, burst: int, bad: set[int]) -> None:
+    told: SimpleQueue[tuple[str, Result | Exception]] = SimpleQueue()
+    marks = [chr(ord("A") + i) for i in range(count)]
+    poison = {mark for i, mark in enumerate(marks) if i in bad}
+    engine = Refusing(lambda before: [ANSWER], burst=burst)
+    engine.poison = poison
+    running = Live(engine)
+    for mark in marks:
+        running.submit(mark, ending_in(mark), lambda found, mark=mark: told.put((mark, found)))
+    with run(running):
+        found = dict(told.get(timeout=PATIENCE_S) for _ in marks)
+        running.submit("z", ending_in("z"), lambda found: told.put(("z", found)))
+        _, late = told.get(timeout=PATIENCE_S)
+    assert isinstance(late, Result) and late.answer == "7" and running.fault is None and told.empty()
+    for mark in marks:
+        assert isinstance(found[mark], EngineCrashed) == (mark in poison)
+    assert engine.crashes <= len(poison) * (2 + burst.bit_length())
+
+
+def test_one_that_is_given_up_while_the_guilty_one_is_looked_for_is_not_asked_again() -> None:
+    told: SimpleQueue[Result | Exception] = SimpleQueue()
+
+    class GivingUp(Refusing):
+        def completions(self, request: SampleRequest) -> list[Completion]:
+            try:
+                return super().completions(request)
+            finally:
+                if self.crashes:
+                    running.give_up("A")
+
+    engine = GivingUp(lambda before: [ANSWER], burst=4)
+    engine.poison = {"C"}
+    running = Live(engine)
+    for mark in "ABCD":
+        running.submit(mark, ending_in(mark), told.put)
+    with run(running):
+        found = [told.get(timeout=PATIENCE_S) for _ in range(3)]
+    assert running.fault is None and told.empty()
+    assert sorted(one.key for one in found if isinstance(one, Result)) == ["B", "D"]
+    assert not any(before == "A" for before, _ in engine.asked)
+
+
+def test_steps_that_were_told_are_told_once_though_the_engine_crashes() -> None:
+    """What a client has read stays: the search goes on where it was."""
+
+    def policy(before: str) -> list[Says]:
+        return LINES[:1] if before.count("\n") < 3 else [ANSWER]
+
+    told: list[StepScore] = []
+    how = setting(k=1, tau=0)
+    how = replace(how, settled=told.append)
+    engine = Refusing(policy, burst=2)
+    engine.poison = {"B"}
+    long = search("cat", question("long"), how)
+    results: list[Result] = []
+
+    def bad() -> Search:
+        try:
+            return (yield from ending_in("B")())
+        except EngineCrashed as crash:
+            return failed(question("bad"), str(crash), Spent())
+
+    waiting = iter([long, None, None, bad()])
+    results += answer(engine, (next(waiting, None) for _ in count()), abandoned=tuple)
+    assert sorted(one.key for one in results) == ["bad", "long"] and engine.crashes == 2
+    by_key = {one.key: one for one in results}
+    assert told == by_key["long"].steps and by_key["long"].answer == "7"
+
+
+def test_without_a_server_an_engine_that_refuses_all_ends_the_run() -> None:
+    def caught(mark: str) -> Search:
+        try:
+            return (yield from ending_in(mark)())
+        except EngineCrashed as crash:
+            return failed(question(mark), str(crash), Spent())
+
+    class Failing(Refusing):
+        def completions(self, request: SampleRequest) -> list[Completion]:
+            try:
+                return super().completions(request)
+            except EngineCrashed as crash:
+                raise EngineCrashed(crash.problem, crash.hint) from crash
+
+    engine = Failing(lambda before: [ANSWER])
+    engine.poison = set("ABCDEFG")
+    with pytest.raises(EngineCrashed, match="3 requests in a row"):
+        list(answer(engine, map(caught, "xyABCDEFGz")))
+    engine.poison = set("AC")
+    results = list(answer(engine, map(caught, "xABCDy")))
+    assert sorted(one.key for one in results if one.failure) == ["A", "C"] and len(results) == 6
+    with pytest.raises(EngineCrashed, match="refuses a request"):
+        list(answer(engine, (ending_in(mark)() for mark in "xABy")))
 
 
 @pytest.mark.parametrize("strategy", ["cat", "beam"])
