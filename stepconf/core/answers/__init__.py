@@ -1,11 +1,11 @@
 """Answers: finding them in text and comparing them."""
 
+from stepconf.core.answers.boxes import boxed
 from stepconf.core.answers.extract import (
     ANSWER_TYPES,
     AnswerType,
     Found,
     answer_part,
-    boxed,
     extract_answer,
     find_answer,
     gold_answer,

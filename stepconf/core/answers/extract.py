@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from stepconf.core.answers.boxes import boxed, boxes, broken_at
 from stepconf.core.answers.endings import CHOICE, YES_NO, Ending, Said, said_in, stands
 from stepconf.core.answers.literal import literal_answer
 from stepconf.core.answers.wording import RATIO
@@ -26,19 +27,6 @@ ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 _TURN_ENDS = re.compile(
     r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|end|return|user)\|>|</s>|<end_of_turn>|<｜end"
 )
-_BOX = re.compile(r"\\(?:f|frame)?box(?:ed)?\s*(?=[{\s0-9\\-])")
-_BARE_ARGUMENT = re.compile(r"\\[dtc]?frac\s*(?:\{[^{}]*\}|[0-9])\s*(?:\{[^{}]*\}|[0-9])|-?[0-9A-Za-z.,]+")
-_DISPLAYS = (("\\[", "\\]"), ("\\(", "\\)"))
-_OPENS = re.compile(
-    r"[\s(:*]?\$(?=[\w\\({[|+-])(?![0-9][^\\]*\Z)"
-)  # the last dollar: a formula, and no money
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_JOINT = re.compile(  # between listed boxes; the second may be escaped twice
-    r"(?:[\s$]|\\[,;:! ()\[\]]|\\q?quad)*(?:[a-z]{3,12}\s+(?=and|or))?"
-    r"(?:,|;|([-+*=_~|])\1{2,}|\b(?:and|or)\b|,\s*(?:and|or)\b|\\text\{\s*(?:,|and|or|, and)\s*\})?"
-    r"(?:[\s$]|\\[,;:! ()\[\]]|\\q?quad)*(?:\(?[a-h1-9]\)|[A-Za-z](?:_\{?\w\}?)?\s*=)?[\s$]*\\?"
-)
-_PLACEHOLDERS = ("", "...", "\\ldots", "\\dots", "…", "?", "answer", "your answer", "\\text{answer}")
 _PHRASE = re.compile(
     r"""\banswers?(?:\s+(?:to|for|of)\b[^.\n:]{0,80}?)?["”*_]{0,3}\s{0,3}(?:\*\*|__)?\s{0,3}
         (?::|=|\b(?:is|are|must\ be|would\ be)\b(?:\s{0,3}:)?)
@@ -86,7 +74,7 @@ _SAID_SIGN = re.compile(
 _EXCLAIMED = re.compile(r"(?<=[0-9])!(?=[*_\"”]*(?:\s*$|\s*\n|\s+[^\sa-z0-9=+*/^,.()<>≈×·÷\\$-]))")
 _AT_END = 100  # characters: what stands so near the end ends the solution
 _TAIL_CHARS = 4000  # how far after a mark, or from the end, an answer is looked for
-_MAX_PARTS = 20  # boxes or formulas that may together be one answer
+_MAX_PARTS = 20  # formulas that may together be one answer
 _MAX_MARKS = 8  # of each kind that are looked at, from the last
 
 
@@ -122,8 +110,8 @@ def find_answer(
     if answer_type == "code":
         return _found(_code(text) or None)
     if answer_type == "literal":
-        boxes = _boxes(text[: _broken_at(text)] if ending == "cut" else text)
-        return _found(literal_answer(text, boxes[-1][1] if boxes else None, guess, ending))
+        unbroken = text[: broken_at(text)] if ending == "cut" else text
+        return _found(literal_answer(text, boxed(unbroken), guess, ending))
     marked = _marked(text, answer_type, ending)
     if answer_type == "choice":
         return _found(_choice(text, marked, guess))
@@ -165,96 +153,23 @@ def answer_part(text: str, thinking: Thinking = BY_MARKS) -> str:
     return text[: end.start()] if end else text
 
 
-def boxed(text: str) -> str | None:
-    """What the last filled `\\boxed` holds, braces matched; boxes that the text lists are one list.
-
-    A box that never closes holds the rest of its line.
-    """
-    found = _boxes(text)
-    return found[-1][1] if found else None
-
-
 def _found(text: str | None, marked: bool = True) -> Found | None:
     return None if text is None else Found(text, marked)
-
-
-def _boxes(text: str) -> list[tuple[int, str]]:
-    """Where the last boxes begin, and what each holds, together with those that it is listed with."""
-    boxes: list[tuple[int, int, str]] = []
-    for found in deque(_BOX.finditer(text), maxlen=_MAX_PARTS):
-        if boxes and found.start() < boxes[-1][1]:
-            boxes.pop()  # a box in a box: the inner one says it
-        end, content = _argument(text, found.end())
-        if content.strip().lower() not in _PLACEHOLDERS:
-            boxes.append((found.start(), end, content.strip()))
-    rows: list[tuple[int, list[str]]] = []
-    for i, (start, _, content) in enumerate(boxes):
-        between = text[boxes[i - 1][1] : start] if i else ""
-        if i and "\n\n" not in between and _JOINT.fullmatch(between):
-            rows[-1] = (start, [*rows[-1][1], content])
-        else:
-            rows.append((start, [content]))
-    return [(start, row[-1] if len(set(row)) == 1 else ", ".join(row)) for start, row in rows]
-
-
-def _argument(text: str, start: int) -> tuple[int, str]:
-    """The TeX argument at `start`: where it ends, and what it holds."""
-    if not text.startswith("{", start):
-        bare = _BARE_ARGUMENT.match(text, start)
-        return (bare.end(), bare.group()) if bare else (start, "")
-    closing = _closing(text, start)
-    if closing is not None:
-        return closing + 1, text[start + 1 : closing]
-    line = text[start + 1 : start + _TAIL_CHARS].split("\n", 1)[0]
-    return start + 1 + len(line), line.rstrip("$ .")
-
-
-def _closing(text: str, start: int) -> int | None:
-    """Where the brace closes that opens at `start`."""
-    depth = 0
-    for brace in _BRACE.finditer(text, start, start + _TAIL_CHARS):
-        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-        if not depth:
-            return brace.start()
-    return None
-
-
-def _broken_at(text: str) -> int:
-    """Where the box or the formula begins inside which a text was cut; its length where it was inside none."""
-    length = len(text.rstrip())
-    for found in deque(_BOX.finditer(text), maxlen=_MAX_PARTS):
-        start = found.end()
-        braced = text.startswith("{", start)
-        ends = _closing(text, start) is not None if braced else _argument(text, start)[0] < length
-        if not ends and "\n\n" not in text[start:]:
-            return found.start()
-    return _open_formula(text)
-
-
-def _open_formula(text: str) -> int:
-    """Where a formula begins that never closes and holds no box; the length of a text without one."""
-    starts = [text.rfind("$$")] if text.count("$$") % 2 else []
-    starts += [text.rfind(begin) for begin, end in _DISPLAYS if text.rfind(begin) > text.rfind(end)]
-    dollar = text.rfind("$")
-    starts += [dollar] if dollar >= 0 and _OPENS.match(text, max(dollar - 1, 0)) else []
-    start = max(starts, default=len(text))
-    is_broken = "\n\n" not in text[start:] and not _BOX.search(text, start)
-    return start if is_broken else len(text)
 
 
 def _marked(text: str, answer_type: str, ending: Ending = "solution") -> str | None:
     """The last answer that the text marks as such."""
     marks = sorted(_mark_ends(folded(text)), reverse=True)
     if ending == "cut":
-        text = text[: _broken_at(text)]
-    boxes = _boxes(text)
+        text = text[: broken_at(text)]
+    found = boxes(text)
     for start in marks:
-        if boxes and boxes[-1][0] >= start:
+        if found and found[-1][0] >= start:
             break
         said = _behind_mark(text, start, answer_type)
         if said is not None and stands(said, text, start, answer_type, ending):
             return said.text
-    return boxes[-1][1] if boxes else None
+    return found[-1][1] if found else None
 
 
 def _mark_ends(text: str) -> Iterator[int]:
