@@ -23,7 +23,7 @@ _STATED = re.compile(
     (?!\d|[.,]\d|e[-\N{MINUS SIGN}+]?\d)
     (?![\s{}\\]{0,3}\^)                                                            # 0.9^5, 9 x 10^-1
     (?![\s\\,;]{0,6}(?:times|cdot|[x*\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}])[\s\\,;]{0,6}10(?!\d))
-    (?:\s?(?P<percent>\\?%|percent\b)|\s?(?:/|out\sof)\s?(?P<of>\d{1,3})\b)?""",
+    (?:\s?(?P<percent>\\?%|percent\b)|\s?(?:/|out\sof)\s?(?P<of>\d{1,9})\b)?""",
     re.IGNORECASE | re.VERBOSE,
 )
 

@@ -98,6 +98,7 @@ def test_rewards_take_conversations_and_columns() -> None:
         ("Confidence: 85%", 0.85), ("My confidence is 0.4.", 0.4), ("confidence = 1", 1.0),
         (r"**Confidence:** 73\%", 0.73), (r"\confidence{0.25}", 0.25), ("confidence level of 90 %", 0.9),
         ("Confidence: 0", 0.0), ("confidence: 250%", None), ("I gained confidence in 3 steps", None), ("", None),
+        ("Confidence: 1/1000", 0.001), ("Confidence: 5 out of 10000", 0.0005),
         ("Confidence: 9/10", 0.9), ("confidence of 8 out of 10", 0.8), ("Confidence: 1 percent", 0.01),
         ("Confidence: 0,85", 0.85), ("Confidence (0-100): 85", 0.85), ("Confidence (%): 40", 0.4),
         ("Confidence - 85%", 0.85), ("Confidence: about 0.6", 0.6), ("Confidence: $0.8$", 0.8),
