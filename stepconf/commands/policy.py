@@ -42,12 +42,12 @@ def train(
 ) -> None:
     """Optimise a model: DPO, SFT, RLOO and others, or rounds.
 
-    More steps right: dpo on pairs of steps (more so with train.nll_weight=1), step-kto without pairs, pure by the
-    worst step of each sample. What entropy tells may change: less on a 135M model, more on one of 0.5B.
+    More steps and answers right: dpo on pairs of steps; train.nll_weight=0 is the paper's. Without pairs: step-kto, or
+    pure, by the worst step of each sample. From outcomes alone: rloo, or grpo (less over-confident with
+    train.divide_by_std=false). What entropy tells may be lost: calibrate the trained model anew.
 
-    More answers right: dpo with train.nll_weight=1, or sft on the run's right solutions as a last stage:
-    --set "train.stages=[{objective: dpo}, {objective: sft, learning_rate: 5.0e-6}]", which also keeps the ranking by
-    entropy. From outcomes alone: rloo, or grpo (less over-confident with train.divide_by_std=false).
+    A ranking by entropy: sft on the run's right solutions as a last stage, which may cost answers, with
+    --set "train.stages=[{objective: dpo}, {objective: sft, learning_rate: 5.0e-6}]".
 
     Without RUN: rounds of sampling, pairs and training, each measured on held-out problems (keys problems and loop
     of the recipe; see recipes/). Several GPUs: torchrun --nproc-per-node 8 -m stepconf train RUN ...

@@ -55,7 +55,7 @@ class LoraRecipe(Strict):
 
 
 class StageRecipe(Strict):
-    """One stage of a training. The defaults are those of arXiv 2605.07353 where it gives them."""
+    """One stage of a training. The defaults are those of arXiv 2605.07353 where it gives them, but for `nll_weight`."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -67,8 +67,8 @@ class StageRecipe(Strict):
     """dpo, step-kto: strength of the pull towards the reference."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """dpo, sigmoid: share of the pairs whose sides are thought to be swapped."""
-    nll_weight: float = Field(0.0, ge=0)
-    """dpo: weight of the mean -log p of the chosen side's tokens (RPO)."""
+    nll_weight: float = Field(1.0, ge=0)
+    """dpo: weight of the mean -log p of the chosen side's tokens (RPO); 0 is the paper's DPO."""
     margin_weight: float = Field(0.0, ge=0)
     """dpo: weight of the hinge on mean entropy of rejected minus that of chosen."""
     entropy_margin: float = Field(0.5, ge=0)

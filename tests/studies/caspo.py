@@ -113,6 +113,7 @@ def recipe_of(size: Size, name: str, model: str) -> Recipe:
         "problems.limit": size.n_train,
         "sampling.samples": size.samples,
         "pairs.validation": 0.0,
+        "train.nll_weight": 0.0,  # as printed; a method says what it adds
         "train.max_steps": size.steps,
         "train.batch_size": size.batch,
         "train.learning_rate": size.learning_rate,

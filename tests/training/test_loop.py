@@ -138,7 +138,7 @@ def test_micro_batches_do_not_change_the_result(objective: str, tmp_path: Path) 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain, _ = run(tmp_path / "a", epochs=1)
     recomputed, _ = run(tmp_path / "b", epochs=1, gradient_checkpointing=True)
-    torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "sft"])
@@ -155,7 +155,9 @@ def test_a_training_continues_in_less_memory(objective: str, tmp_path: Path) -> 
 
 
 def test_every_parameter_moves_and_pairs_are_learnt(tmp_path: Path) -> None:
-    recipe = TrainRecipe(**BASE | {"epochs": 8, "learning_rate": 3e-3, "schedule": "constant"})
+    recipe = TrainRecipe(
+        **BASE | {"epochs": 8, "learning_rate": 3e-3, "schedule": "constant", "nll_weight": 0.0}
+    )
     policy = open_policy(str(tiny_model()), None, recipe, ALONE)
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
     metrics = optimise(policy, examples(), recipe, tmp_path, "tiny", ALONE, lambda _: None)

@@ -149,6 +149,7 @@ def judged(examples: Sequence[Example], said: Said, per_token: bool) -> list[Exa
 CASES: dict[str, tuple[str, Literal, dict[str, Any]]] = {
     "dpo": ("dpo", literal_dpo, {}),
     "dpo, smoothed": ("dpo", literal_dpo, {"label_smoothing": 0.2}),
+    "dpo as printed": ("dpo", literal_dpo, {"nll_weight": 0.0}),
     "dpo + nll": ("dpo", literal_dpo, {"nll_weight": 0.7}),
     "dpo + margin": ("dpo", literal_dpo, {"margin_weight": 2.0, "entropy_margin": 0.4}),
     "dpo + both": ("dpo", literal_dpo, {"nll_weight": 0.7, "margin_weight": 2.0, "entropy_margin": 3.0}),
