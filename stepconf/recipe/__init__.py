@@ -83,7 +83,7 @@ class Recipe(Strict):
     chunk: int = Field(64, ge=1)
     """Problems (or imported solutions) per shard: what a crash may cost."""
     reasoning: str = "auto"
-    """Which tags enclose the thinking: auto (those of the chat template), none, or those of a family: think,
+    """Which tags enclose the thinking: auto (those of the chat template), none, or a family's. Families: think,
     thinking, reasoning, mistral, harmony, gemma, kimi, seed."""
     problems: ProblemsRecipe = ProblemsRecipe()
     engine: EngineRecipe = EngineRecipe()
