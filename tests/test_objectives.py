@@ -177,7 +177,7 @@ def test_what_the_run_lacks_is_said(
         ("label_smoothing", "0.5"), ("learning_rate", ".inf"),
         ("stages", "[{objective: dpo, beta: 0}]"), ("stages", "[{objective: sft, lora: {rank: 2}}]"),
         ("stages", "[sft]"), ("stages", "[{objective: sft, stages: []}]"), ("objective", "ppo"),
-        ("stages", "[{objective: ppo}]"), ("stages", "[{loss: ipo, label_smoothing: 0.1}]"),
+        ("stages", "[{objective: ppo}]"),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_one_clear_message(key: str, value: str, run: Path, tmp_path: Path) -> None:
@@ -185,6 +185,11 @@ def test_values_out_of_range_are_one_clear_message(key: str, value: str, run: Pa
     said = " ".join(ended.err.split())
     assert ended.code == 1 and (f"train.{key}" in said or "unknown objective 'ppo'" in said), ended.err
     assert "Traceback" not in ended.err and not (tmp_path / "t").exists()
+
+
+def test_ipo_has_no_label_smoothing(run: Path, tmp_path: Path) -> None:
+    ended = train(run, tmp_path / "t", "--set", "train.stages=[{loss: ipo, label_smoothing: 0.1}]")
+    assert ended.code == 1 and "train.label_smoothing=0.1 is of loss=sigmoid" in " ".join(ended.err.split())
 
 
 def test_a_stage_takes_what_it_does_not_name_from_the_recipe() -> None:

@@ -98,7 +98,10 @@ class StageRecipe(Strict):
     def _objective_is_known(self) -> Self:
         OBJECTIVES.check(self.objective)
         if self.loss == "ipo" and self.label_smoothing:
-            raise ValueError("label_smoothing is of loss=sigmoid; ipo has none")
+            raise StepconfError(
+                f"train.label_smoothing={self.label_smoothing} is of loss=sigmoid; ipo has none.",
+                "Leave it out, or take --set train.loss=sigmoid",
+            )
         return self
 
 
