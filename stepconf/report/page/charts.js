@@ -2,7 +2,7 @@
 
 const WIDTH = 360;
 const HEIGHT = 240;
-const MARGIN = { left: 52, right: 12, top: 12, bottom: 40 };
+const MARGIN = { left: 64, right: 12, top: 12, bottom: 40 };
 
 /** A frame with axes; `draw(x, y)` gives what is inside, in the units of the data. */
 function plot({ title, caption, xLabel, yLabel, xMax = 1, yMin: lowest = 0, yMax: highest = 1, draw, numbers }) {
@@ -14,7 +14,7 @@ function plot({ title, caption, xLabel, yLabel, xMax = 1, yMin: lowest = 0, yMax
   const axes = svg(
     "g",
     { class: "axes" },
-    ticks(yMax - yMin).map((tick) => tick + yMin).map((value) => [
+    ticks(yMax - yMin, unit).map((tick) => tick + yMin).map((value) => [
       svg("line", { x1: x(0), x2: x(xMax), y1: y(value), y2: y(value) }),
       svg("text", { x: x(0) - 6, y: y(value) + 4, "text-anchor": "end" }, formatTick(value)),
     ]),
@@ -44,8 +44,7 @@ function niceStep(max) {
   return [1, 2, 2.5, 5, 10].map((digit) => digit * power).find((step) => max / step <= 5.5);
 }
 
-function ticks(max) {
-  const step = niceStep(max);
+function ticks(max, step = niceStep(max)) {
   return Array.from({ length: Math.floor(max / step + 1e-9) + 1 }, (_, i) => i * step);
 }
 
