@@ -189,7 +189,9 @@ def test_values_out_of_range_are_one_clear_message(key: str, value: str, run: Pa
 
 def test_ipo_has_no_label_smoothing(run: Path, tmp_path: Path) -> None:
     ended = train(run, tmp_path / "t", "--set", "train.stages=[{loss: ipo, label_smoothing: 0.1}]")
-    assert ended.code == 1 and "train.label_smoothing=0.1 is of loss=sigmoid" in " ".join(ended.err.split())
+    assert ended.code == 1 and "train.label_smoothing=0.1 works with loss=sigmoid only" in " ".join(
+        ended.err.split()
+    )
 
 
 def test_a_stage_takes_what_it_does_not_name_from_the_recipe() -> None:

@@ -232,7 +232,7 @@ def test_adapters_are_trained_and_merged(run: Path, tmp_path: Path) -> None:
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all("proj" in name for name in moved)
     ended = train(run, tmp_path / "head", "--set", "train.lora={rank: 2, targets: [q_proj, lm_head]}")
-    assert ended.code == 1 and "takes in the head" in " ".join(ended.err.split()), ended.err
+    assert ended.code == 1 and "includes the head" in " ".join(ended.err.split()), ended.err
 
 
 def test_metrics_go_to_tensorboard_if_asked(run: Path, tmp_path: Path) -> None:

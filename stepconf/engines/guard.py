@@ -97,7 +97,7 @@ class Guard:
                         raise
                     in_a_row += 1
                     if in_a_row == MAX_IN_A_ROW:
-                        raise not_they(crash) from crash
+                        raise engine_at_fault(crash) from crash
                 elif not suspects:
                     raise
                 self._recover(crash)
@@ -115,10 +115,10 @@ class Guard:
             self._engine = self._open()
 
 
-def not_they(crash: EngineCrashed) -> EngineCrashed:
+def engine_at_fault(crash: EngineCrashed) -> EngineCrashed:
     """The crash of an engine that has done so on `MAX_IN_A_ROW` requests, one after the other."""
     return EngineCrashed(
-        f"{crash.problem} It did on {MAX_IN_A_ROW} requests in a row, so it is not they.",
+        f"{crash.problem} It did on {MAX_IN_A_ROW} requests in a row, so they are not to blame.",
         crash.hint or "Try another --engine, engine.dtype or model; stepconf doctor looks.",
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from stepconf.engines.base import Completion, Engine, EngineCrashed, SampleRequest
-from stepconf.engines.guard import MAX_IN_A_ROW, not_they
+from stepconf.engines.guard import MAX_IN_A_ROW, engine_at_fault
 from stepconf.inference.base import Ask, Result, Search
 
 T = TypeVar("T")
@@ -187,7 +187,7 @@ class _Stream:
         if not self._fair and crash.out_of_memory:
             raise crash
         if not self._fair and self._in_a_row == MAX_IN_A_ROW:
-            raise not_they(crash) from crash
+            raise engine_at_fault(crash) from crash
         name = request.key.partition("/")[0]
         self._unask(name)
         self._advance(name, self._open[name], crash)

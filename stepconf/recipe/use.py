@@ -99,7 +99,7 @@ class StageRecipe(Strict):
         OBJECTIVES.check(self.objective)
         if self.loss == "ipo" and self.label_smoothing:
             raise StepconfError(
-                f"train.label_smoothing={self.label_smoothing} is of loss=sigmoid; ipo has none.",
+                f"train.label_smoothing={self.label_smoothing} works with loss=sigmoid only, not with ipo.",
                 "Leave it out, or take --set train.loss=sigmoid",
             )
         return self

@@ -130,7 +130,7 @@ def _with_adapters(model: Any, lora: LoraRecipe, seed: int) -> Any:
     adapted = get_peft_model(model, config)
     if isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise StepconfError(
-            f"train.lora.targets takes in the head of {type(model).__name__}, whose weight the loss reads without "
+            f"train.lora.targets includes the head of {type(model).__name__}, whose weight the loss reads without "
             "adapters.",
             "Leave it out, e.g. --set 'train.lora={targets: all-linear}'",
         )
