@@ -44,7 +44,7 @@ def train(
 
     More steps and answers right: dpo on pairs of steps; train.nll_weight=0 is the paper's. Without pairs: step-kto, or
     pure, by the worst step of each sample. From outcomes alone: rloo, or grpo (less over-confident with
-    train.divide_by_std=false). Entropy may rank steps worse after it: calibrate the trained model anew.
+    train.divide_by_std=false). Entropy may rank steps worse after training: calibrate anew.
 
     A ranking by entropy: sft on the run's right solutions as a last stage, which may cost answers, with
     --set "train.stages=[{objective: dpo}, {objective: sft, learning_rate: 5.0e-6}]".
