@@ -5,6 +5,7 @@ An end-of-sequence token is added only where a side ends its solution.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ PAIR_COLUMNS = [
 ]  # fmt: skip
 _SOLUTION_COLUMNS = [
     "solution_id", "parent_solution_id", "problem_id", "prompt_token_ids", "token_ids", "finish_reason",
-    "answer_correct",
+    "answer_correct", "model", "model_revision", "temperature",
 ]  # fmt: skip
 _STEP_COLUMNS = [
     "solution_id", "step_index", "token_start", "token_end", "token_logprobs", "label", "after_error", "verdicts",
@@ -31,11 +32,37 @@ _STEP_COLUMNS = [
 _LACKS = {
     "pairs": "Type: stepconf pairs RUN; or raise --set train.max_length",
     "solutions": "It needs solutions whose answer is right: a run with gold answers, verified by final.",
-    "groups": "It needs several samples a problem, with the log-probabilities that generate and score record; "
-    "rloo and grpo need right and wrong answers among them, pure needs step labels (stepconf verify).",
+    "groups": "It needs several samples a problem, with the log-probabilities that generate and score record, drawn "
+    "by the model that is trained or at --set sampling.temperature=1; rloo and grpo need right and wrong answers among "
+    "them, pure needs step labels (stepconf verify).",
     "steps": "It needs labelled steps: stepconf verify RUN --verify symbolic",
 }
-Reads = Callable[[Path, TrainRecipe, int, "Counter[str]"], Iterator[Example]]
+
+
+class ModelName(NamedTuple):
+    """A model by its name, and its revision."""
+
+    model: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What examples are read from, and for what.
+
+    source: a run, or a file of pairs. recipe: of the stage. eos_id: the end-of-sequence token.
+    begins: the policy that the stage begins with; None where that is the work of an earlier stage.
+    dropped: what makes no example is counted here, by reason.
+    """
+
+    source: Path
+    recipe: TrainRecipe
+    eos_id: int
+    begins: ModelName | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+Reads = Callable[[Reading], Iterator[Example]]
 
 
 def check_source(source: Path, recipe: TrainRecipe) -> None:
@@ -58,35 +85,30 @@ def check_source(source: Path, recipe: TrainRecipe) -> None:
         )
 
 
-def usable_examples(
-    source: Path, stage: TrainRecipe, eos_id: int, limit: int, exclude: Set[str]
-) -> tuple[list[Example], Counter[str]]:
+def usable_examples(asked: Reading, limit: int, exclude: Set[str]) -> tuple[list[Example], Counter[str]]:
     """What a stage is trained on, and why the rest is left out, counted.
 
     Args:
-        source: a run, or a file of pairs. eos_id: the end-of-sequence token.
+        asked: what is read, for which stage.
         limit: tokens of the longest example. exclude: problems that must not be learnt from.
 
     Raises:
         StepconfError: nothing is left; it says what the run lacks.
     """
-    unread: Counter[str] = Counter()
-    examples, dropped = usable(examples_of(source, stage, eos_id, unread), limit, exclude)
-    dropped.update(unread)
+    examples, dropped = usable(examples_of(asked), limit, exclude)
+    dropped.update(asked.dropped)
     if not examples:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items()) or "there are none"
         raise StepconfError(
-            f"{source} has no example to train on by {stage.objective} ({reasons}).", _LACKS[_data_of(stage)]
+            f"{asked.source} has no example to train on by {asked.recipe.objective} ({reasons}).",
+            _LACKS[_data_of(asked.recipe)],
         )
     return examples, dropped
 
 
-def examples_of(
-    source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[str] | None" = None
-) -> Iterator[Example]:
-    """The examples of the recipe's objective in a run, or in a file of pairs; adds to `dropped` what makes none."""
-    read = _READERS[_data_of(recipe)]
-    return read(source, recipe, eos_id, Counter() if dropped is None else dropped)
+def examples_of(asked: Reading) -> Iterator[Example]:
+    """The examples of the recipe's objective in a run, or in a file of pairs."""
+    return _READERS[_data_of(asked.recipe)](asked)
 
 
 def usable(
@@ -115,24 +137,22 @@ def _data_of(recipe: TrainRecipe) -> str:
     return objective.data
 
 
-def _pairs(source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[str]") -> Iterator[Example]:
-    for rows in read_shards(source, "pairs", PAIR_COLUMNS, "train"):
+def _pairs(asked: Reading) -> Iterator[Example]:
+    for rows in read_shards(asked.source, "pairs", PAIR_COLUMNS, "train"):
         for row in rows:
             sides = tuple(
-                (*row[f"{side}_ids"], *([eos_id] if row[f"{side}_is_terminal"] else ()))
+                (*row[f"{side}_ids"], *([asked.eos_id] if row[f"{side}_is_terminal"] else ()))
                 for side in ("chosen", "rejected")
             )
             yield Example(row["pair_id"], row["problem_id"], tuple(row["prompt_ids"]), sides)
 
 
-def _right_solutions(
-    source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[str]"
-) -> Iterator[Example]:
+def _right_solutions(asked: Reading) -> Iterator[Example]:
     """What a branch adds is no solution by itself."""
-    for rows in read_shards(source, "solutions", _SOLUTION_COLUMNS):
+    for rows in read_shards(asked.source, "solutions", _SOLUTION_COLUMNS):
         for row in rows:
             if row["answer_correct"] and row["parent_solution_id"] is None:
-                side = (*row["token_ids"], *_ending(row, eos_id))
+                side = (*row["token_ids"], *_ending(row, asked.eos_id))
                 yield Example(row["solution_id"], row["problem_id"], tuple(row["prompt_token_ids"]), (side,))
 
 
@@ -153,42 +173,64 @@ def _solved(source: Path) -> Iterator[_Solved]:
             yield _Solved(row, sorted(own, key=lambda step: step["step_index"]))
 
 
-def _groups(source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[str]") -> Iterator[Example]:
+def _groups(asked: Reading) -> Iterator[Example]:
     """The samples of each problem, with the credit that the objective gives their steps."""
     from stepconf.training.objectives.base import Sample
 
-    objective: Objective = OBJECTIVES.load(recipe.objective)
+    objective: Objective = OBJECTIVES.load(asked.recipe.objective)
     if objective.credit is None:
         raise StepconfError(
-            f"{recipe.objective} learns from groups and gives no credit.", "Give it a `credit`."
+            f"{asked.recipe.objective} learns from groups and gives no credit.", "Give it a `credit`."
         )
     groups: dict[str, list[_Solved]] = {}
-    for one in _solved(source):
+    for one in _solved(asked.source):
         if one.row["parent_solution_id"] is not None:
             continue
-        if (
-            sum(len(step["token_logprobs"]) for step in one.steps) != len(one.row["token_ids"])
-            or not one.steps
-        ):
-            dropped["without recorded log-probabilities"] += 1
+        if reason := _unusable(one, asked.begins):
+            asked.dropped[reason] += 1
         else:
             groups.setdefault(one.row["problem_id"], []).append(one)
     for group in groups.values():
         samples = [Sample(_reward(one.row), [_step_reward(step) for step in one.steps]) for one in group]
-        for one, own in zip(group, objective.credit(samples, recipe), strict=True):
+        for one, own in zip(group, objective.credit(samples, asked.recipe), strict=True):
             if isinstance(own, str):
-                dropped[own] += 1
+                asked.dropped[own] += 1
             else:
-                yield _with_credit(one, own, eos_id)
+                yield _with_credit(one, own, asked)
+
+
+def _unusable(one: _Solved, begins: ModelName | None) -> str:
+    """Why nothing is known of the distributions that a sample was drawn from; "" where they are known."""
+    if not one.steps or sum(len(step["token_logprobs"]) for step in one.steps) != len(one.row["token_ids"]):
+        return "without recorded log-probabilities"
+    temperature = _temperature(one.row)
+    if temperature == 0:
+        return "decoded greedily"
+    if temperature != 1 and _sampler(one.row) != begins:
+        return f"drawn at temperature {temperature:g} by another policy than the one to begin with"
+    return ""
+
+
+def _temperature(row: dict[str, Any]) -> float:
+    """That of the sampling; solutions from elsewhere, for which none is known, are taken as they were scored."""
+    return 1.0 if row["temperature"] is None else float(row["temperature"])
+
+
+def _sampler(row: dict[str, Any]) -> ModelName:
+    return ModelName(row["model"], row["model_revision"] or None)
 
 
 def _reward(row: dict[str, Any]) -> float | None:
     return None if row["answer_correct"] is None else float(row["answer_correct"])
 
 
-def _with_credit(one: _Solved, credits: list[float], eos_id: int) -> Example:
-    """A sample as an example; the token that ends it belongs to its last step, and has no recorded log-probability."""
-    ending = _ending(one.row, eos_id)
+def _with_credit(one: _Solved, credits: list[float], asked: Reading) -> Example:
+    """A sample as an example; the token that ends it belongs to its last step, and has no recorded log-probability.
+
+    What the policy to begin with has sampled, it scores itself: the recorded values are of temperature 1, and of the
+    engine's dtype, whose rounding makes ratios of whole sequences.
+    """
+    ending = _ending(one.row, asked.eos_id)
     tokens = [c for step, c in zip(one.steps, credits, strict=True) for _ in step["token_logprobs"]]
     logprobs = [value for step in one.steps for value in step["token_logprobs"]]
     return Example(
@@ -197,7 +239,8 @@ def _with_credit(one: _Solved, credits: list[float], eos_id: int) -> Example:
         tuple(one.row["prompt_token_ids"]),
         ((*one.row["token_ids"], *ending),),
         ((*tokens, *(credits[-1] for _ in ending)),),
-        ((*logprobs, *(float("nan") for _ in ending)),),
+        () if _sampler(one.row) == asked.begins else ((*logprobs, *(float("nan") for _ in ending)),),
+        _temperature(one.row),
     )
 
 
@@ -209,20 +252,20 @@ def _step_reward(step: dict[str, Any]) -> float | None:
     return {"correct": 1.0, "incorrect": -1.0}.get(step["label"])
 
 
-def _steps(source: Path, recipe: TrainRecipe, eos_id: int, dropped: "Counter[str]") -> Iterator[Example]:
+def _steps(asked: Reading) -> Iterator[Example]:
     """Each labelled step after its exact prefix, once, up to the first error; branches have steps too."""
     seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
-    for row, steps in _solved(source):
+    for row, steps in _solved(asked.source):
         for step in steps:
             if step["label"] == "unknown" or step["after_error"]:
-                dropped["after an error" if step["after_error"] else "of unknown label"] += 1
+                asked.dropped["after an error" if step["after_error"] else "of unknown label"] += 1
                 continue
             ids = row["token_ids"]
             prompt = (*row["prompt_token_ids"], *ids[: step["token_start"]])
-            ending = _ending(row, eos_id) if step is steps[-1] else ()
+            ending = _ending(row, asked.eos_id) if step is steps[-1] else ()
             side = (*ids[step["token_start"] : step["token_end"]], *ending)
             if (prompt, side) in seen:
-                dropped["sampled before"] += 1
+                asked.dropped["sampled before"] += 1
                 continue
             seen.add((prompt, side))
             sign = 1.0 if step["label"] == "correct" else -1.0

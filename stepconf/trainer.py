@@ -22,7 +22,7 @@ from stepconf.core.trees import Example
 from stepconf.demo_model import resolve_model
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
-from stepconf.examples import check_source, usable_examples
+from stepconf.examples import ModelName, Reading, check_source, usable_examples
 from stepconf.recipe import Recipe
 from stepconf.run.new_folder import check_continued, visible
 from stepconf.run.shards import write_atomically
@@ -69,9 +69,9 @@ def train(
 
     ranks = join()
     policy = open_policy(model, recipe.model_revision, recipe.train, ranks, trust)
-    context, eos_id = context_of(policy), tokenizer.eos_id
-    limits = [(stage, min(stage.max_length, context)) for stage in recipe.train.in_order()]
-    found = [usable_examples(source, stage, eos_id, limit, exclude) for stage, limit in limits]
+    context = context_of(policy)
+    readings = _readings(source, recipe, tokenizer.eos_id)
+    found = [usable_examples(one, min(one.recipe.max_length, context), exclude) for one in readings]
     examples = [own for own, _ in found]
     name = f"{recipe.model}@{recipe.model_revision or ''}"
     with writer(out, ranks.first, ranks.wait) as push:
@@ -93,6 +93,13 @@ def train(
         if ranks.first:
             write_atomically(out / "summary.json", json.dumps(summary, indent=1).encode())
     return summary
+
+
+def _readings(source: Path, recipe: Recipe, eos_id: int) -> list[Reading]:
+    """What each stage reads; only the first begins with a policy that has a name."""
+    first, *later = recipe.train.in_order()
+    named = Reading(source, first, eos_id, ModelName(recipe.model, recipe.model_revision))
+    return [named, *(Reading(source, stage, eos_id) for stage in later)]
 
 
 def _is_training(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from stepconf.core.branches import TOO_HARD
 from stepconf.core.paths import first_steps, whole_paths
 from stepconf.core.schema import ADDED, TABLES, VERSION, older_verdicts
 from stepconf.core.statements import STATES_NOTHING
-from stepconf.examples import examples_of
+from stepconf.examples import Reading, examples_of
 from stepconf.hub.restore import read_folder
 from stepconf.recipe import TrainRecipe
 from stepconf.run.tables import read_shards, read_solved
@@ -172,7 +172,7 @@ def test_verifying_again_keeps_the_branches(run: Path, tmp_path: Path) -> None:
 def test_sft_learns_from_samples(run: Path) -> None:
     right = {one["solution_id"] for one in samples_of(run, "solutions") if one["answer_correct"]}
     assert any(one["answer_correct"] for one in rows_of(run, "solutions") if one["parent_solution_id"])
-    examples = examples_of(run, TrainRecipe(objective="sft"), 0)
+    examples = examples_of(Reading(run, TrainRecipe(objective="sft"), 0))
     assert {one.key for one in examples} == right
 
 

@@ -10,12 +10,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from stepconf.core.records import CUT
+from stepconf.core.trees import Example, plant
 from stepconf.engines.tokenizer import Tokenizer
-from stepconf.examples import examples_of
+from stepconf.examples import ModelName, Reading, examples_of
 from stepconf.kinds import OBJECTIVES
 from stepconf.recipe import TrainRecipe, load_recipe
+from stepconf.training.batches import collate
+from stepconf.training.models import open_policy
+from stepconf.training.ranks import Ranks
+from stepconf.training.reference import Known, reference_logprobs
 from tests.edited_run import rewrite
 from tests.forked import forked
 from tests.invariants import rows_of
@@ -28,22 +35,27 @@ STAGES = "train.stages=[{objective: dpo, epochs: 2}, {objective: sft, learning_r
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(shutil.copytree(branched_run(), tmp_path_factory.mktemp("objectives") / "run"))
+    model = str(tiny_model())
+    folder = without(branched_run(), tmp_path_factory.mktemp("objectives"), "solutions", "model", model)
     made = stepconf("pairs", folder, "--tau", 1.0, "--set", "pairs.validation=0")
     assert made.code == 0, made.err
     return folder
+
+
+def plain_model() -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_model(), dtype=torch.float32).eval()
 
 
 def train(run: Path, out: Path, *options: object) -> Ended:
     return stepconf("train", run, "--model", tiny_model(), "--out", out, *FAST, *options)
 
 
-def read(run: Path, objective: str) -> Any:
-    dropped = Counter[str]()
-    examples = list(
-        examples_of(run, TrainRecipe(objective=objective), Tokenizer(str(tiny_model())).eos_id, dropped)
-    )
-    return examples, dropped
+def read(
+    run: Path, objective: str, begins: str | None = str(tiny_model())
+) -> tuple[list[Example], Counter[str]]:
+    eos_id = Tokenizer(str(tiny_model())).eos_id
+    asked = Reading(run, TrainRecipe(objective=objective), eos_id, ModelName(begins) if begins else None)
+    return list(examples_of(asked)), asked.dropped
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.built_in)
@@ -79,11 +91,63 @@ def test_groups_are_the_samples_with_an_advantage(run: Path) -> None:
         assert one.credits[0] == pytest.approx([right - others] * len(one.sides[0]))
 
 
-def test_recorded_log_probabilities_are_the_samplers(run: Path) -> None:
+def test_what_the_policy_itself_has_sampled_has_a_ratio_of_one_at_first(run: Path, tmp_path: Path) -> None:
+    """At temperature 0.7, of which nothing is recorded: it is scored as it was sampled, before the first step."""
+    examples, _ = read(run, "grpo")
+    assert examples and all(one.temperature == 0.7 and not one.logprobs for one in examples)
+    policy = open_policy(str(tiny_model()), None, TrainRecipe(), Ranks(0, 1, "cpu"))
+    policy.eval()
+    cooled = []
+    with torch.no_grad():
+        for one in examples:
+            (side,) = one.sides
+            ids = torch.tensor([one.prompt_ids + side])
+            logits = plain_model()(input_ids=ids).logits[0, len(one.prompt_ids) - 1 : -1]
+            cooled.append((logits / 0.7).log_softmax(-1)[torch.arange(len(side)), list(side)])
+        steps = [list(range(len(examples)))]
+        report: list[Any] = []
+        recipe = TrainRecipe(objective="grpo")
+        found = reference_logprobs(
+            policy,
+            examples,
+            steps,
+            recipe,
+            tmp_path,
+            "tiny",
+            Ranks(0, 1, "cpu"),
+            report.append,
+            examples[0].temperature,
+        )
+        batch = collate(plant(examples, range(len(examples)), 100_000))
+        known = Known(examples, found).of(batch)
+        scores = policy(batch, 0.7)
+    torch.testing.assert_close(found, torch.cat(cooled), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(known.sampled, scores.logprobs, rtol=0, atol=1e-5)
+    assert torch.equal(known.sampled, known.reference)
+
+
+def test_samples_of_another_policy_need_its_recorded_distribution(run: Path, tmp_path: Path) -> None:
+    for begins in (None, "another"):
+        examples, dropped = read(run, "rloo", begins)
+        n = sum(row["parent_solution_id"] is None for row in rows_of(run, "solutions"))
+        assert not examples
+        assert dropped == {"drawn at temperature 0.7 by another policy than the one to begin with": n}
+    stages = "train.stages=[{objective: dpo}, {objective: rloo}]"
+    ended = train(run, tmp_path / "t", "--set", stages)
+    said = " ".join(ended.err.split())
+    assert ended.code == 1 and "sampling.temperature=1" in said and "another policy" in said, said
+    greedy = without(run, tmp_path, "solutions", "temperature", 0.0)
+    assert read(greedy, "rloo")[1].keys() == {"decoded greedily"}
+
+
+def test_recorded_log_probabilities_are_the_samplers(run: Path, tmp_path: Path) -> None:
+    run = without(run, tmp_path, "solutions", "temperature", 1.0)
     steps: dict[str, list[float]] = {}
     for row in sorted(rows_of(run, "steps"), key=lambda row: row["step_index"]):
         steps.setdefault(row["solution_id"], []).extend(row["token_logprobs"])
-    for one in read(run, "grpo")[0]:
+    examples, _ = read(run, "grpo", "another")
+    assert examples
+    for one in examples:
         (logprobs,) = one.logprobs
         (side,) = one.sides
         recorded = steps[one.key]

@@ -67,7 +67,8 @@ def test_measures_are_those_of_the_rows(tmp_path: Path) -> None:
     from tests.scripted_engine import branched_run
 
     run = branched_run()
-    found = measure(str(run), str(run), [], lambda kind: str.__eq__)
+    problems = sorted({row["problem_id"] for row in rows_of(run, "solutions")})
+    found = measure(str(run), str(run), [], problems, 4, lambda kind: str.__eq__)
     roots = {row["solution_id"] for row in rows_of(run, "solutions") if row["parent_solution_id"] is None}
     steps = [
         row for row in rows_of(run, "steps") if row["solution_id"] in roots and row["label"] != "unknown"
@@ -84,6 +85,13 @@ def test_measures_are_those_of_the_rows(tmp_path: Path) -> None:
                 )
     assert found["AUROC within"].estimate == pytest.approx(wins / pairs)
     assert found["CaT"].estimate is None
+    blank = measure(
+        str(run), str(run), [], [*problems, "of which all samples were empty"], 8, lambda kind: str.__eq__
+    )
+    n = len(problems)
+    for name, samples in (("pass@1 greedy", 1), ("pass@1 sampled", 2), ("maj@n", 1)):
+        expected = (found[name].estimate or 0) * n / (n + 1) / samples
+        assert blank[name].estimate == pytest.approx(expected) and expected > 0, name
     low, high = found["step accuracy"].interval or (1, 0)
     assert low <= sum(right) / len(right) <= high
 

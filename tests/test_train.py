@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from stepconf.engines.tokenizer import Tokenizer
-from stepconf.examples import examples_of, usable
+from stepconf.examples import Reading, examples_of, usable
 from stepconf.recipe import TrainRecipe
 from tests.forked import forked
 from tests.invariants import rows_of
@@ -99,7 +99,7 @@ def test_sft_learns_right_solutions_and_no_others(run: Path, tmp_path: Path) -> 
 def test_only_sides_that_end_a_solution_get_the_end_token(run: Path) -> None:
     eos = Tokenizer(str(tiny_model())).eos_id
     pairs = {row["pair_id"]: row for row in rows_of(run, "pairs")}
-    examples = list(examples_of(run, TrainRecipe(), eos))
+    examples = list(examples_of(Reading(run, TrainRecipe(), eos)))
     assert {one.key for one in examples} == set(pairs)
     endings = set()
     for one in examples:
@@ -112,7 +112,7 @@ def test_only_sides_that_end_a_solution_get_the_end_token(run: Path) -> None:
 
 
 def test_what_cannot_be_learnt_from_is_counted(run: Path) -> None:
-    examples = list(examples_of(run, TrainRecipe(), 0))
+    examples = list(examples_of(Reading(run, TrainRecipe(), 0)))
     kept, dropped = usable(iter(examples), 10_000, {examples[0].group})
     assert dropped["held-out problem"] == len(examples) - len(kept) > 0
     _, dropped = usable(iter(examples), 5)

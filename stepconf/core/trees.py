@@ -19,7 +19,9 @@ class Example:
 
     credits: of each token of each side, the advantage of a sampled solution or the sign of a judged step; empty for
         preference pairs and sequences to imitate.
-    logprobs: of each token of each side under the policy that sampled it, nats; NaN where none was recorded.
+    logprobs: of each token of each side under the policy that sampled it, nats; NaN where none was recorded. Empty:
+        the policy to begin with has sampled it.
+    temperature: of the distributions that the loss is of; those of the sampling, for sampled solutions.
     """
 
     key: str
@@ -28,6 +30,7 @@ class Example:
     sides: tuple[tuple[int, ...], ...]
     credits: tuple[tuple[float, ...], ...] = ()
     logprobs: tuple[tuple[float, ...], ...] = ()
+    temperature: float = 1.0
 
     @property
     def length(self) -> int:

@@ -53,9 +53,12 @@ def optimise(
     steps = steps_of(examples, recipe.batch_size, recipe.epochs, recipe.seed, recipe.max_steps)
     identity = identity_of(examples, recipe, model_digest)
     check_same(folder, identity, recipe.deciding())
+    temperature = _temperature(examples)
     reference = None
-    if objective.reference:
-        reference = reference_logprobs(policy, examples, steps, recipe, folder, identity, ranks, report)
+    if objective.reference or objective.data == "groups":
+        reference = reference_logprobs(
+            policy, examples, steps, recipe, folder, identity, ranks, report, temperature
+        )
     known = Known(examples, reference)
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
@@ -70,7 +73,9 @@ def optimise(
             rate = learning_rate(step, len(steps), recipe.learning_rate, recipe.warmup_ratio, recipe.schedule)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            metrics = _step(policy, optimiser, examples, steps[step], objective, known, recipe, ranks)
+            metrics = _step(
+                policy, optimiser, examples, steps[step], objective, known, recipe, ranks, temperature
+            )
             metrics = {"step": step + 1, "of": len(steps), **metrics, "learning_rate": rate}
             _note(folder, metrics, ranks)
             report(metrics)
@@ -147,6 +152,7 @@ def _step(
     known: Known,
     recipe: TrainRecipe,
     ranks: Ranks,
+    temperature: float,
 ) -> dict[str, float]:
     """One optimiser step over `indices`, in as many micro-batches as the token budget makes of them."""
     started = time.perf_counter()
@@ -158,7 +164,7 @@ def _step(
     for turn, trees in enumerate(ranks.deal(batches)):
         batch = collate(trees).to(ranks.device)
         owned = ranks.owns(turn, len(batches))
-        scores, sides = policy(batch), known.of(batch)
+        scores, sides = policy(batch, temperature), known.of(batch)
         loss = objective.loss(scores, sides, recipe)
         # FSDP averages gradients over the processes; the loss is a sum over all of them.
         (loss.values.sum() * (ranks.size / n_units if owned else 0.0)).backward()
@@ -190,9 +196,22 @@ def identity_of(examples: Sequence[Example], recipe: TrainRecipe, model_digest: 
     digest = blake2b(digest_size=12)
     digest.update(f"{model_digest}\n{json.dumps(recipe.deciding())}".encode())
     for example in examples:
-        data = f"{example.prompt_ids} {example.sides} {example.credits} {example.logprobs}"
+        data = (
+            f"{example.prompt_ids} {example.sides} {example.credits} {example.logprobs} {example.temperature}"
+        )
         digest.update(f"\n{example.key} {data}".encode())
     return digest.hexdigest()
+
+
+def _temperature(examples: Sequence[Example]) -> float:
+    """That of all examples."""
+    found = sorted({example.temperature for example in examples})
+    if len(found) > 1:
+        raise StepconfError(
+            f"the samples were drawn at several temperatures: {', '.join(f'{one:g}' for one in found)}.",
+            "Train on a run of one sampling.temperature.",
+        )
+    return found[0]
 
 
 def _check_finite(loss: float, norm: float, keys: list[str]) -> None:

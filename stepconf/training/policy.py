@@ -42,8 +42,11 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
         # Under peft, `model` is a wrapper around the model whose body we call.
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
-    def forward(self, batch: Batch) -> Scores:
-        """Log-probability of each token of each side, and entropy of the distribution before it (float32)."""
+    def forward(self, batch: Batch, temperature: float = 1.0) -> Scores:
+        """Log-probability of each token of each side, and entropy of the distribution before it (float32).
+
+        Both are of softmax(logits / temperature).
+        """
         autocast = (
             torch.autocast(batch.ends.device.type, self._compute)
             if self._compute != torch.float32
@@ -53,8 +56,8 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed
             whole = self._whole()
             hidden = self._hidden(batch)
             head = whole.get_output_embeddings()
-            read = hidden[batch.heads].to(self._compute)
-            bias = None if head.bias is None else head.bias.to(self._compute)
+            read = hidden[batch.heads].to(self._compute) / temperature
+            bias = None if head.bias is None else head.bias.to(self._compute) / temperature
             weight = head.weight.to(self._compute)
             edges, entropies = EdgeScores.apply(
                 read, weight, bias, batch.edge_heads, batch.edge_tokens, self._scratch

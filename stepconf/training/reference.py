@@ -37,7 +37,7 @@ class Known:
         self._credits = _flat([example.credits for example in examples], examples, 0.0)
         sampled = _flat([example.logprobs for example in examples], examples, float("nan"))
         self._reference = torch.zeros(starts[-1]) if reference is None else reference
-        # What was not recorded, such as the token that ends a solution, was sampled by the policy to begin with.
+        # What was not recorded, such as the token that ends a solution, is taken from the policy to begin with.
         self._sampled = torch.where(sampled.isnan(), self._reference, sampled)
 
     def of(self, batch: Batch) -> Sides:
@@ -61,6 +61,7 @@ def reference_logprobs(
     identity: str,
     ranks: Ranks,
     report: Callable[[dict[str, Any]], None],
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Log-probability of every token of every side, in order, under the policy as it is; nats, 0 where no step has it.
 
@@ -76,7 +77,7 @@ def reference_logprobs(
             f"{folder} has checkpoints, but no reference log-probabilities of these examples ({file.name}).",
             "Give another --out, or the options that it was made with.",
         )
-    result = _computed(policy, examples, steps, recipe, ranks, report)
+    result = _computed(policy, examples, steps, recipe, ranks, report, temperature)
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         stored = {"logprobs": result, "identity": torch.tensor(list(identity.encode()), dtype=torch.uint8)}
@@ -108,6 +109,7 @@ def _computed(
     recipe: TrainRecipe,
     ranks: Ranks,
     report: Callable[[dict[str, Any]], None],
+    temperature: float,
 ) -> torch.Tensor:
     found: list[torch.Tensor] = [torch.zeros(example.n_targets) for example in examples]
     policy.eval()
@@ -118,7 +120,7 @@ def _computed(
             batches = packed(examples, indices, recipe, ranks)
             for turn, trees in enumerate(ranks.deal(batches)):
                 batch = collate(trees).to(ranks.device)
-                logprobs = policy(batch).logprobs.float().cpu()
+                logprobs = policy(batch, temperature).logprobs.float().cpu()
                 if ranks.owns(turn, len(batches)):
                     sizes = [examples[i].n_targets for i in batch.examples]
                     for index, own in zip(batch.examples, logprobs.split(sizes), strict=True):

@@ -18,12 +18,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stepconf.api.text import pool
 from stepconf.core.documents import differences, read_object, read_yaml
+from stepconf.core.records import Problem
 from stepconf.demo import RECIPE
 from stepconf.engines.guard import Guard
 from stepconf.evaluation.evaluate import answered
@@ -153,10 +155,14 @@ def _tree_rows(sampled: Path, recipe: Recipe, engine: Guard, size: Size) -> list
     counts = [row["n_tokens"] for row in rows if row["parent_solution_id"] is None]
     budget = max(1, sum(counts) * size.samples // max(1, len(counts)))
     infer = recipe.infer.model_copy(update={"strategy": "cat", "token_budget": budget})
-    problems = load_problems(recipe.problems.source, recipe.problems, recipe.sampling.seed).problems
+    problems = _problems(recipe)
     with open_pool(recipe) as workers:
         how = recipe.model_copy(update={"infer": infer})
         return answered(engine, workers, "held out", problems[: size.tree], "cat", how, _quiet).rows
+
+
+def _problems(recipe: Recipe) -> list[Problem]:
+    return load_problems(recipe.problems.source, recipe.problems, recipe.sampling.seed).problems
 
 
 def data_of(method: Method, seed: Path, recipe: Recipe) -> Path:
@@ -211,11 +217,14 @@ def run_seed(out: Path, number: int, recipe: Recipe, size: Size, names: list[str
         evaluate(folder, recipe, str(folder / "training" / "model"), size)
 
 
-def tabulate(out: Path, numbers: list[int], names: list[str]) -> None:
+def tabulate(out: Path, recipe: Recipe, numbers: list[int], names: list[str]) -> None:
     """Write and print the table: each method by the mean over its seeds, with differences."""
-    found = {"base": [_measures(out / "base")]}
-    for name in names:
-        found[name] = [_measures(out / f"seed-{number}" / name) for number in numbers]
+    held_out = evaluation_recipe(recipe, recipe.model)
+    problems = [one.problem_id for one in _problems(held_out)]
+    folders = {"base": [out / "base"]}
+    folders |= {name: [out / f"seed-{number}" / name for number in numbers] for name in names}
+    samples = held_out.sampling.samples
+    found = {name: [_measures(folder, problems, samples) for folder in own] for name, own in folders.items()}
     mean = {name: {key: _average([one[key] for one in own]) for key in own[0]} for name, own in found.items()}
     others = [name for name in AGAINST if name in mean]
     rows = [_row(key, name, mean, others) for key in mean["base"] for name in mean]
@@ -246,9 +255,10 @@ def _table(key: str, rows: list[dict[str, Any]], others: list[str]) -> str:
     return head + "|---|---|" + "---|" * len(others) + "\n" + "\n".join(lines) + "\n"
 
 
-def _measures(folder: Path) -> dict[str, Measured]:
+def _measures(folder: Path, problems: Sequence[str], samples: int) -> dict[str, Measured]:
     tree = json.loads((folder / "tree.json").read_text())
-    return measure(str(folder / "sampled"), str(folder / "greedy"), tree, lambda kind: equality(pool(), kind))
+    runs = (str(folder / name) for name in ("sampled", "greedy"))
+    return measure(*runs, tree, problems, samples, lambda kind: equality(pool(), kind))
 
 
 def _average(found: list[Measured]) -> Measured:
@@ -305,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
     evaluate(options.out / "base", recipe, recipe.model, size)
     for number in numbers:
         run_seed(options.out, number, recipe, size, names)
-    tabulate(options.out, numbers, names)
+    tabulate(options.out, recipe, numbers, names)
 
 
 def _differing(out: Path, recipe: Recipe) -> list[str]:

@@ -1,7 +1,8 @@
 """What a policy is measured by on held-out problems: figures of its runs, resampled over problems."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,23 +44,28 @@ class Measured:
 
 
 def measure(
-    sampled: str, greedy: str, tree: list[dict[str, Any]], same: Callable[[str], Equal]
+    sampled: str,
+    greedy: str,
+    tree: list[dict[str, Any]],
+    problems: Sequence[str],
+    samples: int,
+    same: Callable[[str], Equal],
 ) -> dict[str, Measured]:
     """Every measure by name.
 
     Args:
         sampled: a run with several samples a problem. greedy: a run with one, at temperature 0.
         tree: CaT's rows of the same problems or some of them (`problem_id`, `correct`, `tokens`); may be empty.
+        problems: all that were asked, by id. samples: of each; one that the run lacks had no text, and is not right.
         same: of a type of answers, what says whether two of a problem are the same.
     """
-    problems = sorted(set(load_run(sampled).solutions.select("problem_id").collect()["problem_id"]))
-    place = {problem: i for i, problem in enumerate(problems)}
+    place = {problem: i for i, problem in enumerate(sorted(problems))}
     statistics = {
-        **_of_answers(sampled, greedy, tree, place, same),
+        **_of_answers(sampled, greedy, tree, place, samples, same),
         **_of_steps(sampled, place),
     }
     draw = np.random.default_rng(0)
-    n = len(problems)
+    n = len(place)
     draws = [np.bincount(draw.integers(0, n, n), minlength=n) for _ in range(RESAMPLES)]
     ones = np.ones(n, dtype=np.int64)
     return {
@@ -90,6 +96,7 @@ def _of_answers(
     greedy: str,
     tree: list[dict[str, Any]],
     place: Mapping[str, int],
+    samples: int,
     same: Callable[[str], Equal],
 ) -> dict[str, Callable[[Weights], float | None]]:
     columns = ["problem_id", "predicted_answer", "answer_type", "answer_correct", "n_tokens", "text"]
@@ -101,16 +108,18 @@ def _of_answers(
         .to_dicts()
         for run in (sampled, greedy)
     )
-    votes: dict[str, list[dict[str, Any]]] = {}
+    votes: dict[str, list[dict[str, Any]]] = {problem: [] for problem in place}
     for row in many:
         votes.setdefault(row["problem_id"], []).append(row)
     inside = [row for row in tree if row["problem_id"] in place]
     asked = {row["problem_id"] for row in inside}
     of_votes = [(problem, _vote(rows, same)) for problem, rows in votes.items()]
+    right = Counter(row["problem_id"] for row in many if row["answer_correct"])
+    right_greedily = {row["problem_id"] for row in one if row["answer_correct"]}
     spent = [(problem, float(sum(row["n_tokens"] for row in rows))) for problem, rows in votes.items()]
     found = {
-        "pass@1 greedy": [(row["problem_id"], float(row["answer_correct"] is True)) for row in one],
-        "pass@1 sampled": [(row["problem_id"], float(row["answer_correct"] is True)) for row in many],
+        "pass@1 greedy": [(problem, float(problem in right_greedily)) for problem in place],
+        "pass@1 sampled": [(problem, right[problem] / samples) for problem in place],
         "maj@n": of_votes,
         "CaT": [(row["problem_id"], float(row["correct"] is True)) for row in inside],
         "voting, CaT's problems": [row for row in of_votes if row[0] in asked],
@@ -124,6 +133,8 @@ def _of_answers(
 
 def _vote(rows: list[dict[str, Any]], same: Callable[[str], Equal]) -> float:
     """Whether the commonest answer is right; the first of those that are as common."""
+    if not rows:
+        return 0.0
     tallies = majority([row["predicted_answer"] for row in rows], same(rows[0]["answer_type"]))
     return float(bool(tallies) and rows[tallies[0].members[0]]["answer_correct"] is True)
 

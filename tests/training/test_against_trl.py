@@ -95,10 +95,11 @@ def padded(rows: list[Any], value: float) -> torch.Tensor:
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("options", [{}, {"divide_by_std": False}, {"kl_weight": 0.2}])
 @pytest.mark.parametrize("name", ["rloo", "grpo"])
 def test_policy_gradients_equal_trls_on_the_same_rows(
-    name: str, options: dict[str, Any], tmp_path: Path
+    name: str, options: dict[str, Any], temperature: float, tmp_path: Path
 ) -> None:
     trl = pytest.importorskip("trl")
     from datasets import Dataset
@@ -118,7 +119,7 @@ def test_policy_gradients_equal_trls_on_the_same_rows(
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=config_of(
             str(tmp_path), report_to="none", use_cpu=True, bf16=False, epsilon=recipe.clip, num_generations=3,
-            per_device_train_batch_size=6, beta=recipe.kl_weight, **own,
+            per_device_train_batch_size=6, beta=recipe.kl_weight, temperature=temperature, **own,
         ),
         train_dataset=Dataset.from_list([{"prompt": "What is 1 + 1?"}] * 6),
         processing_class=AutoTokenizer.from_pretrained(tiny_model()),
@@ -141,7 +142,7 @@ def test_policy_gradients_equal_trls_on_the_same_rows(
         theirs = trainer._compute_loss(trainer.model, given).item()
         batch = collate(plant(examples, range(len(examples)), 10_000))
         known = Known(examples, torch.tensor([value for row in reference for value in row]))
-        scores = Policy(model.eval())(batch)
+        scores = Policy(model.eval())(batch, temperature)
         ours = OBJECTIVES.load(name).loss(scores, known.of(batch), recipe).values.mean().item()
     assert abs(theirs) > 0.01 and ours == pytest.approx(theirs, abs=1e-3)
     in_trl = torch.tensor(REWARDS).view(-1, 3)

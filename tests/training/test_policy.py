@@ -97,6 +97,28 @@ def packed(policy: Policy, examples: Sequence[Example], budget: int) -> torch.Te
     return torch.stack(result)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_temperature_divides_the_logits(biased: bool) -> None:
+    model, examples = tiny("llama"), step_pairs(4, 2, 6, VOCABULARY)
+    if biased:
+        model.lm_head.bias = torch.nn.Parameter(torch.randn(VOCABULARY))
+    batch = collate(plant(examples, range(len(examples)), 10_000))
+    policy = Policy(model)
+    scores = policy(batch, 0.6)
+    (scores.logprobs.sum() + scores.entropies.sum()).backward()
+    ours = gradients(model)
+    with torch.no_grad():
+        model.lm_head.weight /= 0.6
+        if biased:
+            model.lm_head.bias /= 0.6
+    expected = policy(batch)
+    (expected.logprobs.sum() + expected.entropies.sum()).backward()
+    for of_head in [model.lm_head.weight, model.lm_head.bias][: 1 + biased]:
+        of_head.grad /= 0.6  # of the parameter that was divided
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, gradients(model), rtol=1e-3, atol=1e-3)
+
+
 def gradients(model: Any) -> torch.Tensor:
     found = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad()
