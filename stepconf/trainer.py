@@ -63,7 +63,7 @@ def train(
     tokenizer = Tokenizer(model, recipe.model_revision, trust_remote_code=trust)
     _check_tokenizer(source, tokenizer)
     from stepconf.training.loop import optimise_stages
-    from stepconf.training.models import context_of, open_policy, save_policy
+    from stepconf.training.models import context_of, identity_of_model, open_policy, save_policy
     from stepconf.training.ranks import join
     from stepconf.training.trackers import tracker
 
@@ -73,7 +73,6 @@ def train(
     readings = _readings(source, recipe, tokenizer.eos_id)
     found = [usable_examples(one, min(one.recipe.max_length, context), exclude) for one in readings]
     examples = [own for own, _ in found]
-    name = f"{recipe.model}@{recipe.model_revision or ''}"
     with writer(out, ranks.first, ranks.wait) as push:
         may_write()  # now the copy of a URL is as the URL
         # Before a tracker writes: with it the folder is known as a training's, should this be killed.
@@ -85,7 +84,8 @@ def train(
                     report(metrics)
                     track(metrics)
 
-            metrics = optimise_stages(policy, examples, recipe.train, out / "state", name, ranks, tell, push)
+            begun = identity_of_model(f"{recipe.model}@{recipe.model_revision or ''}", Path(model))
+            metrics = optimise_stages(policy, examples, recipe.train, out / "state", begun, ranks, tell, push)
         save_policy(
             policy, model, recipe.model_revision, out / "model", recipe.train.save_dtype, ranks, trust
         )

@@ -239,6 +239,7 @@ def _metrics_until(folder: Path, done: int, ranks: Ranks) -> dict[str, Any]:
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{line}\n" for line in lines))
+    ranks.wait()  # another process would read half a file
     return _last_metrics(folder)
 
 

@@ -1,17 +1,28 @@
 """Checkpoints of transformers: load one as a policy, save a policy as one."""
 
 import shutil
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from stepconf.core.trees import Example, plant
 from stepconf.errors import StepconfError, model_not_found
 from stepconf.recipe import LoraRecipe, TrainRecipe
+from stepconf.training.batches import collate
 from stepconf.training.checkpoint import sync_files, whole_state, writing
 from stepconf.training.policy import Policy
 from stepconf.training.ranks import Ranks, shard
+
+# Two trees of two sides each; token ids that every vocabulary has.
+_TREES = [
+    Example("a", "a", (0, 1, 2, 3), ((4, 5, 6, 7, 8), (9, 8, 7, 6, 5))),
+    Example("b", "b", (9, 3, 1), ((2, 2, 4), (7, 0, 6, 1))),
+]
+_PARTS, _PART_BYTES = 16, 1 << 18
+_LARGEST_GAP = 5e-4  # nats; rounding in float32 makes 1e-5
 
 
 def open_policy(
@@ -20,7 +31,8 @@ def open_policy(
     """Load a checkpoint (safetensors only) with float32 parameters, ready to train, sharded over the processes.
 
     Raises:
-        StepconfError: it cannot be loaded, or its logits are not a plain head over its hidden states.
+        StepconfError: it cannot be loaded, its logits are not a plain head over its hidden states, or it does not
+            compute packed trees as sequences alone.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -38,7 +50,9 @@ def open_policy(
         ).to(ranks.device)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # no file, half of one, no room
         raise model_not_found(model, error) from error
+    _make_savable(loaded)
     check_head(loaded)
+    check_trees(loaded)
     if recipe.lora:
         loaded = _with_adapters(loaded, recipe.lora, recipe.seed)
     if recipe.gradient_checkpointing:
@@ -46,6 +60,25 @@ def open_policy(
     policy = Policy(loaded, compute, flex)
     shard(policy, ranks, compute)
     return policy
+
+
+def _make_savable(model: Any) -> None:
+    """Settings of generation that contradict each other load with a warning, and are refused when they are saved.
+
+    Raises:
+        StepconfError: they do so, too, when they are taken for those of sampling.
+    """
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:
+        model.generation_config.do_sample = True
+        try:
+            model.generation_config.validate(strict=True)
+        except ValueError as error:
+            raise StepconfError(
+                f"the model's generation_config.json cannot be saved again: {error}",
+                "Mend it in a local copy of the model, and give that as --model.",
+            ) from error
 
 
 def check_head(model: Any) -> None:
@@ -67,12 +100,70 @@ def check_head(model: Any) -> None:
         )
 
 
+def check_trees(model: Any) -> None:
+    """Raise StepconfError where packed sides do not have the log-probabilities that each has alone.
+
+    Recurrent and convolutional layers carry a branch into the next one. Some attention cannot be replaced, or has
+    terms of its own. No setting tells, so that two small trees are computed in both ways.
+    """
+    batch = collate(plant(_TREES, range(len(_TREES)), 64)).to(model.device)
+    in_order = [_TREES[i] for i in batch.examples]
+    alone = [_logprobs_alone(model, one.prompt_ids, side) for one in in_order for side in one.sides]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            packed = Policy(model)(batch).logprobs
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # its code is not ours
+        raise _no_trees(model, f"{type(error).__name__}: {error}") from error
+    model.train(was_training)
+    gap = float((packed - torch.cat(alone)).abs().max())
+    if not gap < _LARGEST_GAP:  # NaN is none
+        raise _no_trees(model, f"log-probabilities differ by {gap:.2g} nats")
+
+
+def _logprobs_alone(model: Any, prompt: tuple[int, ...], side: tuple[int, ...]) -> torch.Tensor:
+    """Of each token of a side, in a forward of its own."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        ids = torch.tensor([prompt + side], device=model.device)
+        logprobs = (
+            model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+        )
+    model.train(was_training)
+    return logprobs[torch.arange(len(side)), list(side)]
+
+
+def _no_trees(model: Any, why: str) -> StepconfError:
+    return StepconfError(
+        f"{type(model).__name__} does not compute packed sides as each side alone ({why}).",
+        "Choose a model of plain attention, such as Llama, Mistral, Qwen2 or Qwen3.",
+    )
+
+
 def context_of(policy: Policy) -> int:
     """The longest sequence, in tokens, that the model reads whole: within its positions and sliding window."""
     config = policy.model.config.get_text_config()
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or [])
-    window = config.sliding_window if slides and config.sliding_window else config.max_position_embeddings
-    return int(min(config.max_position_embeddings, window))
+    kinds = getattr(config, "layer_types", None)  # without them, all layers slide where there is a window
+    slides = kinds is None or "sliding_attention" in kinds
+    window = getattr(config, "sliding_window", None) if slides else None
+    return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
+
+
+def identity_of_model(name: str, folder: Path) -> str:
+    """A digest of a model's name, and of parts of its weights where they are in a local folder."""
+    digest = blake2b(name.encode(), digest_size=12)
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"\n{file.name} {size} ".encode())
+        with file.open("rb") as weights:
+            for part in range(
+                _PARTS
+            ):  # training moves all weights; whole files would take as long as loading
+                weights.seek(size * part // _PARTS)
+                digest.update(weights.read(_PART_BYTES))
+    return digest.hexdigest()
 
 
 def save_policy(

@@ -18,7 +18,7 @@ from stepconf.errors import StepconfError
 from stepconf.recipe import TrainRecipe
 from stepconf.training.checkpoint import _placed
 from stepconf.training.loop import optimise, optimise_stages
-from stepconf.training.models import open_policy, save_policy
+from stepconf.training.models import identity_of_model, open_policy, save_policy
 from stepconf.training.ranks import Ranks
 from tests.engines.test_transformers import half_copied
 from tests.tiny import VOCABULARY, tiny_model
@@ -245,6 +245,29 @@ def test_a_saved_policy_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
     for name, parameter in loaded.named_parameters():
         assert torch.equal(parameter, policy.model.get_parameter(name)), name
     assert Tokenizer(str(tmp_path / "model")).digest == Tokenizer(str(tiny_model())).digest
+
+
+def test_generation_settings_that_contradict_each_other_are_saved(tmp_path: Path) -> None:
+    """Models were published with a temperature and without `do_sample`: they load, and transformers saves none such."""
+    source = Path(shutil.copytree(tiny_model(), tmp_path / "source"))
+    (source / "generation_config.json").write_text('{"temperature": 0.9, "top_p": 0.6}')
+    policy = open_policy(str(source), None, TrainRecipe(**BASE), ALONE)
+    save_policy(policy, str(source), None, tmp_path / "model", "float32", ALONE)
+    kept = json.loads((tmp_path / "model/generation_config.json").read_text())
+    assert kept["temperature"] == 0.9 and kept["top_p"] == 0.6
+    (source / "generation_config.json").write_text('{"length_penalty": 2.0}')
+    with pytest.raises(StepconfError, match=r"generation_config\.json"):
+        open_policy(str(source), None, TrainRecipe(**BASE), ALONE)
+
+
+def test_other_weights_of_one_name_are_another_model(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(tiny_model(), tmp_path / "source"))
+    before = identity_of_model("m", source)
+    assert before == identity_of_model("m", tiny_model()) != identity_of_model("n", source)
+    weights = load_file(source / "model.safetensors")
+    save_file({name: value * 1.01 for name, value in weights.items()}, source / "model.safetensors")
+    assert identity_of_model("m", source) != before
+    assert identity_of_model("org/name", Path("org/name")) != before
 
 
 PROCESSES = """

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from stepconf.core.trees import Example, pack, plant
 from stepconf.demo_model import demo_model_path
+from stepconf.errors import StepconfError
 from stepconf.training.attention import attend, blocks, sees, visible
 from stepconf.training.batches import collate
 from stepconf.training.layers import is_written_out
+from stepconf.training.models import check_head, check_trees, context_of
 from stepconf.training.objectives.dpo import dpo_loss
 from stepconf.training.policy import Policy
 from tests.tiny import needs_demo_model
@@ -217,15 +220,50 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_gradients() -> None:
 def test_a_model_that_caps_or_scales_its_logits_is_refused() -> None:
     from transformers import Gemma2Config, GraniteConfig
 
-    from stepconf.errors import StepconfError
-    from stepconf.training.models import check_head
-
     capped = Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=0.1)
     for config in (capped, GraniteConfig(**SMALL, logits_scaling=8.0)):
         with pytest.raises(StepconfError, match="caps or scales"):
             check_head(AutoModelForCausalLM.from_config(config))
     for kind in CONFIGS:
         check_head(tiny(kind))
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "BloomConfig": {"hidden_size": 32, "n_layer": 2, "n_head": 4},  # attends by code of its own
+    "GptOssConfig": SMALL | {"num_local_experts": 4, "head_dim": 8},  # attention with sinks
+    "Lfm2Config": SMALL | {"layer_types": ["conv", "full_attention"]},
+    "MambaConfig": {"hidden_size": 32, "num_hidden_layers": 2},  # recurrent
+    "Qwen3NextConfig": SMALL
+    | {"layer_types": ["linear_attention", "full_attention"], "num_experts": 4, "num_experts_per_tok": 2},
+    "StableLmConfig": SMALL,
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_model_that_mixes_packed_sides_is_refused(kind: str) -> None:
+    torch.manual_seed(3)
+    config = getattr(transformers, kind)(
+        **{"vocab_size": VOCABULARY, "initializer_range": 0.3} | OTHERS[kind]
+    )
+    with pytest.raises(StepconfError, match="does not compute packed sides as each side alone"):
+        check_trees(AutoModelForCausalLM.from_config(config))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_model_that_computes_trees_is_taken(kind: str) -> None:
+    model = tiny(kind).train()
+    check_trees(model)
+    assert model.training
+
+
+def test_the_context_ends_where_a_window_does() -> None:
+    plain = MistralConfig(**SMALL, sliding_window=None)
+    for config, expected in (
+        (MistralConfig(**SMALL, sliding_window=7), 7),
+        (plain, 512),
+        (CONFIGS["llama"], 512),
+    ):
+        assert context_of(Policy(AutoModelForCausalLM.from_config(deepcopy(config)))) == expected
 
 
 def test_flex_attention_sees_what_the_dense_mask_shows() -> None:
