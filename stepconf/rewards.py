@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepconf.api.text import pool, segment, verify_answers
+from stepconf.core.answers import gold_answer
 from stepconf.core.claims import check_steps
 
 __all__ = ["calibrated", "final_answer", "sound_steps"]
 
 Completion = str | Sequence[dict[str, Any]]  # plain text, or the messages of a conversation
+Answer = str | float | None
 _STATED = re.compile(
     r"""\bconfidence (?:\s(?:level|score))?
     (?:\s?\((?:0\s?(?:-|\N{EN DASH}|to)\s?|out\sof\s)?(?P<scale>\d{1,3}|%)\))?     # (0-100), (out of 10), (%)
@@ -29,16 +31,19 @@ _STATED = re.compile(
 
 
 def final_answer(
-    completions: Sequence[Completion], answer: Sequence[str], **columns: Any
+    completions: Sequence[Completion], answer: Sequence[Answer], **columns: Any
 ) -> list[float | None]:
     r"""1 where a completion's answer is the one of the column `answer`, 0 where it is another, else None.
 
-    >>> final_answer(["It is \\boxed{4}.", "It is \\boxed{5}."], ["4", "4"])
-    [1.0, 0.0]
+    An answer is a value, or a solution that ends with one, as in GSM8K's column; None for a row that has none.
+
+    >>> final_answer(["It is \\boxed{4}.", "It is \\boxed{5}.", "It is 6."], ["4", "2 + 2 = 4\n#### 4", None])
+    [1.0, 0.0, None]
     """
-    texts = [_text(completion) for completion in completions]
-    found = verify_answers(list(zip(answer, texts, strict=True)))
-    return [None if same is None else float(same) for same in found]
+    rows = [(one, _text(text)) for one, text in zip(answer, completions, strict=True)]
+    found = iter(verify_answers([(gold_answer(str(one)), text) for one, text in rows if one is not None]))
+    right = [None if one is None else next(found) for one, _ in rows]
+    return [None if same is None else float(same) for same in right]
 
 
 def sound_steps(completions: Sequence[Completion], **columns: Any) -> list[float | None]:
@@ -50,12 +55,12 @@ def sound_steps(completions: Sequence[Completion], **columns: Any) -> list[float
     [1.0, 0.0, None]
     """
     problems = columns.get("problem") or [""] * len(completions)
-    items = [(problem, _text(one)) for problem, one in zip(problems, completions, strict=True)]
+    items = [(problem or "", _text(one)) for problem, one in zip(problems, completions, strict=True)]
     return [outcome.value for outcome in pool().map(_sound_share, items)]
 
 
 def calibrated(
-    completions: Sequence[Completion], answer: Sequence[str], **columns: Any
+    completions: Sequence[Completion], answer: Sequence[Answer], **columns: Any
 ) -> list[float | None]:
     r"""1 - (c - right)^2, a proper score (Brier's) of the confidence c that the answer is right; in [0, 1].
 
@@ -99,4 +104,6 @@ def _sound_share(item: tuple[str, str]) -> float | None:
 
 
 def _text(completion: Completion) -> str:
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+    if isinstance(completion, str):
+        return completion
+    return str(completion[-1]["content"] or "") if completion else ""

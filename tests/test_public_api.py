@@ -92,6 +92,16 @@ def test_rewards_take_conversations_and_columns() -> None:
     assert rewards.calibrated(said, ["4", "4"], confidence=[0.8, 0.5]) == [pytest.approx(0.96), None]
 
 
+def test_rewards_take_the_columns_that_datasets_have() -> None:
+    said = [r"It is \boxed{72}.", r"It is \boxed{71}.", r"It is \boxed{72}."]
+    solution = "Natalia sold 48/2 = 24 clips in May.\nAltogether 48 + 24 = 72.\n#### 72"
+    for answer in (72, 72.0, "72", solution):
+        assert rewards.final_answer(said, [answer, answer, None]) == [1.0, 0.0, None]
+    assert rewards.sound_steps(["2 + 2 = 4."], problem=[None]) == [1.0]
+    empty: list[dict[str, str]] = []
+    assert rewards.final_answer([empty, [{"role": "assistant", "content": None}]], ["4", "4"]) == [None, None]
+
+
 @pytest.mark.parametrize(
     ("said", "confidence"),
     [

@@ -36,6 +36,19 @@ def test_options_and_sets_go_over_the_file_and_none_is_not_given(tmp_path: Path)
     assert recipe.problems.source == "gsm8k"
 
 
+def test_an_empty_group_of_a_file_takes_options(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("train:\n  lora:\nsampling:\n")
+    recipe = load_recipe(file, {"sampling.samples": 3}, ["train.lora.rank=8"])
+    assert recipe.train.lora and (recipe.train.lora.rank, recipe.sampling.samples) == (8, 3)
+
+
+@pytest.mark.parametrize("value", [-1, 11, ".nan"])
+def test_temperatures_of_rounds_have_the_range_of_sampling(value: object) -> None:
+    with pytest.raises(StepconfError, match=r"loop\.temperatures"):
+        load_recipe(None, None, [f"loop.temperatures=[0.7, {value}]"])
+
+
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [

@@ -1,6 +1,6 @@
 """The parts of a recipe that come after the data set: pairs, training, inference, serving; and the cluster."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -172,7 +172,7 @@ class LoopRecipe(Strict):
 
     rounds: int = Field(1, ge=1, le=100)
     """Rounds of sampling, pairs and training."""
-    temperatures: list[float] = Field([])
+    temperatures: list[Annotated[float, Field(ge=0, le=10)]] = Field([])
     """Of each round's sampling; the last one goes on. Empty: sampling.temperature."""
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
