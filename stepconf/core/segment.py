@@ -173,6 +173,22 @@ def spans_of_parts(parts: Sequence[str], separator: str) -> tuple[str, list[Span
     return separator.join(parts), spans
 
 
+def at_tokens(text: str, char_spans: Sequence[Span], token_starts: Sequence[int]) -> list[Span]:
+    """The spans, with each border moved to the start of the token that crosses it, if only blanks lie between.
+
+    In most vocabularies a word's token begins with the blank before it, which `segment` gives to the step before: that
+    step would have the first word of the next one among its tokens, and what leaves after it would go on from there.
+    """
+    borders: list[int] = []
+    for end in (end for _, end in char_spans[:-1]):
+        crossing = bisect_left(token_starts, end) - 1
+        start = token_starts[crossing] if crossing >= 0 else end
+        stop = token_starts[crossing + 1] if crossing + 1 < len(token_starts) else len(text)
+        crosses = stop > end and text[start:end].isspace()
+        borders.append(start if crosses and start > (borders[-1] if borders else 0) else end)
+    return list(pairwise([0, *borders, char_spans[-1][1]])) if char_spans else []
+
+
 def token_spans(char_spans: Sequence[Span], token_starts: Sequence[int]) -> list[Span]:
     """Half-open token spans, one per step, that partition `range(len(token_starts))`.
 

@@ -31,7 +31,8 @@ def build_steps(
 ) -> list[Step]:
     """The steps of a solution whose `char_spans` partition `text`.
 
-    `token_starts[i]` is the character at which token i starts: a token belongs to the step where it starts.
+    `token_starts[i]` is the character at which token i starts: a token belongs to the step where it starts. Spans that
+    `at_tokens` has moved give a word's token to the word's step.
     `prompt_ids` are the exact tokens before the first of `token_ids`, for the steps' `prefix_id`.
     Without tokens (a plain text) the token columns are empty and the signals None; with tokens but without
     scores only the signals and score columns are. `parts`: where the text is thinking.

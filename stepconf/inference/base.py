@@ -12,7 +12,7 @@ from typing import Literal
 
 from stepconf.core.reasoning import BY_MARKS, Part, Parts, Thinking, divide, part_of
 from stepconf.core.records import TokenScores
-from stepconf.core.segment import SegmentOptions, token_spans
+from stepconf.core.segment import SegmentOptions, at_tokens, token_spans
 from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
 from stepconf.core.votes import Equal
 from stepconf.engines.base import Completion, Sampling
@@ -256,7 +256,9 @@ def step_scores(
     """
     found: list[StepScore] = []
     cumulative: float | None = None
-    of_tokens = token_spans(spans, starts_of(pieces))
+    starts = starts_of(pieces)
+    spans = at_tokens(text, spans, starts)
+    of_tokens = token_spans(spans, starts)
     for index, (span, (start, end)) in enumerate(zip(spans, of_tokens, strict=True)):
         own = scores[start:end].drawn()
         stated = confidence(own, index)

@@ -17,7 +17,7 @@ from typing import Literal
 from stepconf.core.answers import extract_answer
 from stepconf.core.reasoning import Thinking, divide
 from stepconf.core.records import TokenScores
-from stepconf.core.segment import SegmentOptions, segment
+from stepconf.core.segment import SegmentOptions, at_tokens, segment
 from stepconf.engines.base import Completion, Sampling
 from stepconf.engines.tokenizer import starts_of
 from stepconf.inference.base import Ask, Setting, Spent
@@ -167,7 +167,7 @@ def _settle(draft: _Draft, completion: Completion, stop: tuple[str, ...], option
         return
     # At the end of a solution, or of its tokens, no line follows.
     next_line = _NEXT_LINE if completion.finish_reason == "until" and stopped is None else ""
-    spans = segment(text + next_line, options)
+    spans = at_tokens(text, segment(text + next_line, options), starts)
     within = len(text) if stopped is None else stopped
     keep = sum(start < min(spans[0][1], within) for start in starts)
     if len(spans) > 1 and spans[0][1] <= len(text):

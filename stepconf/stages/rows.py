@@ -1,13 +1,15 @@
 """From a completion, a branch, or a given solution, to a `Solved`: its rows, not yet verified."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
 from stepconf.core.answers import extract_answer
 from stepconf.core.ids import content_id
+from stepconf.core.protected import Span
 from stepconf.core.reasoning import Parts, Thinking, divide
 from stepconf.core.records import CUT, FinishReason, Problem, Solution, Solved, TokenScores, bare_solution
-from stepconf.core.segment import segment_parts, spans_of_parts
+from stepconf.core.segment import at_tokens, segment_parts, spans_of_parts
 from stepconf.core.signals import CONFIDENCE, ENTROPY_MEAN
 from stepconf.core.steps import build_steps, with_bounds
 from stepconf.engines.base import Completion, EngineInfo, SampleRequest
@@ -101,12 +103,19 @@ def branched(
     if not own.strip():
         return Solved(solution, [])
     at = len(before)
-    spans = [
-        (max(start, at) - at, end - at)
-        for start, end in segment_parts(whole, parts, recipe.segment.options)
-        if end > at
-    ]
+    spans = _spans_after(at, whole, segment_parts(whole, parts, recipe.segment.options))
     return _completed(solution, spans, completion, parts and parts.after(at))
+
+
+def _spans_after(at: int, whole: str, spans: Sequence[Span]) -> list[Span]:
+    """The spans of what a branch adds to a text at `at`, in its own characters.
+
+    Blanks in front would belong to the step before it, which is not the branch's: its first step has them.
+    """
+    own = [(max(start, at) - at, end - at) for start, end in spans if end > at]
+    if len(own) > 1 and not whole[at : at + own[0][1]].strip():
+        own[:2] = [(0, own[1][1])]
+    return own
 
 
 def imported(
@@ -190,7 +199,7 @@ def _with_steps(
         solution.solution_id,
         solution.problem_id,
         solution.text,
-        spans,
+        at_tokens(solution.text, spans, starts),
         solution.token_ids,
         starts,
         scores,

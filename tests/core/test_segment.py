@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stepconf.core.segment import SegmentOptions, segment, spans_of_parts, token_spans
+from stepconf.core.segment import SegmentOptions, at_tokens, segment, spans_of_parts, token_spans
 from stepconf.core.statements import states_something, without_tags
 from stepconf.errors import StepconfError
 from tests.shared_data import shared_rows
@@ -345,6 +345,35 @@ def test_token_spans_of_shared_starts_and_empty_steps() -> None:
         token_spans([], [0])
     with pytest.raises(ValueError, match="token 2 starts at character 0"):
         token_spans([(0, 9)], [0, 4, 0])
+
+
+@given(TEXTS.filter(str.strip), st.data())
+@settings(deadline=None)
+def test_borders_move_over_blanks_to_where_a_token_starts(text: str, data: st.DataObject) -> None:
+    spans = segment(text, SegmentOptions("sentences", 1, 8))
+    starts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=30)))
+    moved = at_tokens(text, spans, starts)
+    assert len(moved) == len(spans)
+    assert [moved[0][0], *(end for _, end in moved)] == [0, *(start for start, _ in moved[1:]), len(text)]
+    for (_, end), (_, before) in zip(moved, spans, strict=True):
+        assert end == before or (end in starts and text[end:before].isspace())
+    assert all(text[start:end].strip() for start, end in moved)
+
+
+def test_a_word_belongs_to_the_step_that_it_begins() -> None:
+    text = "3 + 4 is 7. Then 7 times 2 is 14."
+    pieces = ["3", " +", " 4", " is", " 7", ".", " Then", " 7", " times", " 2", " is", " 14", "."]
+    starts = [sum(map(len, pieces[:i])) for i in range(len(pieces))]
+    spans = segment(text, SegmentOptions("sentences"))
+    assert [text[a:b] for a, b in spans] == ["3 + 4 is 7. ", "Then 7 times 2 is 14."]
+    moved = at_tokens(text, spans, starts)
+    assert [text[a:b] for a, b in moved] == ["3 + 4 is 7.", " Then 7 times 2 is 14."]
+    assert token_spans(moved, starts) == [(0, 6), (6, 13)]
+    assert at_tokens(text, spans, []) == spans
+    blank = [*starts[:6], 11, 12, *starts[7:]]  # a token of blanks alone stays where it is
+    assert at_tokens(text, spans, blank) == spans
+    assert at_tokens("7.Then 8.", [(0, 2), (2, 9)], [0, 1]) == [(0, 2), (2, 9)]  # words on both sides
+    assert at_tokens("", [], []) == []
 
 
 # --- real text ---------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Branches through the command line: by a stand-in that does arithmetic, and by a real tiny model."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stepconf.recipe import load_recipe, with_branches
 from stepconf.stages.branch import Brancher
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.models import Prompter
-from stepconf.stages.rows import imported, sampled
+from stepconf.stages.rows import branched, imported, sampled
 from stepconf.stages.solutions import branch
 from stepconf.stages.verify import open_pool
 from tests.engines.reference import token_numbers
@@ -359,3 +360,32 @@ def test_a_run_that_is_branched_later_has_one_verdict_of_each(
 def test_bad_input(options: list[str], said: str, tmp_path: Path) -> None:
     ended = generate(tmp_path / "run", *options)
     assert ended.code == 1 and said in ended.err and "Traceback" not in ended.err
+
+
+def of_pieces(*pieces: str) -> Completion:
+    n = len(pieces)
+    scores = TokenScores([0.5] * n, [-0.5] * n, [0.6] * n)
+    return Completion(list(range(5, 5 + n)), list(pieces), scores, "stop", n_sampled=n)
+
+
+def test_a_branch_goes_on_from_the_text_of_its_prompt() -> None:
+    """In a paragraph the token of a step's first word begins with the blank before it."""
+    recipe = load_recipe(None, {"branch.where": ["all"], "prompt.instruction": "Add."})
+    info, thinking = ArithmeticEngine(0.0).info, Thinking("auto")
+    problem = Problem("p", "How many?", "14", "math", "", "")
+    request = SampleRequest("", [3, 4], 1, 0, Sampling(0.7, 64, 1.0))
+    pieces = ["3", " +", " 4", " is", " 7", ".", " Then", " 7", " times", " 2", " is", " 14", "."]
+    parent = sampled(problem, request, 0, of_pieces(*pieces), info, recipe, thinking)
+    assert isinstance(parent, Solved)
+    assert [step.text for step in parent.steps] == ["3 + 4 is 7.", " Then 7 times 2 is 14."]
+    assert [step.token_start for step in parent.steps] == [0, 6]
+    for own, texts in (
+        (of_pieces(" We", " double", " it", " to", " 14", ".", " So", " it", " is", " 14", "."),
+         [" We double it to 14.", " So it is 14."]),
+        (of_pieces("\n", "Two", " times", " 7", " is", " 14", "."), ["\nTwo times 7 is 14."]),
+    ):  # fmt: skip
+        asked = replace(request, prompt_ids=[*request.prompt_ids, *range(5, 11)])
+        one = branched(parent, parent.steps[0].text, 1, asked, 0, own, info, recipe, thinking)
+        assert [step.text for step in one.steps] == texts
+        assert "".join(texts) == one.solution.text and one.steps[0].prefix_id == parent.steps[1].prefix_id
+        assert [step.token_start for step in one.steps] == [0, 6][: len(texts)]
