@@ -305,6 +305,7 @@ BEFORE_MORE = [
     ("Now the answer is easy to find.", "math", "easy to find", False),
     ("Thus, the answer is clear:", "math", "clear", False),
     ("The answer is obtained as follows:\n3 + 4 = 7", "math", "obtained as follows", False),
+    ("The answer is found in 3 steps.", "math", "found in 3 steps", False),
     ("Let's break down the answer:\n1. First we add.", "math", "1", False),
     ("Let's break down the answer:\n**Step 1: add.**", "math", "1", False),
     ("The answer is the sum of all.", "string", "the sum of all", False),

@@ -17,6 +17,10 @@ YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 _WORD_AFTER = re.compile(r" +[a-z]")
 _ONLY_YES_NO = re.compile(r"(?:yes|no|true|false)\b(?=\W*\Z|\W*[,;:\u2014\u2013-])", re.IGNORECASE)
 _MATHEMATICAL = re.compile(r"[0-9\\$=+*/^<>|%]")
+# "found in 3 steps", "given by the sum of 2 and 3"
+_HOW_IT_IS_FOUND = re.compile(
+    r"(?:found|given|[a-z]{3,}ed)[ ]+(?:after|as|by|from|in|through|using|via|when|with)\b", re.IGNORECASE
+)
 _FIRST_OF_LIST = re.compile(r"[\s:*_]*(?:\n[ \t*_]*1[.)][ \t*_]+\S|Step[ \t]+[0-9])", re.IGNORECASE)
 _EMPHASISED = re.compile(r"[\s:=]*(?:\*\*[ \t]+)?(\*\*|__)(?=\S)[^*_\n]{1,80}\1[^\w\n]*(?:\n|\Z)")
 # Up to the end of a text: an operator, a command or a digit that belongs to the value before it.
@@ -65,4 +69,6 @@ def _is_announcement(answer: str, answer_type: str) -> bool:
         return not letter or (letter[0] in "AI" and bool(_WORD_AFTER.match(answer, letter.end())))
     if answer_type == "yesno":
         return not _ONLY_YES_NO.match(answer)
+    if _HOW_IT_IS_FOUND.match(answer):
+        return True
     return not _MATHEMATICAL.search(answer) and not any(isinstance(form, Num) for form in read(answer))
