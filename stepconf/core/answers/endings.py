@@ -19,7 +19,7 @@ _ONLY_YES_NO = re.compile(r"(?:yes|no|true|false)\b(?=\W*\Z|\W*[,;:\u2014\u2013-
 _MATHEMATICAL = re.compile(r"[0-9\\$=+*/^<>|%]")
 # "found in 3 steps", "given by the sum of 2 and 3"
 _HOW_IT_IS_FOUND = re.compile(
-    r"(?:found|given|[a-z]{3,}ed)[ ]+(?:after|as|by|from|in|through|using|via|when|with)\b", re.IGNORECASE
+    r"[ ]*(?:found|given|[a-z]{3,}ed)[ ]+(?:after|as|by|from|in|through|using|via|when|with)\b", re.IGNORECASE
 )
 _FIRST_OF_LIST = re.compile(r"[\s:*_]*(?:\n[ \t*_]*1[.)][ \t*_]+\S|Step[ \t]+[0-9])", re.IGNORECASE)
 _EMPHASISED = re.compile(r"[\s:=]*(?:\*\*[ \t]+)?(\*\*|__)(?=\S)[^*_\n]{1,80}\1[^\w\n]*(?:\n|\Z)")
@@ -52,7 +52,7 @@ def stands(said: Said, text: str, start: int, answer_type: str, ending: Ending) 
 
 def _stands_in_step(text: str, start: int, answer: str, answer_type: str) -> bool:
     """Words count only with a mark that is made for an answer, not with a sentence that talks of one."""
-    if _FIRST_OF_LIST.match(text, start):
+    if _FIRST_OF_LIST.match(text, start) or _HOW_IT_IS_FOUND.match(text, start):
         return False
     if text.endswith(("####", "<answer>", "**", "__"), 0, start) or _EMPHASISED.match(text, start):
         return True
@@ -69,6 +69,4 @@ def _is_announcement(answer: str, answer_type: str) -> bool:
         return not letter or (letter[0] in "AI" and bool(_WORD_AFTER.match(answer, letter.end())))
     if answer_type == "yesno":
         return not _ONLY_YES_NO.match(answer)
-    if _HOW_IT_IS_FOUND.match(answer):
-        return True
     return not _MATHEMATICAL.search(answer) and not any(isinstance(form, Num) for form in read(answer))
