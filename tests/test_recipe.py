@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stepconf.core.labels import POLICIES
 from stepconf.errors import StepconfError
 from stepconf.kinds import VERIFIERS
-from stepconf.recipe import RETIRED, Recipe, identity, known_keys, load_recipe, recipe_of
+from stepconf.recipe import RETIRED, Recipe, identity, known_keys, load_recipe, recipe_of, with_policy_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), ROOT / "stepconf" / "demo.yaml"])
@@ -225,3 +225,32 @@ def test_keys_of_earlier_versions_are_read_in_a_run_and_refused_elsewhere(key: s
 def test_other_unknown_keys_of_a_run_are_refused() -> None:
     with pytest.raises(StepconfError, match=r"pairs\.candidate_"):
         recipe_of({"pairs": {"candidate_": 4}})
+
+
+def test_another_run_says_which_model_and_not_how_it_is_run() -> None:
+    theirs = {
+        "model": "their/model",
+        "reasoning": "think",
+        "prompt": {"system": "Add."},
+        "sampling": {"temperature": 0.1},
+        "engine": {
+            "name": "transformers",
+            "dtype": "bfloat16",
+            "max_model_len": 99,
+            "options": {"download_dir": "/tmp"},
+            "tensor_parallel": 8,
+            "base_url": "http://theirs/v1",
+            "api_key_env": "HF_TOKEN",
+        },
+    }
+    mine = load_recipe(None, {"engine.options": {"max_num_seqs": 2}, "model_revision": "mine"})
+    mixed = with_policy_of(mine, theirs)
+    assert (mixed.model, mixed.reasoning, mixed.prompt.system) == ("their/model", "think", "Add.")
+    assert (mixed.sampling.temperature, mixed.model_revision) == (0.1, "mine")
+    assert mixed.engine == mine.engine.model_copy(update={"dtype": "bfloat16", "max_model_len": 99})
+
+
+@pytest.mark.parametrize("engine", ["vllm", ["vllm"], {"name": 3}, {"name": "none such"}])
+def test_another_run_whose_engine_is_none_is_refused(engine: Any) -> None:
+    with pytest.raises(StepconfError, match="engine"):
+        with_policy_of(Recipe(), {"model": "demo", "engine": engine})

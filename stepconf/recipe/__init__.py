@@ -123,6 +123,8 @@ _NOT_IDENTITY = {
     "ray": True,
 }
 
+# Which policy a run was made with; `engine.dtype` and `engine.max_model_len` too.
+_POLICY = ("model", "model_revision", "reasoning", "prompt", "sampling")
 _NOT_KEYS = {"command", "confidence_digest"}  # of what a run keeps beside the keys
 
 
@@ -205,19 +207,36 @@ def with_branches(recipe: Recipe, command: str, has_gold: bool = True) -> Recipe
 
 
 def with_policy_of(recipe: Recipe, run: dict[str, Any]) -> Recipe:
-    """The recipe with the model of another run's recipe, loaded, prompted and sampled as there.
+    """The recipe with the model of another run's recipe, prompted and sampled as there.
 
-    Whether the model's code may run stays as `recipe` has it, and an engine of one's own must be named by it, too.
+    What runs the model here, with which options, at which address and with which key stays as `recipe` has it: others
+    may have written the run.
+
+    Raises:
+        StepconfError: the run was made at a server or with an engine of somebody's own, which `recipe` does not name;
+            or its recipe is none.
     """
-    names = ("model", "model_revision", "reasoning", "engine", "prompt", "sampling")
-    engine = str((run.get("engine") or {}).get("name", ""))
-    if is_own(engine) and engine != recipe.engine.name:
+    theirs = recipe_of({name: run[name] for name in (*_POLICY, "engine") if name in run})
+    _check_engine_named(theirs, recipe)
+    update = {name: getattr(theirs, name) for name in _POLICY if name in theirs.model_fields_set}
+    loaded = {"dtype": theirs.engine.dtype, "max_model_len": theirs.engine.max_model_len}
+    return recipe.model_copy(update=update | {"engine": recipe.engine.model_copy(update=loaded)})
+
+
+def _check_engine_named(theirs: Recipe, mine: Recipe) -> None:
+    name = theirs.engine.name
+    if name == mine.engine.name:
+        return
+    if is_own(name):
         raise StepconfError(
-            f"the run was made with the engine {engine}, which is code that does not come with stepconf.",
-            f"Read it, then add --engine {engine}",
+            f"the run was made with the engine {name}, which is code that does not come with stepconf.",
+            f"Read it, then add --engine {name}",
         )
-    mixed = recipe.model_dump() | {name: run[name] for name in names if name in run}
-    return recipe_of(mixed, recipe.engine.trust_remote_code)
+    if name == "openai":
+        raise StepconfError(
+            "the run was made at a server (engine openai), and addresses and keys are not taken from a run.",
+            f"Add --engine openai --set engine.base_url=URL; or --model {theirs.model}, which runs it here.",
+        )
 
 
 def recipe_of(run: dict[str, Any], trust_remote_code: bool = False) -> Recipe:

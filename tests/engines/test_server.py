@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from stepconf.demo_model import resolve_model
 from stepconf.engines.base import Completion, Engine, EngineCrashed, SampleRequest, Sampling, ScoreRequest
@@ -320,6 +321,32 @@ def test_a_run_through_a_server_of_ours_has_the_rows_of_a_run_here(engine: Engin
         assert one.keys() == other.keys() and one
         for name in one:
             check_close(other[name], one[name])
+
+
+@pytest.mark.parametrize("how", [["rollout"], ["critic", "--set", "verify.critic.max_tokens=8"]])
+def test_a_run_does_not_say_where_requests_and_keys_go(
+    how: list[str], engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be somebody else's. Whoever names a server reaches that one, with the key that they name."""
+    monkeypatch.setenv("THEIR_PICK", "secret")
+    with stock() as theirs:
+        run = run_at(theirs, tmp_path / "r", "--set", "branch.where=[]")
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+        recipe["engine"] |= {"base_url": theirs.url, "api_key_env": "THEIR_PICK"}
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        theirs.seen.clear()
+        command = ["verify", run, "--out", tmp_path / "v", "--verify", *how]
+        refused = stepconf(*command, columns=1000)
+        assert refused.code == 1 and "made at a server" in refused.err
+        assert f"--engine openai --set engine.base_url=URL; or --model {TINY}" in refused.err
+        unnamed = stepconf(*command, "--engine", "openai")
+        assert unnamed.code == 1 and "needs a server" in unnamed.err
+        with stock() as mine:
+            named = ["--engine", "openai", "--set", f"engine.base_url={mine.url}"]
+            done = stepconf(*command, *named)
+        assert done.code == 0, done.err
+        assert not theirs.seen and mine.bodies
+        assert not any("authorization" in headers for headers in mine.seen)
 
 
 @contextmanager
