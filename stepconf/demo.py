@@ -21,5 +21,5 @@ def run_demo(out: Path, sets: list[str]) -> None:
         generate(recipe, out, tick)
     console.print("2/2 pairs: CASPO's rules on the steps of the run")
     with StageProgress() as tick:
-        summary = make_pairs(out, recipe.pairs, tick)
+        summary = make_pairs(out, recipe.pairs, tick, model=recipe.model)
     show_summary(summary, out)

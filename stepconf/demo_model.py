@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stepconf.errors import StepconfError
 from stepconf.stores.opening import located
-from stepconf.stores.places import cache_dir
+from stepconf.stores.places import cache_dir, names_url
 
 NAME = "demo"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -26,6 +26,17 @@ def resolve_model(model: str) -> str:
         StepconfError: `demo` was asked for and its packages are not installed.
     """
     return str(demo_model_path()) if model == NAME else located(model)
+
+
+def check_model_of_run(model: str, hint: str = "") -> None:
+    """Raise StepconfError where a run names its model by a URL: others may have written it, and nobody asked for that.
+
+    `hint`: how the user says so.
+    """
+    if names_url(model):
+        raise StepconfError(
+            f"the run names its model by a URL, {model}, and no URL of a run is opened.", hint
+        )
 
 
 def demo_model_path() -> Path:

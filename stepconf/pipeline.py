@@ -24,6 +24,7 @@ from stepconf.calibration.fitted import confidence_digest, load_confidence
 from stepconf.core.confidence import FittedConfidence
 from stepconf.core.paths import first_steps
 from stepconf.core.records import Solved
+from stepconf.demo_model import check_model_of_run
 from stepconf.engines.guard import Guard
 from stepconf.errors import StepconfError
 from stepconf.kinds import VERIFIERS, check_own
@@ -168,6 +169,7 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
     branches = with_branches(recipe, "verify").branch.where
     if not recipe.model and (branches or shares_engine(recipe)):
         recipe = with_policy_of(recipe, read_recipe(source))
+        check_model_of_run(recipe.model, f"Where you trust it: --model {recipe.model}")
     fitted = _fitted(recipe, read_metadata(source).get("model", ""))
     if branches and fitted is None and (confidence := read_recipe(source).get("confidence")):
         raise StepconfError(

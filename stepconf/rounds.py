@@ -67,7 +67,7 @@ def train_rounds(
         announce(f"round {number + 1}: pairs")
         if pairs_manifest(folder / "run") is None:
             options = recipe.pairs.model_copy(update={"round": number + 1})
-            make_pairs(folder / "run", options, tick, recipe.engine.trust_remote_code)
+            make_pairs(folder / "run", options, tick, recipe.engine.trust_remote_code, recipe.model)
         announce(f"round {number + 1}: train")
         if not (folder / "training" / "summary.json").exists():
             learner = recipe.model_copy(update={"model": policy, "model_revision": _revision(recipe, policy)})

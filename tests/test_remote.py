@@ -10,17 +10,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("s3fs")
 
+import stepconf as api
 from stepconf.core.checks.findings import Findings
 from stepconf.errors import StepconfError
 from stepconf.run.files import check_files
@@ -29,9 +33,10 @@ from stepconf.run.tables import read_manifests, read_shards
 from stepconf.stores import lease, remote
 from stepconf.stores.lease import Lease
 from stepconf.stores.names import is_part
-from stepconf.stores.opening import fetched, writer
+from stepconf.stores.opening import fetched, located, writer
 from stepconf.stores.places import local_place
-from tests.edited_run import command, edit, good_run
+from tests.edited_run import command, edit, good_run, rewrite
+from tests.loopback import running
 from tests.s3_server import BUCKET, KEY, S3Server, environment, s3_server
 from tests.test_pipeline import write_jsonl
 from tests.test_shards import commit
@@ -389,6 +394,80 @@ def test_inputs_at_a_url(server: S3Server, tmp_path: Path) -> None:
     server.objects[f"{BUCKET}/in/bad.jsonl"] = b"{]"
     broken = stepconf("segment", f"s3://{BUCKET}/in/bad.jsonl", "--out", tmp_path / "bad", *ROWS)
     assert broken.code == 1 and f"s3://{BUCKET}/in/bad.jsonl, line 1: broken JSON" in broken.err
+
+
+@pytest.mark.parametrize("end", ["..", ".", "a/../b", "a//b", "%2e%2e", "%2E", "a/../", "a?b=/.."])
+def test_a_url_whose_copy_would_lie_elsewhere_is_refused(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is brought into a copy is made what is at the URL: all else in there goes."""
+    monkeypatch.setenv("STEPCONF_CACHE", str(tmp_path / "cache"))
+    for place in (local_place, located):
+        with pytest.raises(StepconfError, match="has a part that is empty"):
+            place(f"memory://store/{end}")
+    assert not (tmp_path / "cache").exists()
+
+
+def naming_model(folder: Path, model: str) -> Path:
+    """A copy of the good run whose recipe and tables name another model."""
+    shutil.copytree(good_run(), folder)
+    for file in folder.glob("s*/*.parquet"):
+        table = pq.read_table(file)
+        rewrite(
+            folder, file, table.replace_schema_metadata(table.schema.metadata | {b"model": model.encode()})
+        )
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"model": model}))
+    return folder
+
+
+class Watched(BaseHTTPRequestHandler):
+    """Has nothing, and tells its server what was asked."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("prefix", ["", "model@"])
+def test_a_model_that_only_a_run_names_is_no_address_to_ask(prefix: str, tmp_path: Path) -> None:
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Watched)) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        url = f"{prefix}http://127.0.0.1:{server.server_address[1]}/model"
+        run = naming_model(tmp_path / "run", url)
+        export = ["--export", "step-kto", "--out", tmp_path / "export"]
+        for hint, command in {
+            f"--set model={url}": ["pairs", run],
+            f"Where you trust it: --set model={url}": ["pairs", run, *export],
+            f"--model {url}": ["verify", run, "--verify", "rollout", "--out", tmp_path / "v"],
+            f"name its folder as `model` in {run}/recipe.yaml": ["calibrate", run, "--top-k", 3],
+        }.items():
+            ended = stepconf(*command, columns=1000)
+            assert ended.code == 1 and "no URL of a run is opened" in ended.err, ended.err
+            assert hint in ended.err
+        reported = stepconf("report", run, "--out", tmp_path / "report.html", columns=1000)
+        assert reported.code == 0 and "no URL of a run is opened" in reported.out, reported.err
+        assert not server.asked  # type: ignore[attr-defined]
+
+
+def test_a_model_at_a_url_makes_pairs_where_the_user_names_it_too(server: S3Server, tmp_path: Path) -> None:
+    for file in tiny_model().iterdir():
+        server.objects[f"{BUCKET}/model/{file.name}"] = file.read_bytes()
+    model = f"s3://{BUCKET}/model"
+    run = naming_model(tmp_path / "run", model)
+    assert stepconf("pairs", run).code == 1
+    paired = stepconf("pairs", run, "--tau", 0.99, "--set", f"model={model}")
+    assert paired.code == 0, paired.err
+    exported = stepconf(
+        "pairs", run, "--export", "step-kto", "--out", tmp_path / "kto", "--set", f"model={model}"
+    )
+    assert exported.code == 0, exported.err
+    api.make_pairs(run, {"pairs.tau": 0.99, "model": model})
 
 
 def test_what_cannot_work_is_said_in_a_sentence(

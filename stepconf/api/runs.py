@@ -111,7 +111,8 @@ def make_pairs(
     from stepconf.pairs.make import make_pairs as made
 
     folder = run.folder if isinstance(run, Run) else Path(run)
-    made(folder, _recipe({}, options, recipe).pairs, _silent)
+    loaded = _recipe({}, options, recipe)
+    made(folder, loaded.pairs, _silent, model=loaded.model)
     return load_run(folder)
 
 

@@ -5,7 +5,7 @@ from contextlib import closing
 from math import fsum
 from pathlib import Path
 
-from stepconf.demo_model import resolve_model
+from stepconf.demo_model import check_model_of_run, resolve_model
 from stepconf.engines.base import ScoreRequest
 from stepconf.engines.classes import open_transformers
 from stepconf.recipe import Recipe, with_policy_of
@@ -25,7 +25,7 @@ def topk_entropies(run: Path, k: int, tick: Tick) -> dict[str, float]:
         Nats, at most the step's exact mean entropy but for rounding.
 
     Raises:
-        StepconfError: the run names no model, or it cannot be loaded.
+        StepconfError: the run names no model, or one at a URL; or it cannot be loaded.
     """
     return dict(_steps(run, k, tick))
 
@@ -35,6 +35,8 @@ def _steps(run: Path, k: int, tick: Tick) -> Iterator[tuple[str, float]]:
     # Whatever engine made the run: this one alone gives the k likeliest of each token.
     made["engine"] = made["engine"] | {"name": "transformers"}
     recipe = with_policy_of(Recipe(), made)
+    hint = f"Bring it here, and name its folder as `model` in {run}/recipe.yaml."
+    check_model_of_run(recipe.model, hint)
     with closing(open_transformers(resolve_model(recipe.model), recipe)) as engine:
         for _, solved in read_solved(run):
             samples = [one for one in solved if one.solution.parent_solution_id is None]

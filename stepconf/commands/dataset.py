@@ -234,10 +234,10 @@ def pairs(
     options = recipe.pairs if recipe.model_fields_set else None
     if export is None or (export not in STEPS and not has_pairs(run, options)):
         with StageProgress() as tick:
-            summary = make_pairs(run, recipe.pairs, tick, recipe.engine.trust_remote_code)
+            summary = make_pairs(run, recipe.pairs, tick, recipe.engine.trust_remote_code, recipe.model)
         show_summary(summary, run)
     if export is not None and out is not None:
-        exported = export_pairs(run, export, out, form, conversational, recipe.pairs.validation)
+        exported = export_pairs(run, export, out, form, conversational, recipe.pairs.validation, recipe.model)
         show_export(out, *exported)
 
 

@@ -49,9 +49,15 @@ class Exported(NamedTuple):
 
 
 def export_pairs(
-    run: Path, library: Library, out: Path, form: Form, conversational: bool, validation: float
+    run: Path,
+    library: Library,
+    out: Path,
+    form: Form,
+    conversational: bool,
+    validation: float,
+    model: str = "",
 ) -> Exported:
-    """Write the export.
+    """Write the export; `model` as in `make_pairs`.
 
     Raises:
         StepconfError: the folder is not empty, or nothing is left to export.
@@ -64,7 +70,7 @@ def export_pairs(
     if library == "trl-stepwise":
         rows = _stepwise(run, validation, dropped)
     elif library == "step-kto":
-        rows, terminal = _judged(run, validation, dropped), False
+        rows, terminal = _judged(run, validation, dropped, model), False
     else:
         paths = _by_problem(run) if form == "trajectory" else {}
         of_split: dict[Split, list[Pair]] = {}
@@ -77,7 +83,7 @@ def export_pairs(
         everything = list(chain.from_iterable(of_split.values()))
         terminal = all(pair.chosen_is_terminal and pair.rejected_is_terminal for pair in everything)
         if form == "step" and everything:
-            token_ids = _token_ids(run, everything, conversational)
+            token_ids = _token_ids(run, everything, conversational, model)
     counts: dict[str, int] = {split: len(own) for split, own in rows.items() if own}
     if not counts:
         reasons = dropped or Counter((pairs_manifest(run) or {}).get("drops", {}))
@@ -101,10 +107,10 @@ _OURS = (
 _HINT = "Other pairs: --strategy, --tau; more of them: more samples, branches (--branch), a critic."
 
 
-def _token_ids(run: Path, pairs: list[Pair], conversational: bool) -> str:
+def _token_ids(run: Path, pairs: list[Pair], conversational: bool, model: str) -> str:
     """In how many rows a stock tokenizer gives other ids than those that were sampled; one sentence."""
     try:
-        tokenizer = open_tokenizer(run)
+        tokenizer = open_tokenizer(run, model=model)
     except StepconfError as error:
         return f"not counted in how many rows a tokenizer gives other ids than those sampled: {error.problem}"
     looked_at = pairs[:_COUNTED]
@@ -151,10 +157,11 @@ def _stepwise(run: Path, validation: float, dropped: Counter[str]) -> dict[Split
     return rows
 
 
-def _judged(run: Path, validation: float, dropped: Counter[str]) -> dict[Split, list[Row]]:
+def _judged(run: Path, validation: float, dropped: Counter[str], model: str) -> dict[Split, list[Row]]:
     """The labelled steps of solutions and branches, each text after its prompt once."""
     rows: dict[Split, list[Row]] = {split: [] for split in SPLITS}
-    tokenizer, prompts, seen = open_tokenizer(run), dict[tuple[int, ...], str](), set[tuple[str, str]]()
+    tokenizer, prompts = open_tokenizer(run, model=model), dict[tuple[int, ...], str]()
+    seen = set[tuple[str, str]]()
     for batch in batches(run):
         steps = batch.steps.sort("step_index").group_by("solution_id").agg("text", "label", "after_error")
         found = batch.solutions.select("solution_id", "problem_id", "prompt_token_ids").join(

@@ -16,7 +16,7 @@ from stepconf.core.pairs.frames import Frames, PairStrategy, Rules
 from stepconf.core.pairs.reasons import CAPPED, OTHER_PART, SAME_PAIR, SURPLUS
 from stepconf.core.pairs.select import SPLITS, capped, least_of_train, surplus
 from stepconf.core.schema import arrow_schema
-from stepconf.demo_model import resolve_model
+from stepconf.demo_model import check_model_of_run, resolve_model
 from stepconf.engines.base import TEXT_ALONE
 from stepconf.engines.tokenizer import Tokenizer
 from stepconf.errors import StepconfError
@@ -34,15 +34,18 @@ from stepconf.run.tables import pairs_manifest, read_manifests, read_metadata, r
 
 
 def make_pairs(
-    path: Path, options: PairsRecipe, tick: Tick, trust_remote_code: bool = False
+    path: Path, options: PairsRecipe, tick: Tick, trust_remote_code: bool = False, model: str = ""
 ) -> dict[str, Any]:
     """Make the run's pairs again and return its summary with them.
 
-    `trust_remote_code`: run Python code that the run's model brings.
+    Args:
+        path, options, tick: the run; its pairs; progress.
+        trust_remote_code: run Python code that the run's model brings.
+        model: the run's model, where the user names it too; without it no model at a URL is opened.
 
     Raises:
-        StepconfError: the folder is not a run, or has no scored steps; its model has another tokenizer by now; or it
-            was sampled at a server that gives no token ids.
+        StepconfError: the folder is not a run, or has no scored steps; its model has another tokenizer by now, or is
+            at a URL; or it was sampled at a server that gives no token ids.
     """
     started = time.perf_counter()
     recipe, metadata = read_recipe(path), read_metadata(path)
@@ -51,7 +54,7 @@ def make_pairs(
             f"{path} has no token ids, which pairs need: its server gave text alone.",
             "Sample at a server that returns them: stepconf serve, or vLLM (return_token_ids).",
         )
-    tokenizer = open_tokenizer(path, trust_remote_code)
+    tokenizer = open_tokenizer(path, trust_remote_code, model)
     tau = _tau(path, options)
     with Run(path, recipe) as run:
         run.metadata = metadata
@@ -101,11 +104,11 @@ def _of_part(pairs: pl.DataFrame, frames: Frames, part: str) -> pl.DataFrame:
     return pairs.filter(pl.col("origin").is_in(own.implode()) | (pl.col("kind") == "trajectory"))
 
 
-def open_tokenizer(path: Path, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer that a run's tokens are of; `trust_remote_code` as in `make_pairs`.
+def open_tokenizer(path: Path, trust_remote_code: bool = False, model: str = "") -> Tokenizer:
+    """The tokenizer that a run's tokens are of; `trust_remote_code` and `model` as in `make_pairs`.
 
     Raises:
-        StepconfError: the run has no tokens; its model is gone or has another tokenizer by now.
+        StepconfError: the run has no tokens; its model is gone, has another tokenizer by now or is at a URL.
     """
     metadata = read_metadata(path)
     if "tokenizer" not in metadata:
@@ -114,8 +117,11 @@ def open_tokenizer(path: Path, trust_remote_code: bool = False) -> Tokenizer:
             f"Type: stepconf score {path}/solutions --model MODEL --out ANOTHER, or stepconf generate",
         )
     policy = _policy(read_recipe(path), metadata, trust_remote_code)
-    model = resolve_model(policy.model)
-    tokenizer = Tokenizer(model, policy.model_revision, metadata["tokenizer"], trust_remote_code)
+    if policy.model != model:
+        check_model_of_run(policy.model, f"Where you trust it: --set model={policy.model}")
+    tokenizer = Tokenizer(
+        resolve_model(policy.model), policy.model_revision, metadata["tokenizer"], trust_remote_code
+    )
     if tokenizer.digest != metadata["tokenizer"]:
         raise StepconfError(
             f"{policy.model!r} has another tokenizer than the run's tokens, so it cannot read them.",

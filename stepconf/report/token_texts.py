@@ -43,9 +43,10 @@ class TokenTexts:
 def _opened(model: str, revision: str | None, digest: str) -> Any:
     if not model:
         raise StepconfError("no model is named in the run.")
-    from stepconf.demo_model import resolve_model
+    from stepconf.demo_model import check_model_of_run, resolve_model
     from stepconf.engines.tokenizer import Tokenizer
 
+    check_model_of_run(model)
     tokenizer = Tokenizer(resolve_model(model), revision, digest)
     if digest and tokenizer.digest != digest:
         raise StepconfError(f"the tokenizer of {model} is not the one that the run was made with.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stepconf.errors import StepconfError
 from stepconf.stores.lease import Lease, is_held
-from stepconf.stores.places import Use, cache_dir, called, digest, is_url, local_place, url_of
+from stepconf.stores.places import Use, cache_dir, called, digest, is_url, local_place, name_at, url_of
 from stepconf.stores.remote import Store
 from stepconf.stores.sync import Sync, Tick
 
@@ -114,17 +114,17 @@ def located(source: str) -> str:
     """The path of an input that is named by a URL (`s3://...`, `gsm8k@s3://...`): a file, or a folder; else as it is.
 
     Raises:
-        StepconfError: there is no such file or folder, or the store fails.
+        StepconfError: there is no such file or folder, the store fails, or as `name_at`.
     """
     name, at, file = source.partition("@")
     if at and is_url(file):
         return f"{name}@{located(file)}"
     if not is_url(source):
         return source
-    store = Store(source)
+    own_name, store = name_at(source), Store(source)
     if entry := store.entry(""):
         version = cache_dir().absolute() / "inputs" / digest(f"{source}\n{entry}")
-        found = called(version / source.rpartition("/")[2], source)
+        found = called(version / own_name, source)
         if not found.exists():
             store.fetch("", found)
     else:

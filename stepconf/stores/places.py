@@ -12,6 +12,7 @@ import re
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from stepconf.errors import StepconfError
 
@@ -33,18 +34,38 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None and not text.startswith(_LOCAL)
 
 
+def names_url(text: str) -> bool:
+    """Whether this is a URL or has one after its @, as `opening.located` reads it."""
+    return is_url(text) or is_url(text.partition("@")[2])
+
+
+def name_at(url: str) -> str:
+    """The last part of a URL, to call its copy by.
+
+    Raises:
+        StepconfError: a part is empty, `.` or `..`, also where it is percent-encoded: it would lead out of the place of
+            the copy.
+    """
+    host, *parts = url.partition("://")[2].rstrip("/").split("/")
+    if not all(parts) or not {".", ".."}.isdisjoint(map(unquote, (host, *parts))):
+        raise StepconfError(
+            f"{url} has a part that is empty, '.' or '..'.", "Give the URL without such parts."
+        )
+    return parts[-1] if parts else host
+
+
 def local_place(text: str) -> Path:
     """The path to work with: a plain one unchanged, for a URL that of its copy (nothing is fetched).
 
     Raises:
-        StepconfError: the URL names no folder, only a bucket.
+        StepconfError: the URL names no folder, only a bucket, or as `name_at`.
     """
     if not is_url(text):
         return Path(text.removeprefix(_LOCAL))
     url = text.rstrip("/")
     if "/" not in url.partition("://")[2]:
         raise StepconfError(f"{text} names no folder.", f"Give one: {url}/NAME")
-    copy = beside_copy(url) / url.rpartition("/")[2]
+    copy = beside_copy(url) / name_at(url)
     copy.parent.mkdir(parents=True, exist_ok=True)
     return called(copy, url)
 
