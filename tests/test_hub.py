@@ -12,6 +12,7 @@ from tests.hub_server import (
     READER,
     TOKEN,
     HubServer,
+    Repo,
     cut,
     cut_after_answering,
     cut_in_answer,
@@ -130,6 +131,19 @@ def test_what_a_pull_of_another_set_has_left_is_not_taken(run: Path, tmp_path: P
         assert "HF_HUB_OFFLINE" in said(offline), "the client would take what is there"
         assert hub(server, *pull, "me/other", home=tmp_path).code == 0
         assert contents(tmp_path / "p") == contents(run)
+
+
+def test_a_set_that_push_has_not_published_is_left_as_it_is(run: Path, tmp_path: Path) -> None:
+    with hub_server() as server:
+        server.repos["me/mine"] = Repo(private=False)
+        tree = {"README.md": b"Mine.", "data/train.parquet": b"rows"}
+        server.repos["me/mine"].commit("main", dict(tree))
+        text = said(hub(server, "push", run, "me/mine", home=tmp_path))
+        assert "was not published by stepconf push" in text and "data/train.parquet" in text
+        assert "Give another name" in text
+        assert server.files("me/mine") == tree and not server.stored
+        del server.files("me/mine")["data/train.parquet"]
+        assert hub(server, "push", run, "me/mine", home=tmp_path).code == 0, "a card alone is replaced"
 
 
 @pytest.mark.slow

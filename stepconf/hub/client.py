@@ -14,6 +14,7 @@ from stepconf.errors import StepconfError
 ATTEMPTS = 5  # of a step that failed for a reason that may pass
 _PASSING = {408, 429, 500, 502, 503, 504}
 _OURS = ("data/", "stepconf/")  # what an earlier push may have left there and this one replaces
+_MARK = "stepconf/manifests.jsonl"  # in all that push has published
 _CLIENTS = {"httpx", "httpx2", "requests"}  # over which versions of huggingface_hub speak
 _LOGIN = "Type: hf auth login (or set HF_TOKEN to a token that may write)."
 T = TypeVar("T")
@@ -75,7 +76,8 @@ def upload(folder: Path, repo_id: str, private: bool, revision: str | None, mess
         message: of the commit.
 
     Raises:
-        StepconfError: no token, no rights, a wrong name, or a network that stays down.
+        StepconfError: no token, no rights, a wrong name, a network that stays down, or a set that has files in the
+            places of ours and was not published by `push`.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -97,7 +99,13 @@ def upload(folder: Path, repo_id: str, private: bool, revision: str | None, mess
     def commit() -> str:
         # Made again each time: what the Hub holds by now is asked again, so that nothing is committed twice.
         there = api.list_repo_files(repo_id, repo_type="dataset", revision=revision)
-        stale = [name for name in there if name.startswith(_OURS) and name not in names]
+        ours = [name for name in there if name.startswith(_OURS)]
+        if ours and _MARK not in ours:
+            raise StepconfError(
+                f"{repo_id} was not published by stepconf push, which would delete its files, such as {ours[0]}.",
+                "Give another name; or delete the set's data/ and stepconf/ on the Hub, then type it again.",
+            )
+        stale = [name for name in ours if name not in names]
         operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
         operations += [CommitOperationAdd(path_in_repo=n, path_or_fileobj=file) for n, file in names.items()]
         done = api.create_commit(
