@@ -481,6 +481,27 @@ def test_a_folder_in_the_hubs_form(tmp_path: Path) -> None:
     assert len(problems(str(tmp_path / "set"), split="test")) == 1
 
 
+@pytest.mark.parametrize("prefix", ["", "gsm8k@"])
+def test_a_folder_of_several_splits(prefix: str, tmp_path: Path) -> None:
+    for i, split in enumerate(("train", "test", "train_sft")):
+        rows = [{"question": f"{i}?", "answer": f"#### {i}"}]
+        write_parquet(tmp_path / f"{split}-00000-of-00001.parquet", rows)
+    place = f"{prefix}{tmp_path}"
+    with pytest.raises(StepconfError, match="several splits") as error:
+        problems(place)
+    assert error.value.hint == "Choose with --split: test, train, train_sft."
+    assert [text for text, *_ in problems(place, split="train")] == ["0?"]
+    with pytest.raises(StepconfError, match="tra"):
+        problems(place, split="tra")
+
+
+def test_a_folder_of_files_of_any_name_is_one_set(tmp_path: Path) -> None:
+    for i, name in enumerate(("part-00000.parquet", "part-00001.parquet", "train-00000-of-00001.parquet")):
+        write_parquet(tmp_path / name, [{"question": f"{i}?", "answer": f"#### {i}"}])
+    assert [text for text, *_ in problems(str(tmp_path))] == ["0?", "1?", "2?"]
+    assert [text for text, *_ in problems(str(tmp_path), split="part")] == ["0?", "1?"]
+
+
 def test_the_hub_out_of_reach(tmp_path: Path) -> None:
     code = """
         from stepconf.errors import StepconfError

@@ -49,6 +49,7 @@ __all__ = [
 _HOP = "::"  # in a path to fsspec: what precedes it lies in what follows it
 _PARQUET_ROWS = 1000  # decoded at a time; the default, a row group, may hold a million or none
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
+_OF_SPLIT = re.compile(r"[^-]+-\d{5}-of-\d{5}\.parquet")  # as `datasets` writes the files of a split
 _DATA_SUFFIX = re.compile(r"\.(jsonl|ndjson|json|parquet|gz|csv|tsv|txt)$", re.IGNORECASE)
 
 
@@ -233,8 +234,11 @@ def _local_rows(path: Path, split: str | None) -> tuple[Iterable[Row], str]:
     """The rows of a file or folder, and the split they are stored under."""
     if path.is_dir():
         files = sorted(path.glob("*.parquet"))
+        splits = sorted({_split_of(file) for file in files if _OF_SPLIT.fullmatch(file.name)})
         if split:
-            files = [file for file in files if file.name.startswith(split)]
+            files = [file for file in files if _split_of(file) == split]
+        elif len(splits) > 1:
+            raise _several(str(path), splits)
         if not files:
             if has_magic(folder := str(path.resolve())) or _HOP in folder:
                 raise _odd_name(path)
@@ -246,6 +250,14 @@ def _local_rows(path: Path, split: str | None) -> tuple[Iterable[Row], str]:
         raise StepconfError(f"{path}: no such file.", "Check the path.")
     kind = file_kind(path)
     return (_parquet_rows([path], path) if kind == "parquet" else json_rows(path, kind)), split or ""
+
+
+def _split_of(file: Path) -> str:
+    return file.stem.partition("-")[0]
+
+
+def _several(where: str, splits: Iterable[str]) -> StepconfError:
+    return StepconfError(f"{where}: there are several splits.", f"Choose with --split: {', '.join(splits)}.")
 
 
 def _parquet_rows(files: list[Path], where: Path) -> Iterator[Row]:
@@ -278,9 +290,7 @@ def _hub_rows(name: str, config: str | None, split: str | None) -> tuple[Iterabl
     if split is None:
         splits = list(loaded)
         if len(splits) > 1:
-            raise StepconfError(
-                f"{where}: there are several splits.", f"Choose with --split: {', '.join(splits)}."
-            )
+            raise _several(where, splits)
         split = splits[0]
         loaded = loaded[split]
     return _guarded(loaded, where), split
