@@ -187,6 +187,15 @@ def test_a_cut_upload_is_sent_by_the_next_writer(
     assert not stray(server)
 
 
+def test_what_others_put_beside_the_shards_stays_at_the_url(server: S3Server, tmp_path: Path) -> None:
+    assert stepconf(*segment_command(tmp_path, URL)).code == 0
+    server.objects[f"{HERE}/steps/mine.parquet"] = b"mine"
+    for _ in range(2):
+        again = stepconf(*segment_command(tmp_path, URL))
+        assert again.code == 0, again.err
+        assert server.objects[f"{HERE}/steps/mine.parquet"] == b"mine"
+
+
 @pytest.mark.slow
 def test_whatever_arrived_a_reader_sees_whole_chunks_only(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -164,6 +164,27 @@ def test_opening_sweeps_what_a_kill_left(tmp_path: Path) -> None:
     assert not list(out.rglob("*.tmp"))
 
 
+def test_what_others_put_into_a_run_stays(tmp_path: Path) -> None:
+    """When it is continued, and when its pairs are made again or removed."""
+    out = tmp_path / "r"
+    with Run(out, RECIPE) as run:
+        commit(run, "00000", solved(0))
+        run.stage_pairs("train-00000", [pair(0)])
+        run.commit_pairs(PAIR_FACTS)
+    names = ["steps/notes.md", "steps/.ipynb_checkpoints/part-00009.parquet", "pairs/filtered.parquet"]
+    names += ["pairs/train-mine.parquet", "solutions/part-00009.parquet/x", "notes/draft.tmp", "mine.tmp"]
+    for name in names:
+        (out / name).parent.mkdir(exist_ok=True, parents=True)
+        (out / name).write_text("mine")
+    with Run(out, RECIPE) as run:
+        run.stage_pairs("train-00001", [pair(1)])
+        run.commit_pairs(PAIR_FACTS)
+        assert list(read_pairs(out)) == [[pair(1)]]
+        run.clear_pairs()
+    assert not list(read_pairs(out)) and not (out / "pairs/train-00001.parquet").exists()
+    assert [(out / name).read_text() for name in names] == ["mine"] * len(names)
+
+
 def pair(i: int) -> Pair:
     values: dict[str, Any] = dict.fromkeys((field.name for field in fields(Pair)), "")
     values |= {"pair_id": f"pair{i}", "step_index": i, "kind": "incorrect", "round": 0}

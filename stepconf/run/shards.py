@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -35,6 +35,7 @@ from stepconf.run.parquet import parquet_file
 from stepconf.run.parts import PAIRS
 from stepconf.run.shard import Shard, as_declared, in_parts
 from stepconf.run.tables import METRICS, read_manifests, read_recipe
+from stepconf.stores.names import SHARD
 from stepconf.stores.opening import writer
 
 _STAGED = ".pairs"
@@ -141,12 +142,19 @@ class Run:
                 self._undo(manifest)
         kept = {name for manifest in read_manifests(self.path) for name in manifest["files"]}
         for table in TABLES:
-            for file in (self.path / table).glob("*"):
-                if f"{table}/{file.name}" not in kept:
+            self._remove_shards(table, kept)
+        for folder in ("", "manifests", *TABLES):
+            for file in (self.path / folder).glob(".*.tmp"):
+                if file.is_file():
                     file.unlink()
-        for file in self.path.rglob("*.tmp"):
-            file.unlink()
         shutil.rmtree(self.path / _STAGED, ignore_errors=True)
+
+    def _remove_shards(self, table: str, kept: Container[str] = ()) -> None:
+        """Remove a table's shards, but those kept; what others have put into its folder stays."""
+        for file in (self.path / table).glob("*.parquet"):
+            name = f"{table}/{file.name}"
+            if SHARD.fullmatch(name) and name not in kept and file.is_file():
+                file.unlink()
 
     def manifests(self) -> list[dict[str, Any]]:
         """The manifests of all committed chunks of solutions and steps, in order."""
@@ -155,8 +163,7 @@ class Run:
     def clear_pairs(self) -> None:
         """Take the pairs out of the run: their manifest first, which unmakes them, then the shards."""
         self._undo(self.path / "manifests" / f"{PAIRS}.json")
-        for file in (self.path / PAIRS).glob("*"):
-            file.unlink()
+        self._remove_shards(PAIRS)
 
     def replace(
         self,
@@ -231,11 +238,13 @@ class Run:
                 del self._staged[file]
 
     def commit_pairs(self, facts: dict[str, Any]) -> None:
-        """Put the staged pairs in the place of older ones, all at once, then write their manifest."""
+        """Put the staged pairs in the place of older ones, then write their manifest: until then there are none."""
         self.clear_pairs()
-        staged, folder = self.path / _STAGED, self.path / PAIRS
-        if self._staged:
-            staged.replace(folder)
+        folder = self.path / PAIRS
+        for file in self._staged:
+            folder.mkdir(exist_ok=True)
+            file.replace(folder / file.name)
+        shutil.rmtree(self.path / _STAGED, ignore_errors=True)
         files = {f"{PAIRS}/{file.name}": found for file, found in sorted(self._staged.items())}
         self._write_manifest(PAIRS, files, facts)
         self._staged = {}

@@ -6,7 +6,8 @@ from collections.abc import Container
 from stepconf.core.schema import TABLES
 
 MANIFEST = re.compile(r"(.*/)?manifests/[\w-]+\.json")
-SHARD = re.compile(rf"(.*/)?(?:{'|'.join(TABLES)})/[^/]+\.parquet")
+# What others put beside the shards has other names: it stays, and is a file like any other.
+SHARD = re.compile(rf"(.*/)?(?:{'|'.join(TABLES)})/(?:part|train|validation)-[0-9.-]+\.parquet")
 _CHECKPOINT = re.compile(r"(.*/)?checkpoint-\d{6}")
 _LAST = ("state.json", "summary.json", "report.json", "comparison.json", "rounds.json")
 
