@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -242,6 +243,50 @@ def test_a_table_that_cannot_be_read_is_named(folder: Path, tmp_path: Path, tabl
     sums[file.relative_to(copy).as_posix()] = file_digest(file)
     (copy / "stepconf/checksums.json").write_text(json.dumps(sums))
     with pytest.raises(StepconfError, match=rf"me/set: {table}/{file.name} cannot be read"):
+        read_folder(copy, tmp_path / "out", "me/set", lambda stage, n: None)
+
+
+def texts(column: pa.ChunkedArray) -> pa.Array:
+    return pa.array(map(str, column.to_pylist()))
+
+
+def structs(column: pa.ChunkedArray) -> pa.Array:
+    return pa.array([{"is": str(value)} for value in column.to_pylist()])
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "change", "version"),
+    [
+        ("steps", "token_ids", texts, None),
+        ("steps", "label", structs, None),
+        ("steps", "is_first_error", None, "1.0"),
+        ("steps", "is_first_error", structs, "1.0"),
+        ("solutions", "extra", None, "1.1"),
+        ("solutions", "extra", structs, "1.1"),
+        ("solutions", "extra", lambda column: pa.nulls(len(column), pa.string()), "1.1"),
+        ("pairs", "chosen_ids", texts, None),
+        ("pairs", "pair_id", None, None),
+    ],
+)
+def test_a_set_with_other_columns_or_types_is_refused(
+    folder: Path, tmp_path: Path, table: str, column: str, change: Any, version: str | None
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    sums = json.loads((copy / "stepconf/checksums.json").read_text())
+    for file in (copy / "data" / table).iterdir():
+        rows = pq.read_table(file)
+        other = rows.drop_columns([column])
+        if change is not None:
+            other = other.append_column(column, change(rows[column])).select(rows.column_names)
+        if version is not None:
+            other = other.drop_columns([n for n in ("after_error", "answer_type") if n in other.column_names])
+            other = other.replace_schema_metadata(
+                rows.schema.metadata | {b"stepconf_schema": version.encode()}
+            )
+        pq.write_table(other, file)
+        sums[file.relative_to(copy).as_posix()] = file_digest(file)
+    (copy / "stepconf/checksums.json").write_text(json.dumps(sums))
+    with pytest.raises(StepconfError, match="me/set: its tables are not those of a run"):
         read_folder(copy, tmp_path / "out", "me/set", lambda stage, n: None)
 
 

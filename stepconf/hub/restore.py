@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
         held = {chunk for manifest in run.manifests() for chunk in chunks_of(manifest)}
         tick("unpack", -len(manifests))
         for manifest in manifests:
-            rows = {name: _rows_of(name, f["rows"], streams, where) for name, f in manifest["files"].items()}
+            with _of_a_run(where):
+                files = manifest["files"].items()
+                rows = {name: _rows_of(name, facts["rows"], streams, where) for name, facts in files}
             if there.get(manifest["chunk"], _counts(manifest)) != _counts(manifest):
                 raise StepconfError(
                     f"chunk {manifest['chunk']} of {out} is not that of {where}.", "Give another --out."
@@ -63,14 +65,24 @@ def read_folder(folder: Path, out: Path, where: str, tick: Tick) -> None:
                         f"{out} and {where} have not been compacted alike ({manifest['chunk']}).",
                         "Give another --out.",
                     )
-                try:
+                with _of_a_run(where):
                     _restore(run, manifest, rows, where)
-                except ValueError as error:  # Arrow's, of columns and types
-                    raise StepconfError(f"{where}: its tables are not those of a run: {error}") from error
             tick("unpack", 1)
         for file in ("source.json", "summary.json"):
             if (about / file).exists():
                 run.write_bytes(file, (about / file).read_bytes())
+
+
+@contextmanager
+def _of_a_run(where: str) -> Iterator[None]:
+    """Raise StepconfError where rows lack columns or have others, or other types."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise StepconfError(f"{where}: its tables are not those of a run: {said}", _REVISION) from error
 
 
 def _rows_of(name: str, n: int, streams: dict[tuple[str, str], "_Rows"], where: str) -> Any:
