@@ -45,7 +45,9 @@ class Explorer:
         """The tokenizer of the run; opening it may take seconds."""
         metadata = self.tables.metadata("steps")
         model = metadata.get("model") or str(self.source.recipe.get("model") or "")
-        return TokenTexts(model, self.source.recipe.get("model_revision"), metadata.get("tokenizer", ""))
+        revision = self.source.recipe.get("model_revision")
+        revision = revision if isinstance(revision, str) else None  # others may have written it
+        return TokenTexts(model, revision, metadata.get("tokenizer", ""))
 
     def list_problems(self, wanted: Filter, page: int) -> dict[str, Any]:
         """One page of the problems that the filter lists, and how many there are."""

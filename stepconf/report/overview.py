@@ -159,9 +159,8 @@ def _pairs(summary: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _made(recipe: Mapping[str, Any], metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-    """How the run was made, as lines of name and value."""
-    problems, sampling = recipe.get("problems") or {}, recipe.get("sampling") or {}
-    verify = recipe.get("verify") or {}
+    """How the run was made, as lines of name and value; of a recipe that others may have written."""
+    problems, sampling, verify = (_group(recipe, name) for name in ("problems", "sampling", "verify"))
     lines = [
         ("command", recipe.get("command")),
         ("problems", problems.get("source")),
@@ -177,8 +176,13 @@ def _made(recipe: Mapping[str, Any], metadata: Mapping[str, str]) -> list[tuple[
             ("sampling", ", ".join(f"{n.replace('_', ' ')} {sampling[n]}" for n in said if n in sampling))
         )
     if verify:
-        lines.append(
-            ("verifiers", f"{', '.join(verify.get('verifiers', []))} (labels: {verify.get('policy')})")
-        )
-    lines.append(("label noise", noise_of(recipe).said))
+        names = verify.get("verifiers")
+        said_by = ", ".join(map(str, names)) if isinstance(names, list) else ""
+        lines.append(("verifiers", f"{said_by} (labels: {verify.get('policy')})"))
+    lines.append(("label noise", noise_of({"verify": verify}).said))
     return [(name, str(value)) for name, value in lines if value]
+
+
+def _group(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = recipe.get(name)
+    return group if isinstance(group, dict) else {}

@@ -5,13 +5,47 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepconf.core.documents import read_json, read_yaml
+from stepconf.core.documents import read_yaml
 from stepconf.core.schema import TABLES
 from stepconf.errors import StepconfError
+from stepconf.run.facts import Kinds, each, from_json, is_count, is_number, is_text
 from stepconf.run.files import missing_parts, stale_summary
 from stepconf.run.tables import read_manifests, read_recipe
 
 HUB = "hf://"
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or is_number(value)
+
+
+def _is_of_branches(value: Any) -> bool:
+    """Figures, and figures by name; where there are branches, their outcomes too."""
+    return (
+        each(lambda one: _is_figure(one) or each(_is_figure)(one))(value)
+        and is_count(value.get("tokens", 0))
+        and (not value.get("solutions") or isinstance(value.get("outcomes"), dict))
+    )
+
+
+# What the page shows of a summary, which others may have written. The rest of it is not read.
+_OF_SUMMARY: Kinds = {
+    "tokens": is_count,
+    "branches": _is_of_branches,
+    "unlabelled": each(is_count),
+    "coverage": _is_figure,
+    "tokens_per_label": _is_figure,
+    "verifiers": each(each(_is_figure)),
+    "agreement": lambda value: (
+        isinstance(value, list) and all(map(each(lambda one: _is_figure(one) or is_text(one)), value))
+    ),
+    "drops": each(is_count),
+    "pairs": each(is_count),
+    "pair_splits": each(is_count),
+    "pair_drops": each(is_count),
+    "strategy": is_text,
+    "tau": _is_figure,
+}
 
 
 @dataclass(frozen=True)
@@ -66,14 +100,14 @@ def _of_run(run: Path, partial: bool) -> Source:
     names = sorted(name for manifest in manifests for name in manifest["files"])
     files = {table: [str(run / name) for name in names if name.startswith(f"{table}/")] for table in TABLES}
     fits = not missing and not stale_summary(run, manifests)
-    summary = _json((run / "summary.json").read_text(encoding="utf-8")) if fits else None
+    summary = _summary((run / "summary.json").read_bytes()) if fits else None
     return Source(run.resolve().name, files, Path, read_recipe(run), summary, missing, run)
 
 
 def _of_published(folder: Path) -> Source:
     files = {table: [str(f) for f in sorted((folder / "data" / table).glob("*.parquet"))] for table in TABLES}
     about = {name: folder / "stepconf" / name for name in ("recipe.yaml", "summary.json")}
-    recipe, summary = (file.read_text(encoding="utf-8") if file.exists() else None for file in about.values())
+    recipe, summary = (file.read_bytes() if file.exists() else None for file in about.values())
     return _published(folder.resolve().name, files, Path, recipe, summary)
 
 
@@ -87,21 +121,21 @@ def _of_hub(address: str) -> Source:
         for table in TABLES
     }
 
-    def text(wanted: str) -> str | None:
+    def held(wanted: str) -> bytes | None:
         if wanted not in names:
             return None
         with opener(wanted) as stream:
-            return str(stream.read().decode("utf-8"))
+            return bytes(stream.read())
 
-    return _published(name, files, opener, text("stepconf/recipe.yaml"), text("stepconf/summary.json"))
+    return _published(name, files, opener, held("stepconf/recipe.yaml"), held("stepconf/summary.json"))
 
 
 def _published(
     name: str,
     files: dict[str, list[str]],
     opener: Callable[[str], Any],
-    recipe: str | None,
-    summary: str | None,
+    recipe: bytes | None,
+    summary: bytes | None,
 ) -> Source:
     if not files["solutions"] or not files["steps"]:
         raise StepconfError(
@@ -109,17 +143,20 @@ def _published(
             "Give a run, or what stepconf push has published.",
         )
     try:
-        known = read_yaml(recipe) if recipe is not None else {}
+        known = read_yaml(recipe.decode()) if recipe is not None else {}
     except ValueError as error:
         raise StepconfError(f"{name}: stepconf/recipe.yaml is not YAML as a run has it: {error}") from error
     return Source(
-        name, files, opener, known if isinstance(known, dict) else {}, _json(summary) if summary else None
+        name, files, opener, known if isinstance(known, dict) else {}, _summary(summary) if summary else None
     )
 
 
-def _json(text: str) -> dict[str, Any] | None:
+def _summary(data: bytes) -> dict[str, Any] | None:
+    """A summary that the page can show; None of anything else, as where there is none."""
     try:
-        value = read_json(text)
+        found = from_json(data)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(found, dict) or "tokens" not in found:
+        return None
+    return found if all(fits(found[name]) for name, fits in _OF_SUMMARY.items() if name in found) else None

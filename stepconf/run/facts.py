@@ -56,7 +56,7 @@ _OF_PAIRS: Kinds = {
 }
 
 
-def from_json(text: str) -> Any:
+def from_json(text: str | bytes) -> Any:
     """What a text of JSON holds.
 
     Raises:

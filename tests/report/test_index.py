@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -230,6 +231,73 @@ def test_figures_are_those_of_the_summary() -> None:
     assert sum(b["count"] for b in found["reliability"]["bins"]) <= n_decided
     assert sum(found["histogram"]["correct"]) == found["labels"]["correct"]
     assert found["risk"]["points"][-1] == [1.0, pytest.approx(found["risk"]["base"])]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("published") / "set"
+    assert stepconf("push", good_run(), "me/set", "--dry-run", "--out", out).code == 0
+    return out
+
+
+def overview_of(where: Path, out: Path) -> Any:
+    ended = stepconf("report", where, "--out", out)
+    assert ended.code == 0, ended.err
+    return json.loads(out.read_text().split('id="data">')[1].split("</script>")[0])["overview"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"problems": "x"},
+        {"sampling": [1], "verify": {"verifiers": [1]}},
+        {"verify": "x"},
+        {"verify": {"verifiers": 3, "noise": [1]}},
+        {"model": [1], "model_revision": [1], "command": 3},
+    ],
+)
+def test_a_published_recipe_of_any_form_is_shown(
+    change: dict[str, Any], published: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(published, tmp_path / "set"))
+    file = copy / "stepconf" / "recipe.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
+    assert overview_of(copy, tmp_path / "page.html")["made"]
+    file.write_bytes(b"model: \xff")
+    refused = stepconf("report", copy, "--out", tmp_path / "page.html")
+    assert refused.code == 1 and "is not YAML as a run has it" in refused.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"agreement": None},
+        {"agreement": [1]},
+        {"coverage": float("nan")},
+        {"tokens_per_label": float("inf")},
+        {"branches": {"tokens": [1]}},
+        {"branches": {"solutions": 3}},
+        {"branches": 3},
+        {"verifiers": {"final": 1}},
+        {"unlabelled": [1], "drops": 3},
+        {"strategy": []},
+    ],
+)
+def test_a_summary_that_does_not_fit_counts_as_none(
+    change: dict[str, Any], published: Path, tmp_path: Path
+) -> None:
+    """The figures of a run are then counted again; those of a published set are left out."""
+    copy, run = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(published, copy)
+    shutil.copytree(good_run(), run)
+    for file in (copy / "stepconf" / "summary.json", run / "summary.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    found = overview_of(copy, tmp_path / "copy.html")
+    assert not found["verifiers"] and found["pairs"] is None and found["headline"]
+    assert overview_of(run, tmp_path / "run.html") == overview_of(good_run(), tmp_path / "good.html")
+    for text in (b"\xff", b"{}", b"[1]"):
+        (copy / "stepconf" / "summary.json").write_bytes(text)
+        assert not overview_of(copy, tmp_path / "copy.html")["verifiers"]
 
 
 def test_data_in_the_page_cannot_end_their_element() -> None:
