@@ -3,6 +3,7 @@
 import fcntl
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepconf.run import meter
-from stepconf.run.meter import EngineClock
+from stepconf.run.meter import EngineClock, idle_share
 from stepconf.run.status import read_status
 from stepconf.run.tables import read_ids
 from tests.forked import forked
@@ -197,3 +198,9 @@ def test_the_engine_is_idle_while_it_waits_for_others(monkeypatch: pytest.Monkey
         now += 2
     assert laps == [3, 5, 5, 5] and clock.lap() == 2
     assert now == 4 * (3 + 5 + 2)
+
+
+def test_the_idle_share_is_of_all_streams_of_the_engine() -> None:
+    assert idle_share(Counter(branch=10.0, idle=1.0)) == 0.1
+    assert idle_share(Counter(score=6.0, branch=4.0, idle=1.0)) == 0.1
+    assert idle_share(Counter(verify=6.0)) is None

@@ -27,7 +27,7 @@ class EngineClock:
     """
 
     def __init__(self) -> None:
-        self._idle = 0.0
+        self._idle = self._left_out = 0.0
 
     def feeding(self, requests: Iterator[T]) -> Iterator[T]:
         """The requests; the time to make each one counts."""
@@ -41,9 +41,13 @@ class EngineClock:
     def taking(self, results: Iterator[T]) -> Iterator[T]:
         """The results; the time until the next one is asked for counts."""
         for one in results:
-            started = time.perf_counter()
+            started, self._left_out = time.perf_counter(), 0.0
             yield one
-            self._idle += time.perf_counter() - started
+            self._idle += time.perf_counter() - started - self._left_out
+
+    def leave_out(self, seconds: float) -> None:
+        """So much of the time since the last result was no waiting: another stream of requests ran."""
+        self._left_out += seconds
 
     def lap(self) -> float:
         """Seconds since the last lap."""
@@ -170,7 +174,7 @@ class Meter:
 
 def idle_share(seconds: Counter[str]) -> float | None:
     """The share of the engine's time that it waited (see `EngineClock`); None where no engine ran."""
-    engine = seconds["sample"] + seconds["score"]
+    engine = seconds["sample"] + seconds["score"] + seconds["branch"]
     return round(min(seconds["idle"] / engine, 1.0), 4) if engine > 0 and "idle" in seconds else None
 
 

@@ -20,7 +20,7 @@ from stepconf.stages.branch import Brancher
 from stepconf.stages.chunks import Chunk, T
 from stepconf.stages.models import Prompter
 from stepconf.stages.rows import imported, sampled, stream_seed
-from stepconf.stages.stream import Made, Task, through
+from stepconf.stages.stream import BRANCH, Made, Task, through
 
 # A tokenizer may have more tokens than its model has embeddings; on a GPU one such token ends the process.
 _OUTSIDE = "token outside the model's vocabulary"
@@ -147,7 +147,7 @@ def branch(chunks: Iterator[Chunk[T]], brancher: Brancher | None) -> Iterator[Ch
             problems.setdefault(one.solution.problem_id, []).append(one)
         groups: Chunk[list[Solved]] = Chunk(chunk.name, chunk.digest, list(problems.values()))
         for grown in through(
-            iter([groups]), brancher.engine.sample_each, partial(_grown, brancher=brancher), "branch"
+            iter([groups]), brancher.engine.sample_each, partial(_grown, brancher=brancher), BRANCH
         ):
             chunk.solved = grown.solved
             chunk.seconds |= {key: chunk.seconds.get(key, 0.0) + s for key, s in grown.seconds.items()}

@@ -21,6 +21,7 @@ from stepconf.stages.chunks import Chunk, T
 
 C = TypeVar("C")
 R = TypeVar("R", SampleRequest, ScoreRequest)
+BRANCH = "branch"  # the stage whose stream runs between two chunks of another
 _AT_WORK = 4  # chunks made and not yet written: then the making waits. A few hard answers take a chunk's time
 
 
@@ -46,6 +47,9 @@ def through(
     Results come in any order; solutions are put back into the order of the items, so that what is written depends
     on the requests alone. A None among the chunks says that there is none to add now. A task begins in the caller's
     thread and goes on in others. Where the engine fails or is interrupted, chunks of which all is in come first.
+
+    A chunk's seconds run from the one before it, those of waiting for requests and for whoever takes the chunks
+    included. Those in which that one was branched, by a stream of its own, are left out: they are in `branch`.
     """
     stream: _Stream[T, R] = _Stream(chunks, task)
     try:
@@ -144,6 +148,9 @@ class _Stream(Generic[T, R]):
             chunk.seconds |= {stage: now - self._started, "idle": self.clock.lap()}
             self._started = now
             yield chunk
+            if stage != BRANCH and (elsewhere := chunk.seconds.get(BRANCH)):
+                self._started += elsewhere
+                self.clock.leave_out(elsewhere)
 
     def _begin_chunk(self) -> bool:
         """Begin the next chunk; False where there is none now."""

@@ -1,6 +1,7 @@
 """Branches through the command line: by a stand-in that does arithmetic, and by a real tiny model."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from stepconf.engines.base import Completion, SampleRequest, Sampling, finish
 from stepconf.engines.guard import Guard
 from stepconf.problems.load import ImportedSolution
 from stepconf.recipe import load_recipe, with_branches
+from stepconf.run import meter
 from stepconf.stages.branch import Brancher
 from stepconf.stages.chunks import Chunk
 from stepconf.stages.models import Prompter
 from stepconf.stages.rows import branched, imported, sampled
 from stepconf.stages.solutions import branch
+from stepconf.stages.stream import Made, through
 from stepconf.stages.verify import open_pool
 from tests.engines.reference import token_numbers
 from tests.invariants import Row, check_invariants, rows_of
@@ -296,6 +299,46 @@ def test_samples_of_a_problem_in_two_chunks_have_branches_of_their_own() -> None
     streams = {(*one.prompt_token_ids, one.seed) for one in branches}
     at_start = [one for one in branches if one.prompt_token_ids == prompt]
     assert len(streams) == len(branches) and len({one.parent_solution_id for one in at_start}) == 2
+
+
+def test_time_of_branching_is_not_that_of_the_stage_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only engines move: 100 s a request of the stage, 1 s a request of branches."""
+    now, asked = 0.0, 0
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: now)
+
+    class Timed(ArithmeticEngine):
+        def _complete(self, request: SampleRequest, index: int) -> Completion:
+            nonlocal now, asked
+            now, asked = now + 1, asked + 1
+            return super()._complete(request, index)
+
+    engine = Guard(lambda: Timed(0.3), lambda sentence: None)
+    recipe = with_branches(
+        load_recipe(None, {"branch.where": ["all"], "prompt.instruction": "Add."}), "verify"
+    )
+    prompter = Prompter(engine.tokenizer, recipe.prompt)
+
+    def scoring(requests: Iterator[SampleRequest | None]) -> Iterator[tuple[SampleRequest, None]]:
+        nonlocal now
+        for request in filter(None, requests):
+            now += 100
+            yield request, None
+
+    def task(problem: Problem) -> Iterator[Any]:
+        ids = prompter.ids(problem.text)
+        yield [SampleRequest("", ids, 1, 0, Sampling(1.0, 1))]
+        text = "2 + 3 = 6\n6 - 4 = 2\nThe answer is \\boxed{2}"
+        one = imported(ImportedSolution(problem, text, None, 0), recipe, engine.tokenizer, ids)
+        return Made([one])  # type: ignore[list-item]
+
+    given = [Problem(f"p{i}", "What is 2 + 3 - 4?", "1", "math", "", "") for i in range(3)]
+    chunks = [Chunk(str(i), "", [problem]) for i, problem in enumerate(given)]
+    with open_pool(recipe) as pool:
+        brancher = Brancher(recipe, engine, pool, lambda stage, n: None)
+        made = list(branch(through(iter(chunks), scoring, task, "score"), brancher))  # type: ignore[arg-type]
+    assert sum(chunk.seconds["score"] for chunk in made) == 100 * len(made)
+    assert sum(chunk.seconds["branch"] for chunk in made) == asked > 0
+    assert sum(chunk.seconds["idle"] for chunk in made) == 0
 
 
 class _Plain(ArithmeticEngine):
