@@ -63,6 +63,7 @@ METHODS = {
     "caspo": Method(pairs="caspo"),
     "caspo+nll": Method({"nll_weight": 1.0}, "caspo"),
     "caspo+margin": Method({"margin_weight": 1.0, "entropy_margin": 0.5}, "caspo"),
+    "caspo+nll+margin": Method({"nll_weight": 1.0, "margin_weight": 1.0, "entropy_margin": 0.5}, "caspo"),
     "caspo-half": Method(pairs="caspo", share=0.5),  # what caspo-sft has before its SFT
     "caspo-sft": Method({"stages": [{"objective": "dpo"}, SFT]}, "caspo"),
     "rstar": Method(pairs="rstar"),
