@@ -140,15 +140,21 @@ class ServerEngine:
             return [common | own | {"stepconf": {"until": list(how.until)}}]
         if self._gives == "tokens":
             common |= _stops((*how.stop, *how.until)) | {"stop_token_ids": sorted(self.tokenizer.end_ids)}
-            common |= _TOKENS | {"include_stop_str_in_output": True}
+            common |= _TOKENS | _PLAIN | {"include_stop_str_in_output": True}
         else:
             if how.until:
                 raise StepconfError(
                     f"{self._name} gives no token ids, so a solution cannot be continued from a step.",
                     "Sample whole solutions: --set branch.where=[]; or use a server that knows return_token_ids.",
                 )
-            common |= {"prompt": self.tokenizer.decode(request.prompt_ids), **_stops(how.stop)}
+            common |= {"prompt": self._text(request.prompt_ids), **_stops(how.stop)}
         return [common | {"n": 1, "seed": request.seed + i} for i in range(request.n)]
+
+    def _text(self, prompt_ids: list[int]) -> str:
+        """A prompt as text, without the token in front that the server's tokenizer adds to any text."""
+        front = self.tokenizer.encode_prompt("")
+        is_added = len(front) == 1 and prompt_ids[:1] == front
+        return self.tokenizer.decode(prompt_ids[1:] if is_added else prompt_ids)
 
     def _read(self, data: dict[str, Any], request: SampleRequest) -> list[Completion]:
         """The completions of one answer; raises what Python does of odd values where it is none."""
@@ -241,13 +247,19 @@ class ServerEngine:
             return EngineInfo("openai", "", model, revision, "", "", self._gives, vocabulary, limit)
         if own.get("tokenizer") != self.tokenizer.digest:
             raise _other_tokenizer(self._name)
+        known = own.get("vocabulary")
+        if not isinstance(known, int) or known < 1:
+            raise StepconfError(
+                f"the server does not say how many tokens {self._name} knows: vocabulary is {known!r:.50}.",
+                "Ask a server that stepconf serve has started, of this version.",
+            )
         same = {
             name: str(own.get(name, "")) for name in ("engine", "engine_version", "dtype", "device", "runner")
         }
         return EngineInfo(
             model=model,
             model_revision=str(own.get("model_revision", "")),
-            vocabulary=int(own["vocabulary"]),
+            vocabulary=known,
             max_model_len=limit,
             **same,
         )
@@ -260,6 +272,14 @@ _RANGES = {
     "varentropies": (0.0, inf),
     "mean_logprobs": (-inf, 0.0),
     "second_probs": (0.0, 0.5),
+}
+# What a server would take from the model's generation_config.json: the rows say temperature and top_p alone.
+_PLAIN = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
 }
 _TOKENS = {"logprobs": _TOP, "return_token_ids": True, "return_tokens_as_token_ids": True}
 

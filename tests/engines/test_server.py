@@ -124,6 +124,8 @@ def test_the_likeliest_tokens_give_bounds_and_no_entropy() -> None:
     assert {(body["n"], body["return_token_ids"], body["top_p"]) for body in server.bodies[1:]} == {
         (1, True, 0.9)
     }
+    for body in server.bodies[1:]:  # else a server takes those that the model comes with
+        assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (-1, 0.0, 1.0)
     for one in got:
         assert (
             one.token_ids == list(range(FIRST, FIRST + 12)) and len(one.scores) == 0 and one.topk is not None
@@ -133,6 +135,21 @@ def test_the_likeliest_tokens_give_bounds_and_no_entropy() -> None:
         rest = 1 - sum(map(exp, LIKELIEST))
         high = known - rest * log(rest / (VOCABULARY - 5))
         assert one.topk.highs == pytest.approx([high] * 12) and one.topk.lows[0] > known
+
+
+def test_a_text_has_one_token_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server adds it to any text, also to one that begins with it."""
+    with stock(lambda body: {}) as server, opened(server.url) as found:
+        for front, sent in (([1], [2, 3]), ([], [1, 2, 3]), ([7], [1, 2, 3]), ([1, 2], [1, 2, 3])):
+            monkeypatch.setattr(found.tokenizer, "encode_prompt", lambda text, front=front: front)
+            assert found._text([1, 2, 3]) == found.tokenizer.decode(sent)
+
+
+@pytest.mark.parametrize("known", [None, "many", 0])
+def test_a_card_that_says_no_vocabulary_is_refused(known: object, engine: Engine) -> None:
+    card = {"tokenizer": engine.tokenizer.digest, "vocabulary": known}
+    with stock(stepconf=card) as server, pytest.raises(StepconfError, match="does not say how many tokens"):
+        ServerEngine(TINY, recipe_of(server.url))
 
 
 def test_a_server_without_token_ids_gives_text() -> None:
