@@ -19,7 +19,7 @@ branch goes by the labels of the steps that it leaves from, even where only one 
 - `symbolic-veto`: `incorrect` where symbolic says so; else the first of the others that decides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from stepconf.core.reasoning import takes_itself_back
@@ -76,9 +76,9 @@ def label_steps(
     return labels
 
 
-def renewed(old: Sequence[Verdict], new: Sequence[Verdict]) -> list[Verdict]:
-    """The verdicts on a step with new ones; those that their verifiers gave before make way."""
-    again = {verdict.verifier for verdict in new}
+def renewed(old: Sequence[Verdict], new: Sequence[Verdict], ran: Iterable[str]) -> list[Verdict]:
+    """The verdicts on a step with new ones; older ones of the verifiers that `ran` make way, even to none."""
+    again = {*ran, *(verdict.verifier for verdict in new)}
     return [verdict for verdict in old if verdict.verifier not in again] + list(new)
 
 

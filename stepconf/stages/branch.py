@@ -275,8 +275,8 @@ def _in_order(row: _Row) -> Iterator[Solved]:
 def _with_verdicts(row: _Row) -> Solved:
     steps = list(row.solved.steps)
     for index, verdict in enumerate(row.verdicts):
-        if verdict:
-            steps[index] = replace(steps[index], verdicts=renewed(steps[index].verdicts, [verdict]))
+        said = renewed(steps[index].verdicts, [verdict] if verdict else [], [ROLLOUT])
+        steps[index] = replace(steps[index], verdicts=said)
     if row.answer:
-        steps[-1] = replace(steps[-1], verdicts=renewed(steps[-1].verdicts, [row.answer]))
+        steps[-1] = replace(steps[-1], verdicts=renewed(steps[-1].verdicts, [row.answer], ()))
     return Solved(row.solved.solution, steps)

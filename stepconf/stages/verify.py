@@ -82,11 +82,12 @@ def verify_chunk(
     paths = whole_paths(chunk.solved)
     by_verifier = [_verdicts_of(verifier, chunk.solved, paths) for verifier in verifiers]
     labelled: dict[str, Solved] = {}
+    ran = [verifier.name for verifier in verifiers]
     for i, one in enumerate(chunk.solved):
         verdicts = [[by[i][j] for by in by_verifier] for j in range(len(one.steps))]
         parent = labelled.get(one.solution.parent_solution_id or "")
         error_seen = parent is not None and _has_error(parent, one.solution.branch_step or 0)
-        labelled[one.solution.solution_id] = label(one, verdicts, policy, error_seen)
+        labelled[one.solution.solution_id] = label(one, verdicts, policy, error_seen, ran)
     chunk.solved = list(labelled.values())
     chunk.seconds["verify"] = clock.end()
     tick("verify", sum(one.solution.parent_solution_id is None for one in chunk.solved))
@@ -127,11 +128,15 @@ def _has_error(parent: Solved, node: int) -> bool:
 
 
 def label(
-    one: Solved, new_verdicts: Sequence[Sequence[Verdict | None]], policy: str, error_seen: bool = False
+    one: Solved,
+    new_verdicts: Sequence[Sequence[Verdict | None]],
+    policy: str,
+    error_seen: bool = False,
+    ran: Sequence[str] = (),
 ) -> Solved:
-    """A solution with new verdicts added (a verifier's older one gives way) and its steps labelled again."""
+    """A solution with new verdicts added (older ones of those that `ran` give way) and its steps labelled again."""
     verdicts = [
-        renewed(step.verdicts, [v for v in new if v is not None])
+        renewed(step.verdicts, [v for v in new if v is not None], ran)
         for step, new in zip(one.steps, new_verdicts, strict=True)
     ]
     labels = label_steps(verdicts, policy, error_seen, taken_back(one.steps))

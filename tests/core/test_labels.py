@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepconf.core.labels import POLICIES, VERIFIER_ORDER, label_steps
+from stepconf.core.labels import POLICIES, VERIFIER_ORDER, label_steps, renewed
 from stepconf.core.records import Label, Verdict
 from stepconf.errors import StepconfError
 
@@ -122,3 +122,11 @@ def test_an_unknown_policy_is_refused_with_the_names() -> None:
 
 def test_a_solution_without_steps() -> None:
     assert label_steps([], "consensus") == []
+
+
+def test_what_a_verifier_said_before_makes_way_even_to_nothing() -> None:
+    old = [Verdict("units", "1", "incorrect"), Verdict("final", "1", "correct")]
+    new = [Verdict("units", "2", "correct")]
+    assert renewed(old, new, ["units"]) == renewed(old, new, []) == [old[1], new[0]]
+    assert renewed(old, [], ["units"]) == [old[1]]
+    assert renewed(old, [], ["symbolic"]) == old
