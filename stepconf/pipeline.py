@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from stepconf.calibration.fitted import confidence_digest, load_confidence
 from stepconf.core.confidence import FittedConfidence
-from stepconf.core.paths import first_steps
+from stepconf.core.paths import families, first_steps
 from stepconf.core.records import Solved
 from stepconf.demo_model import check_model_of_run
 from stepconf.engines.guard import Guard
@@ -182,15 +182,15 @@ def verify(recipe: Recipe, out: Path, tick: Tick, repair: bool = False) -> dict[
         todo = list(pending(run, ids, recipe.chunk))
         meter("read", -sum(len(chunk.items) for chunk in todo))
         run.metadata = read_metadata(source)
-        solutions = chain.from_iterable(part for _, part in read_solved(source))
+        samples = families(chain.from_iterable(part for _, part in read_solved(source)))
         if recipe.ray.address:
-            read = reread(iter(todo), solutions, lambda stage, n: None)
+            read = reread(iter(todo), samples, lambda stage, n: None)
             _drive_cluster("verify", sink, recipe, todo, in_waves(read))
         else:
 
             def read_again(chunks: Chunks, _: None, brancher: Brancher | None) -> Chunks:
                 check_tokens(run.metadata, brancher)
-                return branch(reread(chunks, solutions, meter), brancher)
+                return branch(reread(chunks, samples, meter), brancher)
 
             _drive(sink, recipe, todo, read_again)
         return summarise(run, Counter())

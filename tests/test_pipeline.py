@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepconf.core.paths import families
 from stepconf.core.records import Solved
 from stepconf.core.schema import TABLES, arrow_schema
 from stepconf.engines.base import SampleRequest, Sampling
@@ -297,11 +298,20 @@ def test_of_a_long_run_only_a_few_chunks_are_held(tmp_path: Path) -> None:
 def test_a_run_is_read_again_chunk_by_chunk_and_must_be_the_same() -> None:
     solved = [make(Sample(0, [("a\n", "correct", 0.2)], "stop"), i) for i in range(4)]
     ids = [one.solution.solution_id for one in solved]
-    chunks = [Chunk("00001", "", ids[1:2]), Chunk("00002", "", ids[2:])]
-    read = list(reread(iter(chunks), iter(solved), lambda stage, n: None))
-    assert [chunk.solved for chunk in read] == [solved[1:2], solved[2:]]
+
+    def read(samples: Iterator[list[Solved]], *wanted: list[str]) -> list[list[Solved]]:
+        chunks = (Chunk(f"{i:05d}", "", own) for i, own in enumerate(wanted))
+        return [chunk.solved for chunk in reread(chunks, samples, lambda stage, n: None)]
+
+    assert read(families(solved), ids[1:2], ids[2:]) == [solved[1:2], solved[2:]]
+    samples = families(solved)  # wave by wave
+    assert [read(samples, own)[0] for own in (ids[:1], ids[1:3], ids[3:])] == [
+        solved[:1],
+        solved[1:3],
+        solved[3:],
+    ]
     with pytest.raises(StepconfError, match="has changed"):
-        list(reread(iter([Chunk("00000", "", ids)]), iter(solved[:2]), lambda stage, n: None))
+        read(families(solved[:2]), ids)
 
 
 def _chunks(sizes: list[int]) -> list[Chunk]:

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from stepconf.core.paths import families
 from stepconf.core.records import Problem, Solution, Solved
 from stepconf.engines.base import Engine, SampleRequest, Sampling, ScoreRequest
 from stepconf.engines.guard import Failed, Guard
@@ -117,18 +116,18 @@ def divide(
         yield chunk
 
 
-def reread(chunks: Iterator[Chunk[str]], solutions: Iterator[Solved], tick: Tick) -> Iterator[Chunk[str]]:
+def reread(chunks: Iterator[Chunk[str]], samples: Iterator[list[Solved]], tick: Tick) -> Iterator[Chunk[str]]:
     """The solutions of another run, as they are: all of it in its order, of which the chunks hold some ids.
 
-    An id is that of a sample, and stands for its branches too.
+    An id is that of a sample, and stands for its branches too. `samples`: each with its branches; no more of them is
+    taken than the chunks need.
 
     Raises:
         StepconfError: they are not what they were when the ids were read.
     """
-    found = families(solutions)
     for chunk in chunks:
         for wanted in chunk.items:
-            family = next((one for one in found if one[0].solution.solution_id == wanted), None)
+            family = next((one for one in samples if one[0].solution.solution_id == wanted), None)
             if family is None:
                 raise StepconfError("the run has changed while it was read.", "Type the same command again.")
             chunk.solved += family
