@@ -54,6 +54,27 @@ def test_prm800k(tmp_path: Path) -> None:
     assert result["flags"]["precision"]["estimate"] == result["flags"]["recall"]["estimate"] == 1.0
 
 
+def test_a_solution_of_prm800k_goes_on_after_the_rated_step(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "toy.jsonl", PRM800K)
+    answers = write_jsonl(tmp_path / "answers.jsonl", [{"problem": "2 + 3?", "answer": "5"}])
+    ended = stepconf("audit", "--on", "prm800k", file, "--verify", "final", "--answers", answers, "--json")
+    assert ended.code == 0, ended.err
+    (result,) = json.loads(ended.out)["results"]
+    assert result["flags"]["hit"] == result["coverage"] == 0, "none has come to an answer"
+
+
+def test_a_reply_that_cannot_be_read_matches_no_label(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
+    with chat_server(lambda h, body: h.say("Nothing is wrong, I think.")) as server:
+        ended = stepconf(
+            "audit", "--on", "processbench", file, "--verify", "critic", "--json",
+            "--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge",
+        )  # fmt: skip
+    assert ended.code == 0, ended.err
+    (result,) = json.loads(ended.out)["results"]
+    assert result["processbench"]["correct_accuracy"] == 0 and result["coverage"] == 0
+
+
 def test_a_critic_is_audited_like_any_other(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
 

@@ -116,14 +116,22 @@ def _balanced(*arrays: Any, weights: Weights) -> float | None:
     return None if found is None or passed is None else (found + passed) / 2
 
 
+UNREAD = -2
+
+
 def first_error(labels: Sequence[Label]) -> int:
     """Index of the first `incorrect` label, -1 if there is none."""
     return next((index for index, label in enumerate(labels) if label == "incorrect"), -1)
 
 
-def predicted_first_error(verdicts: Sequence[Verdict | None]) -> int:
-    """Index of the first step that a verifier calls incorrect, -1 if there is none."""
-    return first_error(["unknown" if verdict is None else verdict.label for verdict in verdicts])
+def predicted_first_error(verdicts: Sequence[Verdict | None], must_decide: bool = False) -> int:
+    """Index of the first step that a verifier calls incorrect, -1 if there is none.
+
+    `must_decide`: where it decides of no step, such as a critic whose reply cannot be read, UNREAD, which is no label
+    and so matches none, as in the published evaluation.
+    """
+    labels: list[Label] = ["unknown" if verdict is None else verdict.label for verdict in verdicts]
+    return UNREAD if must_decide and set(labels) == {"unknown"} else first_error(labels)
 
 
 def processbench_metrics(

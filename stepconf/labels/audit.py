@@ -115,10 +115,10 @@ class Rollouts:
         started = time.perf_counter()
         chunk: Chunk[str] = Chunk("audit", "", [], solved=[self._with_tokens(one) for one in solved])
         (grown,) = branch(iter([chunk]), self._brancher)
-        rows = {one.solution.solution_id: one for one in grown.solved}
+        rows = {one.solution.solution_id: one.steps for one in grown.solved}  # none of one without steps
         seconds = (time.perf_counter() - started) / max(1, sum(len(one.steps) for one in solved))
         return [
-            [_verdict_of(self.name, step, seconds) for step in rows[one.solution.solution_id].steps]
+            [_verdict_of(self.name, step, seconds) for step in rows.get(one.solution.solution_id, [])]
             for one in solved
         ]
 
@@ -217,8 +217,9 @@ def _audited(benchmark: Benchmark, rows: Sequence[_Labelled], verifier: OpenVeri
     problems = [row.solved.solution.problem_id for row in rows]
     labels = [row.label for row in rows]
     spoken = [verdict for one in verdicts for verdict in one]
+    tally: Tally | None = getattr(verifier, "tally", None)
     if benchmark == "processbench":
-        predictions = [predicted_first_error(one) for one in verdicts]
+        predictions = [predicted_first_error(one, must_decide=tally is not None) for one in verdicts]
         known = [-1 if label is None else label for label in labels]
         flags = first_error_flags(problems, known, predictions)
         metrics = processbench_metrics(problems, known, predictions)
@@ -228,7 +229,6 @@ def _audited(benchmark: Benchmark, rows: Sequence[_Labelled], verifier: OpenVeri
         flagged = [verdict is not None and verdict.label == "incorrect" for verdict in spoken]
         flags = step_flags(problems, [None if label is None else label < 0 for label in labels], flagged)
         metrics, outcomes = None, None
-    tally: Tally | None = getattr(verifier, "tally", None)
     seconds = sum(verdict.seconds for one in verdicts for verdict in one if verdict is not None)
     decided = sum(verdict is not None and verdict.label != "unknown" for verdict in spoken)
     return Audited(
@@ -276,7 +276,9 @@ def _prm800k_row(row: Row, where: str) -> _Labelled:
         )
     if rating not in (-1, 0, 1, None):
         raise StepconfError(f"{where}: rating {rating!r}.", "Ratings are -1, 0, 1 or null.")
-    return _Labelled(_solved(row["instruction"], [*before, step]), rating)
+    begun = _solved(row["instruction"], [*before, step])
+    # More would follow: such a solution has no answer yet, and completions may go on from its last step.
+    return _Labelled(Solved(replace(begun.solution, finish_reason="length"), begun.steps), rating)
 
 
 def _texts(value: Any) -> TypeGuard[list[str]]:

@@ -236,6 +236,7 @@ def test_given_solutions_are_branched_by_a_model(
 def test_audit_measures_branches_against_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stepconf.stages.models.open_engine", lambda recipe: ArithmeticEngine(0.2))
     rows = [{**row, "label": label} for row, label in zip(GIVEN, (0, 1, -1), strict=True)]
+    rows.append({"problem": "What is 6?", "steps": [], "label": -1})
     file = write_jsonl(tmp_path / "given.jsonl", rows)
     answers = write_jsonl(tmp_path / "answers.jsonl", GIVEN[:2])
     options: list[Any] = ["--model", tiny_model(), "--set", "prompt.instruction=Add.", "--answers", answers]
