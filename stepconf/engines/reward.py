@@ -4,7 +4,8 @@ No remote code runs. Qwen2.5-Math-PRM ships its head as code; here the head is r
 `score.*` tensors (one linear layer, or two with a ReLU between) on top of the plain Qwen2 body.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,12 +84,26 @@ class RewardModel(RewardText):
         for batch in _batches(fitting, [len(ids) for ids, _ in encoded]):
             width = len(encoded[batch[-1]][0])
             ids = torch.tensor([encoded[i][0] + [0] * (width - len(encoded[i][0])) for i in batch])
-            with torch.inference_mode():
+            with torch.inference_mode(), _failure_as_error():
                 hidden = self._body(input_ids=ids.to(self._device), use_cache=False).last_hidden_state
                 for row, i in enumerate(batch):
                     logits = self._head(hidden[row, encoded[i][1]]).float()  # [marks, 2]
                     scores[i] = logits.softmax(-1)[:, 1].tolist()
         return scores
+
+
+@contextmanager
+def _failure_as_error() -> Iterator[None]:
+    """What torch raises over a batch, such as out of memory, or ids beyond a model's embeddings, as a StepconfError."""
+    try:
+        yield
+    except (RuntimeError, IndexError, MemoryError) as error:
+        said = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise StepconfError(
+            f"the reward model failed: {said}",
+            "What was committed is kept. Out of memory: lower --set verify.prm.max_model_len, take "
+            "--set verify.prm.dtype=bfloat16, or free memory; then type the same command again.",
+        ) from error
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

@@ -144,11 +144,11 @@ class Pool:
         if todo:
             patience = min(patience, 0.05)  # how soon a worker that another thread gives back is noticed
         ready = wait(list(busy), timeout=max(0.0, patience))
-        late = [pipe for pipe, job in busy.items() if time.monotonic() - job.since > self.deadline_s]
+        late = [pipe for pipe, job in busy.items() if self._is_late(job)]
         for pipe in {*ready, *late}:
             job = busy[pipe]
             retire = False
-            while job.chunk and not retire and (pipe in late or pipe.poll()):
+            while job.chunk and not retire and (pipe.poll() or self._is_late(job)):
                 outcome, retire = self._hear(crew, job)
                 if outcome.failure == _KILLED and job.chunk[0] not in again:
                     again.add(job.chunk[0])  # not the item's doing, as it seems: it stays where it is
@@ -161,6 +161,10 @@ class Pool:
                     todo.appendleft(job.chunk)
                 if not retire:
                     crew.give_back(job.worker)
+
+    def _is_late(self, job: "_Job") -> bool:
+        """Whether its current item is; one that a report has just begun is not, however late the report was read."""
+        return time.monotonic() - job.since > self.deadline_s
 
     def _hear(self, crew: "_Crew", job: "_Job") -> tuple[Outcome[Any], bool]:
         """The outcome of the item that a worker is at, and whether that worker is gone."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -190,6 +191,24 @@ def test_a_plain_classifier_against_transformers(tmp_path: Path) -> None:
     ids = torch.tensor([tokenizer.encode(marked.text)])
     expected = model(ids).logits.softmax(-1)[ids == tokenizer.convert_tokens_to_ids("<extra_0>")][:, 1]
     close(list(reader.read([marked])[0] or []), expected.tolist())
+
+
+def test_a_failed_forward_is_one_clear_message(
+    shepherd: tuple[Path, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = RewardModel(str(shepherd[0]), FORMS["math-shepherd"].tokens, dtype="float32")
+    marked = (PROBLEM, [len(PROBLEM)])
+    for error in (
+        RuntimeError("can't allocate memory"),
+        IndexError("index out of range in self"),
+        MemoryError(),
+    ):
+        monkeypatch.setattr(reader, "_body", Mock(side_effect=error))
+        with pytest.raises(
+            StepconfError, match=r"the reward model failed: (can't|index|MemoryError)"
+        ) as raised:
+            reader.read([marked])
+        assert "verify.prm.max_model_len" in raised.value.hint
 
 
 @torch.inference_mode()

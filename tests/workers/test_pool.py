@@ -1,8 +1,10 @@
 """The pool, with real processes: order, deadlines, memory, crashes, threads, and who outlives whom."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stepconf.workers import pool as pool_module
 from stepconf.workers.pool import Pool
 from tests.pids import ends, left_by
 from tests.workers import jobs
@@ -42,6 +45,23 @@ def test_an_overrun_is_killed_at_the_deadline_and_its_neighbours_live(pool: Pool
     outcomes = pool.map(jobs.spin, [0.0, 60.0, 0.0, 0.01, 60.0, 0.0])
     assert [outcome.failure for outcome in outcomes] == ["", "timeout", "", "", "timeout", ""]
     assert all(outcome.seconds <= DEADLINE_S + OVERRUN_S for outcome in outcomes)
+
+
+def test_a_report_that_is_read_late_costs_the_next_item_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the parent was stopped: the item after a report has only begun."""
+    late = 0.0
+
+    def ready(pipes: list[Connection], timeout: float | None) -> list[object]:
+        nonlocal late
+        found = multiprocessing.connection.wait(pipes, None)
+        late += 10.0
+        return found
+
+    monkeypatch.setattr(pool_module, "wait", ready)
+    monkeypatch.setattr(pool_module.time, "monotonic", lambda real=time.monotonic: real() + late)
+    with Pool(workers=1, deadline_s=5.0) as own:
+        outcomes = own.map(jobs.square, range(6))
+    assert [outcome.failure for outcome in outcomes] == [""] * 6
 
 
 def test_memory_is_bounded(pool: Pool) -> None:
