@@ -70,6 +70,8 @@ def test_each_objective_trains_on_what_it_says(objective: str, run: Path, tmp_pa
     sides = ["chosen"] if objective == "sft" else ["chosen", "rejected"]
     first = {key: value for line in reversed(lines) for key, value in line.items()}
     assert all(0 < first[f"entropy_{side}"] < 6 for side in sides)
+    assert first.get("temperature") == (0.7 if OBJECTIVES.load(objective).data == "groups" else None)
+    assert ("at temperature 0.7" in ended.out) == ("temperature" in first)
     assert ("margin" in first) == (objective != "sft") and ("accuracy" in first) == (objective == "dpo")
 
 

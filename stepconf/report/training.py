@@ -14,7 +14,7 @@ from stepconf.run.shards import write_atomically
 _POINTS = 1000  # of a curve: more than a screen shows
 _SHOWN = (
     *("step", "loss", "reward_chosen", "reward_rejected", "margin", "accuracy"),
-    *("entropy_chosen", "entropy_rejected"),
+    *("entropy_chosen", "entropy_rejected", "temperature"),
 )
 
 
@@ -67,7 +67,8 @@ def _parts(name: str, training: Path) -> list[dict[str, Any]]:
         steps = _steps(file)
         objective = objectives[number] if number < len(objectives) else ""
         stage = f"stage {number + 1}" if len(files) > 1 else ""
-        title = ", ".join(filter(None, (name, stage, objective))) or "training"
+        warm = f"temperature {steps[-1]['temperature']:g}" if steps and "temperature" in steps[-1] else ""
+        title = ", ".join(filter(None, (name, stage, objective, warm))) or "training"
         if steps:
             found.append({"title": title, "steps": steps})
     return found

@@ -181,6 +181,7 @@ def _step(
         "loss": totals.loss / n_units,
         "grad_norm": norm_value,
         **totals.of_sides(),
+        **({} if temperature == 1 else {"temperature": temperature}),  # that of the entropies
         "examples": len(indices),
         "examples_per_second": round(len(indices) / seconds, 3),
         "tokens": int(totals.tokens),

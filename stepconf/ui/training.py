@@ -57,4 +57,6 @@ def _add_last_step(table: Table, last: dict[str, Any]) -> None:
         table.add_row("  rewards", rewards + accuracy)
     sides = [side for side in ("chosen", "rejected") if f"entropy_{side}" in last]
     entropies = ", ".join(f"{side} {last[f'entropy_{side}']:.3f}" for side in sides)
+    if "temperature" in last:
+        entropies += f", at temperature {last['temperature']:g}"
     table.add_row("  mean entropy, nats", entropies)

@@ -53,6 +53,12 @@ def test_curves_are_the_metrics_by_stage(tmp_path: Path) -> None:
     assert first["steps"] == expected and second["steps"][-1]["loss"] == pytest.approx(1 / 3)
 
 
+def test_entropies_at_another_temperature_say_so(tmp_path: Path) -> None:
+    steps = [one | {"temperature": 0.7} for one in dpo(2)]
+    (part,) = shown(made(tmp_path / "t", {"state": steps}, ["rloo"]), tmp_path / "page.html")
+    assert part["title"] == "rloo, temperature 0.7"
+
+
 def test_rounds_are_in_order(tmp_path: Path) -> None:
     for number in (1, 2, 10):
         made(tmp_path / f"r/round-{number}/training", {"state": dpo(number)}, ["dpo"])
