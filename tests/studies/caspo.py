@@ -101,7 +101,7 @@ SIZES = {
     "small": Size(
         {"branch.budget": 1.0, "branch.n": 4, "engine.dtype": "float32", "engine.max_model_len": 1024,
          "sampling.max_tokens": 256, "verify.verifiers": ["final", "symbolic", "rollout"]},
-        "svamp", "svamp", 40, 24, 8, 8, 8, 5e-6, 0, 4, ("caspo", "caspo+nll", "caspo-sft", "rloo"),
+        "svamp", "svamp", 40, 24, 8, 8, 8, 5e-6, 6, 4, ("caspo", "caspo+nll", "caspo-sft", "rloo"),
     ),
 }  # fmt: skip
 
