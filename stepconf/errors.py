@@ -42,3 +42,8 @@ def model_not_found(model: str, error: Exception, code_hint: str = _TRUST_HINT) 
     if "out of memory" in text:
         hint = "Free the memory of the device, or give a smaller model."
     return StepconfError(f"cannot load the model {model!r}: {text.splitlines()[0]}", hint)
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another's code says in its first line, or what it is."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -207,7 +207,7 @@ def _unusable(one: _Solved, begins: ModelName | None) -> str:
     if temperature == 0:
         return "decoded greedily"
     if temperature != 1 and _sampler(one.row) != begins:
-        return f"drawn at temperature {temperature:g} by another policy than the one to begin with"
+        return f"drawn at temperature {temperature:g} by another policy than the stage begins with"
     return ""
 
 

@@ -11,8 +11,8 @@ from tests.invariants import rows_of
 from tests.shared_data import is_sample, shared_path
 from tests.test_pipeline import GIVEN, write_jsonl
 from tests.test_relabel import GIVEN as LABELLED
-from tests.tiny import stepconf
-from tests.verifiers.chat_server import Handler, chat_server
+from tests.tiny import Ended, stepconf
+from tests.verifiers.chat_server import ChatServer, Handler, chat_server
 
 PRM800K = [
     {"instruction": "2 + 3?", "responses": [], "next_response": "2 + 3 = 5.", "rating": 1},
@@ -63,14 +63,18 @@ def test_a_solution_of_prm800k_goes_on_after_the_rated_step(tmp_path: Path) -> N
     assert result["flags"]["hit"] == result["coverage"] == 0, "none has come to an answer"
 
 
+def by_critic(file: Path, server: ChatServer, *options: str) -> Ended:
+    sets = ["--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge"]
+    arguments = ["--on", "processbench", file, "--verify", "critic", *sets, *options]
+    ended = stepconf("audit", *arguments, columns=160)
+    assert ended.code == 0, ended.err
+    return ended
+
+
 def test_a_reply_that_cannot_be_read_matches_no_label(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
     with chat_server(lambda h, body: h.say("Nothing is wrong, I think.")) as server:
-        ended = stepconf(
-            "audit", "--on", "processbench", file, "--verify", "critic", "--json",
-            "--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge",
-        )  # fmt: skip
-    assert ended.code == 0, ended.err
+        ended = by_critic(file, server, "--json")
     (result,) = json.loads(ended.out)["results"]
     assert result["processbench"]["correct_accuracy"] == 0 and result["coverage"] == 0
 
@@ -82,11 +86,7 @@ def test_a_critic_is_audited_like_any_other(tmp_path: Path) -> None:
         handler.say("Nothing is wrong. \\boxed{-1}", usage={"prompt_tokens": 100, "completion_tokens": 7})
 
     with chat_server(behave) as server:
-        ended = stepconf(
-            "audit", "--on", "processbench", file, "--verify", "critic", "--json",
-            "--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge",
-        )  # fmt: skip
-    assert ended.code == 0, ended.err
+        ended = by_critic(file, server, "--json")
     (result,) = json.loads(ended.out)["results"]
     assert result["coverage"] == 1.0 and result["processbench"]["correct_accuracy"] == 1.0
     assert result["processbench"]["error_accuracy"] == 0.0
@@ -99,11 +99,7 @@ def test_a_critic_is_audited_like_any_other(tmp_path: Path) -> None:
 def test_what_a_critic_costs_and_that_it_tells_nothing_are_in_the_table(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "toy.jsonl", GIVEN)
     with chat_server(lambda h, body: h.say("Nothing is wrong, I think.")) as server:
-        ended = stepconf(
-            "audit", "--on", "processbench", file, "--verify", "critic",
-            "--set", f"verify.critic.base_url={server.url}", "--set", "verify.critic.model=judge", columns=160,
-        )  # fmt: skip
-    assert ended.code == 0, ended.err
+        ended = by_critic(file, server)
     (readable,) = (line for line in ended.out.splitlines() if "readable replies" in line)
     (again,) = (line for line in ended.out.splitlines() if "asked again" in line)
     assert " 0.0 " in readable and " 100.0 " in again

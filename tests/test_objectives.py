@@ -133,7 +133,7 @@ def test_samples_of_another_policy_need_its_recorded_distribution(run: Path, tmp
         examples, dropped = read(run, "rloo", begins)
         n = sum(row["parent_solution_id"] is None for row in rows_of(run, "solutions"))
         assert not examples
-        assert dropped == {"drawn at temperature 0.7 by another policy than the one to begin with": n}
+        assert dropped == {"drawn at temperature 0.7 by another policy than the stage begins with": n}
     stages = "train.stages=[{objective: dpo}, {objective: rloo}]"
     ended = train(run, tmp_path / "t", "--set", stages)
     said = " ".join(ended.err.split())

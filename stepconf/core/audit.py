@@ -116,7 +116,7 @@ def _balanced(*arrays: Any, weights: Weights) -> float | None:
     return None if found is None or passed is None else (found + passed) / 2
 
 
-UNREAD = -2
+UNREAD = -2  # a prediction that is none: no step, and not the label of a correct solution
 
 
 def first_error(labels: Sequence[Label]) -> int:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from stepconf.core.documents import read_json
 from stepconf.engines.reward_text import NO_CODE_HINT, RewardText
-from stepconf.errors import StepconfError, model_not_found
+from stepconf.errors import StepconfError, first_line, model_not_found
 
 BATCH_TOKENS = 16_384  # of one padded batch
 
@@ -98,9 +98,8 @@ def _failure_as_error() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, IndexError, MemoryError) as error:
-        said = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise StepconfError(
-            f"the reward model failed: {said}",
+            f"the reward model failed: {first_line(error)}",
             "What was committed is kept. Out of memory: lower --set verify.prm.max_model_len, take "
             "--set verify.prm.dtype=bfloat16, or free memory; then type the same command again.",
         ) from error

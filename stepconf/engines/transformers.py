@@ -30,7 +30,7 @@ from stepconf.engines.base import (
 )
 from stepconf.engines.stats import COLUMNS, token_stats, topk_entropy
 from stepconf.engines.tokenizer import Tokenizer
-from stepconf.errors import StepconfError, model_not_found
+from stepconf.errors import StepconfError, first_line, model_not_found
 
 _HEAD_CHUNK = 256
 
@@ -234,15 +234,15 @@ def _crash_as_error() -> Iterator[None]:
         yield
     except torch.AcceleratorError as error:
         raise StepconfError(
-            f"the GPU has given up: {_first_line(error)}",
+            f"the GPU has given up: {first_line(error)}",
             "No later request of this process can succeed. Type the same command again; if it ends here again, "
             "--engine vllm finds the problem that does it.",
         ) from error
     except (RuntimeError, IndexError, MemoryError) as error:
         if not _is_out_of_memory(error):
-            raise EngineCrashed(f"the model failed: {_first_line(error)}") from error
+            raise EngineCrashed(f"the model failed: {first_line(error)}") from error
         raise EngineCrashed(
-            f"out of memory for a single sample: {_first_line(error)}",
+            f"out of memory for a single sample: {first_line(error)}",
             "What was committed is kept. Lower sampling.max_tokens or engine.max_model_len, take "
             "--set engine.dtype=bfloat16, or free memory; then type the same command again.",
             out_of_memory=True,
@@ -251,10 +251,6 @@ def _crash_as_error() -> Iterator[None]:
 
 def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _draw(logits: torch.Tensor, sampling: Sampling, noise: list[torch.Generator]) -> torch.Tensor:

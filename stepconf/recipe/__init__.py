@@ -294,7 +294,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _put(values: dict[str, Any], key: str, value: Any, over: bool = True) -> None:
     *path, last = key.split(".")
     for part in path:
-        inner = values[part] = {} if values.get(part) is None else values[part]
+        if values.get(part) is None:  # not there, or an empty group of a file
+            values[part] = {}
+        inner = values[part]
         if not isinstance(inner, dict):
             raise StepconfError(f"--set {key}: {part} is a value, not a group of keys.")
         values = inner

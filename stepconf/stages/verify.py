@@ -131,8 +131,8 @@ def label(
     one: Solved,
     new_verdicts: Sequence[Sequence[Verdict | None]],
     policy: str,
-    error_seen: bool = False,
-    ran: Sequence[str] = (),
+    error_seen: bool,
+    ran: Sequence[str],
 ) -> Solved:
     """A solution with new verdicts added (older ones of those that `ran` give way) and its steps labelled again."""
     verdicts = [

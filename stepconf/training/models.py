@@ -1,6 +1,8 @@
 """Checkpoints of transformers: load one as a policy, save a policy as one."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -87,12 +89,9 @@ def check_head(model: Any) -> None:
     Families cap, scale or divide them under a dozen names of settings, so that the model is asked instead.
     """
     ids = torch.tensor([[0, 1, 2, 3]], device=model.device)
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with _evaluated(model):
         whole = model(input_ids=ids).logits
         ours = model.get_output_embeddings()(model.base_model(input_ids=ids).last_hidden_state)
-    model.train(was_training)
     if not torch.allclose(whole, ours, atol=1e-4, rtol=1e-4):
         raise StepconfError(
             f"{type(model).__name__} caps or scales its logits after the head, which the trainer does not.",
@@ -108,15 +107,12 @@ def check_trees(model: Any) -> None:
     """
     batch = collate(plant(_TREES, range(len(_TREES)), 64)).to(model.device)
     in_order = [_TREES[i] for i in batch.examples]
-    alone = [_logprobs_alone(model, one.prompt_ids, side) for one in in_order for side in one.sides]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
+    with _evaluated(model):
+        alone = [_logprobs_alone(model, one.prompt_ids, side) for one in in_order for side in one.sides]
+        try:
             packed = Policy(model)(batch).logprobs
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # its code is not ours
-        raise _no_trees(model, f"{type(error).__name__}: {error}") from error
-    model.train(was_training)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # its code is not ours
+            raise _no_trees(model, f"{type(error).__name__}: {error}") from error
     gap = float((packed - torch.cat(alone)).abs().max())
     if not gap < _LARGEST_GAP:  # NaN is none
         raise _no_trees(model, f"log-probabilities differ by {gap:.2g} nats")
@@ -124,15 +120,21 @@ def check_trees(model: Any) -> None:
 
 def _logprobs_alone(model: Any, prompt: tuple[int, ...], side: tuple[int, ...]) -> torch.Tensor:
     """Of each token of a side, in a forward of its own."""
+    ids = torch.tensor([prompt + side], device=model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return logits.float().log_softmax(-1)[torch.arange(len(side)), list(side)]
+
+
+@contextmanager
+def _evaluated(model: Any) -> Iterator[None]:
+    """Without dropout and gradients."""
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        ids = torch.tensor([prompt + side], device=model.device)
-        logprobs = (
-            model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-        )
-    model.train(was_training)
-    return logprobs[torch.arange(len(side)), list(side)]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def _no_trees(model: Any, why: str) -> StepconfError:
@@ -157,10 +159,9 @@ def identity_of_model(name: str, folder: Path) -> str:
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"\n{file.name} {size} ".encode())
+        # Training moves all weights; to read whole files would take as long as to load them.
         with file.open("rb") as weights:
-            for part in range(
-                _PARTS
-            ):  # training moves all weights; whole files would take as long as loading
+            for part in range(_PARTS):
                 weights.seek(size * part // _PARTS)
                 digest.update(weights.read(_PART_BYTES))
     return digest.hexdigest()

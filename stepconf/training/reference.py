@@ -61,7 +61,7 @@ def reference_logprobs(
     identity: str,
     ranks: Ranks,
     report: Callable[[dict[str, Any]], None],
-    temperature: float = 1.0,
+    temperature: float,
 ) -> torch.Tensor:
     """Log-probability of every token of every side, in order, under the policy as it is; nats, 0 where no step has it.
 
